@@ -1,0 +1,224 @@
+"""The seam between a node's core and whatever carries it: what the core is told and what it asks for.
+
+The core (`roles.core`) decides; the trio shell (`roles.node`) and the simulator (`testnet.sim`) carry its effects out, in
+order. `Commit` and `Put` are durable: both are on disk before any later effect of the same or a later list leaves the node.
+Times are whole milliseconds since 1970, as the shell's monotone clock gives them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from p2p.net import NetEvent
+from protocol.keys import Signer
+from protocol.ledger.block import Block, Certificate
+from protocol.ledger.state import State
+from protocol.messages import CertifiedBlock
+from protocol.tensor import Tensor
+from roles.role import Computed
+
+# What a core is born with
+
+
+@dataclass(frozen=True)
+class NodeKeys:
+    """The signers of one node. `vote` is a validator's only."""
+
+    node: Signer
+    account: Signer
+    vote: Signer | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What the last process of this node left on disk.
+
+    `boot` counts process starts and is persisted before the core is made. `state` is None before the first block: the
+    core starts from genesis. `kv` holds what `Put` kept, by bucket and key. `blocks` reads one decided block by height.
+    """
+
+    boot: int
+    state: State | None
+    kv: Mapping[str, Mapping[bytes, bytes]]
+    blocks: Callable[[int], CertifiedBlock | None]
+
+
+# Core events: something happened
+
+
+@dataclass(frozen=True)
+class Boot:
+    """First event."""
+
+
+@dataclass(frozen=True)
+class BlobLoaded:
+    """A `LoadBlob` ended: the bytes, hash-checked, or None when the disk does not hold them."""
+
+    digest: bytes
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class UrlFetched:
+    """A `FetchUrl` ended. `data` is None when it could not be had; `error` says why."""
+
+    url: str
+    data: bytes | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Woke:
+    """The time a `Wake` of this name asked for has come."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Last event: the node is going down, and what it returns is the last that is carried out."""
+
+
+CoreEvent = Boot | BlobLoaded | UrlFetched | Computed | Woke | Stop
+AnyEvent = NetEvent | CoreEvent
+
+# Core effects: something is wanted
+
+
+@dataclass(frozen=True)
+class NetSubscribe:
+    topic: str
+
+
+@dataclass(frozen=True)
+class NetServe:
+    protocol: str
+
+
+@dataclass(frozen=True)
+class NetPublish:
+    topic: str
+    data: bytes
+    token: str
+
+
+@dataclass(frozen=True)
+class NetRequest:
+    peer: bytes
+    protocol: str
+    data: bytes
+    token: str
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
+class NetReply:
+    token: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class NetLearn:
+    peer: bytes
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NetPenalise:
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Keep a decided block and the state after it. Durable."""
+
+    block: Block
+    certificate: Certificate
+    state: State
+
+
+@dataclass(frozen=True)
+class Put:
+    """Keep a value under a bucket and key; None forgets it. Durable."""
+
+    bucket: str
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True)
+class LoadBlob:
+    """Read a blob from disk. Ends in exactly one `BlobLoaded`."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class PutBlob:
+    """Keep a blob on disk. Its sha256 is `digest`; the store checks again."""
+
+    digest: bytes
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FetchUrl:
+    """Get bytes over HTTP. Ends in exactly one `UrlFetched`."""
+
+    url: str
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Run a model in the engine by a deadline. Ends in exactly one `Computed` with the same token."""
+
+    token: str
+    model: bytes
+    inputs: tuple[Tensor, ...]
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class Wake:
+    """`Woke(name)` at `at_ms`; the same name again moves it."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Log:
+    """One line of the node's event log; bytes are written as hex."""
+
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Halt:
+    """The node cannot go on, and why. The shell stops it with an error."""
+
+    reason: str
+
+
+CoreEffect = (
+    NetSubscribe
+    | NetServe
+    | NetPublish
+    | NetRequest
+    | NetReply
+    | NetLearn
+    | NetPenalise
+    | Commit
+    | Put
+    | LoadBlob
+    | PutBlob
+    | FetchUrl
+    | Compute
+    | Wake
+    | Log
+    | Halt
+)
