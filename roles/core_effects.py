@@ -48,7 +48,17 @@ class Restored:
 
 @dataclass(frozen=True)
 class Boot:
-    """First event."""
+    """First event. `addresses` are the multiaddrs we announce."""
+
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Command:
+    """Whoever runs the node asks one of its roles for something; the role sees it as `Commanded`."""
+
+    role: str
+    command: Any
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | BlobLoaded | UrlFetched | Computed | Woke | Stop
+CoreEvent = Boot | Command | BlobLoaded | UrlFetched | Computed | Woke | Stop
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted
@@ -141,7 +151,10 @@ class Commit:
 
 @dataclass(frozen=True)
 class Put:
-    """Keep a value under a bucket and key; None forgets it. Durable."""
+    """Keep a value under a bucket and key; None forgets it. Durable.
+
+    Bucket `receipt` holds files for people: `receipts/<hex of key>.receipt` in the node's directory.
+    """
 
     bucket: str
     key: bytes
@@ -198,6 +211,14 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Deliver:
+    """Hand an outcome of a role to whoever runs the node: the answer to a `Command`."""
+
+    role: str
+    outcome: Any
+
+
+@dataclass(frozen=True)
 class Halt:
     """The node cannot go on, and why. The shell stops it with an error."""
 
@@ -220,5 +241,6 @@ CoreEffect = (
     | Compute
     | Wake
     | Log
+    | Deliver
     | Halt
 )

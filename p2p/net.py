@@ -1,0 +1,110 @@
+"""The seam between a node and its network: what can be asked of it and what it reports.
+
+Calls return at once; what comes of them arrives as events at the one sink, in order, from the network's own loop.
+Two implementations pass one conformance suite: libp2p (`p2p.libp2p_net`) and simulated (`testnet.sim`).
+A peer is named by its 32-byte Ed25519 node key everywhere above `p2p`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.types import Verdict
+
+GOSSIP_BYTES_MAX = 64 * 1024
+STREAM_BYTES_MAX = 3 * 1024 * 1024  # one 2 MiB block of a blob, or a run of ledger blocks, with its envelope
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A gossip message this node accepted, once. `forwarder` is the peer that handed it over, not its author."""
+
+    topic: str
+    data: bytes
+    forwarder: bytes
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of one `publish`: how many peers it was queued for."""
+
+    token: str
+    topic: str
+    peers: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A peer's request on a stream protocol. Answer it with `reply(token, …)` before the peer's deadline."""
+
+    protocol: str
+    peer: bytes
+    data: bytes
+    token: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The reply to our own `request`."""
+
+    token: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """Our own `request` failed: no route, refused, reset, too large or late. `reason` is for people."""
+
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PeerConnected:
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class PeerDisconnected:
+    peer: bytes
+
+
+NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected
+Check = Callable[[str, bytes, bytes], Verdict]  # (topic, data, forwarder); cheap, synchronous, never raises
+
+
+class Net(Protocol):
+    """One node's network. Nothing here blocks or raises for what a peer or the network does."""
+
+    @property
+    def node(self) -> bytes:
+        """Our own node key, 32 bytes."""
+
+    def subscribe(self, topic: str, check: Check) -> None:
+        """Receive `topic`. Only what `check` accepts is delivered and forwarded. Own publishes are not delivered."""
+
+    def unsubscribe(self, topic: str) -> None: ...
+
+    def publish(self, topic: str, data: bytes, token: str) -> None:
+        """Send to everyone on `topic`, at most GOSSIP_BYTES_MAX. Reported by `Published`."""
+
+    def serve(self, protocol: str) -> None:
+        """Accept requests on a stream protocol; they arrive as `Asked`."""
+
+    def request(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
+        """Ask one peer, dialling it if its address is known. Ends in exactly one `Answered` or `Unanswered`."""
+
+    def reply(self, token: str, data: bytes) -> None:
+        """Answer an `Asked`. A token that is unknown or expired is ignored: the asker has given up."""
+
+    def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
+        """Remember where a peer can be dialled (multiaddrs without /p2p); the keeper may use them."""
+
+    def penalise(self, peer: bytes, reason: str) -> None:
+        """Lower a peer's standing for breaking a rule."""
+
+    def peers(self) -> tuple[bytes, ...]:
+        """Node keys of connected peers, sorted."""
+
+    def subscribers(self, topic: str) -> tuple[bytes, ...]:
+        """Node keys of connected peers known to be on `topic`, sorted."""

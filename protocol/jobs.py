@@ -1,0 +1,137 @@
+"""A piece of inference work: what is asked, what is owed, what was done and who vouches for it.
+
+Everything here that carries a signature signs `DOMAIN` and the hash of its other fields (`signing`). The ids are
+hashes of what is signed, so that one statement has one id.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from protocol.codec import encode
+from protocol.signing import compute_signing_bytes
+from protocol.tensor import Tensor
+from protocol.types import AtMost, ChainId, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, Whole
+
+VERIFIERS_MIN = 2
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """What a client asks for. Its id covers every field.
+
+    `inputs` are the tensors, one per model input, in the model's order; when they are too large to travel by gossip they are
+    left empty and `inputs_blob` names one blob that holds them (`tensor.encode_tensors`).
+    """
+
+    chain: ChainId
+    account: PublicKey  # pays
+    client: PublicKey  # the node key the result goes to
+    model: Digest
+    inputs: Annotated[tuple[Tensor, ...], AtMost(8)]
+    inputs_blob: Annotated[tuple[Digest, ...], AtMost(1)]
+    proof: Name  # the proof kind asked for, "reexec" here
+    verifiers: Whole  # how many must attest
+    fee_max: Grains
+    epoch: Whole  # whose working set and committee serve it
+    deadline_ms: TimeMs
+    nonce: Annotated[bytes, Exactly(16)]
+
+
+def compute_request_id(request: InferenceRequest) -> bytes:
+    return hashlib.sha256(b"rolemesh/v1/request\0" + encode(request)).digest()
+
+
+@dataclass(frozen=True)
+class Voucher:
+    """A promise out of a channel, signed by the payer's account key.
+
+    `seq` counts the channel's vouchers from 1; `cumulative` is the sum of `amount` up to and with this one.
+    """
+
+    DOMAIN: ClassVar[str] = "voucher"
+
+    channel: Digest
+    seq: Whole
+    amount: Grains
+    cumulative: Grains
+    request_id: Digest
+    attempt: Whole
+    expiry_ms: TimeMs
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class PaidRequest:
+    """A request with the voucher that covers it; the voucher's channel names the worker who is asked."""
+
+    request: InferenceRequest
+    voucher: Voucher
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The worker's signed, blinded commitment to its output digest. Signed by its node key."""
+
+    DOMAIN: ClassVar[str] = "claim"
+
+    request_id: Digest
+    attempt: Whole
+    channel: Digest
+    seq: Whole
+    worker: PublicKey  # node key
+    model: Digest
+    profile: Line
+    input_digest: Digest
+    rows: Whole
+    fee: Grains
+    epoch: Whole
+    verifiers: Whole
+    deadline_ms: TimeMs
+    commitment: Digest
+    signature: Signature
+
+
+def compute_claim_id(claim: Claim) -> bytes:
+    return hashlib.sha256(compute_signing_bytes(claim)).digest()
+
+
+@dataclass(frozen=True)
+class ClaimedWork:
+    """A claim with the request it answers, so that a verifier can re-run it."""
+
+    claim: Claim
+    request: InferenceRequest
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The worker's signed statement of what it ran: the claim, opened. Goes only to the client."""
+
+    DOMAIN: ClassVar[str] = "receipt"
+
+    claim: Claim
+    salt: Digest
+    output_digest: Digest
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """A verifier's blind statement about a claim: `value` commits to the digest it computed itself."""
+
+    DOMAIN: ClassVar[str] = "attestation"
+
+    claim_id: Digest
+    verifier: PublicKey  # node key
+    value: Digest
+    signature: Signature
+
+
+def compute_commitment(salt: bytes, output_digest: bytes) -> bytes:
+    return hashlib.sha256(b"rolemesh/v1/commitment\0" + salt + output_digest).digest()
+
+
+def compute_attestation(claim_id: bytes, verifier: bytes, output_digest: bytes) -> bytes:
+    """The value a verifier signs. Its own key is inside, so another's value does not fit it."""
+    return hashlib.sha256(b"rolemesh/v1/attest\0" + claim_id + verifier + output_digest).digest()

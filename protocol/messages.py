@@ -1,0 +1,209 @@
+"""Every message that travels in an envelope: what it carries and how large it may be.
+
+A message is a frozen dataclass registered under a kind number. Kinds below 0x8000 are ours; a user's module registers
+its own from 0x8000 up (`registry`). Streams answer a request with one of these too, so a refusal is a signed statement.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
+from protocol.ledger.block import Block, Certificate, Header
+from protocol.ledger.transactions import SignedObservation
+from protocol.registry import message
+from protocol.tensor import Tensor
+from protocol.types import AtMost, Digest, Grains, Line, Name, PublicKey, Whole
+
+BLOB_BYTES_MAX = 2 * 1024 * 1024
+GOSSIP_LIST_MAX = 64
+TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
+
+
+# On topics
+
+
+@message(0x0001, "node.advert")
+@dataclass(frozen=True)
+class Advert:
+    """Who a node is and where it can be reached. The envelope's sender is the node."""
+
+    account: PublicKey
+    roles: Annotated[tuple[Name, ...], AtMost(16)]
+    state: Name
+    models: Annotated[tuple[Digest, ...], AtMost(64)]
+    addresses: Annotated[tuple[Line, ...], AtMost(8)]
+    price: Grains  # per row
+    load: Whole  # jobs waiting or running
+    height: Whole
+
+
+@message(0x0101, "infer.requests")
+@dataclass(frozen=True)
+class Requests:
+    """Inference requests for the models of one shard."""
+
+    items: Annotated[tuple[PaidRequest, ...], AtMost(16)]
+
+
+@message(0x0102, "claims.claims")
+@dataclass(frozen=True)
+class Claims:
+    items: Annotated[tuple[ClaimedWork, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0103, "proofs.attestations")
+@dataclass(frozen=True)
+class Attestations:
+    items: Annotated[tuple[Attestation, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0104, "oracle.observation")
+@dataclass(frozen=True)
+class ObservationMessage:
+    observation: SignedObservation
+
+
+@message(0x0105, "txs.transactions")
+@dataclass(frozen=True)
+class Transactions:
+    """Encoded transactions; each is decoded and checked on its own."""
+
+    items: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0106, "heads.head")
+@dataclass(frozen=True)
+class Head:
+    header: Header
+    certificate: Certificate
+
+
+# On streams
+
+
+@message(0x0201, "infer.result")
+@dataclass(frozen=True)
+class Result:
+    """What the client gets: the outputs and the receipt that stands for them."""
+
+    receipt: Receipt
+    outputs: Annotated[tuple[Tensor, ...], AtMost(8)]
+
+
+@message(0x0202, "infer.refusal")
+@dataclass(frozen=True)
+class Refusal:
+    """A signed no. `code` is one of `RefusalCode`; it can never be taken for a result."""
+
+    request_id: Digest
+    attempt: Whole
+    code: Name
+    reason: Line
+
+
+@message(0x0203, "infer.direct")
+@dataclass(frozen=True)
+class DirectRequest:
+    """One paid request straight down a stream. Answered by `Accepted` or `Refusal`; the result follows as for gossip."""
+
+    item: PaidRequest
+
+
+@message(0x0204, "stream.accepted")
+@dataclass(frozen=True)
+class Accepted:
+    """Taken over; nothing more will come on this stream."""
+
+
+@message(0x0205, "stream.refused")
+@dataclass(frozen=True)
+class Refused:
+    """The request cannot be answered, and why."""
+
+    reason: Line
+
+
+@message(0x0211, "blob.get")
+@dataclass(frozen=True)
+class GetBlob:
+    digest: Digest
+
+
+@message(0x0212, "blob.blob")
+@dataclass(frozen=True)
+class Blob:
+    data: Annotated[bytes, AtMost(BLOB_BYTES_MAX)]
+
+
+@message(0x0221, "sync.get_blocks")
+@dataclass(frozen=True)
+class GetBlocks:
+    """Blocks from `height` up, as many as fit one answer."""
+
+    height: Whole
+
+
+@dataclass(frozen=True)
+class CertifiedBlock:
+    block: Block
+    certificate: Certificate
+
+
+@message(0x0222, "sync.blocks")
+@dataclass(frozen=True)
+class Blocks:
+    tip: Whole
+    items: Annotated[tuple[CertifiedBlock, ...], AtMost(256)]
+
+
+@message(0x0223, "sync.get_claims")
+@dataclass(frozen=True)
+class GetClaims:
+    claim_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0224, "sync.get_attestations")
+@dataclass(frozen=True)
+class GetAttestations:
+    """Answered by `Attestations`: whatever the asked node holds for these claims."""
+
+    claim_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0225, "sync.get_transactions")
+@dataclass(frozen=True)
+class GetTransactions:
+    transaction_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0231, "proof.get_opening")
+@dataclass(frozen=True)
+class GetOpening:
+    """Shows a verifier the worker's signed receipt, so that it may open its own attestation of the same claim."""
+
+    receipt: Receipt
+
+
+@message(0x0232, "proof.opening")
+@dataclass(frozen=True)
+class Opening:
+    """The digest a verifier computed itself for a claim."""
+
+    claim_id: Digest
+    output_digest: Digest
+
+
+@message(0x0241, "status.get")
+@dataclass(frozen=True)
+class GetStatus:
+    pass
+
+
+@message(0x0242, "status.status")
+@dataclass(frozen=True)
+class Status:
+    roles: Annotated[tuple[Name, ...], AtMost(16)]
+    state: Name
+    height: Whole
+    state_root: Digest
+    peers: Whole

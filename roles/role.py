@@ -1,0 +1,309 @@
+"""The seam every role is written against: events in, effects out.
+
+A role is an ordinary object with `handle(event, now_ms) -> list[Effect]`. It never waits, reads a clock, opens a file or
+rolls dice of its own; the node around it does, under trio or in the simulator. Tokens and timer names are the role's own:
+the node keeps those of different roles apart.
+"""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocol.keys import Signer
+from protocol.ledger.state import State
+from protocol.tensor import Tensor
+
+# Events: something happened
+
+
+@dataclass(frozen=True)
+class Started:
+    """First event. `stored` is what this role has kept with `Store`, by bucket and key."""
+
+    state: State
+    stored: Mapping[str, Mapping[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message arrived, decoded, bounded and verified: on a topic, on a stream, or as the answer to our `Request`.
+
+    `token` is empty but for an answer, where it is the token of the `Request`.
+    """
+
+    sender: bytes  # node key that signed it
+    message: Any
+    topic: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class RequestFailed:
+    """Our `Request` or `Send` got no answer, and why."""
+
+    peer: bytes
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A peer asks on a stream protocol and waits: answer with `Reply(token, …)`."""
+
+    sender: bytes
+    message: Any
+    protocol: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A `Compute` ended: either outputs or a reason there are none."""
+
+    token: str
+    outputs: tuple[Tensor, ...] | None
+    profile: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A `Fetch` ended. `data` is None when it could not be had; `error` says why."""
+
+    source: str
+    data: bytes | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many peers a `Publish` was queued for."""
+
+    topic: str
+    token: str
+    peers: int
+
+
+@dataclass(frozen=True)
+class LedgerAdvanced:
+    """The ledger moved on to `state`. `transactions` are those of the new block, decoded."""
+
+    state: State
+    transactions: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class PeerUp:
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class PeerDown:
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class TimerFired:
+    name: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A `Submit` ended: on the ledger at `height`, or refused with a reason."""
+
+    token: str
+    height: int | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Commanded:
+    """Whoever runs the node asks this role for something; it answers with `Deliver`."""
+
+    command: Any
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Last event: hand over what must not be lost."""
+
+
+Event = (
+    Started
+    | Received
+    | RequestFailed
+    | Requested
+    | Computed
+    | Fetched
+    | Published
+    | LedgerAdvanced
+    | PeerUp
+    | PeerDown
+    | TimerFired
+    | Submitted
+    | Commanded
+    | Stopping
+)
+
+# Effects: something is wanted
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Gossip a message on a topic, named short: `infer/0`, `claims`."""
+
+    topic: str
+    message: Any
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Hand one message to one peer on a stream protocol, without waiting for more than its acceptance."""
+
+    peer: bytes
+    protocol: str
+    message: Any
+    token: str = ""
+    timeout_ms: int = 5_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ask one peer. Ends as `Received(token=…)` or `RequestFailed`."""
+
+    peer: bytes
+    protocol: str
+    message: Any
+    token: str
+    timeout_ms: int = 5_000
+
+
+@dataclass(frozen=True)
+class Reply:
+    token: str
+    message: Any
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Run a model in the engine, by the deadline. The model's blob must have been fetched."""
+
+    token: str
+    model: bytes
+    inputs: tuple[Tensor, ...]
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Get bytes: by CID (`bafk…`, from disk or storage nodes, hash-checked) or by URL (oracles).
+
+    With `local` set, a CID is looked up on our own disk only.
+    """
+
+    source: str
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Store:
+    """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
+
+    Bucket `blob` is the content store (the key is the sha256 of the value); bucket `receipt` holds files for people
+    (`receipts/<hex of key>.receipt`); any other is the role's own and comes back in `Started.stored`.
+    """
+
+    bucket: str
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Put something on the ledger: a transaction body (signed and numbered by the node), or a certified block."""
+
+    item: Any
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class SetTimer:
+    """`TimerFired(name)` at `at_ms`; the same name again moves it."""
+
+    name: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Penalise:
+    """A peer broke a rule every honest peer would see."""
+
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Hand an outcome to whoever runs the node: the answer to a `Commanded`."""
+
+    outcome: Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the node's event log. Bytes are written as hex; names are `noun.verb`: `claim.made`."""
+
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Effect = Publish | Send | Request | Reply | Compute | Fetch | Store | Submit | SetTimer | Penalise | Deliver | Record
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a role is given at birth. `signer` signs with the node key, `account` with the account key; both are pure."""
+
+    config: Mapping[str, Any]
+    signer: Signer
+    account: Signer
+    random: random.Random
+    vote: Signer | None = None
+
+
+class Role(ABC):
+    """One decision-maker: what every role starts from.
+
+    `name` is its role; `topics` and `protocols` are what it listens to, named short. The rest is what the node tells
+    others about it: whether it can serve yet, the models it serves, its price in grains per row, and jobs in hand.
+    """
+
+    name: str = ""
+    topics: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    def is_ready(self) -> bool:
+        return True
+
+    @property
+    def models(self) -> tuple[bytes, ...]:
+        return ()
+
+    @property
+    def price(self) -> int:
+        return 0
+
+    @property
+    def load(self) -> int:
+        return 0
+
+    @abstractmethod
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """What should be done about `event`. `now_ms` is Unix time in whole milliseconds and never goes back."""
