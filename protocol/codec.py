@@ -1,0 +1,293 @@
+"""Turn frozen dataclasses into bytes and back, strictly: one value, one spelling.
+
+A dataclass is a msgpack array of its fields in order, a tuple is an array, and nothing but whole numbers, bytes, text
+and arrays of these exists. Every field carries its bound as an annotation (`types`), compiled once per class. What is
+decoded was written by a stranger, so: length, then msgpack under tight limits, then every type and bound, then
+`packb(unpacked) == data`, which leaves each value one spelling (no over-wide numbers, no padded lengths).
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgpack
+
+from protocol.errors import LocalError, MalformedMessage
+from protocol.types import INT_MAX, AtMost, Exactly, UpTo
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+ITEMS_MAX = 1024  # items of one array
+# Arrays in arrays. A settlement holds runs of leaves of attestations, which are nine.
+DEPTH_MAX = 10
+
+# All that msgpack raises for bytes it does not like, both the C extension and pure Python.
+_UNPACK_ERRORS = (
+    msgpack.exceptions.UnpackException,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one type is written and read, and how large it can get."""
+
+    to_raw: Callable[[Any], Any]
+    from_raw: Callable[[Any], Any]
+    size_max: int
+    depth: int = 0
+    items_max: int = 0
+    text_max: int = 0
+    bytes_max: int = 0
+
+
+_plans: dict[type, _Plan] = {}
+
+
+def encode(obj: Any) -> bytes:
+    """The canonical bytes of a dataclass. LocalError when a field breaks its type or bound."""
+    plan = _compile(type(obj))
+    return _pack(plan.to_raw(obj), plan)
+
+
+def encode_unsigned(obj: Any) -> bytes:
+    """The canonical array of all fields but the last, which is what a signature covers."""
+    plan = _compile(type(obj))
+    return _pack(plan.to_raw(obj)[:-1], plan)
+
+
+def decode(cls: type[T], data: bytes, size_max: int = MESSAGE_BYTES_MAX) -> T:
+    """Read a dataclass of type `cls`. MalformedMessage for anything but what `encode` writes.
+
+    `size_max` is the caller's own cap, in bytes; the type's own and `MESSAGE_BYTES_MAX` hold anyway.
+    """
+    plan = _compile(cls)
+    raw = unpack(data, min(size_max, plan.size_max), plan.items_max, plan.text_max, plan.bytes_max)
+    value: T = plan.from_raw(raw)
+    if msgpack.packb(raw) != data:
+        raise MalformedMessage(f"{cls.__name__}: not the canonical spelling")
+    return value
+
+
+def unpack(data: bytes, size_max: int, items_max: int, text_max: int, bytes_max: int) -> Any:
+    """Read msgpack into tuples under limits. Types, bounds and the canonical spelling remain the caller's to check."""
+    if type(data) is not bytes:
+        raise LocalError(f"can only decode bytes, not {type(data).__name__}")
+    if len(data) > size_max:
+        raise MalformedMessage(f"{len(data)} bytes, at most {size_max} allowed")
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=False,
+            max_array_len=items_max,
+            max_str_len=text_max,
+            max_bin_len=bytes_max,
+            max_map_len=0,
+            max_ext_len=0,
+            # Empty maps and extensions pass those two limits; a megabyte of them would become sixty.
+            object_pairs_hook=_refuse_map,
+            ext_hook=_refuse_extension,
+        )
+    except _UNPACK_ERRORS as error:
+        raise MalformedMessage(f"not msgpack within limits: {type(error).__name__}") from error
+
+
+def get_size_max(cls: type) -> int:
+    """The most bytes an encoded `cls` can take."""
+    return _compile(cls).size_max
+
+
+def get_field_types(cls: type) -> dict[str, Any]:
+    """Field names with their annotations resolved, in wire order. LocalError when `cls` is no frozen dataclass."""
+    if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise LocalError(f"{cls.__name__} is not a frozen dataclass")
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise LocalError(f"{cls.__name__}: an annotation cannot be resolved at module level: {error}") from error
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _pack(raw: tuple[Any, ...], plan: _Plan) -> bytes:
+    data: bytes = msgpack.packb(raw)
+    if len(data) > plan.size_max:
+        raise LocalError(f"{len(data)} bytes, at most {plan.size_max} allowed")
+    return data
+
+
+def _refuse_map(_: object) -> NoReturn:
+    raise MalformedMessage("holds a map")
+
+
+def _refuse_extension(code: int, _: bytes) -> NoReturn:
+    raise MalformedMessage(f"holds an extension of type {code}")
+
+
+def _compile(cls: type) -> _Plan:
+    plan = _plans.get(cls)
+    if plan is None:
+        plan = _plans[cls] = _compile_record(cls, 1)
+    return plan
+
+
+def _compile_type(annotation: Any, where: str, depth: int) -> _Plan:
+    if depth > DEPTH_MAX + 1:
+        raise LocalError(f"{where}: arrays nested deeper than {DEPTH_MAX}")
+    bound = None
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *bounds = typing.get_args(annotation)
+        if len(bounds) != 1:
+            raise LocalError(f"{where}: wants exactly one bound, has {len(bounds)}")
+        bound = bounds[0]
+    if annotation is int and isinstance(bound, UpTo):
+        return _compile_int(where, bound.value)
+    if annotation is bytes and isinstance(bound, Exactly | AtMost):
+        return _compile_bytes(where, bound.size if isinstance(bound, Exactly) else 0, bound.size)
+    if annotation is str and isinstance(bound, AtMost):
+        return _compile_text(where, bound.size)
+    if typing.get_origin(annotation) is tuple and isinstance(bound, AtMost):
+        items = typing.get_args(annotation)
+        if len(items) == 2 and items[1] is Ellipsis:
+            return _compile_list(where, items[0], bound.size, depth)
+    if bound is None and dataclasses.is_dataclass(annotation):
+        return _compile_record(typing.cast(type, annotation), depth)
+    raise LocalError(f"{where}: {annotation!r} with bound {bound!r} is nothing that can be encoded")
+
+
+def _compile_record(cls: type, depth: int) -> _Plan:
+    types = get_field_types(cls)
+    plans = tuple(_compile_type(types[name], f"{cls.__name__}.{name}", depth + 1) for name in types)
+    if len(plans) > ITEMS_MAX:
+        raise LocalError(f"{cls.__name__}: more than {ITEMS_MAX} fields")
+    name, count = cls.__name__, len(plans)
+    writers = tuple((field, plan.to_raw) for field, plan in zip(types, plans, strict=True))
+    readers = tuple(plan.from_raw for plan in plans)
+
+    def to_raw(value: Any) -> tuple[Any, ...]:
+        if type(value) is not cls:
+            raise LocalError(f"wanted a {name}, got a {type(value).__name__}")
+        return tuple([write(getattr(value, field)) for field, write in writers])
+
+    def from_raw(raw: Any) -> Any:
+        if type(raw) is not tuple or len(raw) != count:
+            raise MalformedMessage(f"{name}: not an array of {count}")
+        return cls(*[read(item) for read, item in zip(readers, raw, strict=True)])
+
+    return _enclose(to_raw, from_raw, plans, count, 1, depth)
+
+
+def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:
+    if not 0 <= count_max <= ITEMS_MAX:
+        raise LocalError(f"{where}: a list may hold {ITEMS_MAX} items, not {count_max}")
+    plan = _compile_type(item, where, depth + 1)
+    write, read = plan.to_raw, plan.from_raw
+
+    def to_raw(value: Any) -> tuple[Any, ...]:
+        if type(value) is not tuple or len(value) > count_max:
+            raise LocalError(f"{where}: wanted a tuple of at most {count_max}")
+        return tuple([write(item) for item in value])
+
+    def from_raw(raw: Any) -> tuple[Any, ...]:
+        if type(raw) is not tuple or len(raw) > count_max:
+            raise MalformedMessage(f"{where}: not a list of at most {count_max}")
+        return tuple([read(item) for item in raw])
+
+    return _enclose(to_raw, from_raw, (plan,), count_max, count_max, depth)
+
+
+def _enclose(
+    to_raw: Callable[[Any], Any],
+    from_raw: Callable[[Any], Any],
+    plans: tuple[_Plan, ...],
+    items: int,
+    repeats: int,
+    depth: int,
+) -> _Plan:
+    """The plan of an array at `depth` that holds `plans`, `repeats` times over."""
+    if depth > DEPTH_MAX:
+        raise LocalError(f"arrays nested deeper than {DEPTH_MAX}")
+    size = _header_size(items, (15, 0xFFFF)) + repeats * sum(plan.size_max for plan in plans)
+    return _Plan(
+        to_raw,
+        from_raw,
+        size_max=min(size, MESSAGE_BYTES_MAX),
+        depth=1 + max((plan.depth for plan in plans), default=0),
+        items_max=max([items, *(plan.items_max for plan in plans)]),
+        text_max=max((plan.text_max for plan in plans), default=0),
+        bytes_max=max((plan.bytes_max for plan in plans), default=0),
+    )
+
+
+def _compile_int(where: str, top: int) -> _Plan:
+    if not 0 <= top <= INT_MAX:
+        raise LocalError(f"{where}: whole numbers end at {INT_MAX}")
+
+    def to_raw(value: Any) -> int:
+        # IntEnum members are welcome, True is not a number.
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= top:
+            raise LocalError(f"{where}: {value!r} is not a whole number from 0 to {top}")
+        return int(value)
+
+    def from_raw(raw: Any) -> int:
+        if type(raw) is not int or not 0 <= raw <= top:
+            raise MalformedMessage(f"{where}: not a whole number from 0 to {top}")
+        return raw
+
+    return _Plan(to_raw, from_raw, _header_size(top, (0x7F, 0xFF, 0xFFFF, 0xFFFFFFFF), (1, 2, 3, 5, 9)))
+
+
+def _compile_bytes(where: str, size_min: int, size_max: int) -> _Plan:
+    wanted = f"{size_max} bytes" if size_min == size_max else f"at most {size_max} bytes"
+
+    def to_raw(value: Any) -> bytes:
+        if type(value) is not bytes or not size_min <= len(value) <= size_max:
+            raise LocalError(f"{where}: wanted {wanted}, got {_describe(value)}")
+        return value
+
+    def from_raw(raw: Any) -> bytes:
+        if type(raw) is not bytes or not size_min <= len(raw) <= size_max:
+            raise MalformedMessage(f"{where}: wanted {wanted}, got {_describe(raw)}")
+        return raw
+
+    return _Plan(to_raw, from_raw, size_max + _header_size(size_max, (0xFF, 0xFFFF), (2, 3, 5)), bytes_max=size_max)
+
+
+def _compile_text(where: str, size_max: int) -> _Plan:
+    def to_raw(value: Any) -> str:
+        if not isinstance(value, str) or not _is_text(value, size_max):
+            raise LocalError(f"{where}: wanted text of at most {size_max} bytes, got {_describe(value)}")
+        return str(value)  # a StrEnum member becomes its plain value
+
+    def from_raw(raw: Any) -> str:
+        if type(raw) is not str or not _is_text(raw, size_max):
+            raise MalformedMessage(f"{where}: wanted text of at most {size_max} bytes, got {_describe(raw)}")
+        return raw
+
+    header = _header_size(size_max, (31, 0xFF, 0xFFFF), (1, 2, 3, 5))
+    return _Plan(to_raw, from_raw, size_max + header, text_max=size_max)
+
+
+def _is_text(value: str, size_max: int) -> bool:
+    if value.isascii():
+        return len(value) <= size_max
+    try:
+        return len(value.encode()) <= size_max
+    except UnicodeEncodeError:
+        return False
+
+
+def _describe(value: Any) -> str:
+    return f"{len(value)} bytes" if type(value) is bytes else type(value).__name__
+
+
+def _header_size(value: int, steps: tuple[int, ...], sizes: tuple[int, ...] = (1, 3, 5)) -> int:
+    """Bytes of the shortest msgpack header for a number or length up to `value`."""
+    return sizes[sum(value > step for step in steps)]
