@@ -1,8 +1,8 @@
 """Train the two digit models that ship with rolemesh and write them with their held-out rows and manifest.
 
-Run `python -m testnet.models.train` with the extra `train` installed; running the models needs none of it. Everything is
-seeded, so one machine writes the same bytes each time. Another processor may round the training differently: the committed
-files and their digests in `models.json` are the reference, not a second training.
+Run `python -m testnet.models.train` with the extra `train` installed; running the models needs none of it. Everything
+is seeded, so one machine writes the same bytes each time. Another processor may round the training differently: the
+committed files and their digests in `models.json` are the reference, not a second training.
 """
 
 import argparse
@@ -109,7 +109,8 @@ def build_exact(network: MLPClassifier, rows: Rows) -> onnx.ModelProto:
     """uint8 (batch, 64) pixels 0..16 → int32 (batch, 10) logits, in whole numbers only.
 
     Each layer's weights are scaled to ±63. The hidden layer is brought back to a byte by a whole division whose divisor
-    lets all but one in 10,000 of the training activations fit. Only the scale of the logits differs from the float network.
+    lets all but one in 10,000 of the training activations fit. Up to rounding, only the scale of the logits differs
+    from the float network's.
     """
     (first, second), (first_bias, second_bias) = network.coefs_, network.intercepts_
     first_scale = np.abs(first).max() / WEIGHT_MAX

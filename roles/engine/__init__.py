@@ -1,0 +1,1 @@
+"""Runs models: in worker processes for nodes (`pool`), in place for the simulator (`inline`)."""

@@ -1,0 +1,29 @@
+"""Run models in this very process, one after the other: for the simulator, where there is nothing to wait for."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from protocol.tensor import Tensor
+from roles.engine.session import Session, load_session, run_session
+
+SESSIONS_MAX = 16
+
+
+class InlineEngine:
+    """For models one trusts. Sessions are kept, the least recently used is dropped beyond SESSIONS_MAX."""
+
+    def __init__(self, load_blob: Callable[[bytes], bytes], optimise: str = "all") -> None:
+        self._load_blob = load_blob
+        self._optimise = optimise
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+
+    def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
+        """Outputs and profile of one run of the model with this digest. Raises what `session` and `load_blob` raise."""
+        session = self._sessions.get(model)
+        if session is None:
+            session = load_session(self._load_blob(model), self._optimise)
+            self._sessions[model] = session
+            if len(self._sessions) > SESSIONS_MAX:
+                self._sessions.popitem(last=False)
+        self._sessions.move_to_end(model)
+        return run_session(session, inputs)

@@ -1,0 +1,322 @@
+"""Run models in worker processes, one model each, without ever blocking the event loop.
+
+A worker is started when its model is first asked for and stays. It is killed when a job runs past its deadline or is
+cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from protocol.content import compute_digest
+from protocol.errors import MissingBlob
+from protocol.tensor import Tensor
+from roles.engine.errors import Busy, ComputeFailed, ComputeTimedOut, EngineError, ModelRefused, WorkerCrashed
+from roles.engine.frames import Failed, Load, Loaded, Ran, Run
+from roles.engine.process import WorkerProcess
+from roles.engine.specs import IoSpec, verify_inputs
+
+WAITING_MAX = 64  # jobs without a worker yet
+MODELS_MAX = 4  # processes alive, about 65 MiB each
+LOAD_TIMEOUT_S = 20.0  # start of the process, import and load; a busy machine takes seconds for what takes 0.3 s alone
+BACKOFF_S_MAX = 10.0
+REMEMBERED_MAX = 256  # refused models, and models whose workers crashed
+
+V = TypeVar("V")
+LoadBlob = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass
+class PoolStats:
+    """Counters since the pool was opened."""
+
+    started: int = 0
+    crashed: int = 0
+    timed_out: int = 0
+    refused_busy: int = 0
+    completed: int = 0
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A worker process and the model it holds."""
+
+    model: bytes
+    state: str = "loading"  # then "idle" and "running" in turn, at last "gone"
+    process: WorkerProcess | None = None
+    inputs: tuple[IoSpec, ...] = ()
+    outputs: tuple[IoSpec, ...] = ()
+    used: int = 0
+
+
+@dataclass(eq=False)
+class _Job:
+    """Somebody waiting for a worker that holds `model`."""
+
+    model: bytes
+    decided: trio.Event = field(default_factory=trio.Event)
+    slot: _Slot | None = None
+    error: Exception | None = None
+
+
+@asynccontextmanager
+async def open_pool(
+    load_blob: LoadBlob,
+    workers: int = 1,
+    models_max: int = MODELS_MAX,
+    waiting_max: int = WAITING_MAX,
+    load_timeout_s: float = LOAD_TIMEOUT_S,
+    optimise: str = "all",
+) -> AsyncIterator["Pool"]:
+    """A pool that runs at most `workers` jobs at a time and keeps at most `models_max` models loaded.
+
+    `load_blob` gives a model's bytes by digest and may raise MissingBlob. Starts nothing until the first job; on
+    leaving, every worker process is killed and reaped.
+    """
+    async with trio.open_nursery() as nursery:
+        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, load_timeout_s, optimise)
+        try:
+            yield pool
+        finally:
+            pool._close()
+
+
+class Pool:
+    """Made by `open_pool`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        load_blob: LoadBlob,
+        workers: int,
+        models_max: int,
+        waiting_max: int,
+        load_timeout_s: float,
+        optimise: str,
+    ) -> None:
+        self.stats = PoolStats()
+        self._nursery = nursery
+        self._load_blob = load_blob
+        self._workers = workers
+        self._slots_max = max(models_max, workers)
+        self._waiting_max = waiting_max
+        self._load_timeout_s = load_timeout_s
+        self._optimise = optimise
+        self._slots: list[_Slot] = []
+        self._waiting: list[_Job] = []
+        self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._crashes: OrderedDict[bytes, int] = OrderedDict()
+        self._clock = 0
+        self._is_closed = False
+
+    async def compute(
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float
+    ) -> tuple[tuple[Tensor, ...], str]:
+        """Outputs and profile of one run of the model with this digest.
+
+        Raises Busy, ModelRefused, BadInput, ComputeFailed, ComputeTimedOut (after `timeout_s`, which covers waiting,
+        loading and running), WorkerCrashed, or what `load_blob` raises. Cancelling it kills the worker that runs it.
+        """
+        phase = "waiting"
+        with trio.move_on_after(timeout_s):
+            slot = await self._acquire(model)
+            phase = "running"
+            return await self._run(slot, inputs)
+        self.stats.timed_out += 1
+        raise ComputeTimedOut(timeout_s, phase)
+
+    async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
+        """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
+        with trio.move_on_after(timeout_s):
+            slot = await self._acquire(model)
+            self._release(slot)
+            return slot.inputs, slot.outputs
+        self.stats.timed_out += 1
+        raise ComputeTimedOut(timeout_s, "loading")
+
+    @property
+    def waiting(self) -> int:
+        """Jobs without a worker yet."""
+        return len(self._waiting)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Processes alive."""
+        return tuple(slot.process.pid for slot in self._slots if slot.process)
+
+    async def _acquire(self, model: bytes) -> _Slot:
+        """A slot that holds the model, running for us from now on."""
+        if self._is_closed:
+            raise WorkerCrashed("the pool is closed")
+        if model in self._refused:
+            raise ModelRefused(self._refused[model])
+        if len(self._waiting) >= self._waiting_max:
+            self.stats.refused_busy += 1
+            raise Busy(len(self._waiting), self._waiting_max)
+        job = _Job(model)
+        self._waiting.append(job)
+        self._dispatch()
+        try:
+            await job.decided.wait()
+        except trio.Cancelled:
+            if job in self._waiting:
+                self._waiting.remove(job)
+            if job.slot:
+                self._release(job.slot)
+            raise
+        if job.error:
+            raise job.error
+        assert job.slot
+        return job.slot
+
+    async def _run(self, slot: _Slot, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
+        assert slot.process
+        try:
+            verify_inputs(slot.inputs, inputs)
+        except EngineError:
+            self._release(slot)
+            raise
+        try:
+            reply = await slot.process.exchange(Run(inputs))
+        except WorkerCrashed:
+            self._count_crash(slot.model)
+            self._discard(slot)
+            raise
+        except trio.Cancelled:
+            # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
+            self._discard(slot)
+            raise
+        if not isinstance(reply, Ran | Failed):
+            self._discard(slot)
+            raise WorkerCrashed(f"the worker process answered a run with {type(reply).__name__}")
+        self._crashes.pop(slot.model, None)
+        self._release(slot)
+        if isinstance(reply, Failed):
+            raise ComputeFailed(reply.reason)
+        self.stats.completed += 1
+        return reply.outputs, reply.profile
+
+    def _dispatch(self) -> None:
+        """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
+        for job in tuple(self._waiting):
+            slots = [slot for slot in self._slots if slot.model == job.model]
+            idle = next((slot for slot in slots if slot.state == "idle"), None)
+            if idle:
+                if sum(slot.state == "running" for slot in self._slots) < self._workers:
+                    self._assign(job, idle)
+            elif len(slots) < self._workers and all(slot.state == "running" for slot in slots):
+                self._start(job.model)
+
+    def _assign(self, job: _Job, slot: _Slot) -> None:
+        self._waiting.remove(job)
+        self._clock += 1
+        slot.state, slot.used = "running", self._clock
+        job.slot = slot
+        job.decided.set()
+
+    def _start(self, model: bytes) -> None:
+        """A new slot, unless all places are taken by models in use: then a later release makes room."""
+        if len(self._slots) >= self._slots_max:
+            idle = [slot for slot in self._slots if slot.state == "idle"]
+            if not idle:
+                return
+            self._remove(min(idle, key=lambda slot: slot.used))
+        slot = _Slot(model)
+        self._slots.append(slot)
+        self._nursery.start_soon(self._tend, slot)
+
+    def _release(self, slot: _Slot) -> None:
+        if slot.state == "running":
+            slot.state = "idle"
+        self._dispatch()
+
+    def _discard(self, slot: _Slot) -> None:
+        self._remove(slot)
+        self._dispatch()
+
+    def _remove(self, slot: _Slot) -> None:
+        """Kill its process, which ends its `_tend`; the place is free at once."""
+        slot.state = "gone"
+        if slot in self._slots:
+            self._slots.remove(slot)
+        if slot.process:
+            slot.process.kill()
+
+    async def _tend(self, slot: _Slot) -> None:
+        """The life of one worker process, from start to end."""
+        try:
+            await trio.sleep(self._compute_backoff_s(slot.model))
+            await self._live(slot)
+        finally:
+            self._discard(slot)
+
+    async def _live(self, slot: _Slot) -> None:
+        try:
+            model = await self._load_blob(slot.model)
+        except (MissingBlob, OSError) as error:
+            self._fail_waiting(slot.model, error)
+            return
+        if compute_digest(model) != slot.model:
+            self._fail_waiting(slot.model, MissingBlob(slot.model))
+            return
+        self.stats.started += 1
+        slot.process = WorkerProcess()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._load, slot, model)
+            await slot.process.watch()
+            nursery.cancel_scope.cancel()
+
+    async def _load(self, slot: _Slot, model: bytes) -> None:
+        assert slot.process
+        error: EngineError = ComputeTimedOut(self._load_timeout_s, "loading")
+        with trio.move_on_after(self._load_timeout_s):
+            try:
+                reply = await slot.process.exchange(Load(model, self._optimise))
+            except WorkerCrashed as crash:
+                reply, error = None, crash
+            if isinstance(reply, Loaded):
+                slot.inputs, slot.outputs, slot.state = reply.inputs, reply.outputs, "idle"
+                self._dispatch()
+                return
+            if isinstance(reply, Failed):
+                error = ModelRefused(reply.reason)
+                _remember(self._refused, slot.model, reply.reason)
+        if not isinstance(error, ModelRefused):
+            self._count_crash(slot.model)
+        self._fail_waiting(slot.model, error)
+        self._discard(slot)
+
+    def _fail_waiting(self, model: bytes, error: Exception) -> None:
+        for job in [job for job in self._waiting if job.model == model]:
+            self._waiting.remove(job)
+            job.error = error
+            job.decided.set()
+
+    def _count_crash(self, model: bytes) -> None:
+        self.stats.crashed += 1
+        _remember(self._crashes, model, self._crashes.get(model, 0) + 1)
+
+    def _compute_backoff_s(self, model: bytes) -> float:
+        """None after the first crash: it may have been anyone's `kill -9`. Then 0.2 s, doubled each time."""
+        crashes = self._crashes.get(model, 0)
+        return 0.0 if crashes < 2 else min(0.1 * 2 ** min(crashes - 1, 16), BACKOFF_S_MAX)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        for job in self._waiting:
+            job.error = WorkerCrashed("the pool is closed")
+            job.decided.set()
+        self._waiting.clear()
+        self._nursery.cancel_scope.cancel()
+
+
+def _remember(table: OrderedDict[bytes, V], model: bytes, value: V) -> None:
+    """Bounded: the oldest entry goes first."""
+    table[model] = value
+    table.move_to_end(model)
+    if len(table) > REMEMBERED_MAX:
+        table.popitem(last=False)
