@@ -11,6 +11,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
 
 from protocol.bech32 import format_bech32m, from_groups, parse_bech32m, to_groups
 from protocol.errors import LocalError, MalformedMessage
@@ -166,11 +168,9 @@ def test_keys_survive_being_written_and_read(public: bytes) -> None:
 
 
 def test_a_node_is_written_as_libp2p_writes_it() -> None:
-    libp2p_id = pytest.importorskip("libp2p.peer.id")
-    libp2p_keys = pytest.importorskip("libp2p.crypto.ed25519")
     for seed in range(8):
         key = PrivateKey.from_seed(bytes((seed,)) * 32)
-        theirs = libp2p_id.ID.from_pubkey(libp2p_keys.create_new_key_pair(key.seed).public_key)
+        theirs = ID.from_pubkey(create_new_key_pair(key.seed).public_key)
         assert format_node(key.public) == theirs.to_base58()
 
 
