@@ -1,0 +1,1 @@
+"""Carries messages and bytes between peers."""

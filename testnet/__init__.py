@@ -1,0 +1,1 @@
+"""Whole networks: started, loaded, broken, simulated, measured and shown."""
