@@ -42,7 +42,6 @@ class _Plan:
     to_raw: Callable[[Any], Any]
     from_raw: Callable[[Any], Any]
     size_max: int
-    depth: int = 0
     items_max: int = 0
     text_max: int = 0
     bytes_max: int = 0
@@ -139,8 +138,6 @@ def _compile(cls: type) -> _Plan:
 
 
 def _compile_type(annotation: Any, where: str, depth: int) -> _Plan:
-    if depth > DEPTH_MAX + 1:
-        raise LocalError(f"{where}: arrays nested deeper than {DEPTH_MAX}")
     bound = None
     if typing.get_origin(annotation) is Annotated:
         annotation, *bounds = typing.get_args(annotation)
@@ -163,6 +160,7 @@ def _compile_type(annotation: Any, where: str, depth: int) -> _Plan:
 
 
 def _compile_record(cls: type, depth: int) -> _Plan:
+    _verify_depth(cls.__name__, depth)
     types = get_field_types(cls)
     plans = tuple(_compile_type(types[name], f"{cls.__name__}.{name}", depth + 1) for name in types)
     if len(plans) > ITEMS_MAX:
@@ -181,10 +179,11 @@ def _compile_record(cls: type, depth: int) -> _Plan:
             raise MalformedMessage(f"{name}: not an array of {count}")
         return cls(*[read(item) for read, item in zip(readers, raw, strict=True)])
 
-    return _enclose(to_raw, from_raw, plans, count, 1, depth)
+    return _enclose(to_raw, from_raw, plans, count, 1)
 
 
 def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:
+    _verify_depth(where, depth)
     if not 0 <= count_max <= ITEMS_MAX:
         raise LocalError(f"{where}: a list may hold {ITEMS_MAX} items, not {count_max}")
     plan = _compile_type(item, where, depth + 1)
@@ -200,7 +199,12 @@ def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:
             raise MalformedMessage(f"{where}: not a list of at most {count_max}")
         return tuple([read(item) for item in raw])
 
-    return _enclose(to_raw, from_raw, (plan,), count_max, count_max, depth)
+    return _enclose(to_raw, from_raw, (plan,), count_max, count_max)
+
+
+def _verify_depth(where: str, depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise LocalError(f"{where}: arrays nested deeper than {DEPTH_MAX}")
 
 
 def _enclose(
@@ -209,17 +213,13 @@ def _enclose(
     plans: tuple[_Plan, ...],
     items: int,
     repeats: int,
-    depth: int,
 ) -> _Plan:
-    """The plan of an array at `depth` that holds `plans`, `repeats` times over."""
-    if depth > DEPTH_MAX:
-        raise LocalError(f"arrays nested deeper than {DEPTH_MAX}")
+    """The plan of an array of up to `items` that holds `plans`, `repeats` times over."""
     size = _header_size(items, (15, 0xFFFF)) + repeats * sum(plan.size_max for plan in plans)
     return _Plan(
         to_raw,
         from_raw,
         size_max=min(size, MESSAGE_BYTES_MAX),
-        depth=1 + max((plan.depth for plan in plans), default=0),
         items_max=max([items, *(plan.items_max for plan in plans)]),
         text_max=max((plan.text_max for plan in plans), default=0),
         bytes_max=max((plan.bytes_max for plan in plans), default=0),

@@ -42,6 +42,11 @@ class Many:
 
 
 @dataclass(frozen=True)
+class Endless:
+    more: Annotated[tuple["Endless", ...], AtMost(1)]
+
+
+@dataclass(frozen=True)
 class Nothing:
     pass
 
@@ -252,7 +257,7 @@ def test_only_frozen_dataclasses_of_bounded_depth_can_be_used() -> None:
     deep: type = dataclass(frozen=True)(type("Deep", (), {"__annotations__": {"field": annotation}}))
     melting: type = dataclass(type("Melting", (), {"__annotations__": {"field": Whole}}))
 
-    for cls in (deep, melting, int):
+    for cls in (deep, melting, Endless, int):
         with pytest.raises(LocalError):
             get_size_max(cls)
     with pytest.raises(LocalError):

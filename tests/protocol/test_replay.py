@@ -36,6 +36,17 @@ def test_late_messages_within_the_window_are_new_once() -> None:
     assert not window.is_new(b"a", 1, 1)
 
 
+def test_a_leap_forward_forgets_what_lies_behind_and_remembers_itself() -> None:
+    window = ReplayWindow()
+
+    assert window.is_new(b"a", 1, 1)
+    assert window.is_new(b"a", 1, 2**62)
+    assert not window.is_new(b"a", 1, 2**62)
+    assert not window.is_new(b"a", 1, 1)
+    assert window.is_new(b"a", 1, 2**62 - WINDOW + 1)
+    assert not window.is_new(b"a", 1, 2**62 - WINDOW)
+
+
 def test_a_new_process_start_ends_the_older_one() -> None:
     window = ReplayWindow()
 
