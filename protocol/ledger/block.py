@@ -1,0 +1,167 @@
+"""Blocks, and the certificates that say validators have decided them.
+
+Votes are bare: one signature by the vote key over (domain, chain, height, view, kind, value), so that all signatures of
+a certificate stand under one message. Source: PROTOCOL, "Envelope and ids".
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from protocol.codec import encode
+from protocol.errors import InvalidBlock, RemoteError
+from protocol.keys import Signer, verify
+from protocol.ledger.state import State
+from protocol.ledger.transactions import TRANSACTION_BYTES_MAX
+from protocol.signing import compute_domain_prefix
+from protocol.types import AtMost, ChainId, Digest, Grains, PublicKey, Signature, TimeMs, UpTo, Whole
+
+TRANSACTIONS_MAX = 1_000
+BLOCK_BYTES_MAX = 1024 * 1024  # of transactions in one block
+VOTES_MAX = 32
+_BLOCK_PREFIX = compute_domain_prefix("block")
+_VOTE_PREFIX = compute_domain_prefix("vote")
+_TRANSACTIONS_PREFIX = compute_domain_prefix("transactions")
+
+
+class VoteKind(IntEnum):
+    """What a vote does to a proposal. Source: Simplex."""
+
+    NOTARISE = 1
+    FINALISE = 2
+    NULLIFY = 3
+
+
+class InvalidCertificate(RemoteError):
+    """The certificate does not show that the validators decided this header."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """`builder` is a validator's account; `state_root` is the state's after this very block."""
+
+    chain: ChainId
+    height: Whole
+    parent: Digest
+    time_ms: TimeMs
+    builder: PublicKey
+    transactions_root: Digest
+    state_root: Digest
+
+
+@dataclass(frozen=True)
+class Block:
+    header: Header
+    transactions: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(TRANSACTIONS_MAX)]
+
+
+@dataclass(frozen=True)
+class VoteSignature:
+    vote: PublicKey
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Votes of more than two thirds of the weight for one block, in strict order of vote key."""
+
+    height: Whole
+    view: Whole
+    kind: Annotated[int, UpTo(3)]
+    block_id: Digest
+    votes: Annotated[tuple[VoteSignature, ...], AtMost(VOTES_MAX)]
+
+
+@dataclass(frozen=True)
+class _Vote:
+    chain: ChainId
+    height: Whole
+    view: Whole
+    kind: Annotated[int, UpTo(3)]
+    value: Digest
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Who may vote, with what weight."""
+
+    account: PublicKey
+    vote: PublicKey
+    weight: Grains
+
+
+def compute_block_id(header: Header) -> bytes:
+    return hashlib.sha256(_BLOCK_PREFIX + encode(header)).digest()
+
+
+def compute_transactions_root(transactions: tuple[bytes, ...]) -> bytes:
+    """sha256 of domain, count and the sha256 of each encoded transaction, signatures included."""
+    digests = b"".join(hashlib.sha256(data).digest() for data in transactions)
+    return hashlib.sha256(_TRANSACTIONS_PREFIX + len(transactions).to_bytes(4, "big") + digests).digest()
+
+
+def compute_vote_bytes(chain: bytes, height: int, view: int, kind: int, value: bytes) -> bytes:
+    """What a vote key signs."""
+    return _VOTE_PREFIX + encode(_Vote(chain, height, view, kind, value))
+
+
+def get_validators(state: State) -> tuple[Validator, ...]:
+    """Who decides the height after `state`: the validators of its epoch, by vote key, no weight above a quarter.
+
+    The cap of a quarter holds from five validators on: with fewer no weights could satisfy it.
+    """
+    snapshot = state.get_epoch(state.epoch)
+    candidates = snapshot.get_candidates("validator") if snapshot is not None else ()
+    limit = sum(candidate.weight for candidate in candidates)
+    if len(candidates) >= 5:
+        limit //= 4
+    validators = (Validator(item.account, item.vote, min(item.weight, limit)) for item in candidates)
+    return tuple(sorted(validators, key=lambda validator: validator.vote))
+
+
+def certify(header: Header, vote: Signer, view: int = 1) -> Certificate:
+    """The certificate of a chain with one validator: its own vote to finalise."""
+    block_id = compute_block_id(header)
+    data = compute_vote_bytes(header.chain, header.height, view, VoteKind.FINALISE, block_id)
+    votes = (VoteSignature(vote.public, vote.sign(data)),)
+    return Certificate(header.height, view, VoteKind.FINALISE, block_id, votes)
+
+
+def verify_certificate(certificate: Certificate, header: Header, state: State) -> None:
+    """InvalidCertificate unless the validators after `state`, the header's parent, have decided this header."""
+    block_id = compute_block_id(header)
+    if header.chain != state.chain or header.height != state.height + 1:
+        raise InvalidCertificate(f"header {header.height} does not follow height {state.height} of this chain")
+    if (certificate.height, certificate.kind, certificate.block_id) != (header.height, VoteKind.FINALISE, block_id):
+        raise InvalidCertificate(f"the certificate of height {certificate.height} decides another block")
+    validators = {validator.vote: validator.weight for validator in get_validators(state)}
+    data = compute_vote_bytes(header.chain, header.height, certificate.view, certificate.kind, block_id)
+    weight, before = 0, b""
+    for item in certificate.votes:
+        if item.vote <= before or item.vote not in validators:
+            raise InvalidCertificate(f"vote key {item.vote.hex()} is no validator's, repeated or out of order")
+        if not verify(item.vote, data, item.signature):
+            raise InvalidCertificate(f"the vote of {item.vote.hex()} is not signed by it")
+        before = item.vote
+        weight += validators[item.vote]
+    total = sum(validators.values())
+    if not is_quorum(weight, total):
+        raise InvalidCertificate(f"votes of weight {weight} out of {total} are no quorum")
+
+
+def is_quorum(weight: int, total: int) -> bool:
+    """More than two thirds."""
+    return 3 * weight > 2 * total
+
+
+def check_header_time(state: State, header: Header, now_ms: int) -> None:
+    """InvalidBlock unless a voter may take a fresh header's time: after its parent, close to the voter's clock.
+
+    Only when voting on a fresh block; replay and re-proposed blocks are not checked again. Source: PROTOCOL, "Header
+    time".
+    """
+    earliest = max(state.time_ms + 1, now_ms - state.params.header_behind_ms)
+    latest = now_ms + state.params.header_ahead_ms
+    if not earliest <= header.time_ms <= latest:
+        raise InvalidBlock(f"header time {header.time_ms} is not within {earliest} to {latest}")

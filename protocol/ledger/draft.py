@@ -1,0 +1,189 @@
+"""A state being changed: reads fall through to the old one, writes stay here until `freeze`.
+
+Everything written can be taken back to a mark, so a transaction that fails half-way leaves nothing behind.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from protocol.errors import InsufficientBalance
+from protocol.ledger.errors import LimitReached
+from protocol.ledger.records import (
+    Account,
+    Channel,
+    DueItem,
+    EpochSnapshot,
+    FeedState,
+    ModelRecord,
+    NodeOwner,
+    NodeRecord,
+    Pending,
+    ProvenWrong,
+    Unbonding,
+    WorkCount,
+)
+from protocol.ledger.state import TABLES, State, compute_image
+
+K = TypeVar("K")
+V = TypeVar("V")
+_NO_ACCOUNT = Account(0, 0)
+_NO_WORK = WorkCount(0, 0, 0, 0)
+
+
+class Overlay(Generic[K, V]):
+    """One table of a draft. Iteration is in key order, whatever order entries came in."""
+
+    def __init__(self, base: Mapping[K, V], undo: list[Callable[[], None]]) -> None:
+        self._base = base
+        self._undo = undo
+        self._changed: dict[K, V | None] = {}
+        self._count = len(base)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, key: K) -> V | None:
+        return self._changed[key] if key in self._changed else self._base.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        self._write(key, value)
+
+    def delete(self, key: K) -> None:
+        self._write(key, None)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        for key in sorted(self._base.keys() | self._changed.keys()):  # type: ignore[type-var]
+            value = self.get(key)
+            if value is not None:
+                yield key, value
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._changed)
+
+    def freeze(self) -> Mapping[K, V]:
+        """The table with all changes; the old one itself when there are none."""
+        if not self._changed:
+            return self._base
+        merged = {**self._base, **self._changed}
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def _write(self, key: K, value: V | None) -> None:
+        was_changed, before = key in self._changed, self._changed.get(key)
+        count = self._count
+
+        def take_back() -> None:
+            self._count = count
+            if was_changed:
+                self._changed[key] = before
+            else:
+                del self._changed[key]
+
+        self._undo.append(take_back)
+        self._count += (value is not None) - (self.get(key) is not None)
+        self._changed[key] = value
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point to go back to."""
+
+    writes: int
+    treasury: int
+    burned: int
+
+
+class Draft:
+    """The state after some of a block. `time_ms` and `height` are the new block's already."""
+
+    def __init__(self, base: State, height: int, time_ms: int) -> None:
+        self.base = base
+        self.params = base.params
+        self.height = height
+        self.time_ms = time_ms
+        self.epoch = base.epoch
+        self.treasury = base.treasury
+        self.burned = base.burned
+        self.is_epoch_over = False  # set by the due queue; the change itself ends the block
+        self._undo: list[Callable[[], None]] = []
+        self.accounts: Overlay[bytes, Account] = Overlay(base.accounts, self._undo)
+        self.nodes: Overlay[bytes, NodeRecord] = Overlay(base.nodes, self._undo)
+        self.node_owners: Overlay[bytes, NodeOwner] = Overlay(base.node_owners, self._undo)
+        self.unbonding: Overlay[bytes, Unbonding] = Overlay(base.unbonding, self._undo)
+        self.channels: Overlay[bytes, Channel] = Overlay(base.channels, self._undo)
+        self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
+        self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
+        self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
+        self.due: Overlay[bytes, DueItem] = Overlay(base.due, self._undo)
+        self.epochs: Overlay[int, EpochSnapshot] = Overlay(base.epochs, self._undo)
+        self.models: Overlay[bytes, ModelRecord] = Overlay(base.models, self._undo)
+        self.feeds: Overlay[str, FeedState] = Overlay(base.feeds, self._undo)
+
+    def mark(self) -> Mark:
+        return Mark(len(self._undo), self.treasury, self.burned)
+
+    def go_back(self, mark: Mark) -> None:
+        """Take back everything written since `mark`."""
+        while len(self._undo) > mark.writes:
+            self._undo.pop()()
+        self.treasury, self.burned = mark.treasury, mark.burned
+
+    def freeze(self, block_id: bytes) -> State:
+        """The finished state. Only tables that changed are encoded again."""
+        tables: dict[str, Any] = {}
+        images = []
+        for table, image in zip(TABLES, self.base.images, strict=True):
+            overlay: Overlay[Any, Any] = getattr(self, table.name)
+            tables[table.name] = overlay.freeze()
+            images.append(compute_image(table, tables[table.name]) if overlay.is_changed else image)
+        return replace(
+            self.base,
+            height=self.height,
+            block_id=block_id,
+            time_ms=self.time_ms,
+            epoch=self.epoch,
+            treasury=self.treasury,
+            burned=self.burned,
+            images=tuple(images),
+            **tables,
+        )
+
+    # Money. Amounts in grains; the supply bounds every sum, so none overflows.
+
+    def credit(self, account: bytes, amount: int) -> None:
+        """Add to a balance. LimitReached when that takes one account more than the ledger holds."""
+        known = self.accounts.get(account)
+        if known is None and amount == 0:
+            return
+        if known is None and len(self.accounts) >= self.params.accounts_max:
+            raise LimitReached("accounts", len(self.accounts), self.params.accounts_max)
+        known = known or _NO_ACCOUNT
+        self.accounts.put(account, replace(known, balance=known.balance + amount))
+
+    def debit(self, account: bytes, amount: int) -> None:
+        """Take from a balance. InsufficientBalance when it is too small."""
+        known = self.accounts.get(account) or _NO_ACCOUNT
+        if known.balance < amount:
+            raise InsufficientBalance(known.balance, amount)
+        if amount:
+            self.accounts.put(account, replace(known, balance=known.balance - amount))
+
+    def count_work(self, account: bytes, paid: int = 0, void: int = 0, wrong: int = 0, earned: int = 0) -> None:
+        known = self.work.get(account) or _NO_WORK
+        count = WorkCount(known.paid + paid, known.void + void, known.wrong + wrong, known.earned + earned)
+        self.work.put(account, count)
+
+    # Future work
+
+    def plan(self, item: DueItem) -> None:
+        self.due.put(compute_due_key(item), item)
+
+    def find_node(self, node: bytes) -> NodeRecord | None:
+        owner = self.node_owners.get(node)
+        return None if owner is None else self.nodes.get(owner.account)
+
+
+def compute_due_key(item: DueItem) -> bytes:
+    """Sorts the due queue: time, then kind, then id."""
+    return item.time_ms.to_bytes(8, "big") + item.kind.to_bytes(2, "big") + item.id

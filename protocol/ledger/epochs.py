@@ -1,0 +1,79 @@
+"""Epochs: who can be drawn, and by what seed, until the next one.
+
+The epoch of a header is its time since genesis in whole epochs. When a block passes an end, its last act is the
+snapshot that counts from the next block on; ends that passed while the network slept are one change. The end stands in the due
+queue as a lazy item; a registration or new stake makes it a waking one, so that a node that joins a sleeping network is
+drawn when the epoch it joined in is over.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from protocol.ledger.draft import Draft
+from protocol.ledger.params import Params
+from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord
+from protocol.signing import compute_domain_prefix
+
+EPOCH_KIND = 1
+_SEED_PREFIX = compute_domain_prefix("epoch")
+_NO_ID = bytes(32)
+
+
+def compute_epoch_seed(genesis_seed: bytes, epoch: int) -> bytes:
+    """Known to everyone from genesis on: a stand-in until validators reveal randomness."""
+    return hashlib.sha256(_SEED_PREFIX + genesis_seed + epoch.to_bytes(8, "big")).digest()
+
+
+def compute_epoch(time_ms: int, genesis_ms: int, epoch_ms: int) -> int:
+    """The epoch a header time falls into."""
+    return (time_ms - genesis_ms) // epoch_ms
+
+
+def take_snapshot(seed: bytes, nodes: Mapping[bytes, NodeRecord], params: Params) -> EpochSnapshot:
+    """Every node in the roles its bond reaches, by account.
+
+    If no validator reaches the bond of its role, a slash having taken it below, all of them stay: a chain without
+    validators could never mend itself.
+    """
+    waived = _find_waived(nodes, params)
+    candidates = (_make_candidate(nodes[account], params, waived) for account in sorted(nodes))
+    return EpochSnapshot(seed, tuple(item for item in candidates if item.roles)[:CANDIDATES_MAX])
+
+
+def plan_epoch_end(draft: Draft, waking: int = 0) -> None:
+    """Put the end of the running epoch into the due queue, or make it a waking item."""
+    time_ms = draft.base.genesis_ms + (draft.epoch + 1) * draft.params.epoch_ms
+    draft.plan(DueItem(time_ms, EPOCH_KIND, _NO_ID, waking))
+
+
+def wake_epoch_end(draft: Draft) -> None:
+    """A node has something to gain from the next snapshot: let it come in time, even in a network that sleeps."""
+    if not draft.is_epoch_over:  # else the snapshot ends this very block
+        plan_epoch_end(draft, waking=1)
+
+
+def end_epoch(draft: Draft) -> None:
+    """The last act of a block that passed an epoch's end."""
+    base = draft.base
+    draft.epoch = compute_epoch(draft.time_ms, base.genesis_ms, draft.params.epoch_ms)
+    seed = compute_epoch_seed(base.genesis_seed, draft.epoch)
+    draft.epochs.put(draft.epoch, take_snapshot(seed, dict(draft.nodes.items()), draft.params))
+    kept = [epoch for epoch, _ in draft.epochs.items()]
+    for epoch in kept[: -draft.params.epochs_kept]:
+        draft.epochs.delete(epoch)
+    oldest = kept[-draft.params.epochs_kept :][0]
+    for claim_id, proven in list(draft.wrong.items()):
+        if proven.epoch < oldest:
+            draft.wrong.delete(claim_id)
+    plan_epoch_end(draft)
+
+
+def _find_waived(nodes: Mapping[bytes, NodeRecord], params: Params) -> frozenset[str]:
+    validators = [node for node in nodes.values() if "validator" in node.roles]
+    reached = any(node.bond >= params.get_bond_min("validator") for node in validators)
+    return frozenset() if reached else frozenset({"validator"})
+
+
+def _make_candidate(node: NodeRecord, params: Params, waived: frozenset[str]) -> Candidate:
+    roles = tuple(role for role in node.roles if node.bond >= params.get_bond_min(role) or role in waived)
+    return Candidate(node.account, node.node, node.vote, roles, node.models, node.price, node.bond)

@@ -1,0 +1,187 @@
+"""Why the ledger says no. Each error carries the numbers, amounts in grains, times in milliseconds since 1970."""
+
+from protocol.errors import InvalidTransaction
+
+
+class NotYet(InvalidTransaction):
+    """Refused in this block, but a later one may take it: keep it until it expires."""
+
+
+class WrongChainTransaction(InvalidTransaction):
+    """Signed for another chain."""
+
+    def __init__(self, chain: bytes, expected: bytes) -> None:
+        super().__init__(f"is for chain {chain.hex()}, not for {expected.hex()}")
+        self.chain = chain
+        self.expected = expected
+
+
+class ExpiredTransaction(InvalidTransaction):
+    """Its time of validity is over."""
+
+    def __init__(self, valid_until_ms: int, time_ms: int) -> None:
+        super().__init__(f"was valid until {valid_until_ms}, the block is of {time_ms}")
+        self.valid_until_ms = valid_until_ms
+        self.time_ms = time_ms
+
+
+class FeeTooLow(InvalidTransaction):
+    def __init__(self, offered: int, need: int) -> None:
+        super().__init__(f"offers a fee of {offered} grains, needs {need}")
+        self.offered = offered
+        self.need = need
+
+
+class UnknownTransactionKind(InvalidTransaction):
+    def __init__(self, kind: int) -> None:
+        super().__init__(f"transaction kind {kind} is not known here")
+        self.kind = kind
+
+
+class MalformedBody(InvalidTransaction):
+    """The body's bytes are not what its kind says."""
+
+
+class InvalidSignature(InvalidTransaction):
+    """A signature inside the transaction, or its own, does not fit."""
+
+    def __init__(self, what: str, public: bytes) -> None:
+        super().__init__(f"{what} is not signed by {public.hex()}")
+        self.what = what
+        self.public = public
+
+
+class InvalidAmount(InvalidTransaction):
+    """An amount this transaction cannot have."""
+
+    def __init__(self, what: str, amount: int, need: int) -> None:
+        super().__init__(f"{what} is {amount} grains, needs at least {need}")
+        self.amount = amount
+        self.need = need
+
+
+class InvalidNode(InvalidTransaction):
+    """A node record that cannot be made or changed like this."""
+
+
+class UnknownNode(InvalidTransaction):
+    def __init__(self, key: bytes) -> None:
+        super().__init__(f"no node is registered for {key.hex()}")
+        self.key = key
+
+
+class LimitReached(InvalidTransaction):
+    """A table of the ledger is full."""
+
+    def __init__(self, what: str, have: int, limit: int) -> None:
+        super().__init__(f"{have} {what}, at most {limit} allowed")
+        self.have = have
+        self.limit = limit
+
+
+class UnknownChannel(InvalidTransaction):
+    def __init__(self, channel: bytes) -> None:
+        super().__init__(f"there is no channel {channel.hex()}")
+        self.channel = channel
+
+
+class NotYourChannel(InvalidTransaction):
+    """Only the payer closes a channel, only the payee settles it."""
+
+    def __init__(self, channel: bytes, account: bytes) -> None:
+        super().__init__(f"channel {channel.hex()} is not {account.hex()}'s to do this with")
+        self.channel = channel
+        self.account = account
+
+
+class ChannelClosing(InvalidTransaction):
+    def __init__(self, channel: bytes, closing_ms: int) -> None:
+        super().__init__(f"channel {channel.hex()} closes at {closing_ms} already")
+        self.channel = channel
+        self.closing_ms = closing_ms
+
+
+class SequenceMismatch(InvalidTransaction):
+    """A run of leaves begins at the last settled + 1, or it is refused whole."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(f"the channel's next leaf is {expected}, the run begins at {got}")
+        self.expected = expected
+        self.got = got
+
+
+class VoucherExceeded(InvalidTransaction):
+    """A leaf would pay more than the payer has signed for or put in."""
+
+    def __init__(self, what: str, limit: int, need: int) -> None:
+        super().__init__(f"the {what} covers {limit} grains, the leaves so far come to {need}")
+        self.limit = limit
+        self.need = need
+
+
+class ExpiredVoucher(InvalidTransaction):
+    def __init__(self, expiry_ms: int, time_ms: int) -> None:
+        super().__init__(f"the voucher expired at {expiry_ms}, the block is of {time_ms}")
+        self.expiry_ms = expiry_ms
+        self.time_ms = time_ms
+
+
+class InvalidLeaf(InvalidTransaction):
+    """The parts of a leaf do not fit each other. `seq` says which leaf."""
+
+    def __init__(self, seq: int, reason: str) -> None:
+        super().__init__(f"leaf {seq}: {reason}")
+        self.seq = seq
+
+
+class UnknownEpoch(InvalidTransaction):
+    """The epoch's snapshot is not, or no longer, in the state."""
+
+    def __init__(self, epoch: int, oldest: int, newest: int) -> None:
+        super().__init__(f"epoch {epoch} is not kept; kept are {oldest} to {newest}")
+        self.epoch = epoch
+        self.oldest = oldest
+        self.newest = newest
+
+
+class TooFewCandidates(InvalidTransaction):
+    """A committee never shrinks: with too few independent accounts there is none."""
+
+    def __init__(self, have: int, need: int) -> None:
+        super().__init__(f"{have} verifiers of other accounts than the worker's can be drawn, {need} are needed")
+        self.have = have
+        self.need = need
+
+
+class InvalidEvidence(InvalidTransaction):
+    """What was posted does not prove what it says."""
+
+
+class AlreadyProven(InvalidTransaction):
+    """A claim is proven wrong once."""
+
+    def __init__(self, claim_id: bytes) -> None:
+        super().__init__(f"claim {claim_id.hex()} has been proven wrong already")
+        self.claim_id = claim_id
+
+
+class InvalidReport(InvalidTransaction):
+    """An oracle report that does not follow from its observations."""
+
+
+class RoundNotOpen(NotYet):
+    """The report is ahead of the header's time."""
+
+    def __init__(self, round_number: int, current: int) -> None:
+        super().__init__(f"round {round_number} is ahead of the block's round {current}")
+        self.round_number = round_number
+        self.current = current
+
+
+class RoundOver(InvalidTransaction):
+    """The round is reported already, or too long ago."""
+
+    def __init__(self, round_number: int, oldest: int) -> None:
+        super().__init__(f"round {round_number} is over, the oldest that can be reported is {oldest}")
+        self.round_number = round_number
+        self.oldest = oldest

@@ -1,0 +1,213 @@
+"""Where a ledger begins: who has what, who does what, by which parameters. Its hash names the chain."""
+
+import hashlib
+import json
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any
+
+from protocol.codec import encode, get_field_types
+from protocol.errors import LocalError, MalformedMessage
+from protocol.keys import format_account, format_node, parse_account, parse_node
+from protocol.ledger.draft import compute_due_key
+from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
+from protocol.ledger.params import Params, verify_params
+from protocol.ledger.records import (
+    Account,
+    DueItem,
+    FeedRecord,
+    FeedState,
+    ModelDigests,
+    ModelRecord,
+    NodeOwner,
+    NodeRecord,
+    RoleNames,
+    TensorSpec,
+    VoteKey,
+)
+from protocol.ledger.state import TABLES, State, compute_image
+from protocol.signing import compute_domain_prefix
+from protocol.types import INT_MAX, AtMost, Digest, Grains, Name, PublicKey, TimeMs
+
+__all__ = [
+    "Allocation",
+    "FeedRecord",
+    "Genesis",
+    "GenesisNode",
+    "ModelRecord",
+    "TensorSpec",
+    "build_state",
+    "compute_chain_id",
+    "compute_genesis_id",
+    "verify_genesis",
+]
+
+CHAIN_SIZE = 8
+ENTRIES_MAX = 1_000
+_PREFIX = compute_domain_prefix("genesis")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What an account owns at the start. The supply is the sum of these, for good."""
+
+    account: PublicKey
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class GenesisNode:
+    """A node that serves from the first block. Its bond comes out of the account's allocation."""
+
+    account: PublicKey
+    node: PublicKey
+    vote: VoteKey
+    roles: RoleNames
+    models: ModelDigests
+    price: Grains
+    bond: Grains
+
+
+@dataclass(frozen=True)
+class Genesis:
+    name: Name
+    time_ms: TimeMs
+    seed: Digest
+    params: Params
+    allocations: Annotated[tuple[Allocation, ...], AtMost(ENTRIES_MAX)]
+    nodes: Annotated[tuple[GenesisNode, ...], AtMost(ENTRIES_MAX)]
+    models: Annotated[tuple[ModelRecord, ...], AtMost(64)]
+    feeds: Annotated[tuple[FeedRecord, ...], AtMost(64)]
+
+    def to_json(self) -> str:
+        """Accounts as rm1…, nodes as 12D3…, other bytes as hex. Read back by `from_json` without a loss."""
+        return json.dumps(_to_json("genesis", self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Genesis":
+        """MalformedMessage, with the field's name, for anything that is no genesis."""
+        try:
+            genesis: Genesis = _from_json("genesis", cls, json.loads(text))
+            encode(genesis)  # the bounds
+            verify_genesis(genesis)
+        except (ValueError, RecursionError, LocalError) as error:
+            raise MalformedMessage(f"not a genesis: {error}") from error
+        return genesis
+
+
+def compute_genesis_id(genesis: Genesis) -> bytes:
+    """The hash of all of it; the first block's parent."""
+    return hashlib.sha256(_PREFIX + encode(genesis)).digest()
+
+
+def compute_chain_id(genesis: Genesis) -> bytes:
+    return compute_genesis_id(genesis)[:CHAIN_SIZE]
+
+
+def verify_genesis(genesis: Genesis) -> None:
+    """ValueError for a genesis no ledger could start from."""
+    verify_params(genesis.params)
+    amounts = {entry.account: entry.amount for entry in genesis.allocations}
+    bonds = {node.account: node.bond for node in genesis.nodes}
+    votes = [node.vote for node in genesis.nodes if node.vote]
+    if len(amounts) != len(genesis.allocations) or sum(amounts.values()) > INT_MAX:
+        raise ValueError(f"an account is allocated twice, or the supply exceeds {INT_MAX} grains")
+    if len(bonds) != len(genesis.nodes) or len({node.node for node in genesis.nodes}) != len(genesis.nodes):
+        raise ValueError("two nodes share an account or a node key")
+    if len(set(votes)) != len(votes) or any(len(vote) != 32 for vote in votes):
+        raise ValueError("vote keys are 32 bytes and no two nodes share one")
+    for node in genesis.nodes:
+        if ("validator" in node.roles) != bool(node.vote):
+            raise ValueError(f"node {format_node(node.node)}: validators have a vote key, others none")
+        if len(set(node.roles)) != len(node.roles):
+            raise ValueError(f"node {format_node(node.node)} has a role twice")
+        if node.bond > amounts.get(node.account, 0):
+            have = amounts.get(node.account, 0)
+            raise ValueError(f"node {format_node(node.node)} bonds {node.bond} grains, its account has {have}")
+    if len(genesis.nodes) > genesis.params.nodes_max:
+        raise ValueError(f"{len(genesis.nodes)} nodes, params.nodes_max is {genesis.params.nodes_max}")
+    if len({model.digest for model in genesis.models}) != len(genesis.models):
+        raise ValueError("a model stands in genesis twice")
+    if len({feed.name for feed in genesis.feeds}) != len(genesis.feeds):
+        raise ValueError("a feed stands in genesis twice")
+
+
+def build_state(genesis: Genesis) -> State:
+    """The state before the first block: height 0, epoch 0 drawn from genesis nodes. ValueError as `verify_genesis`."""
+    verify_genesis(genesis)
+    bonds = {node.account: node.bond for node in genesis.nodes}
+    accounts = {entry.account: Account(entry.amount - bonds.get(entry.account, 0), 0) for entry in genesis.allocations}
+    nodes = {
+        node.account: NodeRecord(
+            node.account, node.node, node.vote, node.roles, node.models, node.price, node.bond, changed_epoch=0
+        )
+        for node in genesis.nodes
+    }
+    epoch_end = DueItem(genesis.time_ms + genesis.params.epoch_ms, EPOCH_KIND, bytes(32), waking=0)
+    tables: dict[str, dict[Any, Any]] = {table.name: {} for table in TABLES} | {
+        "accounts": accounts,
+        "nodes": nodes,
+        "node_owners": {node.node: NodeOwner(node.account) for node in genesis.nodes},
+        "due": {compute_due_key(epoch_end): epoch_end},
+        "epochs": {0: take_snapshot(compute_epoch_seed(genesis.seed, 0), nodes, genesis.params)},
+        "models": {model.digest: model for model in genesis.models},
+        "feeds": {feed.name: FeedState(0, 0, 0, 0) for feed in genesis.feeds},
+    }
+    return State(
+        chain=compute_chain_id(genesis),
+        height=0,
+        block_id=compute_genesis_id(genesis),
+        time_ms=genesis.time_ms,
+        genesis_ms=genesis.time_ms,
+        genesis_seed=genesis.seed,
+        params=genesis.params,
+        epoch=0,
+        supply=sum(entry.amount for entry in genesis.allocations),
+        treasury=0,
+        burned=0,
+        images=tuple(compute_image(table, tables[table.name]) for table in TABLES),
+        **tables,
+    )
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if is_dataclass(value):
+        return {item.name: _to_json(item.name, getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, tuple):
+        return [_to_json(name, item) for item in value]
+    if isinstance(value, bytes):
+        return _FORMATS.get(name, bytes.hex)(value)
+    return value
+
+
+def _from_json(name: str, annotation: Any, value: Any) -> Any:
+    kind = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+    if is_dataclass(kind):
+        types_ = get_field_types(typing.cast(type, kind))
+        if not isinstance(value, dict) or value.keys() != types_.keys():
+            raise ValueError(f"{name} wants exactly the fields {', '.join(types_)}")
+        return typing.cast(type, kind)(**{key: _from_json(key, types_[key], value[key]) for key in types_})
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{name} wants a list")
+        return tuple(_from_json(name, typing.get_args(kind)[0], item) for item in value)
+    if kind is bytes:
+        if not isinstance(value, str):
+            raise ValueError(f"{name} wants text")
+        return _parse_bytes(name, value)
+    if type(value) is not kind:
+        raise ValueError(f"{name} wants {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _parse_bytes(name: str, text: str) -> bytes:
+    if name in _PARSERS:
+        return _PARSERS[name](text)
+    data = bytes.fromhex(text)
+    if data.hex() != text:
+        raise ValueError(f"{name} wants lower-case hex without spaces")
+    return data
+
+
+_FORMATS = {"account": format_account, "node": format_node}
+_PARSERS = {"account": parse_account, "node": parse_node}

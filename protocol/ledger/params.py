@@ -1,0 +1,72 @@
+"""The ledger's parameters: whole numbers that genesis fixes and every rule reads.
+
+Amounts are grains, shares basis points, times milliseconds of header time. Source of the splits: PROTOCOL, "Paying".
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, Whole
+
+
+@dataclass(frozen=True)
+class RoleBond:
+    """The least a node must have bonded to be drawn or listened to in a role."""
+
+    role: Name
+    grains: Grains
+
+
+@dataclass(frozen=True)
+class Params:
+    epoch_ms: Whole = 20_000
+    epochs_kept: Whole = 16  # snapshots; also how long a claim can settle or be proven wrong
+    transaction_fee: Grains = 100_000
+    fee_validators_bp: ShareBp = 3_000
+    fee_treasury_bp: ShareBp = 3_000  # the rest burns
+    inference_worker_bp: ShareBp = 8_000
+    inference_verifiers_bp: ShareBp = 800
+    inference_treasury_bp: ShareBp = 1_000  # the rest burns
+    bonds: Annotated[tuple[RoleBond, ...], AtMost(64)] = (
+        RoleBond("inference", 100 * GRAINS_PER_ROLE),
+        RoleBond("oracle", 100 * GRAINS_PER_ROLE),
+        RoleBond("storage", 100 * GRAINS_PER_ROLE),
+        RoleBond("validator", 1_000 * GRAINS_PER_ROLE),
+        RoleBond("verifier", 100 * GRAINS_PER_ROLE),
+    )
+    slash_bp: ShareBp = 1_000
+    reporter_bp: ShareBp = 5_000  # of a slash; the rest burns, at least half
+    settle_window_ms: Whole = 3_000  # from settlement to payout
+    channel_close_delay_ms: Whole = 30_000  # in which the payee can still settle
+    unbonding_ms: Whole = 400_000  # outlasts every claim's evidence in a network that does not sleep
+    verifiers_max: Whole = 7
+    working_set: Whole = 4
+    due_items_max: Whole = 1_000  # run in one block
+    oracle_heartbeat_ms: Whole = 5_000
+    oracle_rounds_late: Whole = 3  # a report may be this many rounds behind its block
+    header_ahead_ms: Whole = 500  # of the voter's clock
+    header_behind_ms: Whole = 10_000
+    accounts_max: Whole = 1_000_000
+    nodes_max: Whole = 1_000
+    channels_max: Whole = 100_000
+    unbondings_max: Whole = 32  # of one account at a time
+
+    def get_bond_min(self, role: str) -> int:
+        """The bond a role asks for; 0 for roles that ask for none."""
+        return next((bond.grains for bond in self.bonds if bond.role == role), 0)
+
+
+def verify_params(params: Params) -> None:
+    """ValueError for numbers no ledger could run with."""
+    if not params.epoch_ms or not params.oracle_heartbeat_ms or not params.due_items_max:
+        raise ValueError("epoch_ms, oracle_heartbeat_ms and due_items_max must be at least 1")
+    if params.epochs_kept < 2 or params.verifiers_max < 2 or not params.working_set:
+        raise ValueError("epochs_kept and verifiers_max must be at least 2, working_set at least 1")
+    if params.fee_validators_bp + params.fee_treasury_bp > BP:
+        raise ValueError(f"the shares of a transaction fee exceed {BP} basis points")
+    if params.inference_worker_bp + params.inference_verifiers_bp + params.inference_treasury_bp > BP:
+        raise ValueError(f"the shares of an inference fee exceed {BP} basis points")
+    if params.reporter_bp > BP // 2:
+        raise ValueError(f"at least half of a slash burns: reporter_bp is {params.reporter_bp}, at most {BP // 2}")
+    if len({bond.role for bond in params.bonds}) != len(params.bonds):
+        raise ValueError("a role has two bonds")

@@ -1,0 +1,170 @@
+"""What the ledger remembers: one frozen dataclass per table, each encoded by the codec."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
+
+CANDIDATES_MAX = 1_000
+SHARES_MAX = 1_000  # accounts paid by one settlement
+
+VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
+RoleNames = Annotated[tuple[Name, ...], AtMost(8)]
+ModelDigests = Annotated[tuple[Digest, ...], AtMost(64)]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The type and shape of a model's input or output; 0 stands for the number of rows."""
+
+    dtype: Name
+    shape: Annotated[tuple[Whole, ...], AtMost(8)]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model the network serves. `exact` is 1 when every machine computes the same bits."""
+
+    name: Name
+    digest: Digest
+    exact: Annotated[int, UpTo(1)]
+    inputs: Annotated[tuple[TensorSpec, ...], AtMost(8)]
+    outputs: Annotated[tuple[TensorSpec, ...], AtMost(8)]
+    labels: Annotated[tuple[Name, ...], AtMost(1_000)]
+
+
+@dataclass(frozen=True)
+class FeedRecord:
+    """A feed oracles may report on."""
+
+    name: Name
+
+
+@dataclass(frozen=True)
+class FeedState:
+    """The last report of a feed. `observers` is how many observations it is the median of."""
+
+    round: Whole
+    value: Whole
+    time_ms: TimeMs
+    observers: Whole
+
+
+@dataclass(frozen=True)
+class Account:
+    """`nonce` is that of the next transaction."""
+
+    balance: Grains
+    nonce: Whole
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """The node an account runs. `changed_epoch` is the epoch in which roles, models or price were set last."""
+
+    account: PublicKey
+    node: PublicKey
+    vote: VoteKey
+    roles: RoleNames
+    models: ModelDigests
+    price: Grains  # per row
+    bond: Grains
+    changed_epoch: Whole
+
+
+@dataclass(frozen=True)
+class NodeOwner:
+    """Whose node key this is."""
+
+    account: PublicKey
+
+
+@dataclass(frozen=True)
+class Unbonding:
+    """Stake on its way back to its account's balance; still slashed."""
+
+    account: PublicKey
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Money set aside by a payer for one payee. `closing_ms` is 0 while it is open."""
+
+    payer: PublicKey
+    payee: PublicKey
+    deposit: Grains
+    paid: Grains
+    settled_seq: Whole
+    closing_ms: TimeMs
+
+
+@dataclass(frozen=True)
+class Share:
+    account: PublicKey
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What one settlement has earned and its window still holds back."""
+
+    shares: Annotated[tuple[Share, ...], AtMost(SHARES_MAX)]
+    treasury: Grains
+    burn: Grains
+
+
+@dataclass(frozen=True)
+class WorkCount:
+    """How a worker's settled leaves ended. `earned` counts whole fees, before the split."""
+
+    paid: Whole
+    void: Whole
+    wrong: Whole
+    earned: Grains
+
+
+@dataclass(frozen=True)
+class ProvenWrong:
+    """A claim that cannot be proven wrong again, nor be paid. Forgotten with its epoch."""
+
+    epoch: Whole
+    worker: PublicKey
+    slashed: Grains
+
+
+@dataclass(frozen=True)
+class DueItem:
+    """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next."""
+
+    time_ms: TimeMs
+    kind: Whole
+    id: Digest
+    waking: Annotated[int, UpTo(1)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A node as it stood when an epoch began, in the roles its bond then reached. `weight` is that bond."""
+
+    account: PublicKey
+    node: PublicKey
+    vote: VoteKey
+    roles: RoleNames
+    models: ModelDigests
+    price: Grains
+    weight: Grains
+
+
+@dataclass(frozen=True)
+class EpochSnapshot:
+    """Who can be drawn in an epoch, and by what seed."""
+
+    seed: Digest
+    candidates: Annotated[tuple[Candidate, ...], AtMost(CANDIDATES_MAX)]
+
+    def find_candidate(self, node: bytes) -> Candidate | None:
+        return next((candidate for candidate in self.candidates if candidate.node == node), None)
+
+    def get_candidates(self, role: str) -> tuple[Candidate, ...]:
+        return tuple(candidate for candidate in self.candidates if role in candidate.roles)

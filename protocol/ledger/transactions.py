@@ -1,0 +1,275 @@
+"""What an account can ask of the ledger: the transaction around it and a body for each kind.
+
+Kinds below 0x8000 are ours; a user's module registers its own body with `@transaction` and says what it does with
+`apply.register_rule`.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import pairwise
+from typing import Annotated, ClassVar, TypeVar
+
+from protocol.codec import encode, get_size_max
+from protocol.errors import LocalError
+from protocol.jobs import Attestation, Claim, Receipt, Voucher
+from protocol.keys import Signer
+from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
+from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
+from protocol.ledger.state import State
+from protocol.signing import compute_domain_prefix, compute_signing_bytes
+from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, TimeMs, Whole
+
+TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
+BODY_BYTES_MAX = TRANSACTION_BYTES_MAX - 256
+ATTESTATIONS_MAX = 16
+EXTENSION_KIND_MIN = 0x8000
+
+C = TypeVar("C", bound=type)
+_bodies: dict[int, type] = {}
+_kinds: dict[type, int] = {}
+_POSSESSION = compute_domain_prefix("possession")
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One account's signed order. `fee` is the most it will pay; `nonce` counts the account's transactions from 0."""
+
+    DOMAIN: ClassVar[str] = "transaction"
+
+    chain: ChainId
+    account: PublicKey
+    nonce: Whole
+    kind: Whole
+    body: Annotated[bytes, AtMost(BODY_BYTES_MAX)]
+    fee: Grains
+    valid_until_ms: TimeMs  # against header time
+    signature: Signature
+
+
+def compute_transaction_id(transaction: Transaction) -> bytes:
+    return hashlib.sha256(compute_signing_bytes(transaction)).digest()
+
+
+def transaction(kind: int) -> Callable[[C], C]:
+    """Register a frozen dataclass as the body of transaction `kind`. LocalError on a clash."""
+
+    def register(cls: C) -> C:
+        is_ours = cls.__module__.partition(".")[0] == "protocol"
+        if kind <= 0 or (not is_ours and kind < EXTENSION_KIND_MIN):
+            raise LocalError(f"{cls.__name__}: extensions use kinds from 0x{EXTENSION_KIND_MIN:04x}, not 0x{kind:04x}")
+        known = _bodies.get(kind)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise LocalError(f"transaction kind {kind} belongs to {known.__name__} already")
+        get_size_max(cls)  # a field without a bound shows at import
+        _bodies[kind] = cls
+        _kinds[cls] = kind
+        return cls
+
+    return register
+
+
+def get_transaction_kind(cls: type) -> int:
+    """The kind of a registered body. LocalError when it is none."""
+    kind = _kinds.get(cls)
+    if kind is None:
+        raise LocalError(f"{cls.__name__} is not the body of a transaction")
+    return kind
+
+
+def get_transaction_body(kind: int) -> type:
+    """The body of a kind. UnknownTransactionKind when nobody registered it."""
+    body = _bodies.get(kind)
+    if body is None:
+        raise UnknownTransactionKind(kind)
+    return body
+
+
+def all_transactions() -> tuple[tuple[int, type], ...]:
+    """Every registered kind with its body, by number."""
+    return tuple(sorted(_bodies.items()))
+
+
+@transaction(1)
+@dataclass(frozen=True)
+class Transfer:
+    to: PublicKey
+    amount: Grains
+
+
+@transaction(10)
+@dataclass(frozen=True)
+class RegisterNode:
+    """Binds a node key to the account and says what it does; again, to change roles, models and price.
+
+    `bond` is added to what is bonded. `proof` is the node key's own signature (`prove_possession`).
+    """
+
+    node: PublicKey
+    vote: VoteKey
+    roles: RoleNames
+    models: ModelDigests
+    price: Grains  # per row
+    bond: Grains
+    proof: Signature
+
+
+def compute_possession_bytes(body: RegisterNode, account: bytes) -> bytes:
+    """What a node key signs to show that whoever registers it holds it."""
+    return _POSSESSION + account + hashlib.sha256(encode(replace(body, proof=bytes(64)))).digest()
+
+
+def prove_possession(body: RegisterNode, account: bytes, node: Signer) -> RegisterNode:
+    """The same registration with its `proof`, good for this account alone."""
+    return replace(body, proof=node.sign(compute_possession_bytes(body, account)))
+
+
+@transaction(11)
+@dataclass(frozen=True)
+class Stake:
+    """Adds to the bond of the account's node."""
+
+    amount: Grains
+
+
+@transaction(12)
+@dataclass(frozen=True)
+class Unstake:
+    """Takes from the bond; paid out when `unbonding_ms` is over, slashed until then."""
+
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class ChannelOpening:
+    payee: PublicKey
+    deposit: Grains
+
+
+@transaction(20)
+@dataclass(frozen=True)
+class OpenChannels:
+    openings: Annotated[tuple[ChannelOpening, ...], AtMost(16)]
+
+
+def compute_channel_id(transaction_id: bytes, index: int) -> bytes:
+    """The id of the channel that the opening at `index` makes."""
+    return hashlib.sha256(compute_domain_prefix("channel") + transaction_id + index.to_bytes(4, "big")).digest()
+
+
+@transaction(21)
+@dataclass(frozen=True)
+class CloseChannel:
+    """The payer wants the rest back; the payee can settle until `channel_close_delay_ms` is over."""
+
+    channel: Digest
+
+
+class ZeroReason(IntEnum):
+    """Why a leaf earns nothing. 0 is for leaves that do."""
+
+    UNATTESTED = 1
+    REFUSED = 2
+    NEVER_SEEN = 3
+    FAILED = 4
+    DISSENT = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job done, with all that shows it: paid only if everything fits."""
+
+    voucher: Voucher
+    claim: Claim
+    salt: Digest
+    output_digest: Digest
+    attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One voucher's end: `reason` 0 with its work, or a ZeroReason without."""
+
+    reason: Whole
+    work: Annotated[tuple[Work, ...], AtMost(1)]
+
+
+@dataclass(frozen=True)
+class ChannelRun:
+    """Consecutive leaves of one channel from `seq_first`, the last settled + 1."""
+
+    channel: Digest
+    seq_first: Whole
+    leaves: Annotated[tuple[Leaf, ...], AtMost(256)]
+
+
+@transaction(30)
+@dataclass(frozen=True)
+class SettleIndividual:
+    """A worker collects what it has earned. One leaf that does not hold refuses all of it."""
+
+    runs: Annotated[tuple[ChannelRun, ...], AtMost(64)]
+
+
+@transaction(31)
+@dataclass(frozen=True)
+class ProveWrong:
+    """A worker's signed receipt, and the drawn verifiers' attestations that all open to another digest."""
+
+    receipt: Receipt
+    attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+    output_digest: Digest
+
+
+@dataclass(frozen=True)
+class SignedObservation:
+    """One oracle's reading, a whole number in the feed's own unit. Signed by its node key."""
+
+    DOMAIN: ClassVar[str] = "observation"
+
+    feed: Name
+    round: Whole  # time_ms // oracle_heartbeat_ms
+    value: Whole
+    time_ms: TimeMs
+    observer: PublicKey
+    signature: Signature
+
+
+@transaction(40)
+@dataclass(frozen=True)
+class ReportOracle:
+    """The observations of one round, by observer; the ledger keeps their median."""
+
+    observations: Annotated[tuple[SignedObservation, ...], AtMost(64)]
+
+    @classmethod
+    def of(cls, observations: Sequence[SignedObservation]) -> "ReportOracle":
+        """InvalidReport unless they are of one feed and round and each of another observer."""
+        report = cls(tuple(sorted(observations, key=lambda item: item.observer)))
+        verify_report(report)
+        return report
+
+
+def verify_report(report: ReportOracle) -> None:
+    """InvalidReport unless the observations are of one feed and round, in strict order of observer."""
+    items = report.observations
+    if not items:
+        raise InvalidReport("a report without observations")
+    if len({(item.feed, item.round) for item in items}) != 1:
+        raise InvalidReport("observations of more than one feed or round")
+    observers = [item.observer for item in items]
+    if any(first >= second for first, second in pairwise(observers)):
+        raise InvalidReport("observers are not in strict order")
+
+
+def compute_median(values: Sequence[int]) -> int:
+    """The middle one; the lower of two, so that it is always one that somebody observed."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def compute_oracle_quorum(state: State) -> int:
+    """2f + 1 of the oracles of this epoch, f being how many of them may lie; at least 1."""
+    snapshot = state.get_epoch(state.epoch)
+    oracles = len(snapshot.get_candidates("oracle")) if snapshot is not None else 0
+    return 2 * (max(oracles - 1, 0) // 3) + 1
