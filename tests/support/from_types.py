@@ -6,18 +6,12 @@ bytes, and `to_json` writes a value so that people and other languages can read 
 
 import dataclasses
 import hashlib
-import inspect
-import pkgutil
 import typing
-from importlib import import_module
-from types import ModuleType
 from typing import Annotated, Any
 
 from hypothesis import strategies as st
 
-import protocol
-from protocol.codec import get_field_types, get_size_max
-from protocol.errors import LocalError
+from protocol.codec import get_field_types
 from protocol.types import AtMost, Exactly, UpTo
 
 BYTES_DRAWN_MAX = 300  # longer ones only slow the search down
@@ -77,31 +71,8 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def find_encodable() -> tuple[type, ...]:
-    """Every class of `protocol` that the codec can write, by module and name."""
-    found = []
-    for module in _walk(protocol):
-        for _, cls in inspect.getmembers(module, inspect.isclass):
-            if cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls) and _is_encodable(cls):
-                found.append(cls)
-    return tuple(sorted(found, key=spell))
-
-
 def spell(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _walk(package: ModuleType) -> list[ModuleType]:
-    names = [module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
-    return [import_module(name) for name in names]
-
-
-def _is_encodable(cls: type) -> bool:
-    try:
-        get_size_max(cls)
-    except LocalError:
-        return False
-    return bool(dataclasses.fields(cls)) or cls.__module__ == "protocol.messages"
 
 
 def _split(annotation: Any) -> tuple[Any, Any]:
