@@ -1,0 +1,99 @@
+"""Processes that never outlive whoever started them. Real processes, no network."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testnet.launch import Launcher, Program, is_alive
+from testnet.network_file import NetworkFile
+
+SLEEPER = "tests.testnet.sleeper:main"
+TIMEOUT_S = 20.0
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition not met in time"
+        select.select([], [], [], 0.01)
+
+
+@pytest.fixture
+def network() -> NetworkFile:
+    return NetworkFile("dev-1", "00" * 8, 1, 0, {}, (), ())
+
+
+@pytest.fixture(params=[False, True], ids=["fork", "spawn"])
+def launcher(request: pytest.FixtureRequest, tmp_path: Path, network: NetworkFile) -> Iterator[Launcher]:
+    (tmp_path / "logs").mkdir()
+    with Launcher(tmp_path, network, spawn=request.param, warm=("tests.testnet.sleeper",), grace_s=0.3) as launcher:
+        yield launcher
+
+
+def start(launcher: Launcher, *names: str, how: str = "obey") -> dict[str, int]:
+    log = launcher.directory / "logs"
+    home = launcher.directory
+    launcher.start([Program(name, SLEEPER, (str(home / name), how), log / f"{name}.log") for name in names])
+
+    def is_up() -> bool:
+        return all((launcher.directory / name).exists() and name in launcher.pids for name in names)
+
+    assert launcher.wait(is_up, TIMEOUT_S, lambda: None)
+    return {name: launcher.pids[name] for name in names}
+
+
+def test_every_process_leads_its_own_session_and_draws_its_own_numbers(launcher: Launcher) -> None:
+    pids = start(launcher, "a", "b")
+
+    reports = {name: (launcher.directory / name).read_text().split() for name in pids}
+    assert {name: int(report[0]) for name, report in reports.items()} == pids
+    assert all(os.getsid(pid) == pid for pid in pids.values())
+    assert reports["a"][1] != reports["b"][1]
+
+
+def test_the_death_of_a_process_is_reported_with_its_signal_and_the_others_live_on(launcher: Launcher) -> None:
+    pids = start(launcher, "a", "b")
+
+    launcher.kill("a", signal.SIGKILL)
+
+    assert launcher.wait(lambda: "a" in launcher.exits, TIMEOUT_S, lambda: None)
+    assert launcher.exits["a"] == -signal.SIGKILL
+    assert is_alive(pids["b"])
+
+
+def test_ending_the_launcher_ends_every_process_even_one_that_ignores_being_asked(launcher: Launcher) -> None:
+    pids = start(launcher, "deaf", how="ignore") | start(launcher, "polite")
+
+    launcher.end()
+
+    assert not [pid for pid in pids.values() if is_alive(pid)]
+
+
+def test_a_program_that_cannot_run_is_reported_and_says_why_in_its_log(launcher: Launcher) -> None:
+    log = launcher.directory / "logs" / "bad.log"
+    launcher.start([Program("bad", "no.such.module:main", (), log)])
+
+    assert launcher.wait(lambda: "bad" in launcher.exits, TIMEOUT_S, lambda: None)
+    assert launcher.exits["bad"] == 1
+    assert "no.such" in log.read_text() or "'no'" in log.read_text()
+
+
+@pytest.mark.parametrize("mode", ["fork", "spawn"])
+def test_nothing_survives_a_launcher_that_is_killed(tmp_path: Path, mode: str) -> None:
+    code = "from tests.testnet.sleeper import launch; launch()"
+    command = [sys.executable, "-c", code, str(tmp_path), mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert len(pids) == 3
+        assert all(is_alive(pid) for pid in pids)
+        process.kill()
+
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
