@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import BadSignature, LocalError
 from protocol.jobs import (
-    Attestation,
     Claim,
     InferenceRequest,
-    Receipt,
-    Voucher,
     compute_attestation,
     compute_claim_id,
     compute_commitment,
@@ -22,11 +19,16 @@ from protocol.jobs import (
 )
 from protocol.keys import PrivateKey
 from protocol.signing import compute_signing_bytes, sign, verify_signed
+from protocol.spec import find_types
 from protocol.types import AtMost, Signature, Whole
 from tests.support.from_types import make_sample, values_of
 
 KEY = PrivateKey.from_seed(bytes(32))
 OTHER = PrivateKey.from_seed(bytes((1,)) * 32)
+
+
+# Every signed statement there is, the ledger's too.
+SIGNED = [cls for cls in find_types() if hasattr(cls, "DOMAIN") and dataclasses.fields(cls)[-1].name == "signature"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def test_the_signature_is_not_part_of_what_is_signed() -> None:
     assert len(compute_signing_bytes(one)) == len(b"rolemesh/v1/promise\0") + 32
 
 
-@pytest.mark.parametrize("cls", [Voucher, Claim, Receipt, Attestation])
+@pytest.mark.parametrize("cls", SIGNED)
 @given(data=st.data())
 def test_any_changed_field_breaks_the_signature(cls: type, data: st.DataObject) -> None:
     signed = sign(make_sample(cls, is_full=True), KEY)
@@ -87,6 +89,10 @@ def test_any_changed_field_breaks_the_signature(cls: type, data: st.DataObject) 
     else:
         with pytest.raises(BadSignature):
             verify_signed(changed, KEY.public)
+
+
+def test_the_statements_of_jobs_and_ledger_are_among_those_tried() -> None:
+    assert {"Voucher", "Claim", "Receipt", "Attestation", "Transaction"} <= {cls.__name__ for cls in SIGNED}
 
 
 @given(data=st.data())
