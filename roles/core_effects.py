@@ -1,7 +1,7 @@
 """The seam between a node's core and whatever carries it: what the core is told and what it asks for.
 
-The core (`roles.core`) decides; the trio shell (`roles.node`) and the simulator (`testnet.sim`) carry its effects out, in
-order. `Commit` and `Put` are durable: both are on disk before any later effect of the same or a later list leaves the node.
+The core (`roles.core`) decides; the trio shell (`roles.node`) and the simulator (`testnet.sim`) carry its effects out,
+in order. `Commit`, `Put` and `PutBlob` are durable: on disk before any later effect of the same or a later list leaves.
 Times are whole milliseconds since 1970, as the shell's monotone clock gives them.
 """
 

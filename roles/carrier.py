@@ -1,0 +1,311 @@
+"""The loop of a running node: events to its core, and the core's effects to sockets, disk, engine and web.
+
+A turn takes what has happened, asks the core, and carries the effects out in order. Durable ones of a turn are synced
+together before any later effect leaves, so a node never says what it could forget.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from p2p.net import Net
+from protocol.errors import MissingBlob
+from protocol.tensor import Tensor
+from protocol.types import NodeState, Verdict
+from roles import core_effects as ce
+from roles.config import UserError
+from roles.durable import Durable, DurableWriter, StoreFailed
+from roles.engine.errors import EngineError
+from roles.eventlog import EventLog
+from roles.feeds import FeedError, fetch_url
+from roles.inbox import Inbox
+from roles.role import Computed
+from roles.timers import Timers, WallClock
+
+TURN_EVENTS_MAX = 256
+TURN_S_MAX = 0.02  # then others get the loop, and what was taken so far is carried out
+BLOB_READS_MAX = 8  # at once
+BLOB_READS_WAITING_MAX = 512
+FETCHES_MAX = 4
+FETCHES_WAITING_MAX = 64
+OUTCOMES_MAX = 4_096  # for a driver that does not read
+STOP_GRACE_S = 3.0
+
+log = structlog.get_logger()
+
+
+class Core(Protocol):
+    """What the shell knows of `roles.core.NodeCore`."""
+
+    state: NodeState
+
+    @property
+    def ledger(self) -> Any: ...
+
+    def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
+
+    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict: ...
+
+
+class Engine(Protocol):
+    """What the shell knows of `roles.engine.pool.Pool`."""
+
+    async def compute(
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float
+    ) -> tuple[tuple[Tensor, ...], str]: ...
+
+
+class Halted(UserError):
+    """The core says that the node cannot go on."""
+
+
+@dataclass
+class Equipment:
+    """All that a running node has its hands on. `load_blob` raises MissingBlob."""
+
+    core: Core
+    net: Net
+    engine: Engine
+    writer: DurableWriter
+    load_blob: Callable[[bytes], Awaitable[bytes]]
+    events: EventLog
+    clock: WallClock
+    addresses: tuple[str, ...] = ()
+    inbox: Inbox = field(default_factory=Inbox)
+
+
+class _Gate:
+    """Bounds tasks of one kind: so many run, so many more wait, the rest is refused and counted."""
+
+    def __init__(self, running_max: int, waiting_max: int) -> None:
+        self._limit = trio.CapacityLimiter(running_max)
+        self._places = running_max + waiting_max
+        self.taken = 0
+        self.refused = 0
+
+    def enter(self) -> bool:
+        if self.taken >= self._places:
+            self.refused += 1
+            return False
+        self.taken += 1
+        return True
+
+    async def run(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job that has entered, when its turn comes."""
+        try:
+            async with self._limit:
+                await job()
+        finally:
+            self.taken -= 1
+
+
+class Carrier:
+    """Runs one node on its equipment until it is told to stop."""
+
+    def __init__(self, equipment: Equipment, nursery: trio.Nursery) -> None:
+        self.counts: Counter[str] = Counter()
+        self.state_changed = trio.Event()
+        self._equipment = equipment
+        self._core = equipment.core
+        self._inbox = equipment.inbox
+        self._nursery = nursery
+        self._timers = Timers()
+        self._reads = _Gate(BLOB_READS_MAX, BLOB_READS_WAITING_MAX)
+        self._fetches = _Gate(FETCHES_MAX, FETCHES_WAITING_MAX)
+        self._computing = 0
+        self._is_stopping = False
+        self._interrupt: trio.CancelScope | None = None
+        self.outcomes_in, self.outcomes = trio.open_memory_channel[ce.Deliver](OUTCOMES_MAX)
+
+    def stop(self) -> None:
+        """Have `run` hand the core its last event and return."""
+        self._is_stopping = True
+        if self._interrupt is not None:
+            self._interrupt.cancel()
+
+    def get_queues(self) -> dict[str, int]:
+        """What waits inside the shell, by name."""
+        return {
+            "inbox": len(self._inbox),
+            "timers": len(self._timers),
+            "blob_reads": self._reads.taken,
+            "fetches": self._fetches.taken,
+            "computing": self._computing,
+        }
+
+    def get_shed(self) -> dict[str, int]:
+        """What was dropped or refused for want of room since the start, by name."""
+        shed = {f"inbox_{name}": count for name, count in self._inbox.dropped.items()}
+        shed.update({"blob_reads": self._reads.refused, "fetches": self._fetches.refused})
+        shed["outcomes"] = self.counts["outcomes_dropped"]
+        return {name: count for name, count in shed.items() if count}
+
+    async def run(self) -> None:
+        """Turn until `stop`; then the last turn, within STOP_GRACE_S. Raises StoreFailed, Halted, or a role's bug."""
+        # Peers may have connected already; the core hears of it after it has booted.
+        await self._carry_out(self._handle(ce.Boot(self._equipment.addresses)))
+        self._flush_events()
+        while not self._is_stopping:
+            await self._wait()
+            await self._turn()
+        with trio.move_on_after(STOP_GRACE_S) as grace:
+            await self._carry_out(self._handle(ce.Stop()))
+            self._flush_events()
+        if grace.cancelled_caught:
+            log.warning("node.stop_late", grace_s=STOP_GRACE_S)
+
+    def check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
+        """The verdict for gossip. A bug in a rule costs the message, never the node."""
+        try:
+            return self._core.check(topic, data, forwarder, self._equipment.clock.now_ms())
+        except Exception:
+            self.counts["check_failed"] += 1
+            log.exception("node.check_failed", topic=topic, size_bytes=len(data))
+            return Verdict.IGNORE
+
+    async def _wait(self) -> None:
+        """Until an event waits, a timer is due or the node is to stop."""
+        await trio.lowlevel.checkpoint()
+        while not self._is_stopping:
+            for name in self._timers.take_due(trio.current_time()):
+                self._inbox.put(ce.Woke(name))
+            if len(self._inbox):
+                return
+            with trio.CancelScope(deadline=self._timers.next_s) as self._interrupt:
+                await self._inbox.wait()
+
+    async def _turn(self) -> None:
+        effects: list[ce.CoreEffect] = []
+        end_s = time.perf_counter() + TURN_S_MAX
+        for _ in range(TURN_EVENTS_MAX):
+            event = self._inbox.take()
+            if event is None:
+                break
+            effects += self._handle(event)
+            if time.perf_counter() > end_s:
+                break
+        await self._carry_out(effects)
+        self._flush_events()
+
+    def _flush_events(self) -> None:
+        try:
+            self._equipment.events.flush()
+        except OSError as error:
+            raise StoreFailed(error) from error
+
+    def _handle(self, event: ce.AnyEvent) -> list[ce.CoreEffect]:
+        before = self._core.state
+        effects = self._core.handle(event, self._equipment.clock.now_ms())
+        self.counts["events"] += 1
+        if self._core.state is not before:
+            self.state_changed.set()
+        return effects
+
+    async def _carry_out(self, effects: Sequence[ce.CoreEffect]) -> None:
+        durable: list[Durable] = []
+        first = len(effects)
+        for index, effect in enumerate(effects):
+            if isinstance(effect, Durable):
+                durable.append(effect)
+                first = min(first, index)
+        # What stands before the first durable effect needs not wait for the disk.
+        for effect in effects[:first]:
+            self._carry(effect)
+        if durable:
+            await trio.to_thread.run_sync(self._equipment.writer.write, durable)
+        for effect in effects[first:]:
+            self._carry(effect)
+
+    def _carry(self, effect: ce.CoreEffect) -> None:
+        net = self._equipment.net
+        match effect:
+            case ce.NetPublish(topic, data, token):
+                net.publish(topic, data, token)
+            case ce.NetRequest(peer, protocol, data, token, timeout_ms):
+                net.request(peer, protocol, data, token, timeout_ms)
+            case ce.NetReply(token, data):
+                net.reply(token, data)
+            case ce.NetSubscribe(topic):
+                net.subscribe(topic, self.check)
+            case ce.NetServe(protocol):
+                net.serve(protocol)
+            case ce.NetLearn(peer, addresses):
+                net.learn(peer, addresses)
+            case ce.NetPenalise(peer, reason):
+                self.counts["penalties"] += 1
+                log.info("peer.penalised", peer=peer.hex(), reason=reason)
+                net.penalise(peer, reason)
+            case ce.Wake(name, at_ms):
+                # The millisecond on top: the clocks must agree that the time has come when the core looks.
+                delay_s = max(0, at_ms - self._equipment.clock.now_ms() + 1) / 1_000
+                self._timers.set(name, trio.current_time() + delay_s)
+            case ce.Log(name, fields):
+                self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
+            case ce.LoadBlob(digest):
+                self._start_read(digest)
+            case ce.FetchUrl(url, timeout_ms):
+                self._start_fetch(url, timeout_ms)
+            case ce.Compute():
+                self._computing += 1
+                self._nursery.start_soon(self._compute, effect)
+            case ce.Deliver():
+                self._deliver(effect)
+            case ce.Halt(reason):
+                raise Halted(reason, "see the node's log for what led to this")
+            case ce.Commit() | ce.Put() | ce.PutBlob():
+                pass  # written already, together with the others of this turn
+
+    def _start_read(self, digest: bytes) -> None:
+        if not self._reads.enter():
+            self._inbox.put(ce.BlobLoaded(digest, None))
+            return
+
+        async def read() -> None:
+            try:
+                data = await self._equipment.load_blob(digest)
+            except (MissingBlob, OSError) as error:
+                if isinstance(error, OSError):
+                    log.error("blob.unreadable", digest=digest.hex(), error=str(error))
+                self._inbox.put(ce.BlobLoaded(digest, None))
+            else:
+                self._inbox.put(ce.BlobLoaded(digest, data))
+
+        self._nursery.start_soon(self._reads.run, read)
+
+    def _start_fetch(self, url: str, timeout_ms: int) -> None:
+        if not self._fetches.enter():
+            self._inbox.put(ce.UrlFetched(url, None, f"more than {FETCHES_WAITING_MAX} fetches wait"))
+            return
+
+        async def fetch() -> None:
+            try:
+                data = await fetch_url(url, timeout_ms / 1_000)
+            except FeedError as error:
+                self._inbox.put(ce.UrlFetched(url, None, str(error)))
+            else:
+                self._inbox.put(ce.UrlFetched(url, data))
+
+        self._nursery.start_soon(self._fetches.run, fetch)
+
+    async def _compute(self, job: ce.Compute) -> None:
+        timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000
+        try:
+            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s)
+        except (EngineError, MissingBlob, OSError) as error:
+            code = error.code if isinstance(error, EngineError) else "no_model"
+            self._inbox.put(Computed(job.token, None, "", f"{code}: {error}"))
+        else:
+            self._inbox.put(Computed(job.token, outputs, profile))
+        finally:
+            self._computing -= 1
+
+    def _deliver(self, outcome: ce.Deliver) -> None:
+        try:
+            self.outcomes_in.send_nowait(outcome)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self.counts["outcomes_dropped"] += 1

@@ -1,0 +1,114 @@
+"""The node's event log: what it did, one JSON object per line, for reports, dashboards and people.
+
+`{"time_ms": …, "node": …, "name": "claim.made", …}`; bytes are hex. One schema for simulator and real nodes.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "events.jsonl"
+LOG_FILE_BYTES_MAX = 64 * 1024 * 1024  # then the file becomes `events.jsonl.1`, and what that was is gone
+LINE_BYTES_MAX = 64 * 1024
+
+
+def format_event(time_ms: int, node: str, name: str, fields: Mapping[str, Any]) -> str:
+    """One line, without its end.
+
+    >>> format_event(7, "a", "claim.made", {"claim": bytes(2)})
+    '{"time_ms":7,"node":"a","name":"claim.made","claim":"0000"}'
+    """
+    line = {"time_ms": time_ms, "node": node, "name": name}
+    line.update((key, value) for key, value in fields.items() if key not in line)
+    text = json.dumps(line, default=_encode, separators=(",", ":"))
+    if len(text) <= LINE_BYTES_MAX:
+        return text
+    return json.dumps(
+        {"time_ms": time_ms, "node": node, "name": name, "dropped_bytes": len(text)}, separators=(",", ":")
+    )
+
+
+class EventLog:
+    """Appends lines to `events.jsonl`, buffered until `flush`, in at most two files of `file_bytes_max`."""
+
+    def __init__(self, directory: Path, node: str, file_bytes_max: int = LOG_FILE_BYTES_MAX) -> None:
+        """Opens the log. Raises OSError."""
+        self._path = directory / FILE_NAME
+        self._node = node
+        self._file_bytes_max = file_bytes_max
+        self._lines: list[str] = []
+        self._file = self._path.open("ab")
+        self._size = self._file.tell()
+        # A killed process may have left half a line; what follows must not become part of it.
+        if self._size and not _ends_in_newline(self._path):
+            self._size += self._file.write(b"\n")
+
+    def write(self, time_ms: int, name: str, fields: Mapping[str, Any]) -> None:
+        """Take one event; it is on its way to disk with the next `flush`."""
+        self._lines.append(format_event(time_ms, self._node, name, fields))
+
+    def flush(self) -> None:
+        """Hand all taken lines to the operating system. Raises OSError, on a full disk for instance."""
+        if not self._lines:
+            return
+        data = ("\n".join(self._lines) + "\n").encode()
+        self._lines.clear()
+        if self._size and self._size + len(data) > self._file_bytes_max:
+            self._rotate()
+        self._file.write(data)
+        self._file.flush()
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Flush and close. Raises OSError."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        os.replace(self._path, _older(self._path))
+        self._file = self._path.open("ab")
+        self._size = 0
+
+
+def read_events(directory: Path) -> Iterator[dict[str, Any]]:
+    """Every whole event of a data directory, oldest first. Lines a killed process left torn are passed over."""
+    path = directory / FILE_NAME
+    for part in (_older(path), path):
+        if not part.exists():
+            continue
+        with part.open("rb") as file:
+            for line in file:
+                event = _parse(line)
+                if event is not None:
+                    yield event
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "name" in event else None
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

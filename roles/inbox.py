@@ -1,0 +1,56 @@
+"""Events on their way to the core. What peers can send at will is bounded here; what answers us is not dropped."""
+
+from collections import Counter, deque
+
+import trio
+
+from p2p.net import Asked, Delivered, NetEvent
+from roles.core_effects import AnyEvent
+
+PEER_EVENTS_MAX = 4_096  # deliveries and questions of peers that wait for the core
+
+
+class Inbox:
+    """One queue in order of arrival.
+
+    `Delivered` and `Asked` are dropped, and counted by type, when PEER_EVENTS_MAX of them wait: gossip is lossy and
+    askers have deadlines. Everything else is bounded by what the node itself has under way.
+    """
+
+    def __init__(self, peer_events_max: int = PEER_EVENTS_MAX) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._peer_events_max = peer_events_max
+        self._peer_events = 0
+        self._events: deque[AnyEvent] = deque()
+        self._filled = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: AnyEvent) -> None:
+        self._events.append(event)
+        self._filled.set()
+
+    def put_from_net(self, event: NetEvent) -> None:
+        """The network's sink."""
+        if isinstance(event, Delivered | Asked):
+            if self._peer_events >= self._peer_events_max:
+                self.dropped[type(event).__name__.lower()] += 1
+                return
+            self._peer_events += 1
+        self.put(event)
+
+    def take(self) -> AnyEvent | None:
+        """The oldest event; None when none waits."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        if isinstance(event, Delivered | Asked):
+            self._peer_events -= 1
+        return event
+
+    async def wait(self) -> None:
+        """Until at least one event waits."""
+        if not self._events:
+            self._filled = trio.Event()
+            await self._filled.wait()

@@ -1,0 +1,80 @@
+"""The event log: whole lines, in order, bounded, whatever a crash did to the last one."""
+
+import json
+
+import pytest
+
+from roles.eventlog import EventLog, format_event, read_events
+
+
+def test_events_are_read_as_they_were_written(tmp_path):
+    log = EventLog(tmp_path, "inference-0")
+    log.write(5, "claim.made", {"claim": b"\x0a\xff", "count": 3})
+    log.write(6, "lie.told", {"nested": {"digest": b"\x01"}, "list": [b"\x02"]})
+    log.close()
+
+    assert list(read_events(tmp_path)) == [
+        {"time_ms": 5, "node": "inference-0", "name": "claim.made", "claim": "0aff", "count": 3},
+        {"time_ms": 6, "node": "inference-0", "name": "lie.told", "nested": {"digest": "01"}, "list": ["02"]},
+    ]
+
+
+def test_a_field_cannot_pretend_to_be_another_event():
+    assert json.loads(format_event(1, "a", "real", {"name": "forged", "node": "b", "time_ms": 9, "text": "x\n{"})) == {
+        "time_ms": 1,
+        "node": "a",
+        "name": "real",
+        "text": "x\n{",
+    }
+
+
+def test_a_line_a_killed_process_left_torn_spoils_no_other(tmp_path):
+    log = EventLog(tmp_path, "a")
+    log.write(1, "one", {})
+    log.close()
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'{"time_ms":2,"node":"a","na')
+
+    log = EventLog(tmp_path, "a")
+    log.write(3, "three", {})
+    log.close()
+
+    assert [event["name"] for event in read_events(tmp_path)] == ["one", "three"]
+
+
+def test_the_log_keeps_to_its_bound_and_loses_the_oldest_first(tmp_path):
+    log = EventLog(tmp_path, "a", file_bytes_max=1_000)
+    for number in range(200):
+        log.write(number, "tick", {})
+        log.flush()
+    log.close()
+
+    kept = [event["time_ms"] for event in read_events(tmp_path)]
+    assert kept == list(range(kept[0], 200))
+    assert kept[0] > 0
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2_000
+
+
+def test_one_huge_event_does_not_become_one_huge_line():
+    line = format_event(1, "a", "big", {"data": bytes(1_000_000)})
+
+    assert json.loads(line) == {"time_ms": 1, "node": "a", "name": "big", "dropped_bytes": 2_000_047}
+
+
+def test_nothing_reaches_the_disk_before_the_flush(tmp_path):
+    log = EventLog(tmp_path, "a")
+    log.write(1, "one", {})
+    assert list(read_events(tmp_path)) == []
+
+    log.flush()
+    assert len(list(read_events(tmp_path))) == 1
+    log.close()
+
+
+def test_a_full_disk_is_reported(tmp_path):
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    log = EventLog(tmp_path, "a")
+    log.write(1, "one", {})
+
+    with pytest.raises(OSError, match="No space left"):
+        log.flush()
