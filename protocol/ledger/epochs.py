@@ -1,9 +1,9 @@
 """Epochs: who can be drawn, and by what seed, until the next one.
 
 The epoch of a header is its time since genesis in whole epochs. When a block passes an end, its last act is the
-snapshot that counts from the next block on; ends that passed while the network slept are one change. The end stands in the due
-queue as a lazy item; a registration or new stake makes it a waking one, so that a node that joins a sleeping network is
-drawn when the epoch it joined in is over.
+snapshot that counts from the next block on; ends that passed while the network slept are one change. The end stands in
+the due queue as a lazy item; a registration or new stake makes it a waking one, so that a node that joins a sleeping
+network is drawn when the epoch it joined in is over.
 """
 
 import hashlib

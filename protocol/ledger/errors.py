@@ -185,3 +185,20 @@ class RoundOver(InvalidTransaction):
         super().__init__(f"round {round_number} is over, the oldest that can be reported is {oldest}")
         self.round_number = round_number
         self.oldest = oldest
+
+
+class InsufficientBond(InvalidTransaction):
+    """Less is bonded than the roles, or the withdrawal, ask for."""
+
+    def __init__(self, have: int, need: int) -> None:
+        super().__init__(f"has {have} grains bonded, needs {need}")
+        self.have = have
+        self.need = need
+
+
+class SelfPayment(InvalidTransaction):
+    """A channel from an account to itself."""
+
+    def __init__(self, account: bytes) -> None:
+        super().__init__(f"account {account.hex()} would pay itself")
+        self.account = account

@@ -1,0 +1,261 @@
+"""Apply blocks to states, and build blocks that apply.
+
+`apply_block` is a pure function: the same state and block give the same new state everywhere, and its input stays as it
+was. First what is due, then the transactions in order, then, if an epoch is over, its change.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from protocol.codec import decode, encode
+from protocol.errors import InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
+from protocol.ledger.block import (
+    BLOCK_BYTES_MAX,
+    TRANSACTIONS_MAX,
+    Block,
+    Header,
+    compute_block_id,
+    compute_transactions_root,
+    get_validators,
+)
+from protocol.ledger.channels import apply_close_channel, apply_open_channels
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.due import next_due_ms, run_due
+from protocol.ledger.epochs import end_epoch
+from protocol.ledger.errors import ExpiredTransaction, FeeTooLow, MalformedBody, NotYet, WrongChainTransaction
+from protocol.ledger.money import apply_transfer, charge_fee
+from protocol.ledger.nodes import apply_register_node, apply_stake, apply_unstake
+from protocol.ledger.oracle import apply_report_oracle
+from protocol.ledger.records import Account
+from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
+from protocol.ledger.state import State, compute_state_root
+from protocol.ledger.transactions import (
+    CloseChannel,
+    OpenChannels,
+    ProveWrong,
+    RegisterNode,
+    ReportOracle,
+    SettleIndividual,
+    Stake,
+    Transaction,
+    Transfer,
+    Unstake,
+    compute_transaction_id,
+    get_transaction_body,
+    get_transaction_kind,
+)
+
+__all__ = [
+    "apply_block",
+    "apply_transaction",
+    "build_block",
+    "check_transaction",
+    "decode_transactions",
+    "next_due_ms",
+    "register_rule",
+]
+
+Rule = Callable[[Draft, TransactionContext, Any], None]
+_rules: dict[type, Rule] = {
+    Transfer: apply_transfer,
+    RegisterNode: apply_register_node,
+    Stake: apply_stake,
+    Unstake: apply_unstake,
+    OpenChannels: apply_open_channels,
+    CloseChannel: apply_close_channel,
+    SettleIndividual: apply_settle_individual,
+    ProveWrong: apply_prove_wrong,
+    ReportOracle: apply_report_oracle,
+}
+
+
+def register_rule(body: type, rule: Rule) -> None:
+    """Say what a registered body does to a draft. LocalError when it has a rule or no kind."""
+    get_transaction_kind(body)
+    if _rules.setdefault(body, rule) is not rule:
+        raise LocalError(f"{body.__name__} has a rule already")
+
+
+def apply_block(state: State, block: Block, check_signatures: bool = True) -> State:
+    """The state after `block`. InvalidBlock says what is wrong with it.
+
+    With `check_signatures` False Ed25519 signatures, and only they, go unchecked: for followers of certified blocks,
+    whose validators have checked them. Certificate and header time against a clock are the caller's (`block`).
+    """
+    header = block.header
+    _verify_header(state, header)
+    size_bytes = sum(map(len, block.transactions))
+    if size_bytes > BLOCK_BYTES_MAX or len(block.transactions) > TRANSACTIONS_MAX:
+        count = len(block.transactions)
+        raise InvalidBlock(
+            f"{count} transactions of {size_bytes} bytes, allowed are {TRANSACTIONS_MAX} of {BLOCK_BYTES_MAX}"
+        )
+    if compute_transactions_root(block.transactions) != header.transactions_root:
+        raise InvalidBlock(f"block {header.height}: the transactions are not those of the header")
+    draft = Draft(state, header.height, header.time_ms)
+    run_due(draft)
+    for index, data in enumerate(block.transactions):
+        try:
+            apply_transaction(draft, decode(Transaction, data), header.builder, check_signatures)
+        except (InvalidTransaction, MalformedMessage) as error:
+            what = f"block {header.height}, transaction {index}"
+            raise InvalidBlock(f"{what}: {type(error).__name__}: {error}") from error
+    if draft.is_epoch_over:
+        end_epoch(draft)
+    after = draft.freeze(compute_block_id(header))
+    root = compute_state_root(after)
+    if root != header.state_root:
+        told = header.state_root.hex()
+        raise InvalidBlock(f"block {header.height}: state root is {root.hex()}, the header says {told}")
+    return after
+
+
+def build_block(
+    state: State, candidates: Iterable[Transaction], time_ms: int, builder: bytes, check_signatures: bool = True
+) -> tuple[Block, State, list[tuple[Transaction, InvalidTransaction]]]:
+    """A block on `state` with as many of the candidates as are valid and fit, the state after it, and who was dropped.
+
+    Candidates are tried in order; one whose nonce is ahead waits for those before it, in this block or a later one, and
+    is not dropped. LocalError when `time_ms` is not after the state's.
+    """
+    if time_ms <= state.time_ms:
+        raise LocalError(f"a block of {time_ms} cannot follow one of {state.time_ms}")
+    draft = Draft(state, state.height + 1, time_ms)
+    run_due(draft)
+    chosen, dropped = _choose(draft, candidates, builder, check_signatures)
+    if draft.is_epoch_over:
+        end_epoch(draft)
+    after = draft.freeze(block_id=bytes(32))
+    header = Header(
+        chain=state.chain,
+        height=draft.height,
+        parent=state.block_id,
+        time_ms=time_ms,
+        builder=builder,
+        transactions_root=compute_transactions_root(chosen),
+        state_root=compute_state_root(after),
+    )
+    return Block(header, chosen), replace(after, block_id=compute_block_id(header)), dropped
+
+
+def check_transaction(
+    state: State, transaction: Transaction, time_ms: int | None = None, check_signatures: bool = True
+) -> None:
+    """InvalidTransaction if no block after `state` could hold the transaction, as far as can be said now.
+
+    `time_ms` is the earliest time of such a block. What is only too early, its nonce being ahead for instance, passes.
+    """
+    time_ms = state.time_ms + 1 if time_ms is None else max(time_ms, state.time_ms + 1)
+    draft = Draft(state, state.height + 1, time_ms)
+    run_due(draft)
+    try:
+        apply_transaction(draft, transaction, bytes(32), check_signatures)
+    except NonceMismatch as error:
+        if error.got < error.expected:
+            raise
+        _verify_signature(transaction, check_signatures)
+    except NotYet:
+        return
+
+
+def apply_transaction(draft: Draft, transaction: Transaction, builder: bytes, check_signatures: bool) -> None:
+    """Change the draft as the transaction asks, or raise InvalidTransaction and change nothing."""
+    mark = draft.mark()
+    try:
+        _apply(draft, transaction, builder, check_signatures)
+    except InvalidTransaction:
+        draft.go_back(mark)
+        raise
+
+
+def decode_transactions(block: Block) -> tuple[Transaction, ...]:
+    """The transactions of a block that has been applied."""
+    return tuple(decode(Transaction, data) for data in block.transactions)
+
+
+def _apply(draft: Draft, transaction: Transaction, builder: bytes, check_signatures: bool) -> None:
+    params = draft.params
+    if transaction.chain != draft.base.chain:
+        raise WrongChainTransaction(transaction.chain, draft.base.chain)
+    if transaction.valid_until_ms < draft.time_ms:
+        raise ExpiredTransaction(transaction.valid_until_ms, draft.time_ms)
+    if transaction.fee < params.transaction_fee:
+        raise FeeTooLow(transaction.fee, params.transaction_fee)
+    rule, body = _read_body(transaction)
+    account = draft.accounts.get(transaction.account)
+    expected = account.nonce if account is not None else 0
+    if transaction.nonce != expected:
+        raise NonceMismatch(expected, transaction.nonce)
+    _verify_signature(transaction, check_signatures)
+    charge_fee(draft, transaction.account, builder)
+    _count_nonce(draft, transaction.account)
+    rule(draft, TransactionContext(transaction.account, compute_transaction_id(transaction), check_signatures), body)
+
+
+def _read_body(transaction: Transaction) -> tuple[Rule, Any]:
+    cls = get_transaction_body(transaction.kind)
+    rule = _rules.get(cls)
+    if rule is None:
+        raise LocalError(f"{cls.__name__} has no rule: call register_rule where it is defined")
+    try:
+        return rule, decode(cls, transaction.body)
+    except MalformedMessage as error:
+        raise MalformedBody(f"{cls.__name__}: {error}") from error
+
+
+def _verify_signature(transaction: Transaction, check_signatures: bool) -> None:
+    context = TransactionContext(transaction.account, b"", check_signatures)
+    context.verify_signed(transaction, transaction.account)
+
+
+def _count_nonce(draft: Draft, account: bytes) -> None:
+    known = draft.accounts.get(account) or Account(0, 0)
+    draft.accounts.put(account, replace(known, nonce=known.nonce + 1))
+
+
+def _verify_header(state: State, header: Header) -> None:
+    if header.chain != state.chain:
+        raise InvalidBlock(f"a block of chain {header.chain.hex()}, not of {state.chain.hex()}")
+    if header.height != state.height + 1:
+        raise InvalidBlock(f"height {header.height} does not follow {state.height}")
+    if header.parent != state.block_id:
+        raise InvalidBlock(f"parent {header.parent.hex()} is not block {state.height}, {state.block_id.hex()}")
+    if header.time_ms <= state.time_ms:
+        raise InvalidBlock(f"time {header.time_ms} is not after the parent's {state.time_ms}")
+    if all(header.builder != validator.account for validator in get_validators(state)):
+        raise InvalidBlock(f"builder {header.builder.hex()} is no validator of epoch {state.epoch}")
+
+
+def _choose(
+    draft: Draft, candidates: Iterable[Transaction], builder: bytes, check_signatures: bool
+) -> tuple[tuple[bytes, ...], list[tuple[Transaction, InvalidTransaction]]]:
+    """Apply what can be applied, in order; transactions ahead of their account's nonce follow as soon as they can."""
+    chosen: list[bytes] = []
+    dropped: list[tuple[Transaction, InvalidTransaction]] = []
+    ahead: dict[tuple[bytes, int], Transaction] = {}
+    bytes_left = BLOCK_BYTES_MAX
+    for candidate in candidates:
+        transaction: Transaction | None = candidate
+        while transaction is not None:
+            data = encode(transaction)
+            if len(chosen) == TRANSACTIONS_MAX or len(data) > bytes_left:
+                return tuple(chosen), dropped
+            try:
+                apply_transaction(draft, transaction, builder, check_signatures)
+            except NonceMismatch as error:
+                if error.got < error.expected:
+                    dropped.append((transaction, error))
+                else:
+                    ahead[transaction.account, transaction.nonce] = transaction
+                break
+            except NotYet:
+                break
+            except InvalidTransaction as error:
+                dropped.append((transaction, error))
+                break
+            chosen.append(data)
+            bytes_left -= len(data)
+            transaction = ahead.pop((transaction.account, transaction.nonce + 1), None)
+    return tuple(chosen), dropped

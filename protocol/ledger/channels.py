@@ -1,0 +1,56 @@
+"""Payment channels: money a payer sets aside for one payee. Settlement alone moves it on (`settlement`)."""
+
+from dataclasses import replace
+
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.errors import (
+    ChannelClosing,
+    InvalidAmount,
+    LimitReached,
+    NotYourChannel,
+    SelfPayment,
+    UnknownChannel,
+)
+from protocol.ledger.records import Channel, DueItem
+from protocol.ledger.transactions import CloseChannel, OpenChannels, compute_channel_id
+
+WITHDRAW_KIND = 3
+
+
+def apply_open_channels(draft: Draft, context: TransactionContext, body: OpenChannels) -> None:
+    """Open one channel per opening; all of them or none."""
+    if not body.openings:
+        raise InvalidAmount("the deposits", 0, 1)
+    if len(draft.channels) + len(body.openings) > draft.params.channels_max:
+        raise LimitReached("channels", len(draft.channels), draft.params.channels_max)
+    for index, opening in enumerate(body.openings):
+        if not opening.deposit:
+            raise InvalidAmount("a deposit", opening.deposit, 1)
+        if opening.payee == context.account:
+            raise SelfPayment(context.account)
+        draft.debit(context.account, opening.deposit)
+        channel = Channel(context.account, opening.payee, opening.deposit, paid=0, settled_seq=0, closing_ms=0)
+        draft.channels.put(compute_channel_id(context.id, index), channel)
+
+
+def apply_close_channel(draft: Draft, context: TransactionContext, body: CloseChannel) -> None:
+    """Begin to close; the payee can still settle until the delay is over."""
+    channel = draft.channels.get(body.channel)
+    if channel is None:
+        raise UnknownChannel(body.channel)
+    if channel.payer != context.account:
+        raise NotYourChannel(body.channel, context.account)
+    if channel.closing_ms:
+        raise ChannelClosing(body.channel, channel.closing_ms)
+    closing_ms = draft.time_ms + draft.params.channel_close_delay_ms
+    draft.channels.put(body.channel, replace(channel, closing_ms=closing_ms))
+    draft.plan(DueItem(closing_ms, WITHDRAW_KIND, body.channel, waking=1))
+
+
+def withdraw(draft: Draft, item: DueItem) -> None:
+    """Due: the payer gets what no leaf has taken, and the channel is gone."""
+    channel = draft.channels.get(item.id)
+    if channel is not None:
+        draft.channels.delete(item.id)
+        draft.credit(channel.payer, channel.deposit - channel.paid)

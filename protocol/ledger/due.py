@@ -1,0 +1,48 @@
+"""The due queue: everything the ledger has yet to do of its own accord, by time, kind and id."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from protocol.errors import LocalError
+from protocol.ledger.channels import WITHDRAW_KIND, withdraw
+from protocol.ledger.draft import Draft
+from protocol.ledger.epochs import EPOCH_KIND
+from protocol.ledger.nodes import UNBOND_KIND, mature_unbonding
+from protocol.ledger.records import DueItem
+from protocol.ledger.settlement import PAYOUT_KIND, pay_out
+from protocol.ledger.state import State
+
+Handler = Callable[[Draft, DueItem], None]
+
+
+def _note_epoch_end(draft: Draft, _: DueItem) -> None:
+    """The change itself is the block's last act, so that it counts from the next block on."""
+    draft.is_epoch_over = True
+
+
+_handlers: dict[int, Handler] = {
+    EPOCH_KIND: _note_epoch_end,
+    PAYOUT_KIND: pay_out,
+    WITHDRAW_KIND: withdraw,
+    UNBOND_KIND: mature_unbonding,
+}
+HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)
+
+
+def register_due_kind(kind: int, handler: Handler) -> None:
+    """Say what a new kind of due item does when its time comes. LocalError on a clash."""
+    if _handlers.setdefault(kind, handler) is not handler:
+        raise LocalError(f"due kind {kind} is taken")
+
+
+def run_due(draft: Draft) -> None:
+    """Carry out what is due at the draft's time, in order, at most `due_items_max`; the rest stays due."""
+    due = [(key, item) for key, item in draft.due.items() if item.time_ms <= draft.time_ms]
+    for key, item in due[: draft.params.due_items_max]:
+        draft.due.delete(key)
+        HANDLERS[item.kind](draft, item)
+
+
+def next_due_ms(state: State) -> int | None:
+    """When the next waking item calls for a block; None while nothing does."""
+    return min((item.time_ms for item in state.due.values() if item.waking), default=None)

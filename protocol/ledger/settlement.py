@@ -1,0 +1,255 @@
+"""Settlement in mode `individual`: every leaf carries all that shows it, and all of it is checked here.
+
+A leaf earns only if the voucher covers it, the worker has signed the claim, the claim opens to the digest, and every
+drawn verifier has attested that digest. Source: PROTOCOL, "Paying".
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from protocol.codec import decode
+from protocol.committee import compute_committee
+from protocol.jobs import (
+    VERIFIERS_MIN,
+    Attestation,
+    Claim,
+    compute_attestation,
+    compute_claim_id,
+    compute_commitment,
+)
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.errors import (
+    AlreadyProven,
+    ExpiredVoucher,
+    InvalidEvidence,
+    InvalidLeaf,
+    NotYourChannel,
+    SequenceMismatch,
+    UnknownChannel,
+    UnknownEpoch,
+    UnknownNode,
+    VoucherExceeded,
+)
+from protocol.ledger.money import split_inference_fee
+from protocol.ledger.nodes import slash
+from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, ProvenWrong, Share
+from protocol.ledger.transactions import (
+    ChannelRun,
+    ProveWrong,
+    SettleIndividual,
+    Transaction,
+    Work,
+    ZeroReason,
+    compute_transaction_id,
+    get_transaction_kind,
+)
+
+PAYOUT_KIND = 2
+_ZERO_REASONS = frozenset(int(reason) for reason in ZeroReason)
+
+
+@dataclass
+class _Settlement:
+    """One settlement under way, and what its leaves add up to so far."""
+
+    draft: Draft
+    context: TransactionContext
+    node: NodeRecord
+    shares: Counter[bytes] = field(default_factory=Counter)
+    treasury: int = 0
+    burn: int = 0
+    paid: int = 0
+    void: int = 0
+    fees: int = 0
+
+
+@dataclass(frozen=True)
+class SettledLeaf:
+    """How the voucher (channel, seq) ended on the ledger. `claim_id` is empty and `amount` 0 for a zero leaf."""
+
+    channel: bytes
+    seq: int
+    height: int
+    transaction_id: bytes
+    reason: int
+    amount: int
+    claim_id: bytes
+
+
+def apply_settle_individual(draft: Draft, context: TransactionContext, body: SettleIndividual) -> None:
+    """Settle every leaf of every run, or nothing. Earnings wait in `pending` until the window is over."""
+    node = draft.nodes.get(context.account)
+    if node is None:
+        raise UnknownNode(context.account)
+    if not body.runs or not all(run.leaves for run in body.runs):
+        raise InvalidLeaf(0, "a settlement or a run without leaves")
+    settlement = _Settlement(draft, context, node)
+    for run in body.runs:
+        _settle_run(settlement, run)
+    draft.count_work(context.account, paid=settlement.paid, void=settlement.void, earned=settlement.fees)
+    if settlement.fees:
+        shares = tuple(Share(account, amount) for account, amount in sorted(settlement.shares.items()) if amount)
+        draft.pending.put(context.id, Pending(shares, settlement.treasury, settlement.burn))
+        draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1))
+
+
+def pay_out(draft: Draft, item: DueItem) -> None:
+    """Due: what a settlement earned reaches its accounts, the treasury and the fire."""
+    entry = draft.pending.get(item.id)
+    if entry is None:
+        return
+    draft.pending.delete(item.id)
+    for share in entry.shares:
+        draft.credit(share.account, share.amount)
+    draft.treasury += entry.treasury
+    draft.burned += entry.burn
+
+
+def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWrong) -> None:
+    """Slash a worker whose signed receipt says one digest where all its drawn verifiers found another.
+
+    Only for models of the exact class, where honest machines cannot differ. Each claim at most once.
+    """
+    receipt, claim = body.receipt, body.receipt.claim
+    claim_id = compute_claim_id(claim)
+    if draft.wrong.get(claim_id) is not None:
+        raise AlreadyProven(claim_id)
+    accused = draft.find_node(claim.worker)
+    if accused is None:
+        raise UnknownNode(claim.worker)
+    model = draft.models.get(claim.model)
+    if model is None or not model.exact:
+        raise InvalidEvidence(f"model {claim.model.hex()} is not of the exact class: honest outputs may differ")
+    if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
+        raise InvalidEvidence("the receipt does not open the claim")
+    if body.output_digest == receipt.output_digest:
+        raise InvalidEvidence("the verifiers found what the worker says")
+    reason = _find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
+    if reason:
+        raise InvalidEvidence(reason)
+    context.verify_signed(claim, claim.worker)
+    context.verify_signed(receipt, claim.worker)
+    slashed = slash(draft, accused.account, context.account)
+    draft.wrong.put(claim_id, ProvenWrong(claim.epoch, accused.account, slashed))
+    draft.count_work(accused.account, wrong=1)
+
+
+def collect_leaves(transactions: Iterable[Transaction], height: int) -> list[SettledLeaf]:
+    """Every leaf the transactions of a decided block have settled."""
+    leaves: list[SettledLeaf] = []
+    for transaction in transactions:
+        if transaction.kind != get_transaction_kind(SettleIndividual):
+            continue
+        transaction_id = compute_transaction_id(transaction)
+        for run in decode(SettleIndividual, transaction.body).runs:
+            for seq, leaf in enumerate(run.leaves, run.seq_first):
+                amount = leaf.work[0].voucher.amount if leaf.work else 0
+                claim_id = compute_claim_id(leaf.work[0].claim) if leaf.work else b""
+                leaves.append(SettledLeaf(run.channel, seq, height, transaction_id, leaf.reason, amount, claim_id))
+    return leaves
+
+
+def _settle_run(settlement: _Settlement, run: ChannelRun) -> None:
+    draft = settlement.draft
+    channel = draft.channels.get(run.channel)
+    if channel is None:
+        raise UnknownChannel(run.channel)
+    if channel.payee != settlement.context.account:
+        raise NotYourChannel(run.channel, settlement.context.account)
+    if run.seq_first != channel.settled_seq + 1:
+        raise SequenceMismatch(channel.settled_seq + 1, run.seq_first)
+    for seq, leaf in enumerate(run.leaves, run.seq_first):
+        paid = channel.paid
+        if leaf.work and not leaf.reason:
+            work = leaf.work[0]
+            if (work.voucher.channel, work.voucher.seq) != (run.channel, seq):
+                number, other = work.voucher.seq, work.voucher.channel.hex()
+                raise InvalidLeaf(seq, f"its voucher is number {number} of channel {other}")
+            _verify_work(settlement, channel, work)
+            _divide(settlement, work)
+            paid += work.voucher.amount
+        elif leaf.reason in _ZERO_REASONS and not leaf.work:
+            settlement.void += 1
+        else:
+            raise InvalidLeaf(seq, f"reason {leaf.reason} with {len(leaf.work)} works")
+        channel = replace(channel, paid=paid, settled_seq=seq)
+    draft.channels.put(run.channel, channel)
+
+
+def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
+    """Everything about one leaf that its channel's state does not number; cheap things first."""
+    draft, context, node = settlement.draft, settlement.context, settlement.node
+    voucher, claim = work.voucher, work.claim
+    if voucher.expiry_ms < draft.time_ms:
+        raise ExpiredVoucher(voucher.expiry_ms, draft.time_ms)
+    paid = channel.paid + voucher.amount
+    if paid > voucher.cumulative:
+        raise VoucherExceeded("voucher", voucher.cumulative, paid)
+    if paid > channel.deposit:
+        raise VoucherExceeded("deposit", channel.deposit, paid)
+    promised = (voucher.channel, voucher.seq, voucher.request_id, voucher.attempt, voucher.amount)
+    if (claim.channel, claim.seq, claim.request_id, claim.attempt, claim.fee) != promised:
+        raise InvalidLeaf(voucher.seq, "claim and voucher are not of the same job")
+    if claim.worker != node.node:
+        reason = f"the claim is of node {claim.worker.hex()}, the account's is {node.node.hex()}"
+        raise InvalidLeaf(voucher.seq, reason)
+    if compute_commitment(work.salt, work.output_digest) != claim.commitment:
+        raise InvalidLeaf(voucher.seq, "salt and digest do not open the claim")
+    claim_id = compute_claim_id(claim)
+    if draft.wrong.get(claim_id) is not None:
+        raise AlreadyProven(claim_id)
+    fault = _find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest)
+    if fault:
+        raise InvalidLeaf(voucher.seq, fault)
+    context.verify_signed(voucher, channel.payer)
+    context.verify_signed(claim, claim.worker)
+
+
+def _divide(settlement: _Settlement, work: Work) -> None:
+    draft = settlement.draft
+    snapshot = _get_snapshot(draft, work.claim.epoch)
+    amount = work.voucher.amount
+    share, each, treasury, burn = split_inference_fee(amount, len(work.attestations), draft.params)
+    settlement.shares[settlement.context.account] += share
+    accounts = {item.node: item.account for item in snapshot.candidates}
+    for item in work.attestations:
+        settlement.shares[accounts[item.verifier]] += each
+    settlement.treasury += treasury
+    settlement.burn += burn
+    settlement.fees += amount
+    settlement.paid += 1
+
+
+def _find_fault(
+    draft: Draft,
+    context: TransactionContext,
+    claim: Claim,
+    claim_id: bytes,
+    attestations: tuple[Attestation, ...],
+    output_digest: bytes,
+) -> str:
+    """Why a claim does not count as attested with this digest by everyone drawn for it; empty when it does."""
+    if not VERIFIERS_MIN <= claim.verifiers <= draft.params.verifiers_max:
+        return f"{claim.verifiers} verifiers; the policy wants {VERIFIERS_MIN} to {draft.params.verifiers_max}"
+    snapshot = _get_snapshot(draft, claim.epoch)
+    worker = snapshot.find_candidate(claim.worker)
+    if worker is None or "inference" not in worker.roles or claim.model not in worker.models:
+        return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
+    committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
+    if tuple(item.verifier for item in attestations) != committee:
+        return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"
+    for item in attestations:
+        if item.claim_id != claim_id or item.value != compute_attestation(claim_id, item.verifier, output_digest):
+            return f"the attestation of {item.verifier.hex()} does not open to this digest"
+        context.verify_signed(item, item.verifier)
+    return ""
+
+
+def _get_snapshot(draft: Draft, epoch: int) -> EpochSnapshot:
+    snapshot = draft.epochs.get(epoch)
+    if snapshot is None:
+        kept = [number for number, _ in draft.epochs.items()]
+        raise UnknownEpoch(epoch, kept[0], kept[-1])
+    return snapshot
