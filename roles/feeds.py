@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -17,6 +18,7 @@ DECIMALS_MAX = 12
 DIGITS_MAX = 64  # of a number as written
 REDIRECTS_MAX = 3
 _LOOPBACK = ("localhost", "::1")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _CONTEXT = Context(prec=2 * DIGITS_MAX, Emin=-999_999, Emax=999_999)
 
 
@@ -116,6 +118,9 @@ def _is_loopback(url: str) -> bool:
 def _parse_number(text: str) -> Decimal:
     if len(text) > DIGITS_MAX:
         raise ValueError(f"a number of {len(text)} characters, at most {DIGITS_MAX} are read")
+    # Decimal would also take 1_5, NaN and the digits of other scripts.
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("not written as JSON writes numbers")
     return Decimal(text)
 
 

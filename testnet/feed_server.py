@@ -12,9 +12,11 @@ import csv
 import gzip
 import importlib.util
 import io
+import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,9 +72,11 @@ def parse_series(data: bytes, column: str, name: str) -> Series:
         raise ValueError(f"{name}: no column {column!r}, there are {', '.join(columns[1:])}")
     for number, row in enumerate(rows, start=2):
         try:
-            float(row[column])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}, line {number}: {row[column]!r} is no number") from error
+            is_number = math.isfinite(float(row[column]))
+        except (TypeError, ValueError):
+            is_number = False
+        if not is_number:
+            raise ValueError(f"{name}, line {number}: {row[column]!r} is no number")
     return Series(name, tuple(row[columns[0]] for row in rows), tuple(row[column] for row in rows))
 
 
@@ -175,14 +179,15 @@ def write_url(url: str, path: Path | None) -> None:
         temporary.replace(path)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> int:
+    """Run the server with these command line words; the exit code."""
     parser = argparse.ArgumentParser(description="Replay a recorded series over HTTP.")
     parser.add_argument("--listen", type=parse_listen, default=("127.0.0.1", 0), metavar="HOST:PORT")
     parser.add_argument("--csv", type=Path, help="a CSV file: a row of names, dates in the first column")
     parser.add_argument("--column", default=DEFAULT_COLUMN)
     parser.add_argument("--step-ms", type=int, default=1_000)
     parser.add_argument("--url-file", type=Path, help="write the URL here once it answers")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.step_ms < 1:
         parser.error("--step-ms is at least 1")
     try:
@@ -192,8 +197,10 @@ def main() -> None:
         host, port = arguments.listen
         trio.run(run_server, series, host, port, arguments.step_ms, lambda url: write_url(url, arguments.url_file))
     except (OSError, ValueError) as error:
-        parser.exit(1, f"feed server: {error}\n")
+        print(f"feed server: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -55,9 +55,10 @@ class _Slot:
 
 @dataclass(eq=False)
 class _Job:
-    """Somebody waiting for a worker that holds `model`."""
+    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded."""
 
     model: bytes
+    runs: bool
     decided: trio.Event = field(default_factory=trio.Event)
     slot: _Slot | None = None
     error: Exception | None = None
@@ -123,7 +124,7 @@ class Pool:
         """
         phase = "waiting"
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model)
+            slot = await self._acquire(model, runs=True)
             phase = "running"
             return await self._run(slot, inputs)
         self.stats.timed_out += 1
@@ -132,8 +133,7 @@ class Pool:
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model)
-            self._release(slot)
+            slot = await self._acquire(model, runs=False)
             return slot.inputs, slot.outputs
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, "loading")
@@ -148,8 +148,8 @@ class Pool:
         """Processes alive."""
         return tuple(slot.process.pid for slot in self._slots if slot.process)
 
-    async def _acquire(self, model: bytes) -> _Slot:
-        """A slot that holds the model, running for us from now on."""
+    async def _acquire(self, model: bytes, runs: bool) -> _Slot:
+        """A slot that holds the model; when `runs`, it is ours from now on."""
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
         if model in self._refused:
@@ -157,7 +157,7 @@ class Pool:
         if len(self._waiting) >= self._waiting_max:
             self.stats.refused_busy += 1
             raise Busy(len(self._waiting), self._waiting_max)
-        job = _Job(model)
+        job = _Job(model, runs)
         self._waiting.append(job)
         self._dispatch()
         try:
@@ -165,7 +165,7 @@ class Pool:
         except trio.Cancelled:
             if job in self._waiting:
                 self._waiting.remove(job)
-            if job.slot:
+            if job.slot and runs:
                 self._release(job.slot)
             raise
         if job.error:
@@ -204,17 +204,19 @@ class Pool:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
         for job in tuple(self._waiting):
             slots = [slot for slot in self._slots if slot.model == job.model]
-            idle = next((slot for slot in slots if slot.state == "idle"), None)
-            if idle:
-                if sum(slot.state == "running" for slot in self._slots) < self._workers:
-                    self._assign(job, idle)
+            ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
+            if ready:
+                if not job.runs or sum(slot.state == "running" for slot in self._slots) < self._workers:
+                    self._assign(job, ready[0])
             elif len(slots) < self._workers and all(slot.state == "running" for slot in slots):
                 self._start(job.model)
 
     def _assign(self, job: _Job, slot: _Slot) -> None:
         self._waiting.remove(job)
         self._clock += 1
-        slot.state, slot.used = "running", self._clock
+        slot.used = self._clock
+        if job.runs:
+            slot.state = "running"
         job.slot = slot
         job.decided.set()
 

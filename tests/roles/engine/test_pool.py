@@ -1,0 +1,369 @@
+"""The pool against real worker processes: honest, slow, hostile and killed ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from protocol.content import compute_digest
+from protocol.errors import MissingBlob
+from protocol.tensor import Tensor
+from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, WorkerCrashed
+from roles.engine.inline import InlineEngine
+from roles.engine.pool import open_pool
+from tests.support.onnx_bytes import many_products, unary
+
+ROOT = Path(__file__).parents[3]
+DIGITS = (ROOT / "testnet" / "models" / "digits.onnx").read_bytes()
+SLOW = many_products(400, 3_000, is_constant=False)  # minutes of one kernel after the other
+SLOW_TO_LOAD = many_products(400, 3_000, is_constant=True)
+BLOBS = {compute_digest(data): data for data in (DIGITS, SLOW, SLOW_TO_LOAD, unary("Loop"), unary("Log"), unary("Neg"))}
+digits, slow, slow_to_load, loop, log, neg = BLOBS
+PIXELS = (Tensor("uint8", (1, 64), bytes(range(16)) * 4),)
+ONE = (Tensor("float32", (1,), np.float32([1]).tobytes()),)
+PAIR = (Tensor("float32", (1, 2), np.float32([0, 1]).tobytes()),)
+PATIENCE_S = 60  # no job here takes a second on a quiet machine
+
+
+async def load_blob(digest):
+    if digest not in BLOBS:
+        raise MissingBlob(digest)
+    return BLOBS[digest]
+
+
+@asynccontextmanager
+async def bounded_pool(**options):
+    with trio.fail_after(2 * PATIENCE_S):
+        async with open_pool(load_blob, **options) as pool:
+            yield pool
+
+
+async def wait_until(condition):
+    with trio.fail_after(PATIENCE_S):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def wait_until_running(pool, model, inputs, nursery, results):
+    """Start a job that ends in `results`, and wait until a worker really works on it."""
+
+    async def run():
+        try:
+            results.append(await pool.compute(model, inputs, PATIENCE_S))
+        except Exception as error:
+            results.append(error)
+
+    await pool.prepare(model, PATIENCE_S)
+    nursery.start_soon(run)
+    (pid,) = pool.pids
+
+    def cpu_ticks():
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+    before = cpu_ticks()
+    await wait_until(lambda: cpu_ticks() > before + 2)
+    return pid
+
+
+def test_a_job_gives_what_the_session_gives_and_the_node_never_imports_onnxruntime():
+    async def main():
+        async with bounded_pool() as pool:
+            first = await pool.compute(digits, PIXELS, PATIENCE_S)
+            second = await pool.compute(digits, PIXELS, PATIENCE_S)
+            assert first == second == InlineEngine(BLOBS.__getitem__).compute(digits, PIXELS)
+            assert (pool.stats.started, pool.stats.completed) == (1, 2)
+
+    trio.run(main)
+    code = "import sys, roles.engine.pool; sys.exit('onnxruntime' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_preparing_tells_what_a_model_takes_and_gives():
+    async def main():
+        async with bounded_pool() as pool:
+            inputs, outputs = await pool.prepare(digits, PATIENCE_S)
+            assert [str(spec) for spec in (*inputs, *outputs)] == ["uint8 (rows, 64)", "int32 (rows, 10)"]
+
+    trio.run(main)
+
+
+def test_a_worker_past_its_deadline_is_killed_within_half_a_second_and_replaced():
+    async def main():
+        async with bounded_pool() as pool:
+            await pool.prepare(slow, PATIENCE_S)
+            (pid,) = pool.pids
+            start = time.monotonic()
+            with pytest.raises(ComputeTimedOut, match="still running after"):
+                await pool.compute(slow, ONE, 0.3)
+            await wait_until(lambda: not is_alive(pid))
+            assert time.monotonic() - start < 0.3 + 0.5
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert pool.stats.timed_out == 1
+
+    trio.run(main)
+
+
+def test_the_event_loop_goes_on_while_a_worker_is_busy():
+    async def main():
+        async with bounded_pool() as pool, trio.open_nursery() as nursery:
+            results = []
+            pid = await wait_until_running(pool, slow, ONE, nursery, results)
+            turns = 0
+            with trio.move_on_after(0.3):
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+            assert is_alive(pid)
+            assert turns > 100
+            os.kill(pid, signal.SIGKILL)
+
+    trio.run(main)
+
+
+def test_a_killed_worker_costs_its_own_job_only():
+    async def main():
+        async with bounded_pool() as pool:
+            results = []
+            async with trio.open_nursery() as nursery:
+                os.kill(await wait_until_running(pool, slow, ONE, nursery, results), signal.SIGKILL)
+            assert isinstance(results[0], WorkerCrashed)
+            assert "ended with status -9" in str(results[0])
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+
+    trio.run(main)
+
+
+def test_killing_idle_workers_again_and_again_is_never_noticed_by_jobs():
+    async def main():
+        async with bounded_pool() as pool:
+            for _ in range(5):
+                assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+                (pid,) = pool.pids
+                os.kill(pid, signal.SIGKILL)
+                await wait_until(lambda pid=pid: pid not in pool.pids)
+            assert pool.stats.started == 5
+
+    trio.run(main)
+
+
+def test_cancelling_a_job_ends_the_worker_that_runs_it():
+    async def main():
+        async with bounded_pool() as pool:
+            async with trio.open_nursery() as nursery:
+                pid = await wait_until_running(pool, slow, ONE, nursery, [])
+                nursery.cancel_scope.cancel()
+            await wait_until(lambda: not is_alive(pid))
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+
+    trio.run(main)
+
+
+def test_a_full_queue_says_so_at_once():
+    async def main():
+        async with bounded_pool(waiting_max=2) as pool, trio.open_nursery() as nursery:
+            await wait_until_running(pool, slow, ONE, nursery, [])
+            for _ in range(2):
+                nursery.start_soon(pool.compute, slow, ONE, PATIENCE_S)
+            await wait_until(lambda: pool.waiting == 2)
+            with pytest.raises(Busy) as caught:
+                await pool.compute(slow, ONE, PATIENCE_S)
+            assert (caught.value.waiting, caught.value.waiting_max) == (2, 2)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_job_that_waits_past_its_deadline_leaves_the_running_one_alone():
+    async def main():
+        async with bounded_pool() as pool, trio.open_nursery() as nursery:
+            pid = await wait_until_running(pool, slow, ONE, nursery, [])
+            with pytest.raises(ComputeTimedOut, match="still waiting after"):
+                await pool.compute(slow, ONE, 0.05)
+            assert pool.pids == (pid,)
+            assert pool.waiting == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_model_that_never_ends_loading_is_killed_and_others_load_meanwhile():
+    async def main():
+        async with bounded_pool(load_timeout_s=1.0) as pool, trio.open_nursery() as nursery:
+            nursery.start_soon(pool.prepare, digits, PATIENCE_S)
+            with pytest.raises(ComputeTimedOut, match="still loading after 1"):
+                await pool.compute(slow_to_load, ONE, PATIENCE_S)
+
+    trio.run(main)
+
+
+def test_a_job_that_gives_up_during_loading_leaves_the_worker_to_the_next():
+    async def main():
+        async with bounded_pool() as pool:
+            with pytest.raises(ComputeTimedOut, match="still waiting"):
+                await pool.compute(digits, PIXELS, 0.001)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_a_refused_model_is_remembered_and_never_started_again():
+    async def main():
+        async with bounded_pool() as pool:
+            for _ in range(2):
+                with pytest.raises(ModelRefused, match="control flow"):
+                    await pool.compute(loop, PAIR, PATIENCE_S)
+            assert pool.stats.started == 1
+            await wait_until(lambda: not pool.pids)
+
+    trio.run(main)
+
+
+def test_bad_inputs_and_outputs_leave_the_worker_as_it_was():
+    async def main():
+        async with bounded_pool() as pool:
+            with pytest.raises(BadInput, match=r"expected float32 \(rows, 2\), got uint8 \(1, 64\)"):
+                await pool.compute(log, PIXELS, PATIENCE_S)
+            with pytest.raises(ComputeFailed, match="NaN or infinity"):
+                await pool.compute(log, PAIR, PATIENCE_S)
+            assert pool.stats.started == 1
+            assert len(pool.pids) == 1
+
+    trio.run(main)
+
+
+def test_a_missing_model_is_told_to_everyone_who_waits_for_it():
+    async def main():
+        async with bounded_pool() as pool:
+            with pytest.raises(MissingBlob):
+                await pool.compute(bytes(32), PIXELS, PATIENCE_S)
+            assert pool.pids == ()
+
+    trio.run(main)
+
+
+def test_bytes_that_are_not_the_model_asked_for_are_no_model():
+    async def load_wrong(digest):
+        return DIGITS
+
+    async def main():
+        async with open_pool(load_wrong) as pool:
+            with pytest.raises(MissingBlob):
+                await pool.compute(neg, PAIR, PATIENCE_S)
+
+    trio.run(main)
+
+
+def test_the_least_recently_used_model_makes_room():
+    async def main():
+        async with bounded_pool(models_max=2) as pool:
+            for model, inputs in ((digits, PIXELS), (neg, PAIR), (digits, PIXELS)):
+                await pool.compute(model, inputs, PATIENCE_S)
+            kept = pool.pids[0]
+            await pool.prepare(log, PATIENCE_S)
+            assert kept in pool.pids
+            assert len(pool.pids) == 2
+            await pool.compute(digits, PIXELS, PATIENCE_S)
+            assert pool.stats.started == 3
+
+    trio.run(main)
+
+
+def test_two_workers_run_two_jobs_of_one_model_side_by_side():
+    async def main():
+        async with bounded_pool(workers=2) as pool, trio.open_nursery() as nursery:
+            first = await wait_until_running(pool, slow, ONE, nursery, [])
+            nursery.start_soon(pool.compute, slow, ONE, PATIENCE_S)
+            await wait_until(lambda: len(pool.pids) == 2 and pool.waiting == 0)
+            assert first in pool.pids
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_many_jobs_at_once_all_end_and_none_is_mixed_up():
+    async def main():
+        async with bounded_pool(workers=2) as pool:
+            results = {}
+
+            async def run(value):
+                pixels = (Tensor("uint8", (1, 64), bytes((value,)) * 64),)
+                results[value] = await pool.compute(digits, pixels, PATIENCE_S)
+
+            async with trio.open_nursery() as nursery:
+                for value in range(50):
+                    nursery.start_soon(run, value)
+            engine = InlineEngine(BLOBS.__getitem__)
+            assert results == {
+                value: engine.compute(digits, (Tensor("uint8", (1, 64), bytes((value,)) * 64),)) for value in range(50)
+            }
+
+    trio.run(main)
+
+
+def test_leaving_the_pool_ends_every_process_and_refuses_who_still_waits():
+    async def main():
+        results = []
+        async with trio.open_nursery() as nursery:
+            async with bounded_pool() as pool:
+                await wait_until_running(pool, slow, ONE, nursery, results)
+                await pool.prepare(digits, PATIENCE_S)
+                pids = pool.pids
+                assert len(pids) == 2
+            assert not any(is_alive(pid) for pid in pids)
+        assert isinstance(results[0], WorkerCrashed)
+        with pytest.raises(WorkerCrashed, match="closed"):
+            await pool.compute(digits, PIXELS, 1)
+
+    trio.run(main)
+
+
+def test_crashes_in_a_row_are_answered_with_longer_and_longer_waits():
+    async def main():
+        async with bounded_pool() as pool:
+            waits = []
+            for _ in range(9):
+                pool._count_crash(digits)
+                waits.append(pool._compute_backoff_s(digits))
+            assert waits[:4] == [0.0, 0.2, 0.4, 0.8]
+            assert waits[-1] == 10.0
+
+    trio.run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+def test_workers_die_with_their_node_even_in_the_middle_of_a_run():
+    code = """
+import sys, trio
+from tests.roles.engine.test_pool import ONE, load_blob, open_pool, slow, wait_until_running
+async def main():
+    async with open_pool(load_blob) as pool, trio.open_nursery() as nursery:
+        print(await wait_until_running(pool, slow, ONE, nursery, []), flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            worker = int(parent.stdout.readline())
+            assert is_alive(worker)
+        finally:
+            parent.kill()
+
+    async def main():
+        await wait_until(lambda: not is_alive(worker))
+
+    trio.run(main)

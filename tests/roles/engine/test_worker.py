@@ -1,0 +1,136 @@
+"""The worker process itself: what it may do, and how it takes frames that make no sense."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from protocol.errors import MalformedMessage
+from protocol.tensor import Tensor
+from roles.engine.errors import WorkerCrashed
+from roles.engine.frames import Failed, Load, Loaded, Ran, Run, pack_frame, parse_body, parse_head
+from roles.engine.process import WorkerProcess
+from roles.engine.worker import FILES_MAX, MEMORY_BYTES_MAX
+from tests.support.onnx_bytes import FLOAT, int64s, model, node, unary, value_info
+
+ROOT = Path(__file__).parents[3]
+# 2^34 floats: more than the memory limit, in a file of 200 bytes.
+HUNGRY = model(
+    [node("Expand", ["x", "shape"], ["wide"]), node("ReduceMax", ["wide"], ["y"])],
+    [value_info("x", FLOAT, (1, 1))],
+    [value_info("y", FLOAT, (1, 1))],
+    (int64s("shape", 2**17, 2**17),),
+)
+
+
+def talk(conversation):
+    """Run `conversation(process)` against one worker process."""
+
+    async def main():
+        with trio.fail_after(60):
+            process = WorkerProcess()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(process.watch)
+                try:
+                    return await conversation(process)
+                finally:
+                    process.kill()
+
+    return trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Load(b"model", "all"),
+        Loaded((), ()),
+        Run((Tensor("uint8", (1,), b"x"),)),
+        Ran((), "ort=1"),
+        Failed("bad_input", "no"),
+    ],
+)
+def test_a_frame_comes_out_as_it_went_in(message):
+    frame = pack_frame(message)
+
+    size, kind = parse_head(frame[:5])
+
+    assert size == len(frame) - 5
+    assert parse_body(kind, frame[5:]) == message
+
+
+@pytest.mark.parametrize("head", [b"\xff\xff\xff\xff\x01", b"\0\0\0\1\x09"])
+def test_a_frame_that_is_too_long_or_of_no_kind_is_refused_by_its_head(head):
+    with pytest.raises(MalformedMessage):
+        parse_head(head)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_is_bound_before_it_loads_anything():
+    async def conversation(process):
+        assert isinstance(await process.exchange(Load(unary("Neg"), "all")), Loaded)
+        proc = Path(f"/proc/{process.pid}")
+        limits = {line[:26].strip(): line[26:].split()[0] for line in (proc / "limits").read_text().splitlines()[1:]}
+        return limits, os.readlink(proc / "cwd"), (proc / "environ").read_bytes().split(b"\0")
+
+    limits, folder, environment = talk(conversation)
+
+    assert limits["Max address space"] == str(MEMORY_BYTES_MAX)
+    assert limits["Max file size"] == limits["Max core file size"] == "0"
+    assert limits["Max open files"] == str(min(FILES_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    assert folder.endswith("(deleted)")
+    assert b"OPENBLAS_NUM_THREADS=1" in environment
+    assert not any(line.startswith(b"HOME=") for line in environment)
+
+
+def test_a_model_that_wants_more_memory_than_there_is_fails_and_the_worker_lives_on():
+    async def conversation(process):
+        await process.exchange(Load(HUNGRY, "disable"))
+        run = Run((Tensor("float32", (1, 1), bytes(4)),))
+        return await process.exchange(run), await process.exchange(run)
+
+    for reply in talk(conversation):
+        assert isinstance(reply, Failed)
+        assert reply.code == "compute_failed"
+
+
+def test_a_frame_out_of_turn_ends_the_worker_and_its_last_words_are_kept():
+    async def conversation(process):
+        with pytest.raises(WorkerCrashed) as caught:
+            await process.exchange(Run(()))
+        return caught.value
+
+    crash = talk(conversation)
+
+    assert "ended with status 1" in str(crash)
+    assert "a Run frame out of turn" in crash.stderr
+
+
+def test_a_worker_whose_pipe_closes_ends_by_itself(tmp_path):
+    worker = subprocess.run(
+        [sys.executable, "-m", "roles.engine.worker", str(os.getpid())],
+        input=b"",
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+
+    assert worker.returncode == 0
+    assert worker.stdout == b""
+
+
+def test_a_worker_of_a_parent_that_is_gone_does_not_start(tmp_path):
+    worker = subprocess.run(
+        [sys.executable, "-m", "roles.engine.worker", "1"],
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+
+    assert b"the parent is gone" in worker.stderr
