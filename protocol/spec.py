@@ -2,14 +2,13 @@
 
 import dataclasses
 import inspect
-import pkgutil
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Annotated, Any
 
-import protocol.messages  # registers the kinds
+import protocol.messages  # noqa: F401  registers the kinds
 from protocol.codec import DEPTH_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX, get_field_types, get_size_max
 from protocol.envelope import VERSION, Envelope
 from protocol.errors import LocalError
@@ -45,15 +44,18 @@ with the type; an envelope's is `envelope/` and its kind as four hex digits.
 """
 
 
-def format_spec() -> str:
-    """The whole page, in Markdown."""
+def format_spec(types: Iterable[type], get_source: Callable[[type], str]) -> str:
+    """The whole page, in Markdown: what is registered, and `types` besides.
+
+    `get_source` gives the text of a class, whose comments behind fields say what these mean.
+    """
     ours = [kind for kind in all_messages() if kind.kind < EXTENSION_KIND_MIN]
     messages = {kind.type for kind in ours}
-    others = [cls for cls in find_types() if cls not in messages and cls is not Envelope]
+    others = [cls for cls in types if cls not in messages and cls is not Envelope]
     lines = [
         INTRO,
         f"## Envelope, version {VERSION}\n",
-        *_format_type(Envelope),
+        *_format_type(Envelope, get_source),
         "## Topics\n",
         *_format_carriers(all_topics(), ours),
         "## Stream protocols\n",
@@ -67,21 +69,20 @@ def format_spec() -> str:
         "## Messages\n",
     ]
     for kind in ours:
-        lines += [f"### `{kind.name}` (0x{kind.kind:04x}) {kind.type.__name__}\n", *_format_type(kind.type)]
+        lines += [f"### `{kind.name}` (0x{kind.kind:04x}) {kind.type.__name__}\n", *_format_type(kind.type, get_source)]
     lines.append("## Types\n")
     for cls in others:
-        lines += [f"### {cls.__name__}\n", *_format_type(cls)]
+        lines += [f"### {cls.__name__}\n", *_format_type(cls, get_source)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def find_types() -> tuple[type, ...]:
-    """Every dataclass of `protocol` that can be encoded, by module and name; importing what was not yet."""
-    names = [module.name for module in pkgutil.walk_packages(protocol.__path__, protocol.__name__ + ".")]
+def find_types(modules: Iterable[ModuleType]) -> tuple[type, ...]:
+    """Every dataclass of these modules that can be encoded, by module and name."""
     found = [
         cls
-        for name in names
-        for _, cls in inspect.getmembers(import_module(name), inspect.isclass)
-        if cls.__module__ == name and dataclasses.is_dataclass(cls) and _is_encodable(cls)
+        for module in modules
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls) and _is_encodable(cls)
     ]
     return tuple(sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__)))
 
@@ -137,7 +138,7 @@ def _format_proofs() -> Iterator[str]:
     yield ""
 
 
-def _format_type(cls: type) -> Iterator[str]:
+def _format_type(cls: type, get_source: Callable[[type], str]) -> Iterator[str]:
     doc = inspect.getdoc(cls) or ""
     if doc and not doc.startswith(f"{cls.__name__}("):  # dataclass writes one of its own
         yield " ".join(doc.partition("\n\n")[0].split()) + "\n"
@@ -148,7 +149,7 @@ def _format_type(cls: type) -> Iterator[str]:
     if not fields:
         yield "No fields: an empty array.\n"
         return
-    meanings = dict(_FIELD_COMMENT.findall(inspect.getsource(cls)))
+    meanings = dict(_FIELD_COMMENT.findall(get_source(cls)))
     yield "| field | type | bound | meaning |"
     yield "|---|---|---|---|"
     for name, annotation in fields.items():

@@ -24,10 +24,9 @@ from protocol.jobs import (
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.registry import EXTENSION_KIND_MIN, MessageKind, all_messages
 from protocol.signing import compute_signing_bytes, sign
-from protocol.spec import find_types
 from protocol.tensor import Tensor, compute_tensor_digest, compute_tensors_digest, encode_tensors
 from protocol.topics import compute_shard, protocol_name, topic_name
-from tests.support.from_types import make_sample, spell, to_json
+from tests.support.from_types import find_all_types, make_sample, spell, to_json
 
 VECTORS = Path(__file__).parent / "vectors"
 CHAIN = bytes.fromhex("0123456789abcdef")
@@ -40,7 +39,7 @@ def build_vectors() -> dict[str, Any]:
     """What each file in tests/vectors holds."""
     ours = [kind for kind in all_messages() if kind.kind < EXTENSION_KIND_MIN]
     messages = {kind.type for kind in ours}
-    others = [cls for cls in find_types() if cls not in messages and cls is not Envelope]
+    others = [cls for cls in find_all_types() if cls not in messages and cls is not Envelope]
     return {
         "messages.json": [_describe_message(kind, name) for kind in ours for name in SAMPLES],
         "objects.json": [_describe_object(cls, name) for cls in others for name in SAMPLES],

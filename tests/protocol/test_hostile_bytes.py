@@ -14,10 +14,9 @@ from protocol.codec import decode, encode
 from protocol.envelope import Envelope, decode_envelope, open_message
 from protocol.errors import MalformedMessage, RemoteError
 from protocol.registry import get_message
-from protocol.spec import find_types
 from protocol.tensor import decode_tensors, verify_tensor
 from tests.make_vectors import CHAIN, build_vectors
-from tests.support.from_types import spell
+from tests.support.from_types import find_all_types, spell
 from tests.support.mutate import make_noise, mutate
 
 INPUTS = 30_000
@@ -50,7 +49,7 @@ def feed_decoders(inputs: int, seed: int) -> tuple[int, int]:
 def _load_corpus() -> tuple[tuple[tuple[type, bytes], ...], tuple[bytes, ...]]:
     vectors = build_vectors()
     messages, objects = vectors["messages.json"], vectors["objects.json"]
-    types = {spell(cls): cls for cls in find_types()}
+    types = {spell(cls): cls for cls in find_all_types()}
     values = [(get_message(int(vector["kind"], 16)), bytes.fromhex(vector["body"])) for vector in messages]
     values += [(types[vector["type"]], bytes.fromhex(vector["bytes"])) for vector in objects]
     return tuple(values), tuple(bytes.fromhex(vector["envelope"]) for vector in messages)

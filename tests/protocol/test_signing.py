@@ -19,16 +19,15 @@ from protocol.jobs import (
 )
 from protocol.keys import PrivateKey
 from protocol.signing import compute_signing_bytes, sign, verify_signed
-from protocol.spec import find_types
 from protocol.types import AtMost, Signature, Whole
-from tests.support.from_types import make_sample, values_of
+from tests.support.from_types import find_all_types, make_sample, values_of
 
 KEY = PrivateKey.from_seed(bytes(32))
 OTHER = PrivateKey.from_seed(bytes((1,)) * 32)
 
 
 # Every signed statement there is, the ledger's too.
-SIGNED = [cls for cls in find_types() if hasattr(cls, "DOMAIN") and dataclasses.fields(cls)[-1].name == "signature"]
+SIGNED = [cls for cls in find_all_types() if hasattr(cls, "DOMAIN") and dataclasses.fields(cls)[-1].name == "signature"]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from protocol.envelope import open_message
 from protocol.keys import parse_account, parse_node
 from protocol.registry import EXTENSION_KIND_MIN, all_messages, get_message
 from protocol.signing import verify_signed
-from protocol.spec import find_types
 from tests.make_vectors import CHAIN, KEY, VECTORS, build_vectors, format_vectors
-from tests.support.from_types import spell, to_json
+from tests.support.from_types import find_all_types, spell, to_json
 
 FILES = ("messages.json", "objects.json", "names.json")
 
@@ -43,7 +42,7 @@ def test_every_kind_and_every_type_has_its_bytes() -> None:
     types = {vector["type"] for file in FILES[:2] for vector in load(file)}
 
     assert {vector["name"] for vector in load("messages.json")} == kinds
-    assert {spell(cls) for cls in find_types()} - types == {"protocol.envelope.Envelope"}
+    assert {spell(cls) for cls in find_all_types()} - types == {"protocol.envelope.Envelope"}
 
 
 def test_we_read_our_own_bytes() -> None:
@@ -52,7 +51,7 @@ def test_we_read_our_own_bytes() -> None:
         assert type(message) is get_message(int(vector["kind"], 16))
         assert to_json(message) == vector["value"]
         assert encode(message) == envelope.body == bytes.fromhex(vector["body"])
-    types = {spell(cls): cls for cls in find_types()}
+    types = {spell(cls): cls for cls in find_all_types()}
     for vector in load("objects.json"):
         value: Any = decode(types[vector["type"]], bytes.fromhex(vector["bytes"]))
         assert to_json(value) == vector["value"]

@@ -6,12 +6,16 @@ bytes, and `to_json` writes a value so that people and other languages can read 
 
 import dataclasses
 import hashlib
+import pkgutil
 import typing
+from importlib import import_module
 from typing import Annotated, Any
 
 from hypothesis import strategies as st
 
+import protocol
 from protocol.codec import get_field_types
+from protocol.spec import find_types
 from protocol.types import AtMost, Exactly, UpTo
 
 BYTES_DRAWN_MAX = 300  # longer ones only slow the search down
@@ -69,6 +73,12 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return [to_json(getattr(value, field.name)) for field in dataclasses.fields(value)]
     return value
+
+
+def find_all_types() -> tuple[type, ...]:
+    """Every class of `protocol` that can be encoded."""
+    names = [module.name for module in pkgutil.walk_packages(protocol.__path__, "protocol.")]
+    return find_types(map(import_module, names))
 
 
 def spell(cls: type) -> str:
