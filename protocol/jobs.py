@@ -20,8 +20,8 @@ VERIFIERS_MIN = 2
 class InferenceRequest:
     """What a client asks for. Its id covers every field.
 
-    `inputs` are the tensors, one per model input, in the model's order; when they are too large to travel by gossip they are
-    left empty and `inputs_blob` names one blob that holds them (`tensor.encode_tensors`).
+    `inputs` are the tensors, one per model input, in the model's order; when they are too large to travel by gossip
+    they are left empty and `inputs_blob` names one blob that holds them (`tensor.encode_tensors`).
     """
 
     chain: ChainId

@@ -9,14 +9,13 @@ from typing import Annotated
 
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import Block, Certificate, Header
-from protocol.ledger.transactions import SignedObservation
+from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservation
 from protocol.registry import message
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Digest, Grains, Line, Name, PublicKey, Whole
 
 BLOB_BYTES_MAX = 2 * 1024 * 1024
 GOSSIP_LIST_MAX = 64
-TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
 
 
 # On topics
@@ -104,7 +103,7 @@ class Refusal:
 @message(0x0203, "infer.direct")
 @dataclass(frozen=True)
 class DirectRequest:
-    """One paid request straight down a stream. Answered by `Accepted` or `Refusal`; the result follows as for gossip."""
+    """One paid request straight down a stream. Answered by `Accepted`; the result follows as for gossip."""
 
     item: PaidRequest
 

@@ -1,8 +1,8 @@
 """The seam every role is written against: events in, effects out.
 
 A role is an ordinary object with `handle(event, now_ms) -> list[Effect]`. It never waits, reads a clock, opens a file or
-rolls dice of its own; the node around it does, under trio or in the simulator. Tokens and timer names are the role's own:
-the node keeps those of different roles apart.
+rolls dice of its own; the node around it does, under trio or in the simulator. Tokens and timer names are the role's
+own: the node keeps those of different roles apart.
 """
 
 import random
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.keys import Signer
+from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
 
@@ -222,8 +223,17 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """A block with its certificate and the state it leads to, from the validator that built it."""
+
+    block: Block
+    certificate: Certificate
+    state: State
+
+
+@dataclass(frozen=True)
 class Submit:
-    """Put something on the ledger: a transaction body (signed and numbered by the node), or a certified block."""
+    """Put something on the ledger: a transaction body (signed and numbered by the node), or a `Decided` block."""
 
     item: Any
     token: str = ""
@@ -265,7 +275,7 @@ Effect = Publish | Send | Request | Reply | Compute | Fetch | Store | Submit | S
 
 @dataclass(frozen=True)
 class Context:
-    """What a role is given at birth. `signer` signs with the node key, `account` with the account key; both are pure."""
+    """What a role is given at birth. `signer` signs with the node key, `account` with the account key."""
 
     config: Mapping[str, Any]
     signer: Signer

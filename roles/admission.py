@@ -1,0 +1,135 @@
+"""Whether a worker takes a job, and the typed refusal when it does not.
+
+No valid voucher, no work: payment is checked before anything is run.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from protocol.errors import ProtocolError
+from protocol.jobs import PaidRequest, compute_request_id
+from protocol.ledger.genesis import ModelRecord, TensorSpec
+from protocol.ledger.state import State
+from protocol.signing import verify_signed
+from protocol.tensor import Tensor, verify_tensor
+
+SETTLE_GRACE_MS = 60_000  # a voucher outlives its request's deadline by at least this
+EPOCHS_MAX = 3  # the newest of those the ledger keeps
+
+
+class RefusalCode(StrEnum):
+    """Why a worker says no. Each is safe to show to a user."""
+
+    UNKNOWN_MODEL = "unknown_model"
+    BAD_INPUT = "bad_input"
+    EXPIRED = "expired"
+    PRICE = "price"
+    UNPAID = "unpaid"
+    VOUCHER_REUSED = "voucher_reused"
+    BUSY = "busy"
+    POLICY = "policy"
+    FAILED = "failed"
+
+
+# A client may ask another worker after these; after the others no worker could say yes.
+FALLBACK_CODES = frozenset({RefusalCode.PRICE, RefusalCode.BUSY, RefusalCode.FAILED, RefusalCode.VOUCHER_REUSED})
+
+
+class NotAdmitted(Exception):
+    """The worker will not run this job; `code` says which rule, the text carries the numbers."""
+
+    def __init__(self, code: RefusalCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def admit(item: PaidRequest, state: State, account: bytes, price: int, models: Collection[bytes], now_ms: int) -> int:
+    """The number of rows to run. NotAdmitted says which rule the job breaks; cheap rules come first."""
+    request = item.request
+    if request.proof != "reexec" or not 2 <= request.verifiers <= state.params.verifiers_max:
+        raise NotAdmitted(
+            RefusalCode.POLICY,
+            f"proof {request.proof!r} by {request.verifiers} verifiers;"
+            f" offered: 'reexec' by 2 to {state.params.verifiers_max}",
+        )
+    if now_ms >= request.deadline_ms:
+        raise NotAdmitted(RefusalCode.EXPIRED, f"the deadline passed {now_ms - request.deadline_ms} ms ago")
+    # Epochs in which no block fell do not count: a request made before a quiet hour ended is still good.
+    if request.epoch not in sorted(state.epochs)[-EPOCHS_MAX:]:
+        raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")
+    _check_payment(item, state, account)
+    model = state.models.get(request.model)
+    if model is None or request.model not in models:
+        raise NotAdmitted(RefusalCode.UNKNOWN_MODEL, f"model {request.model.hex()} is not served here")
+    if request.inputs_blob:
+        return _check_price(item, price, voucher_rows=None)
+    rows = check_inputs(request.inputs, model)
+    return _check_price(item, price, voucher_rows=rows)
+
+
+def _check_payment(item: PaidRequest, state: State, account: bytes) -> None:
+    request, voucher = item.request, item.voucher
+    channel = state.channels.get(voucher.channel)
+    if channel is None or channel.payee != account:
+        raise NotAdmitted(RefusalCode.UNPAID, f"channel {voucher.channel.hex()} does not pay this worker")
+    if channel.payer != request.account:
+        raise NotAdmitted(RefusalCode.UNPAID, "the channel belongs to another account than the request")
+    if channel.closing_ms:
+        raise NotAdmitted(RefusalCode.UNPAID, "the channel is closing")
+    if voucher.request_id != compute_request_id(request):
+        raise NotAdmitted(RefusalCode.UNPAID, "the voucher is for another request")
+    if voucher.seq <= channel.settled_seq:
+        raise NotAdmitted(
+            RefusalCode.VOUCHER_REUSED, f"voucher {voucher.seq} is behind the settled {channel.settled_seq}"
+        )
+    if voucher.amount > request.fee_max:
+        raise NotAdmitted(RefusalCode.PRICE, f"the voucher is over the request's limit of {request.fee_max} grains")
+    if not channel.paid + voucher.amount <= voucher.cumulative <= channel.deposit:
+        raise NotAdmitted(
+            RefusalCode.UNPAID, f"cumulative {voucher.cumulative} does not fit the deposit of {channel.deposit} grains"
+        )
+    if voucher.expiry_ms < request.deadline_ms + SETTLE_GRACE_MS:
+        raise NotAdmitted(RefusalCode.UNPAID, f"the voucher must outlive the deadline by {SETTLE_GRACE_MS} ms")
+    try:
+        verify_signed(voucher, channel.payer)
+    except ProtocolError as error:
+        raise NotAdmitted(RefusalCode.UNPAID, str(error)) from error
+
+
+def _check_price(item: PaidRequest, price: int, voucher_rows: int | None) -> int:
+    # Rows of inputs that come as a blob are known once it is here; until then one row must be covered.
+    rows = voucher_rows or 1
+    if item.voucher.amount < price * rows:
+        raise NotAdmitted(RefusalCode.PRICE, f"{rows} rows cost {price * rows} grains, paid {item.voucher.amount}")
+    return rows
+
+
+def check_inputs(inputs: tuple[Tensor, ...], model: ModelRecord) -> int:
+    """The number of rows in inputs that fit the model. NotAdmitted says what was expected and what came."""
+    if len(inputs) != len(model.inputs):
+        raise NotAdmitted(RefusalCode.BAD_INPUT, f"{model.name} takes {len(model.inputs)} inputs, got {len(inputs)}")
+    for tensor, spec in zip(inputs, model.inputs, strict=True):
+        try:
+            verify_tensor(tensor)
+        except ProtocolError as error:
+            raise NotAdmitted(RefusalCode.BAD_INPUT, str(error)) from error
+        if tensor.dtype != spec.dtype or not _fits(tensor.shape, spec):
+            raise NotAdmitted(
+                RefusalCode.BAD_INPUT,
+                f"{model.name} takes {spec.dtype} of shape {_format_shape(spec.shape)}, got {tensor.dtype} of shape"
+                f" {_format_shape(tensor.shape)}",
+            )
+    rows = inputs[0].shape[0] if inputs[0].shape else 1
+    if rows < 1 or any((tensor.shape[0] if tensor.shape else 1) != rows for tensor in inputs):
+        raise NotAdmitted(RefusalCode.BAD_INPUT, "inputs need one and the same number of rows, at least 1")
+    return rows
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.shape) and all(
+        wanted in (0, size) for wanted, size in zip(spec.shape, shape, strict=True)
+    )
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join("rows" if size == 0 else str(size) for size in shape) + ")"

@@ -1,0 +1,456 @@
+"""Asks for inference, pays with vouchers, and releases a result only when the drawn verifiers have attested it.
+
+A result whose attestations all open to another digest becomes evidence: the client asks the verifiers to open and puts
+the proof on the ledger. Whoever runs the node commands `Ask` and is handed an `Outcome`.
+"""
+
+from collections import deque
+from typing import Any
+
+from protocol.committee import compute_committee, compute_order, compute_working_set
+from protocol.ledger.state import State
+from protocol.proofs.receipt_file import VERSION, ReceiptFile
+
+from protocol.codec import encode
+from protocol.errors import ProtocolError, RemoteError
+from protocol.jobs import (
+    Attestation,
+    InferenceRequest,
+    PaidRequest,
+    Receipt,
+    compute_claim_id,
+    compute_request_id,
+)
+from protocol.messages import (
+    Accepted,
+    Attestations,
+    DirectRequest,
+    GetAttestations,
+    Opening,
+    Refusal,
+    Refused,
+    Requests,
+    Result,
+)
+from protocol.signing import verify_signed
+from roles.admission import FALLBACK_CODES, SETTLE_GRACE_MS, NotAdmitted, check_inputs
+from roles.attempts import Ask, Attempt, Job, Outcome, publish_requests, verify_result
+from roles.disputes import Disputes
+from roles.purse import Purse
+from roles.role import (
+    Commanded,
+    Context,
+    Deliver,
+    Effect,
+    Event,
+    LedgerAdvanced,
+    Penalise,
+    Publish,
+    Received,
+    Record,
+    Reply,
+    Request,
+    Requested,
+    RequestFailed,
+    Role,
+    SetTimer,
+    Started,
+    Store,
+    Submit,
+    Submitted,
+    TimerFired,
+)
+
+ASKS_MAX = 4_096
+TICK_MS = 200
+RETRY_MS = 2_000
+GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
+PULL_MS = 1_500
+CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
+REQUEST_BYTES_MAX = 48 * 1024  # it must fit a claim's message as well
+VOUCHER_STEP = 1  # vouchers in flight with one worker
+
+
+class Client(Role):
+    name = "client"
+    protocols = ("infer",)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        config = context.config
+        self._state: State | None = None
+        self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
+        self._step = int(config.get("voucher_step", VOUCHER_STEP))
+        self._waiting: deque[Job] = deque()  # for a worker with room, or for a channel
+        self._jobs: dict[bytes, Job] = {}  # request id -> job
+        self._claims: dict[bytes, tuple[Job, Attempt]] = {}
+        self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
+        self._disputes = Disputes()
+        self._is_opening = False
+        self._is_ticking = False
+
+    @property
+    def _ledger(self) -> State:
+        assert self._state is not None  # Started comes first
+        return self._state
+
+    @property
+    def load(self) -> int:
+        return len(self._jobs)
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        match event:
+            case Started(state, stored):
+                self._state = state
+                self._purse.restore(stored.get("vouchers", {}))
+                return []
+            case Commanded(Ask() as ask):
+                return self._ask(ask, now_ms)
+            case LedgerAdvanced(state):
+                self._state = state
+                return self._dispatch(now_ms)
+            case Submitted("open", _, error):
+                return self._opened(error, now_ms)
+            case Submitted(token, height, error):
+                return self._disputes.on_submitted(token, height, error)
+            case Requested(sender, message, _, token):
+                return self._told(sender, message, token, now_ms)
+            case Received(sender, Attestations(items)):
+                return self._attested(items, now_ms)
+            case Received(sender, Opening() as opening, _, _):
+                return self._disputes.learn(sender, opening, self._ledger)
+            case Received(sender, Refused(reason), _, token) | RequestFailed(sender, token, reason):
+                return self._unanswered(token, reason, now_ms)
+            case TimerFired("tick"):
+                return self._tick(now_ms)
+            case _:
+                return []
+
+    # From ask to request
+
+    def _ask(self, ask: Ask, now_ms: int) -> list[Effect]:
+        state = self._ledger
+        model = state.models.get(ask.model)
+        if model is None:
+            names = ", ".join(sorted(record.name for record in state.models.values())) or "none"
+            return self._refuse(ask, "unknown_model", f"the ledger has no model {ask.model.hex()}; it has: {names}")
+        if len(self._jobs) >= ASKS_MAX:
+            return self._refuse(ask, "busy", f"{ASKS_MAX} requests are under way")
+        try:
+            rows = check_inputs(ask.inputs, model)
+        except NotAdmitted as error:
+            return self._refuse(ask, str(error.code), str(error))
+        if ask.timeout_ms <= 0:
+            return self._refuse(ask, "expired", "the deadline has already passed")
+        request = InferenceRequest(
+            chain=state.chain,
+            account=self.context.account.public,
+            client=self.context.signer.public,
+            model=ask.model,
+            inputs=ask.inputs,
+            inputs_blob=(),
+            proof="reexec",
+            verifiers=ask.verifiers,
+            fee_max=ask.fee_max,
+            epoch=state.epoch,
+            deadline_ms=now_ms + ask.timeout_ms,
+            nonce=self.context.random.randbytes(16),
+        )
+        size_bytes = len(encode(request))
+        if size_bytes > REQUEST_BYTES_MAX:
+            reason = f"the request is {size_bytes} bytes, gossip carries {REQUEST_BYTES_MAX}: send fewer rows at a time"
+            return self._refuse(ask, "too_large", reason)
+        job = Job(ask, request, compute_request_id(request), rows)
+        job.order = self._order(job)
+        if not job.order:
+            return self._refuse(ask, "no_worker", f"no bonded inference node serves {model.name} in this epoch")
+        self._jobs[job.request_id] = job
+        self._waiting.append(job)
+        return [*self._dispatch(now_ms), *self._keep_ticking(now_ms)]
+
+    def _order(self, job: Job) -> tuple[bytes, ...]:
+        """The working set in the order of this request: anyone can recompute it."""
+        epoch = self._ledger.get_epoch(job.request.epoch)
+        if epoch is None:
+            return ()
+        size = self._ledger.params.working_set
+        workers = compute_working_set(epoch.seed, job.request.account, job.request.model, epoch.candidates, size)
+        return compute_order(job.request_id, workers)
+
+    def _dispatch(self, now_ms: int) -> list[Effect]:
+        """Send what waits, as far as workers have room and channels have money."""
+        ready: list[Attempt] = []
+        effects: list[Effect] = []
+        still: deque[Job] = deque()
+        missing: dict[bytes, int] = {}  # account without a channel that has room -> fee
+        while self._waiting:
+            job = self._waiting.popleft()
+            if job.request_id not in self._jobs:
+                continue
+            attempt = self._pay(job, now_ms, missing)
+            if attempt is None:
+                still.append(job)
+                continue
+            effects.append(self._purse.keep(attempt.item.voucher))
+            ready.append(attempt)
+        self._waiting = still
+        effects += self._send(ready, now_ms)
+        if missing and not self._is_opening:
+            self._is_opening = True
+            effects.append(Submit(self._purse.plan_channels(missing, max(missing.values())), "open"))
+        return effects
+
+    def _pay(self, job: Job, now_ms: int, missing: dict[bytes, int]) -> Attempt | None:
+        """The next attempt of a job, with its voucher; None while no worker has room or no channel is open."""
+        epoch = self._ledger.get_epoch(job.request.epoch)
+        candidates = {candidate.node: candidate for candidate in epoch.candidates} if epoch else {}
+        for worker in job.order:
+            candidate = candidates.get(worker)
+            if candidate is None or len(self._in_flight.get(worker, ())) >= self._step:
+                continue
+            fee = candidate.price * job.rows
+            if fee > job.ask.fee_max:
+                job.last_code, job.last_reason = "price", f"costs {fee} grains, the limit is {job.ask.fee_max}"
+                continue
+            channel = self._purse.find_channel(self._ledger, candidate.account, fee)
+            if channel is None:
+                missing[candidate.account] = max(fee, missing.get(candidate.account, 0))
+                continue
+            attempt_number = len(job.attempts) + 1
+            expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
+            voucher = self._purse.sign_voucher(channel, fee, job.request_id, attempt_number, expiry_ms)
+            attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=job.ask.is_direct)
+            job.order = tuple(other for other in job.order if other != worker)
+            job.attempts.append(attempt)
+            self._in_flight.setdefault(worker, set()).add((job.request_id, attempt_number))
+            return attempt
+        return None
+
+    def _send(self, attempts: list[Attempt], now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        gossiped = [attempt for attempt in attempts if not attempt.is_direct]
+        effects += publish_requests([attempt.item for attempt in gossiped])
+        for attempt in attempts:
+            voucher = attempt.item.voucher
+            fields = {"request_id": voucher.request_id, "attempt": voucher.attempt, "worker": attempt.worker}
+            effects.append(Record("request.sent", fields))
+            if attempt.is_direct:
+                effects.append(self._go_direct(attempt))
+        return effects
+
+    def _go_direct(self, attempt: Attempt) -> Effect:
+        token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.item.voucher.attempt}"
+        return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
+
+    def _opened(self, error: str, now_ms: int) -> list[Effect]:
+        self._is_opening = False
+        if not error:
+            return self._dispatch(now_ms)
+        reason = f"could not open a payment channel: {error}"
+        stuck, self._waiting = list(self._waiting), deque()
+        return [effect for job in stuck for effect in self._fail(job, "unpaid", reason)]
+
+    # What workers and verifiers say
+
+    def _told(self, sender: bytes, message: Any, token: str, now_ms: int) -> list[Effect]:
+        accepted = Reply(token, Accepted())
+        match message:
+            case Result():
+                return [accepted, *self._result(sender, message, now_ms)]
+            case Attestations(items):
+                return [accepted, *self._attested(items, now_ms)]
+            case Refusal():
+                return [accepted, *self._refused(sender, message, now_ms)]
+        return [Reply(token, Refused("a client takes results, attestations and refusals"))]
+
+    def _find(self, sender: bytes, request_id: bytes, number: int) -> tuple[Job, Attempt] | None:
+        job = self._jobs.get(request_id)
+        if job is None or not 1 <= number <= len(job.attempts) or job.attempts[number - 1].worker != sender:
+            return None
+        return job, job.attempts[number - 1]
+
+    def _result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
+        claim = result.receipt.claim
+        found = self._find(sender, claim.request_id, claim.attempt)
+        if found is None or found[1].receipt is not None:
+            return []
+        job, attempt = found
+        try:
+            verify_result(attempt, result)
+            attempt.committee = self._draw(result.receipt)
+        except ProtocolError as error:
+            reason = f"a result that does not fit its request: {error}"
+            return [Penalise(sender, reason), Record("result.malformed", {"worker": sender, "reason": reason})]
+        attempt.receipt, attempt.outputs, attempt.pulled_ms = result.receipt, result.outputs, now_ms
+        attempt.claim_id = compute_claim_id(claim)
+        self._claims[attempt.claim_id] = job, attempt
+        fields = {"request_id": job.request_id, "worker": sender, "attempt": claim.attempt}
+        return [Record("result.received", fields)]
+
+    def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
+        claim = receipt.claim
+        epoch = self._ledger.get_epoch(claim.epoch)
+        if epoch is None:
+            raise RemoteError(f"epoch {claim.epoch} is no longer known")
+        return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+
+    def _attested(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for item in items:
+            found = self._claims.get(item.claim_id)
+            if found is None:
+                continue
+            job, attempt = found
+            if item.verifier not in attempt.committee or item.verifier in attempt.attestations:
+                continue
+            try:
+                verify_signed(item, item.verifier)
+            except ProtocolError:
+                continue  # not the verifier's word; whoever passed it on may be no more than careless
+            attempt.attestations[item.verifier] = item
+            if attempt.is_attested:
+                effects += self._conclude(job, attempt, now_ms)
+        return effects
+
+    def _conclude(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """All drawn verifiers have spoken: release the result, or start proving it wrong and ask another worker."""
+        if attempt.is_over:
+            return []
+        if attempt.is_agreed():
+            return self._release(job, attempt, now_ms)
+        dispute = self._disputes.begin(job, attempt, now_ms)
+        reason = "the verifiers found another output"
+        return [*dispute, *self._fall_back(job, attempt, "dissent", reason, now_ms)]
+
+    def _release(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        assert attempt.receipt is not None
+        attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
+        file = ReceiptFile(
+            version=VERSION,
+            request=job.request,
+            voucher=attempt.item.voucher,
+            receipt=attempt.receipt,
+            outputs=attempt.outputs,
+            attestations=attestations,
+        )
+        data = encode(file)
+        outcome = Outcome(
+            token=job.ask.token,
+            is_attested=True,
+            request_id=job.request_id,
+            outputs=attempt.outputs,
+            worker=attempt.worker,
+            verifiers=attempt.committee,
+            fee=attempt.item.voucher.amount,
+            attempts=len(job.attempts),
+            was_direct=attempt.is_direct,
+            receipt_file=data,
+        )
+        fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.item.voucher.attempt}
+        return [
+            Store("receipt", job.request_id, data),
+            Record("request.attested", fields),
+            Deliver(outcome),
+            *self._close(job, now_ms),
+        ]
+
+    def _refused(self, sender: bytes, refusal: Refusal, now_ms: int) -> list[Effect]:
+        found = self._find(sender, refusal.request_id, refusal.attempt)
+        if found is None or found[1].receipt is not None:
+            return []
+        job, attempt = found
+        fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
+        record = Record("request.refused", fields)
+        if refusal.code in FALLBACK_CODES:
+            return [record, *self._fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
+        return [record, *self._fail(job, refusal.code, refusal.reason)]
+
+    def _fall_back(self, job: Job, attempt: Attempt, code: str, reason: str, now_ms: int) -> list[Effect]:
+        """Give this attempt up; the next worker in order is asked under a voucher of its own."""
+        job.last_code, job.last_reason = code, reason
+        attempt.is_over = True
+        if code != "no_answer":  # a silent worker may still hold the voucher: it stays in flight
+            self._free(job, attempt)
+        if job.order:
+            self._waiting.append(job)
+            return self._dispatch(now_ms)
+        return self._fail(job, code, reason) if all(other.is_over for other in job.attempts) else []
+
+    # Time
+
+    def _tick(self, now_ms: int) -> list[Effect]:
+        self._is_ticking = False
+        effects: list[Effect] = []
+        for job in list(self._jobs.values()):
+            if now_ms >= job.request.deadline_ms:
+                effects += self._fail(job, job.last_code, f"not attested by the deadline: {job.last_reason}")
+                continue
+            for attempt in list(job.attempts):
+                effects += self._nudge(job, attempt, now_ms)
+        effects += self._disputes.press(now_ms)
+        return [*effects, *self._dispatch(now_ms), *self._keep_ticking(now_ms)]
+
+    def _nudge(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        if attempt.is_over:
+            return []
+        if attempt.receipt is not None:
+            if now_ms < attempt.pulled_ms + PULL_MS:
+                return []
+            attempt.pulled_ms = now_ms
+            job.last_code, job.last_reason = "unattested", "a worker answered, the drawn verifiers did not"
+            question = GetAttestations((attempt.claim_id,))
+            silent = [verifier for verifier in attempt.committee if verifier not in attempt.attestations]
+            return [Request(verifier, "sync", question, "pull") for verifier in silent]
+        if attempt.is_direct or now_ms < attempt.sent_ms + RETRY_MS:
+            return []
+        attempt.sent_ms = now_ms
+        fields = {"request_id": job.request_id, "attempt": attempt.item.voucher.attempt, "tries": attempt.tries}
+        if attempt.tries < GOSSIP_TRIES:
+            attempt.tries += 1
+            # The same request and voucher in a new envelope: whoever has it already answers once more.
+            return [Publish("infer/0", Requests((attempt.item,))), Record("request.retried", fields)]
+        attempt.is_direct = True
+        fields["reason"] = f"no answer to {attempt.tries} messages by gossip"
+        return [Record("request.direct", fields), self._go_direct(attempt)]
+
+    def _unanswered(self, token: str, reason: str, now_ms: int) -> list[Effect]:
+        kind, _, rest = token.partition("|")
+        if kind != "direct":
+            return []
+        request_id, number = rest.split("|")
+        job = self._jobs.get(bytes.fromhex(request_id))
+        if job is None:
+            return []
+        attempt = job.attempts[int(number) - 1]
+        if attempt.receipt is not None:
+            return []
+        return self._fall_back(job, attempt, "no_answer", f"the worker cannot be reached: {reason}", now_ms)
+
+    # Ends
+
+    def _refuse(self, ask: Ask, code: str, reason: str) -> list[Effect]:
+        return [Deliver(Outcome(ask.token, False, b"", code=code, reason=reason))]
+
+    def _fail(self, job: Job, code: str, reason: str) -> list[Effect]:
+        if job.request_id not in self._jobs:
+            return []
+        fields = {"request_id": job.request_id, "code": code, "reason": reason}
+        attempts = len(job.attempts)
+        outcome = Outcome(job.ask.token, False, job.request_id, attempts=attempts, code=code, reason=reason)
+        return [Record("request.failed", fields), Deliver(outcome), *self._close(job, None)]
+
+    def _close(self, job: Job, now_ms: int | None) -> list[Effect]:
+        del self._jobs[job.request_id]
+        for attempt in job.attempts:
+            self._free(job, attempt)
+            self._claims.pop(attempt.claim_id, None)
+        return [] if now_ms is None else self._dispatch(now_ms)
+
+    def _free(self, job: Job, attempt: Attempt) -> None:
+        self._in_flight.get(attempt.worker, set()).discard((job.request_id, attempt.item.voucher.attempt))
+
+    def _keep_ticking(self, now_ms: int) -> list[Effect]:
+        if self._is_ticking or not (self._jobs or self._disputes):
+            return []
+        self._is_ticking = True
+        return [SetTimer("tick", now_ms + TICK_MS)]

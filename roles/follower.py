@@ -1,0 +1,122 @@
+"""Follows the ledger: hears of heads, fetches certified blocks, applies them in order.
+
+Gossip may lose a head, so the follower also asks a random peer now and then whether there is more.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from protocol.ledger.apply import apply_block
+from protocol.ledger.block import verify_certificate
+from protocol.ledger.state import State
+from protocol.ledger.transactions import Transaction
+
+from protocol.codec import decode, encode
+from protocol.errors import ProtocolError
+from protocol.messages import Blocks, CertifiedBlock, GetBlocks, Head
+from roles.core_effects import Commit, Log, NetPenalise
+from roles.courier import Courier, Out, ToRoles
+from roles.role import Decided, LedgerAdvanced
+
+ASK_TIMEOUT_MS = 4_000
+ASK_AGAIN_MS = 300
+IDLE_MS = 2_000
+BLOCKS_BYTES_MAX = 1024 * 1024
+BLOCKS_MAX = 256
+RECENT_MAX = 32
+
+
+class Follower:
+    """One node's view of the ledger. `is_synced` once a peer had nothing newer for us."""
+
+    def __init__(
+        self, state: State, read_block: Callable[[int], CertifiedBlock | None], courier: Courier, rng: random.Random
+    ) -> None:
+        self.state = state
+        self.is_synced = False
+        self._read_block = read_block
+        self._courier = courier
+        self._rng = rng
+        self._asked: bytes | None = None
+        self._height_heard = state.height
+        self._recent: dict[int, CertifiedBlock] = {}  # the newest may not be on disk yet
+
+    def start(self, now_ms: int) -> list[Out]:
+        return [self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
+
+    def on_head(self, sender: bytes, head: Head, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        self._height_heard = max(self._height_heard, head.header.height)
+        return self._ask(peers, now_ms, first=sender)
+
+    def on_timer(self, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        is_behind = self._height_heard > self.state.height or not self.is_synced
+        wait_ms = ASK_AGAIN_MS if is_behind else IDLE_MS
+        return [*self._ask(peers, now_ms), self._courier.wake("sync", now_ms + wait_ms)]
+
+    def on_answer(self, peer: bytes, message: Any, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        self._asked = None
+        if not isinstance(message, Blocks):
+            return []
+        out: list[Out] = []
+        for item in message.items:
+            if item.block.header.height != self.state.height + 1:
+                continue
+            try:
+                out += self._apply(item)
+            except ProtocolError as error:
+                reason = f"block {item.block.header.height}: {error}"
+                return [*out, NetPenalise(peer, reason), Log("block.refused", {"peer": peer, "reason": reason})]
+        if message.tip <= self.state.height:
+            self.is_synced = True
+        if message.items and self.state.height < max(self._height_heard, message.tip):
+            out += self._ask(peers, now_ms, first=peer)
+        return out
+
+    def on_unanswered(self, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        failed, self._asked = self._asked, None
+        others = tuple(peer for peer in peers if peer != failed)
+        return self._ask(others, now_ms) if self._height_heard > self.state.height else []
+
+    def adopt(self, decided: Decided) -> list[Out]:
+        """Take over a block this node has built and certified itself."""
+        header = decided.block.header
+        if header.height != self.state.height + 1 or header.parent != self.state.block_id:
+            return [Log("block.refused", {"height": header.height, "reason": "the ledger has moved on"})]
+        self.is_synced = True
+        return self._advance(CertifiedBlock(decided.block, decided.certificate), decided.state)
+
+    def get_blocks(self, request: GetBlocks) -> Blocks:
+        """Blocks from the asked height up, as many as fit one answer."""
+        items: list[CertifiedBlock] = []
+        size_bytes = 0
+        for height in range(max(1, request.height), min(self.state.height, request.height + BLOCKS_MAX - 1) + 1):
+            item = self._recent.get(height) or self._read_block(height)
+            if item is None:
+                break
+            size_bytes += len(encode(item))
+            if items and size_bytes > BLOCKS_BYTES_MAX:
+                break
+            items.append(item)
+        return Blocks(self.state.height, tuple(items))
+
+    def _ask(self, peers: tuple[bytes, ...], now_ms: int, first: bytes | None = None) -> list[Out]:
+        if self._asked is not None or not (peers or first):
+            return []
+        peer = first if first is not None and first in peers else self._rng.choice(peers) if peers else first
+        assert peer is not None
+        self._asked = peer
+        request = GetBlocks(self.state.height + 1)
+        return [self._courier.request(peer, "sync", request, "sync", ASK_TIMEOUT_MS, now_ms)]
+
+    def _apply(self, item: CertifiedBlock) -> list[Out]:
+        verify_certificate(item.certificate, item.block.header, self.state)
+        return self._advance(item, apply_block(self.state, item.block, check_signatures=False))
+
+    def _advance(self, item: CertifiedBlock, state: State) -> list[Out]:
+        self.state = state
+        self._height_heard = max(self._height_heard, state.height)
+        self._recent[state.height] = item
+        self._recent.pop(state.height - RECENT_MAX, None)
+        transactions = tuple(decode(Transaction, data) for data in item.block.transactions)
+        return [Commit(item.block, item.certificate, state), ToRoles(LedgerAdvanced(state, transactions))]

@@ -1,0 +1,383 @@
+"""Runs models for pay: admits, computes, signs a receipt, claims, gathers attestations, settles.
+
+The result goes to the client at once and only to it; the claim goes to the verifiers, blinded. What is claimed is on
+disk first, so a killed worker still settles what it has promised.
+"""
+
+from collections.abc import Iterable
+
+from protocol.codec import decode, encode
+from protocol.committee import compute_committee
+from protocol.content import format_cid
+from protocol.errors import ProtocolError
+from protocol.jobs import (
+    Attestation,
+    Claim,
+    ClaimedWork,
+    PaidRequest,
+    Receipt,
+    compute_attestation,
+    compute_commitment,
+)
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ZeroReason
+from protocol.messages import (
+    Accepted,
+    Attestations,
+    Claims,
+    DirectRequest,
+    GetAttestations,
+    Refusal,
+    Refused,
+    Requests,
+    Result,
+)
+from protocol.signing import sign, verify_signed
+from protocol.tensor import compute_tensors_digest, decode_tensors
+from roles.admission import NotAdmitted, RefusalCode, admit, check_inputs
+from roles.models import ModelShelf
+from roles.role import (
+    Compute,
+    Computed,
+    Context,
+    Effect,
+    Event,
+    Fetch,
+    Fetched,
+    LedgerAdvanced,
+    Publish,
+    Received,
+    Record,
+    Reply,
+    Request,
+    Requested,
+    Role,
+    Send,
+    SetTimer,
+    Started,
+    Store,
+    Submit,
+    Submitted,
+    TimerFired,
+)
+from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
+
+JOBS_MAX = 256  # running or waiting for inputs
+BATCH_MS = 30  # claims gather this long before they are published
+CLAIMS_BYTES_MAX = 56 * 1024
+TICK_MS = 500
+CLAIM_AGAIN_MS = 2_000
+SETTLE_MS = 1_000
+PRICE_PER_ROW = 1_000_000  # grains
+
+
+class Inference(Role):
+    name = "inference"
+    topics = ("infer/0", "proofs")
+    protocols = ("infer",)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._price = int(context.config.get("price", PRICE_PER_ROW))
+        self._state: State | None = None
+        self._shelf = ModelShelf(context.config.get("models"))
+        self._book = Workbook()
+        self._computing: dict[str, Job] = {}
+        self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
+        self._unclaimed: list[Job] = []  # on disk, not yet published
+        self._settling: dict[str, set[bytes]] = {}  # token of a settlement under way -> its channels
+        self._settle_count = 0
+        self._settle_ms = 0
+
+    @property
+    def is_ready(self) -> bool:
+        return self._shelf.is_complete
+
+    @property
+    def models(self) -> tuple[bytes, ...]:
+        return self._shelf.held
+
+    @property
+    def price(self) -> int:
+        return self._price
+
+    @property
+    def load(self) -> int:
+        return len(self._computing) + sum(map(len, self._inputs.values()))
+
+    @property
+    def _ledger(self) -> State:
+        assert self._state is not None  # Started comes first
+        return self._state
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        match event:
+            case Started(state, stored):
+                return self._start(state, stored.get("jobs", {}).values(), now_ms)
+            case LedgerAdvanced(state):
+                self._state = state
+                return self._forget_settled()
+            case Received(sender, Requests(items), "infer/0"):
+                return [effect for item in items for effect in self._take(sender, item, now_ms)]
+            case Requested(sender, DirectRequest(item), _, token):
+                return [Reply(token, Accepted()), *self._take(sender, item, now_ms, is_direct=True)]
+            case Requested(token=token):
+                return [Reply(token, Refused("a worker takes direct requests only"))]
+            case Fetched(source, data, error):
+                return self._fetched(source, data, error, now_ms)
+            case Computed():
+                return self._computed(event, now_ms)
+            case Received(message=Attestations(items)):
+                return self._attested(items, now_ms)
+            case Submitted(token, _, error):
+                return self._settled(token, error, now_ms)
+            case TimerFired("claims"):
+                return self._publish_claims()
+            case TimerFired("tick"):
+                return self._tick(now_ms)
+            case TimerFired(name):
+                return self._shelf.on_timer(name)
+            case _:
+                return []
+
+    def _start(self, state: State, journal: Iterable[bytes], now_ms: int) -> list[Effect]:
+        self._state = state
+        self._book.restore((decode(JournalEntry, data) for data in journal), self._draw)
+        return [*self._shelf.start(state), *self._forget_settled(), SetTimer("tick", now_ms + TICK_MS)]
+
+    # A request comes in
+
+    def _take(self, client: bytes, item: PaidRequest, now_ms: int, is_direct: bool = False) -> list[Effect]:
+        channel = self._ledger.channels.get(item.voucher.channel)
+        is_ours = channel is not None and channel.payee == self.context.account.public
+        if client != item.request.client or (not is_ours and not is_direct):
+            return []  # the topic is shared: the voucher's channel says whose job it is
+        known = self._book.jobs.get((item.voucher.channel, item.voucher.seq))
+        if known is not None:
+            return self._again(known, item)
+        try:
+            if self.load >= JOBS_MAX:
+                raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
+            rows = admit(item, self._ledger, self.context.account.public, self._price, self._shelf.held, now_ms)
+        except NotAdmitted as refusal:
+            return [self._refuse(item, refusal.code, str(refusal))]
+        job = Job(item, rows)
+        self._book.add(job)
+        taken = Record("request.taken", {"request_id": item.voucher.request_id, "attempt": item.voucher.attempt})
+        if item.request.inputs_blob:
+            cid = format_cid(item.request.inputs_blob[0])
+            self._inputs.setdefault(cid, []).append(job)
+            return [taken, Fetch(cid)]
+        return [taken, self._compute(job, item)]
+
+    def _again(self, known: Job, item: PaidRequest) -> list[Effect]:
+        """A repeated request costs nothing: the answer is sent once more if it is there."""
+        if known.item.voucher.request_id != item.voucher.request_id:
+            return [self._refuse(item, RefusalCode.VOUCHER_REUSED, f"voucher {item.voucher.seq} pays another request")]
+        if known.receipt is None:
+            return []
+        return self._answer(known)
+
+    def _compute(self, job: Job, item: PaidRequest) -> Effect:
+        token = compute_job_key(*job.key).hex()
+        self._computing[token] = job
+        return Compute(token, item.request.model, item.request.inputs, item.request.deadline_ms)
+
+    def _fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
+        jobs = self._inputs.pop(source, [])
+        if not jobs:
+            return self._shelf.on_fetched(source, data, error, now_ms)
+        return [effect for job in jobs for effect in self._run_blob(job, data, error)]
+
+    def _run_blob(self, job: Job, data: bytes | None, error: str) -> list[Effect]:
+        item = job.item
+        if data is None:
+            return self._fail(job, RefusalCode.BAD_INPUT, f"inputs: {error}")
+        try:
+            inputs = decode_tensors(data)
+            job.rows = check_inputs(inputs, self._ledger.models[item.request.model])
+            if item.voucher.amount < self._price * job.rows:
+                price = self._price * job.rows
+                raise NotAdmitted(RefusalCode.PRICE, f"{job.rows} rows cost {price} grains, paid {item.voucher.amount}")
+        except ProtocolError as malformed:
+            return self._fail(job, RefusalCode.BAD_INPUT, str(malformed))
+        except NotAdmitted as refusal:
+            return self._fail(job, refusal.code, str(refusal))
+        token = compute_job_key(*job.key).hex()
+        self._computing[token] = job
+        job.input_digest = compute_tensors_digest(inputs)
+        return [Compute(token, item.request.model, inputs, item.request.deadline_ms)]
+
+    # A result comes out
+
+    def _computed(self, computed: Computed, now_ms: int) -> list[Effect]:
+        job = self._computing.pop(computed.token, None)
+        if job is None:
+            return []
+        if computed.outputs is None:
+            return self._fail(job, RefusalCode.FAILED, computed.error)
+        try:
+            receipt, committee = self._sign_receipt(job, computed)
+        except ProtocolError as error:  # too few verifiers of other accounts
+            return self._fail(job, RefusalCode.POLICY, str(error))
+        job.outputs = computed.outputs
+        self._book.claim(job, receipt, committee, now_ms)
+        fields = {"request_id": job.item.voucher.request_id, "claim_id": job.claim_id, "attempt": receipt.claim.attempt}
+        self._unclaimed.append(job)
+        batch = [SetTimer("claims", now_ms + BATCH_MS)] if len(self._unclaimed) == 1 else []
+        return [self._keep(job), Record("claim.made", fields), *self._answer(job), *batch]
+
+    def _sign_receipt(self, job: Job, computed: Computed) -> tuple[Receipt, tuple[bytes, ...]]:
+        assert computed.outputs is not None
+        request, voucher = job.item.request, job.item.voucher
+        output_digest = compute_tensors_digest(computed.outputs)
+        salt = self.context.random.randbytes(32)
+        signer = self.context.signer
+        claim = Claim(
+            request_id=voucher.request_id,
+            attempt=voucher.attempt,
+            channel=voucher.channel,
+            seq=voucher.seq,
+            worker=signer.public,
+            model=request.model,
+            profile=computed.profile,
+            input_digest=job.input_digest or compute_tensors_digest(request.inputs),
+            rows=job.rows,
+            fee=voucher.amount,
+            epoch=request.epoch,
+            verifiers=request.verifiers,
+            deadline_ms=request.deadline_ms,
+            commitment=compute_commitment(salt, output_digest),
+            signature=bytes(64),
+        )
+        receipt = sign(Receipt(sign(claim, signer), salt, output_digest, bytes(64)), signer)
+        return receipt, self._draw(receipt)
+
+    def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
+        """The verifiers drawn for a claim; none when its epoch is no longer known, so that it can only end void."""
+        claim = receipt.claim
+        epoch = self._ledger.get_epoch(claim.epoch)
+        if epoch is None:
+            return ()
+        return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+
+    def _answer(self, job: Job) -> list[Effect]:
+        assert job.receipt is not None
+        client = job.item.request.client
+        effects: list[Effect] = [Send(client, "infer", Result(job.receipt, job.outputs))]
+        if job.attestations:
+            effects.append(Send(client, "infer", Attestations(tuple(job.attestations.values()))))
+        return effects
+
+    def _refuse(self, item: PaidRequest, code: RefusalCode, reason: str) -> Effect:
+        refusal = Refusal(item.voucher.request_id, item.voucher.attempt, str(code), reason[:500])
+        return Send(item.request.client, "infer", refusal)
+
+    def _fail(self, job: Job, code: RefusalCode, reason: str) -> list[Effect]:
+        job.zero_reason = ZeroReason.FAILED
+        fields = {"request_id": job.item.voucher.request_id, "code": str(code), "reason": reason}
+        return [self._keep(job), Record("request.refused", fields), self._refuse(job.item, code, reason)]
+
+    # Attestations come in
+
+    def _publish_claims(self, repeated: "list[Job] | None" = None) -> list[Effect]:
+        jobs = repeated if repeated is not None else self._unclaimed
+        if repeated is None:
+            self._unclaimed = []
+        effects: list[Effect] = []
+        batch: list[ClaimedWork] = []
+        size_bytes = 0
+        for job in jobs:
+            assert job.receipt is not None
+            work = ClaimedWork(job.receipt.claim, job.item.request)
+            work_bytes = len(encode(work))
+            if batch and (size_bytes + work_bytes > CLAIMS_BYTES_MAX or len(batch) == 64):
+                effects.append(Publish("claims", Claims(tuple(batch))))
+                batch, size_bytes = [], 0
+            batch.append(work)
+            size_bytes += work_bytes
+        return [*effects, Publish("claims", Claims(tuple(batch)))] if batch else effects
+
+    def _attested(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for item in items:
+            job = self._book.find_claim(item.claim_id)
+            if job is None or item.verifier not in job.committee or item.verifier in job.attestations:
+                continue
+            try:
+                verify_signed(item, item.verifier)
+            except ProtocolError:
+                continue  # pulled from a peer that is not its author: nobody to blame by name
+            job.attestations[item.verifier] = item
+            if job.is_attested:
+                effects += self._complete(job)
+        return effects
+
+    def _complete(self, job: Job) -> list[Effect]:
+        """All drawn verifiers have spoken: forward them, and settle if they all found what we found."""
+        assert job.receipt is not None
+        digest = job.receipt.output_digest
+        agrees = [
+            item.value == compute_attestation(job.claim_id, item.verifier, digest) for item in job.attestations.values()
+        ]
+        if not all(agrees) and not job.zero_reason:
+            job.zero_reason = ZeroReason.DISSENT
+        forward = Send(job.item.request.client, "infer", Attestations(tuple(job.attestations.values())))
+        return [self._keep(job), forward]
+
+    # Settlement
+
+    def _tick(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
+        for job in self._book.expire(now_ms):
+            self._computing.pop(compute_job_key(*job.key).hex(), None)
+            effects.append(self._keep(job))
+        effects += self._chase(now_ms)
+        if now_ms >= self._settle_ms:
+            self._settle_ms = now_ms + SETTLE_MS
+            effects += self._settle(now_ms)
+        return effects
+
+    def _chase(self, now_ms: int) -> list[Effect]:
+        """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
+        overdue: list[Job] = []
+        missing: dict[bytes, list[bytes]] = {}
+        for job in self._book.jobs.values():
+            if job.receipt is None or job.zero_reason or job.is_attested:
+                continue
+            if now_ms < max(job.claimed_ms, job.asked_ms) + CLAIM_AGAIN_MS:
+                continue
+            job.asked_ms = now_ms
+            overdue.append(job)
+            for verifier in job.committee:
+                if verifier not in job.attestations:
+                    missing.setdefault(verifier, []).append(job.claim_id)
+        asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
+        return [*self._publish_claims(overdue), *asks] if overdue else []
+
+    def _settle(self, now_ms: int) -> list[Effect]:
+        busy = set().union(*self._settling.values())
+        body = self._book.plan(self._ledger, busy, now_ms)
+        if body is None:
+            return []
+        self._settle_count += 1
+        token = f"settle-{self._settle_count}"
+        self._settling[token] = {run.channel for run in body.runs}
+        return [Submit(body, token)]
+
+    def _settled(self, token: str, error: str, now_ms: int) -> list[Effect]:
+        channels = self._settling.pop(token, None)
+        if channels is None or not error:
+            return self._settle(now_ms) if channels else []
+        return [Record("settlement.refused", {"reason": error})]
+
+    def _forget_settled(self) -> list[Effect]:
+        settled = {key: channel.settled_seq for key, channel in self._ledger.channels.items()}
+        effects: list[Effect] = []
+        for job in self._book.forget_settled(settled):
+            fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
+            effects += [Store("jobs", compute_job_key(*job.key), None), Record("leaf.settled", fields)]
+        return effects
+
+    def _keep(self, job: Job) -> Effect:
+        return Store("jobs", compute_job_key(*job.key), encode(job.to_entry()))

@@ -1,0 +1,80 @@
+"""Seals what a node sends and opens what it receives.
+
+Gossip is opened once, when the network asks for a verdict, and handed over when it is delivered. Order of work on
+anything received: size, decode, kind, time, replay, signature, content.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from p2p.net import GOSSIP_BYTES_MAX, STREAM_BYTES_MAX
+from protocol.check import check_message
+from protocol.envelope import decode_body, decode_envelope, seal_message, verify_envelope
+from protocol.errors import BadSignature, RemoteError, UnexpectedKind
+from protocol.keys import Signer
+from protocol.ledger.state import State
+from protocol.registry import Carrier, find_protocol, find_topic
+from protocol.replay import ReplayWindow
+from protocol.types import Verdict
+
+CLOCK_SKEW_MS_MAX = 30_000
+OPENED_MAX = 1_024  # accepted messages that wait for their delivery
+
+
+class Mailbox:
+    """One node's envelopes. `boot` counts the node's starts, so that sequence numbers may begin again."""
+
+    def __init__(self, signer: Signer, chain: bytes, boot: int) -> None:
+        self._signer = signer
+        self._chain = chain
+        self._boot = boot
+        self._seq = 0
+        self._replay = ReplayWindow()
+        self._opened: OrderedDict[tuple[str, bytes], tuple[bytes, Any]] = OrderedDict()
+
+    def seal(self, message: Any, now_ms: int) -> bytes:
+        """The message in a new envelope of ours."""
+        self._seq += 1
+        return seal_message(self._signer, self._chain, message, self._boot, self._seq, now_ms)
+
+    def open_from(self, peer: bytes, protocol: str, wire: bytes) -> Any:
+        """A message that came down a stream of this protocol. It must be the peer's own.
+
+        Raises RemoteError. Noise has authenticated the peer, so a replay could only be its own doing.
+        """
+        envelope = decode_envelope(wire, self._chain, STREAM_BYTES_MAX)
+        if envelope.sender != peer:
+            raise BadSignature("the envelope's sender is not the peer on this stream")
+        _verify_carried(find_protocol(protocol), envelope.kind)
+        verify_envelope(envelope, wire)
+        return decode_body(envelope)
+
+    def check(self, topic: str, wire: bytes, state: State, now_ms: int) -> tuple[Verdict, str]:
+        """What gossip should do with this message, and why. An accepted one is kept until `take`."""
+        try:
+            envelope = decode_envelope(wire, self._chain, GOSSIP_BYTES_MAX)
+            _verify_carried(find_topic(topic), envelope.kind)
+            if abs(envelope.time_ms - now_ms) > CLOCK_SKEW_MS_MAX:
+                return Verdict.IGNORE, f"sent {envelope.time_ms - now_ms:+d} ms from now"
+            verify_envelope(envelope, wire)
+            # Only what is verified may use up a sequence number: a junk-signed copy must not silence this one.
+            if not self._replay.is_new(envelope.sender, envelope.boot, envelope.seq):
+                return Verdict.IGNORE, "seen before"
+            message = decode_body(envelope)
+        except RemoteError as error:
+            return error.verdict, str(error)
+        verdict, reason = check_message(topic, envelope.sender, message, state, now_ms)
+        if verdict is Verdict.ACCEPT:
+            self._opened[topic, wire] = envelope.sender, message
+            while len(self._opened) > OPENED_MAX:
+                self._opened.popitem(last=False)
+        return verdict, reason
+
+    def take(self, topic: str, wire: bytes) -> tuple[bytes, Any] | None:
+        """The sender and message of a delivery this mailbox accepted; None if it no longer holds it."""
+        return self._opened.pop((topic, wire), None)
+
+
+def _verify_carried(carrier: Carrier | None, kind: int) -> None:
+    if carrier is None or kind not in carrier.kinds:
+        raise UnexpectedKind(kind)

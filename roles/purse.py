@@ -1,0 +1,69 @@
+"""A client's channels and the vouchers it has signed on them.
+
+A voucher's number is on disk before the voucher leaves: a restarted client never signs one number twice.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ChannelOpening, OpenChannels
+
+from protocol.codec import decode, encode
+from protocol.jobs import Voucher
+from protocol.keys import Signer
+from protocol.signing import sign
+from protocol.types import Grains, Whole
+from roles.role import Effect, Store
+
+
+@dataclass(frozen=True)
+class VoucherState:
+    """The last voucher signed on a channel."""
+
+    seq: Whole
+    cumulative: Grains
+
+
+class Purse:
+    """Money in channels. Amounts in grains."""
+
+    def __init__(self, account: Signer, deposit: int) -> None:
+        self._account = account
+        self._deposit = deposit
+        self._signed: dict[bytes, VoucherState] = {}
+
+    def restore(self, stored: Mapping[bytes, bytes]) -> None:
+        self._signed = {channel: decode(VoucherState, data) for channel, data in stored.items()}
+
+    def find_channel(self, state: State, payee: bytes, fee: int) -> bytes | None:
+        """An open channel to this payee with room for the fee; the fullest first, so that old ones are used up."""
+        fitting = [
+            (channel.deposit - self._get_signed(key).cumulative, key)
+            for key, channel in state.channels.items()
+            if channel.payer == self._account.public
+            and channel.payee == payee
+            and not channel.closing_ms
+            # Vouchers on a channel whose record is lost may be out there: leave it alone.
+            and (key in self._signed or channel.settled_seq == 0)
+        ]
+        roomy = sorted((left, key) for left, key in fitting if left >= fee)
+        return roomy[0][1] if roomy else None
+
+    def sign_voucher(self, channel: bytes, amount: int, request_id: bytes, attempt: int, expiry_ms: int) -> Voucher:
+        last = self._get_signed(channel)
+        self._signed[channel] = now = VoucherState(last.seq + 1, last.cumulative + amount)
+        unsigned = Voucher(channel, now.seq, amount, now.cumulative, request_id, attempt, expiry_ms, bytes(64))
+        return sign(unsigned, self._account)
+
+    def keep(self, voucher: Voucher) -> Effect:
+        """Goes before whatever sends the voucher."""
+        return Store("vouchers", voucher.channel, encode(VoucherState(voucher.seq, voucher.cumulative)))
+
+    def plan_channels(self, payees: Collection[bytes], fee: int) -> OpenChannels:
+        """One transaction that opens a channel to each payee, roomy enough for one job of this fee."""
+        deposit = max(self._deposit, fee)
+        return OpenChannels(tuple(ChannelOpening(payee, deposit) for payee in sorted(payees)))
+
+    def _get_signed(self, channel: bytes) -> VoucherState:
+        return self._signed.get(channel, VoucherState(0, 0))

@@ -1,0 +1,143 @@
+"""Gets an account's transactions onto the ledger: numbers, signs, gossips, repeats, asks a validator if that fails.
+
+One sequencer per account, so transactions sent side by side never race for a nonce. A transaction is settled when a
+block holds the account's nonce; a refused one is dropped and those behind it are numbered anew.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.codec import encode
+from protocol.keys import Signer
+from protocol.ledger.state import State
+from protocol.ledger.transactions import Transaction, get_transaction_kind
+from protocol.messages import Accepted, Refused, Transactions
+from protocol.signing import sign
+from roles.core_effects import Log
+from roles.courier import Courier, Out, ToRoles
+from roles.role import Submitted
+
+IN_FLIGHT_MAX = 16
+WAITING_MAX = 1_024
+VALID_MS = 60_000
+REPEAT_MS = 1_000
+GOSSIP_TRIES = 2
+ASK_TIMEOUT_MS = 3_000
+
+
+@dataclass
+class _Pending:
+    body: Any
+    role: int
+    token: str
+    nonce: int = 0
+    wire: bytes = b""
+    valid_until_ms: int = 0
+    tries: int = 0
+
+
+class Submitter:
+    """The transactions of one account that are not yet on the ledger, oldest first."""
+
+    def __init__(self, signer: Signer, chain: bytes, courier: Courier) -> None:
+        self._signer = signer
+        self._chain = chain
+        self._courier = courier
+        self._waiting: deque[_Pending] = deque()
+        self._in_flight: deque[_Pending] = deque()
+        self._asking: _Pending | None = None
+
+    def submit(self, body: Any, role: int, token: str, state: State, now_ms: int) -> list[Out]:
+        if len(self._waiting) >= WAITING_MAX:
+            return [ToRoles(Submitted(token, None, f"{WAITING_MAX} transactions wait already"), role)]
+        self._waiting.append(_Pending(body, role, token))
+        return self._send_waiting(state, now_ms)
+
+    def on_ledger(self, state: State, transactions: tuple[Transaction, ...], now_ms: int) -> list[Out]:
+        """A new block: tell those whose transaction it holds, send what waits."""
+        out: list[Out] = []
+        for transaction in transactions:
+            if transaction.account != self._signer.public:
+                continue
+            while self._in_flight and self._in_flight[0].nonce < transaction.nonce:
+                self._waiting.appendleft(self._in_flight.popleft())
+            if self._in_flight and self._in_flight[0].nonce == transaction.nonce:
+                done = self._in_flight.popleft()
+                if encode(done.body) == transaction.body:
+                    out.append(ToRoles(Submitted(done.token, state.height), done.role))
+                else:  # another process spends from this account: ours goes again with a later number
+                    self._waiting.appendleft(done)
+                    self._renumber()
+        return [*out, *self._send_waiting(state, now_ms)]
+
+    def on_timer(self, state: State, validators: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        """Repeat what has not been decided; ask a validator about the oldest when gossip has failed twice."""
+        if not self._in_flight:
+            return []
+        for pending in self._in_flight:
+            pending.tries += 1
+            if now_ms > pending.valid_until_ms - REPEAT_MS:
+                self._sign(pending, pending.nonce, state, now_ms)
+        out: list[Out] = [self._courier.wake("submit", now_ms + REPEAT_MS)]
+        oldest = self._in_flight[0]
+        if oldest.tries > GOSSIP_TRIES and self._asking is None and validators:
+            self._asking = oldest
+            peer = validators[oldest.tries % len(validators)]
+            question = Transactions((oldest.wire,))
+            out.append(self._courier.request(peer, "txs", question, "submit", ASK_TIMEOUT_MS, now_ms))
+        return [*out, *self._gossip(tuple(self._in_flight), now_ms)]
+
+    def on_answer(self, message: Any, state: State, now_ms: int) -> list[Out]:
+        """A validator's word about the oldest: taken, or refused with a reason."""
+        asked, self._asking = self._asking, None
+        if isinstance(message, Accepted) or asked is None or not isinstance(message, Refused):
+            return []
+        if not self._in_flight or self._in_flight[0] is not asked:
+            return []
+        self._in_flight.popleft()
+        self._renumber()
+        refused = ToRoles(Submitted(asked.token, None, message.reason), asked.role)
+        log = Log("transaction.refused", {"body": type(asked.body).__name__, "reason": message.reason})
+        return [refused, log, *self._send_waiting(state, now_ms)]
+
+    def on_unanswered(self) -> list[Out]:
+        self._asking = None
+        return []
+
+    def _renumber(self) -> None:
+        while self._in_flight:
+            self._waiting.appendleft(self._in_flight.pop())
+
+    def _send_waiting(self, state: State, now_ms: int) -> list[Out]:
+        fresh: list[_Pending] = []
+        nonce_next = self._in_flight[-1].nonce + 1 if self._in_flight else state.get_nonce(self._signer.public)
+        while self._waiting and len(self._in_flight) < IN_FLIGHT_MAX:
+            pending = self._waiting.popleft()
+            pending.tries = 0
+            self._sign(pending, nonce_next, state, now_ms)
+            self._in_flight.append(pending)
+            fresh.append(pending)
+            nonce_next += 1
+        if not fresh:
+            return []
+        return [*self._gossip(tuple(fresh), now_ms), self._courier.wake("submit", now_ms + REPEAT_MS)]
+
+    def _gossip(self, pendings: tuple[_Pending, ...], now_ms: int) -> list[Out]:
+        """Each in a message of its own: one may be close to the size limit."""
+        return [self._courier.publish("txs", Transactions((pending.wire,)), "", now_ms) for pending in pendings]
+
+    def _sign(self, pending: _Pending, nonce: int, state: State, now_ms: int) -> None:
+        pending.nonce = nonce
+        pending.valid_until_ms = now_ms + VALID_MS
+        unsigned = Transaction(
+            chain=self._chain,
+            account=self._signer.public,
+            nonce=nonce,
+            kind=get_transaction_kind(type(pending.body)),
+            body=encode(pending.body),
+            fee=state.params.transaction_fee,
+            valid_until_ms=pending.valid_until_ms,
+            signature=bytes(64),
+        )
+        pending.wire = encode(sign(unsigned, self._signer))

@@ -1,0 +1,240 @@
+"""Re-runs claimed work and says, blind, what it got.
+
+A verifier sees the worker's commitment, never its digest, so it has nothing to copy. It opens its own digest only to
+who shows it the worker's signed receipt.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.codec import decode, encode
+from protocol.committee import compute_committee
+from protocol.content import format_cid, parse_cid
+from protocol.errors import MissingBlob, ProtocolError
+from protocol.jobs import Attestation, ClaimedWork, Receipt, compute_attestation, compute_claim_id
+from protocol.ledger.state import State
+from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
+from protocol.signing import sign, verify_signed
+from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
+from protocol.types import AtMost, Digest, TimeMs
+from roles.models import ModelShelf
+from roles.role import (
+    Compute,
+    Computed,
+    Context,
+    Effect,
+    Event,
+    Fetch,
+    Fetched,
+    LedgerAdvanced,
+    Publish,
+    Received,
+    Record,
+    Reply,
+    Requested,
+    Role,
+    SetTimer,
+    Started,
+    Store,
+    TimerFired,
+)
+
+BATCH_MS = 30  # attestations gather this long before they are published
+RUNNING_MAX = 256
+KEPT_MAX = 4_096
+REPEAT_MS = 1_000  # the same claim again within this time is not answered again
+
+
+@dataclass(frozen=True)
+class Attested:
+    """What this verifier has said about a claim, and the digest that opens it."""
+
+    attestation: Attestation
+    output_digest: Digest
+    job: Annotated[bytes, AtMost(64)]
+    deadline_ms: TimeMs
+
+
+class Verifier(Role):
+    name = "verifier"
+    topics = ("claims",)
+    protocols = ("proof",)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._state: State | None = None
+        self._shelf = ModelShelf(context.config.get("models"))
+        self._running: dict[bytes, ClaimedWork] = {}  # claim id -> work
+        self._inputs: dict[str, list[bytes]] = {}  # cid of inputs -> claims that wait for them
+        self._attested: dict[bytes, Attested] = {}
+        self._jobs: dict[bytes, bytes] = {}  # channel and seq -> the one claim this verifier answers for them
+        self._sent_ms: dict[bytes, int] = {}
+        self._batch: list[Attestation] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self._shelf.is_complete
+
+    @property
+    def models(self) -> tuple[bytes, ...]:
+        return self._shelf.held
+
+    @property
+    def load(self) -> int:
+        return len(self._running)
+
+    @property
+    def _ledger(self) -> State:
+        assert self._state is not None  # Started comes first
+        return self._state
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        match event:
+            case Started(state, stored):
+                self._state = state
+                for claim_id, data in stored.get("attested", {}).items():
+                    self._remember(claim_id, decode(Attested, data))
+                return self._shelf.start(state)
+            case LedgerAdvanced(state):
+                self._state = state
+                return self._forget(now_ms)
+            case Received(message=Claims(items), topic="claims"):
+                return [effect for work in items for effect in self._take(work, now_ms)]
+            case Fetched(source, data, error):
+                return self._fetched(source, data, error, now_ms)
+            case Computed(token, outputs, _, error):
+                return self._computed(bytes.fromhex(token), outputs, error, now_ms)
+            case Requested(message=GetOpening(receipt), token=token):
+                return [Reply(token, self._open(receipt))]
+            case Requested(token=token):
+                return [Reply(token, Refused("a verifier opens attestations only"))]
+            case TimerFired("batch"):
+                return self._publish()
+            case TimerFired(name):
+                return self._shelf.on_timer(name)
+            case _:
+                return []
+
+    def _take(self, work: ClaimedWork, now_ms: int) -> list[Effect]:
+        claim, claim_id = work.claim, compute_claim_id(work.claim)
+        if claim_id in self._attested:
+            return self._repeat(claim_id, now_ms)
+        job = _compute_job(work)
+        is_known = claim_id in self._running or job in self._jobs
+        if is_known or now_ms > claim.deadline_ms or len(self._running) >= RUNNING_MAX or not self._is_drawn(work):
+            return []
+        if claim.model not in self._shelf.held:
+            return []
+        self._jobs[job] = claim_id
+        self._running[claim_id] = work
+        if work.request.inputs_blob:
+            cid = format_cid(work.request.inputs_blob[0])
+            self._inputs.setdefault(cid, []).append(claim_id)
+            return [Fetch(cid)]
+        return self._run(claim_id, work.request.inputs)
+
+    def _is_drawn(self, work: ClaimedWork) -> bool:
+        epoch = self._ledger.get_epoch(work.claim.epoch)
+        if epoch is None:
+            return False
+        try:
+            committee = compute_committee(
+                epoch.seed, work.claim.request_id, work.claim.worker, epoch.candidates, work.claim.verifiers
+            )
+        except ProtocolError:
+            return False
+        return self.context.signer.public in committee
+
+    def _run(self, claim_id: bytes, inputs: tuple[Tensor, ...]) -> list[Effect]:
+        work = self._running[claim_id]
+        if compute_tensors_digest(inputs) != work.claim.input_digest:
+            return self._drop(claim_id, "the claim names other inputs than the request")
+        return [Compute(claim_id.hex(), work.claim.model, inputs, work.claim.deadline_ms)]
+
+    def _fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
+        claim_ids = self._inputs.pop(source, [])
+        if not claim_ids:
+            return self._shelf.on_fetched(source, data, error, now_ms)
+        effects: list[Effect] = []
+        for claim_id in claim_ids:
+            try:
+                if data is None:
+                    raise MissingBlob(parse_cid(source))
+                effects += self._run(claim_id, decode_tensors(data))
+            except ProtocolError as problem:
+                effects += self._drop(claim_id, f"inputs: {problem}")
+        return effects
+
+    def _computed(self, claim_id: bytes, outputs: tuple[Tensor, ...] | None, error: str, now_ms: int) -> list[Effect]:
+        work = self._running.get(claim_id)
+        if work is None:
+            return []
+        if outputs is None:
+            return self._drop(claim_id, error)
+        del self._running[claim_id]
+        digest = compute_tensors_digest(outputs)
+        own = self.context.signer.public
+        value = compute_attestation(claim_id, own, digest)
+        attestation = sign(Attestation(claim_id, own, value, bytes(64)), self.context.signer)
+        attested = Attested(attestation, digest, _compute_job(work), work.claim.deadline_ms)
+        self._remember(claim_id, attested)
+        fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": work.claim.worker}
+        # Kept before it is sent: a restarted verifier must still be able to open what it has signed.
+        kept = Store("attested", claim_id, encode(attested))
+        return [kept, Record("attestation.made", fields), *self._gather(attestation, claim_id, now_ms)]
+
+    def _gather(self, attestation: Attestation, claim_id: bytes, now_ms: int) -> list[Effect]:
+        self._sent_ms[claim_id] = now_ms
+        self._batch.append(attestation)
+        if len(self._batch) >= GOSSIP_LIST_MAX:
+            return self._publish()
+        return [SetTimer("batch", now_ms + BATCH_MS)] if len(self._batch) == 1 else []
+
+    def _publish(self) -> list[Effect]:
+        batch, self._batch = tuple(self._batch), []
+        return [Publish("proofs", Attestations(batch))] if batch else []
+
+    def _repeat(self, claim_id: bytes, now_ms: int) -> list[Effect]:
+        if now_ms < self._sent_ms.get(claim_id, 0) + REPEAT_MS:
+            return []
+        return self._gather(self._attested[claim_id].attestation, claim_id, now_ms)
+
+    def _open(self, receipt: Receipt) -> Opening | Refused:
+        claim_id = compute_claim_id(receipt.claim)
+        attested = self._attested.get(claim_id)
+        if attested is None:
+            return Refused("this node has not attested that claim")
+        try:
+            verify_signed(receipt.claim, receipt.claim.worker)
+            verify_signed(receipt, receipt.claim.worker)
+        except ProtocolError as error:
+            return Refused(f"the receipt does not bind its worker: {error}"[:500])
+        return Opening(claim_id, attested.output_digest)
+
+    def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
+        """Give up on a claim: there is nothing to sign."""
+        work = self._running.pop(claim_id)
+        self._jobs.pop(_compute_job(work), None)
+        return [Record("claim.dropped", {"claim_id": claim_id, "reason": reason})]
+
+    def _remember(self, claim_id: bytes, attested: Attested) -> None:
+        self._attested[claim_id] = attested
+        self._jobs[attested.job] = claim_id
+
+    def _forget(self, now_ms: int) -> list[Effect]:
+        """Drop what nobody can ask for any more, oldest first."""
+        kept_ms = self._ledger.params.epochs_kept * self._ledger.params.epoch_ms
+        old = [key for key, held in self._attested.items() if held.deadline_ms + kept_ms < now_ms]
+        old += list(self._attested)[: max(0, len(self._attested) - KEPT_MAX)]
+        effects: list[Effect] = []
+        for claim_id in dict.fromkeys(old):
+            attested = self._attested.pop(claim_id)
+            self._jobs.pop(attested.job, None)
+            self._sent_ms.pop(claim_id, None)
+            effects.append(Store("attested", claim_id, None))
+        return effects
+
+
+def _compute_job(work: ClaimedWork) -> bytes:
+    """A channel's voucher pays one job: the verifier answers one claim for it."""
+    return work.claim.channel + work.claim.seq.to_bytes(8, "big")

@@ -1,0 +1,161 @@
+"""A worker's jobs, by channel and voucher: what has been taken, claimed, attested, and what can be settled next."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
+
+from protocol.codec import encode
+from protocol.jobs import Attestation, PaidRequest, Receipt, compute_claim_id
+from protocol.tensor import Tensor
+from protocol.types import AtMost, Whole
+
+LEAVES_MAX = 32  # per transaction
+SETTLE_BYTES_MAX = 48 * 1024
+VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """One job as it is kept on disk from the moment it is claimed, or known to earn nothing, until it is settled."""
+
+    item: PaidRequest
+    receipts: Annotated[tuple[Receipt, ...], AtMost(1)]
+    outputs: Annotated[tuple[Tensor, ...], AtMost(8)]
+    attestations: Annotated[tuple[Attestation, ...], AtMost(16)]
+    zero_reason: Whole  # 0 while it may still earn
+
+
+@dataclass
+class Job:
+    """A job in hand. `committee` is empty until it is claimed."""
+
+    item: PaidRequest
+    rows: int = 0
+    receipt: Receipt | None = None
+    outputs: tuple[Tensor, ...] = ()
+    claim_id: bytes = b""
+    committee: tuple[bytes, ...] = ()
+    attestations: dict[bytes, Attestation] = field(default_factory=dict)
+    zero_reason: int = 0
+    claimed_ms: int = 0
+    asked_ms: int = 0
+    input_digest: bytes = b""  # of inputs that came as a blob
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        return self.item.voucher.channel, self.item.voucher.seq
+
+    @property
+    def is_attested(self) -> bool:
+        return bool(self.committee) and len(self.attestations) == len(self.committee)
+
+    def to_entry(self) -> JournalEntry:
+        receipts = () if self.receipt is None else (self.receipt,)
+        return JournalEntry(self.item, receipts, self.outputs, tuple(self.attestations.values()), self.zero_reason)
+
+    def to_leaf(self) -> Leaf | None:
+        """What settles this job; None while that is open."""
+        if self.zero_reason:
+            return Leaf(self.zero_reason, ())
+        if not self.is_attested or self.receipt is None:
+            return None
+        attestations = tuple(self.attestations[verifier] for verifier in self.committee)
+        receipt = self.receipt
+        return Leaf(0, (Work(self.item.voucher, receipt.claim, receipt.salt, receipt.output_digest, attestations),))
+
+
+def compute_job_key(channel: bytes, seq: int) -> bytes:
+    """The key of a job in the journal."""
+    return channel + seq.to_bytes(8, "big")
+
+
+class Workbook:
+    """Jobs by (channel, seq) and by claim."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[tuple[bytes, int], Job] = {}
+        self._claims: dict[bytes, Job] = {}
+
+    def add(self, job: Job) -> None:
+        self.jobs[job.key] = job
+        if job.claim_id:
+            self._claims[job.claim_id] = job
+
+    def restore(self, entries: Iterable[JournalEntry], draw: Callable[[Receipt], tuple[bytes, ...]]) -> None:
+        """Jobs of an earlier process. `draw` gives a claim's committee."""
+        for entry in entries:
+            job = Job(entry.item, outputs=entry.outputs, zero_reason=entry.zero_reason)
+            if entry.receipts:
+                self.claim(job, entry.receipts[0], draw(entry.receipts[0]), now_ms=0)
+                job.attestations = {item.verifier: item for item in entry.attestations}
+            self.add(job)
+
+    def claim(self, job: Job, receipt: Receipt, committee: tuple[bytes, ...], now_ms: int) -> None:
+        job.receipt, job.committee, job.claimed_ms = receipt, committee, now_ms
+        job.claim_id = compute_claim_id(receipt.claim)
+        self._claims[job.claim_id] = job
+
+    def find_claim(self, claim_id: bytes) -> Job | None:
+        return self._claims.get(claim_id)
+
+    def forget_settled(self, settled: Mapping[bytes, int]) -> list[Job]:
+        """Drop and return the jobs the ledger has settled. `settled` is the last settled seq of each open channel."""
+        done = [job for job in self.jobs.values() if job.key[1] <= settled.get(job.key[0], job.key[1])]
+        for job in done:
+            del self.jobs[job.key]
+            self._claims.pop(job.claim_id, None)
+        return done
+
+    def expire(self, now_ms: int) -> list[Job]:
+        """Give up on jobs that were not attested in time, and return them."""
+        late: list[Job] = []
+        for job in self.jobs.values():
+            is_open = not job.zero_reason and not job.is_attested
+            if is_open and now_ms > job.item.request.deadline_ms + VOID_GRACE_MS:
+                job.zero_reason = ZeroReason.UNATTESTED if job.receipt else ZeroReason.FAILED
+                late.append(job)
+        return late
+
+    def plan(self, state: State, busy: set[bytes], now_ms: int) -> SettleIndividual | None:
+        """The next runs of leaves that can be settled: per channel without a gap, none from channels in `busy`."""
+        runs: list[ChannelRun] = []
+        leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
+        for channel in sorted({key[0] for key in self.jobs} - busy):
+            if channel not in state.channels or not leaves_left:
+                continue
+            run, size_bytes = self._plan_run(state, channel, leaves_left, bytes_left, now_ms)
+            if run is not None:
+                runs.append(run)
+                leaves_left -= len(run.leaves)
+                bytes_left -= size_bytes
+        return SettleIndividual(tuple(runs)) if runs else None
+
+    def _plan_run(
+        self, state: State, channel: bytes, leaves_max: int, bytes_max: int, now_ms: int
+    ) -> tuple[ChannelRun | None, int]:
+        first = seq = state.channels[channel].settled_seq + 1
+        last_known = max((key[1] for key in self.jobs if key[0] == channel), default=0)
+        leaves: list[Leaf] = []
+        size_bytes = 0
+        while seq <= last_known and len(leaves) < leaves_max:
+            leaf = self._leaf_at(channel, seq, now_ms)
+            if leaf is None:
+                break
+            size_bytes += len(encode(leaf))
+            if size_bytes > bytes_max:
+                break
+            leaves.append(leaf)
+            seq += 1
+        return (ChannelRun(channel, first, tuple(leaves)), size_bytes) if leaves else (None, 0)
+
+    def _leaf_at(self, channel: bytes, seq: int, now_ms: int) -> Leaf | None:
+        job = self.jobs.get((channel, seq))
+        if job is not None:
+            return job.to_leaf()
+        # A voucher never seen holds up those behind it only until the next one's own request is over.
+        later = [held for key, held in self.jobs.items() if key[0] == channel and key[1] > seq]
+        deadline_ms = min(later, key=lambda held: held.key[1]).item.request.deadline_ms
+        return Leaf(ZeroReason.NEVER_SEEN, ()) if now_ms > deadline_ms + VOID_GRACE_MS else None
