@@ -1,0 +1,62 @@
+"""Roles that cheat on purpose, for tests and demonstrations.
+
+Lies are well-formed, plausible and correctly signed: type and shape are right, the numbers are real ones, only they are
+in the wrong places. Each one is recorded as `lie.told`, so a run can count whether all were caught.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from protocol.tensor import ITEM_SIZES, Tensor
+from protocol.types import BP
+from roles.inference import Inference
+from roles.role import Computed, Context, Effect, Event, Record
+
+LIE_BP = 3_000
+
+
+class LyingInference(Inference):
+    """An inference node that returns wrong outputs on `config["lie_bp"]` basis points of its jobs.
+
+    Which jobs follows from its key and the job alone, so a repeated or restarted job gets the same lie again.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._lie_bp = int(context.config.get("lie_bp", LIE_BP))
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if not isinstance(event, Computed) or event.outputs is None or not self._lies_about(event.token):
+            return super().handle(event, now_ms)
+        effects = super().handle(replace(event, outputs=distort(event.outputs)), now_ms)
+        made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
+        return [*effects, *(Record("lie.told", claim.fields) for claim in made)]
+
+    def _lies_about(self, token: str) -> bool:
+        digest = hashlib.sha256(b"rolemesh/lie/" + self.context.signer.public + token.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % BP < self._lie_bp
+
+
+def distort(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same tensors with the numbers of each row moved on by one place, so that the largest is elsewhere.
+
+    A row whose numbers are all alike gets its first bit flipped.
+
+    >>> distort((Tensor("uint8", (1, 3), bytes([9, 1, 2])),))
+    (Tensor(dtype='uint8', shape=(1, 3), data=b'\\x02\\t\\x01'),)
+    """
+    return tuple(_distort_tensor(tensor) for tensor in outputs)
+
+
+def _distort_tensor(tensor: Tensor) -> Tensor:
+    item_bytes = ITEM_SIZES[tensor.dtype]
+    row_bytes = item_bytes * (tensor.shape[-1] if tensor.shape else 1)
+    if not tensor.data:
+        return tensor
+    rows = (tensor.data[at : at + row_bytes] for at in range(0, len(tensor.data), row_bytes))
+    return replace(tensor, data=b"".join(_distort_row(row, item_bytes) for row in rows))
+
+
+def _distort_row(row: bytes, item_bytes: int) -> bytes:
+    moved = row[-item_bytes:] + row[:-item_bytes]
+    return moved if moved != row else bytes([row[0] ^ 1]) + row[1:]

@@ -1,0 +1,292 @@
+"""One simulated node: the same core and roles as a real one, carried in virtual time, on a disk that survives a crash.
+
+Effects are carried out one by one in the order the core gives them. Blocks, kept values and blobs are durable once they
+are reached, as the real shell syncs before anything later leaves. A crash may strike between any two effects.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from p2p.net import NetEvent
+from protocol.content import compute_digest
+from protocol.errors import LocalError, MissingBlob
+from protocol.ledger.genesis import Genesis
+from protocol.ledger.state import State, compute_state_root
+from protocol.messages import CertifiedBlock
+from protocol.tensor import Tensor
+from protocol.types import Verdict
+from roles import core_effects as ce
+from roles.core import CoreSettings, NodeCore
+from roles.engine.errors import EngineError
+from roles.eventlog import format_event
+from roles.role import Computed, Context, Role
+from testnet.kernel import Kernel
+from testnet.sim_links import Fabric
+from testnet.sim_net import SimNet
+
+DISK_MS = 1
+COMPUTE_MS = 5
+HTTP_MS = 20
+CUT_WAIT_MS = 200  # how long a crash waits for a list of effects to strike into
+
+
+class Engine(Protocol):
+    """Runs a model in place: `roles.engine.inline.InlineEngine`."""
+
+    def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]: ...
+
+
+class NodeHalted(LocalError):
+    """A core said that its node cannot go on."""
+
+
+@dataclass
+class Disk:
+    """What a node finds again after a crash."""
+
+    boot: int = 0
+    state: State | None = None
+    blocks: dict[int, CertifiedBlock] = field(default_factory=dict)
+    kv: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    blobs: dict[bytes, bytes] = field(default_factory=dict)
+
+    def start(self) -> ce.Restored:
+        """Count a start and hand over what is kept, as the node's database does."""
+        self.boot += 1
+        kept = {bucket: dict(values) for bucket, values in self.kv.items() if bucket != "receipt"}
+        return ce.Restored(self.boot, self.state, kept, self.blocks.get)
+
+    def keep(self, effect: ce.Commit | ce.Put | ce.PutBlob) -> None:
+        match effect:
+            case ce.Commit(block, certificate, state):
+                self.blocks[state.height] = CertifiedBlock(block, certificate)
+                self.state = state
+            case ce.Put(bucket, key, None):
+                self.kv.get(bucket, {}).pop(key, None)
+            case ce.Put(bucket, key, bytes(value)):
+                self.kv.setdefault(bucket, {})[key] = value
+            case ce.PutBlob(digest, data):
+                self.keep_blob(data, digest)
+
+    def keep_blob(self, data: bytes, digest: bytes) -> None:
+        if compute_digest(data) != digest:
+            raise LocalError(f"a blob to be kept as {digest.hex()} has another sha256")
+        self.blobs[digest] = data
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all nodes of a simulation share. `fetch_url` gives a document at a virtual time, or None."""
+
+    kernel: Kernel
+    fabric: Fabric
+    engine: Engine
+    genesis: Genesis
+    chain: bytes
+    fetch_url: Callable[[str, int], bytes | None]
+    on_log: Callable[[Mapping[str, Any]], None]
+    on_deliver: Callable[[str, ce.Deliver], None]
+    on_down: Callable[[str], None]
+
+
+class SimNode:
+    """A node with its keys, its disk and, while it is up, its core."""
+
+    def __init__(
+        self,
+        name: str,
+        role: type[Role],
+        keys: ce.NodeKeys,
+        config: Mapping[str, Any],
+        around: Surroundings,
+    ) -> None:
+        self.name = name
+        self.role = role.name
+        self.keys = keys
+        self.disk = Disk()
+        self.roots: dict[int, bytes] = {}  # height -> the state root this node computed itself
+        self.bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
+        self.starts = 0
+        self._class = role
+        self._config = config
+        self._around = around
+        self._kernel = around.kernel
+        self._core: NodeCore | None = None
+        self._net: SimNet | None = None
+        self._wakes: dict[str, int] = {}  # name -> number of the wake-up that counts
+        self._wake_count = 0
+        self._busy_ms = 0  # until when the engine computes
+        self._is_doomed = False
+        self._crashes: random.Random = self._kernel.random(f"crash/{name}")
+
+    @property
+    def is_up(self) -> bool:
+        return self._core is not None
+
+    @property
+    def core(self) -> NodeCore:
+        """LocalError while the node is down."""
+        if self._core is None:
+            raise LocalError(f"{self.name} is down")
+        return self._core
+
+    @property
+    def ledger(self) -> State | None:
+        """The newest state this node knows, on disk while it is down; None before the first block then."""
+        return self._core.ledger if self._core is not None else self.disk.state
+
+    @property
+    def net(self) -> SimNet:
+        if self._net is None:
+            raise LocalError(f"{self.name} is down")
+        return self._net
+
+    def start(self) -> None:
+        """Boot from what the disk holds."""
+        around = self._around
+        self.starts += 1
+        # A new process has new randomness: nonces and salts of the last one must not come again.
+        rng = self._kernel.random(f"node/{self.name}/{self.starts}")
+        role = self._class(Context(self._config, self.keys.node, self.keys.account, rng, self.keys.vote))
+        settings = CoreSettings(around.chain, self.bootstrap)
+        self._core = NodeCore(settings, self.keys, [role], around.genesis, self.disk.start(), rng)
+        self._net = around.fabric.attach(self.name, self.keys.node.public, self._on_net)
+        self._busy_ms = 0
+        self.handle(ce.Boot((self._net.address,)))
+
+    def crash(self) -> None:
+        """Die soon, as by `kill -9`: between two effects of the next list, or idle if there is none."""
+        if self._core is None or self._is_doomed:
+            return
+        self._is_doomed = True
+        self._kernel.after(CUT_WAIT_MS, self._die_idle, self.starts)
+
+    def finish_crash(self) -> None:
+        """Be dead, if `crash` was called and has not struck yet."""
+        if self._is_doomed:
+            self._die()
+
+    def stop(self) -> None:
+        """Go down in good order."""
+        if self._core is not None:
+            self.handle(ce.Stop())
+        if self._core is not None:
+            self._die()
+
+    def handle(self, event: ce.AnyEvent) -> None:
+        """Tell the core what happened and carry out what it wants."""
+        effects = self.core.handle(event, self._kernel.now_ms)
+        if self._is_doomed and effects:
+            self._carry_out(effects[: self._crashes.randrange(len(effects) + 1)])
+            self._die()
+            return
+        self._carry_out(effects)
+
+    def _die_idle(self, starts: int) -> None:
+        if self._is_doomed and self.starts == starts:
+            self._die()
+
+    def _die(self) -> None:
+        self._around.fabric.detach(self.net)
+        self._core = self._net = None
+        self._is_doomed = False
+        self._wakes.clear()
+        self._around.on_down(self.name)
+
+    def _on_net(self, event: NetEvent) -> None:
+        if self._core is not None:
+            self.handle(event)
+
+    def _later(self, delay_ms: int, starts: int, make: Callable[[], ce.CoreEvent]) -> None:
+        """Make an event after a while and handle it, unless this process of the node is gone by then."""
+
+        def happen() -> None:
+            if self._core is not None and self.starts == starts:
+                event = make()
+                self._kernel.record(self.keys.node.public, event)
+                self.handle(event)
+
+        self._kernel.after(delay_ms, happen)
+
+    # Effects
+
+    def _carry_out(self, effects: Sequence[ce.CoreEffect]) -> None:
+        for effect in effects:
+            self._carry(effect)
+
+    def _carry(self, effect: ce.CoreEffect) -> None:
+        net, kernel, around = self.net, self._kernel, self._around
+        match effect:
+            case ce.NetPublish(topic, data, token):
+                net.publish(topic, data, token)
+            case ce.NetRequest(peer, protocol, data, token, timeout_ms):
+                net.request(peer, protocol, data, token, timeout_ms)
+            case ce.NetReply(token, data):
+                net.reply(token, data)
+            case ce.NetSubscribe(topic):
+                net.subscribe(topic, self._check)
+            case ce.NetServe(protocol):
+                net.serve(protocol)
+            case ce.NetLearn(peer, addresses):
+                net.learn(peer, addresses)
+            case ce.NetPenalise(peer, reason):
+                self._log("peer.penalised", {"peer": peer, "reason": reason})
+                net.penalise(peer, reason)
+            case ce.Commit() | ce.Put() | ce.PutBlob():
+                self.disk.keep(effect)
+                if isinstance(effect, ce.Commit):
+                    self.roots[effect.state.height] = compute_state_root(effect.state)
+            case ce.Wake(name, at_ms):
+                self._wake(name, at_ms)
+            case ce.LoadBlob(digest):
+                self._later(DISK_MS, self.starts, lambda: ce.BlobLoaded(digest, self.disk.blobs.get(digest)))
+            case ce.FetchUrl(url):
+                self._later(HTTP_MS, self.starts, lambda: self._fetch(url))
+            case ce.Compute():
+                self._busy_ms = max(self._busy_ms, kernel.now_ms) + COMPUTE_MS
+                self._later(self._busy_ms - kernel.now_ms, self.starts, lambda: self._compute(effect))
+            case ce.Log(name, fields):
+                self._log(name, fields)
+            case ce.Deliver():
+                around.on_deliver(self.name, effect)
+            case ce.Halt(reason):
+                raise NodeHalted(f"{self.name}: {reason}")
+
+    def _check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
+        return self.core.check(topic, data, forwarder, self._kernel.now_ms)
+
+    def _wake(self, name: str, at_ms: int) -> None:
+        self._wake_count += 1
+        number = self._wakes[name] = self._wake_count
+        self._kernel.at(at_ms, self._woke, name, number)
+
+    def _woke(self, name: str, number: int) -> None:
+        if self._wakes.get(name) == number:
+            del self._wakes[name]
+            event = ce.Woke(name)
+            self._kernel.record(self.keys.node.public, event)
+            self.handle(event)
+
+    def _fetch(self, url: str) -> ce.UrlFetched:
+        data = self._around.fetch_url(url, self._kernel.now_ms)
+        return ce.UrlFetched(url, data, "" if data is not None else f"{url}: nothing answers there")
+
+    def _compute(self, job: ce.Compute) -> Computed:
+        if self._kernel.now_ms > job.deadline_ms:
+            return Computed(job.token, None, "", "timed_out: the deadline passed while the job waited")
+        try:
+            if job.model not in self.disk.blobs:
+                raise MissingBlob(job.model)
+            outputs, profile = self._around.engine.compute(job.model, job.inputs)
+        except EngineError as error:
+            return Computed(job.token, None, "", f"{error.code}: {error}")
+        except MissingBlob as error:
+            return Computed(job.token, None, "", f"no_model: {error}")
+        return Computed(job.token, outputs, profile)
+
+    def _log(self, name: str, fields: Mapping[str, Any]) -> None:
+        # Through the text a real node writes, so that simulated and real lines cannot differ.
+        self._around.on_log(json.loads(format_event(self._kernel.now_ms, self.name, name, fields)))
