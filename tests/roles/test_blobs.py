@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol import messages
 from protocol.errors import MalformedMessage, MissingBlob
 from roles import blobs
 from roles.blobs import BLOB_BYTES_MAX, BlobStore, DiskFull, StoreFull
@@ -257,6 +258,4 @@ def test_a_disk_without_room_is_told_apart_and_leaves_nothing_behind(tmp_path, m
 
 
 def test_a_block_here_is_what_a_blob_message_carries():
-    messages = pytest.importorskip("protocol.messages")
-
     assert messages.BLOB_BYTES_MAX == BLOB_BYTES_MAX
