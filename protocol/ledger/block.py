@@ -128,10 +128,13 @@ def certify(header: Header, vote: Signer, view: int = 1) -> Certificate:
     return Certificate(header.height, view, VoteKind.FINALISE, block_id, votes)
 
 
-def verify_certificate(certificate: Certificate, header: Header, state: State) -> None:
-    """InvalidCertificate unless the validators after `state`, the header's parent, have decided this header."""
+def verify_certificate(certificate: Certificate, header: Header, state: State, is_next: bool = True) -> None:
+    """InvalidCertificate unless the validators after `state` have decided this header, which follows it.
+
+    Without `is_next` the header may be further ahead: good only if the validators are still the same.
+    """
     block_id = compute_block_id(header)
-    if header.chain != state.chain or header.height != state.height + 1:
+    if header.chain != state.chain or (is_next and header.height != state.height + 1):
         raise InvalidCertificate(f"header {header.height} does not follow height {state.height} of this chain")
     if (certificate.height, certificate.kind, certificate.block_id) != (header.height, VoteKind.FINALISE, block_id):
         raise InvalidCertificate(f"the certificate of height {certificate.height} decides another block")

@@ -1,0 +1,10 @@
+"""Proof kinds: what backs a result, how it is checked, what it shows and what it does not.
+
+Importing this registers ours; a user's module registers others with `registry.register_proof_kind`.
+"""
+
+from protocol.proofs.kinds import REEXEC, SIGNED
+from protocol.registry import register_proof_kind
+
+register_proof_kind(SIGNED)
+register_proof_kind(REEXEC)

@@ -1,0 +1,146 @@
+"""A receipt as a file: a result with everything that shows where it comes from, for anyone to check, offline.
+
+Every byte of it is under a hash or a signature, so a changed file is refused. What the file alone cannot show, a ledger
+recomputed from genesis can: that the verifiers were drawn, and that the leaf was settled and for how much.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.codec import decode
+from protocol.committee import compute_committee
+from protocol.errors import InvalidTransaction
+from protocol.jobs import Attestation, InferenceRequest, Receipt, Voucher, compute_claim_id, compute_request_id
+from protocol.keys import format_account, format_node
+from protocol.ledger.settlement import SettledLeaf
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ATTESTATIONS_MAX, ZeroReason
+from protocol.proofs.kinds import REEXEC, InvalidProof
+from protocol.signing import verify_signed
+from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
+from protocol.types import AtMost, Whole
+
+VERSION = 1
+RECEIPT_FILE_BYTES_MAX = 4 * 1024 * 1024
+
+Leaves = Mapping[tuple[bytes, int], SettledLeaf]  # by (channel, seq): `testnet.recompute` gathers them from blocks
+
+
+@dataclass(frozen=True)
+class ReceiptFile:
+    """What the client keeps of one answered request."""
+
+    version: Whole
+    request: InferenceRequest
+    voucher: Voucher
+    receipt: Receipt
+    outputs: Annotated[tuple[Tensor, ...], AtMost(8)]
+    attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One level of proof: whether it is shown, and what exactly is or is not. For people."""
+
+    level: str
+    is_shown: bool
+    text: str
+
+
+def decode_receipt_file(data: bytes) -> ReceiptFile:
+    """Read a file. MalformedMessage for anything but the canonical bytes of one."""
+    return decode(ReceiptFile, data, RECEIPT_FILE_BYTES_MAX)
+
+
+def verify_receipt_file(
+    file: ReceiptFile, state: State | None = None, leaves: Leaves | None = None
+) -> tuple[Finding, ...]:
+    """What the file shows, level by level. RemoteError, with the reason, when anything in it does not fit.
+
+    `state` and `leaves` come from a ledger recomputed from genesis; without them the levels that need one are not
+    shown.
+    """
+    if file.version != VERSION:
+        raise InvalidProof(f"a receipt file of version {file.version}; this program reads version {VERSION}")
+    _verify_parts(file)
+    REEXEC.verify(file.receipt, file.attestations)
+    claim = file.receipt.claim
+    names = " and ".join(format_node(item.verifier) for item in file.attestations)
+    ordered = f"account {format_account(file.request.account)} signed a voucher of {claim.fee} grains for this request"
+    return (
+        Finding("paid for", True, ordered),
+        Finding("signed", True, f"node {format_node(claim.worker)} signed this output for this input and model"),
+        Finding("attested", True, f"{names} signed that they computed the same output, bit for bit"),
+        _find_drawn(file, state, leaves),
+        _find_settled(file, state, leaves),
+    )
+
+
+def _verify_parts(file: ReceiptFile) -> None:
+    """The parts are of one job: request, voucher and claim name each other, the outputs are those of the receipt."""
+    request, voucher, claim = file.request, file.voucher, file.receipt.claim
+    request_id = compute_request_id(request)
+    if voucher.request_id != request_id or claim.request_id != request_id:
+        raise InvalidProof(f"voucher or claim is for another request than {request_id.hex()}")
+    if request.proof != REEXEC.name:
+        raise InvalidProof(f"proof kind {request.proof!r} is not known here")
+    for name in ("model", "epoch", "verifiers", "deadline_ms"):
+        if getattr(claim, name) != getattr(request, name):
+            raise InvalidProof(f"claim and request differ in {name}")
+    promised = (voucher.channel, voucher.seq, voucher.attempt, voucher.amount)
+    if (claim.channel, claim.seq, claim.attempt, claim.fee) != promised or claim.fee > request.fee_max:
+        raise InvalidProof("claim and voucher are not of the same job, or above the request's limit")
+    if request.inputs and compute_tensors_digest(request.inputs) != claim.input_digest:
+        raise InvalidProof("the claim names other inputs than the request")
+    for tensor in (*request.inputs, *file.outputs):
+        verify_tensor(tensor)
+    if compute_tensors_digest(file.outputs) != file.receipt.output_digest:
+        raise InvalidProof("the outputs are not those of the receipt")
+    verify_signed(voucher, request.account)
+
+
+def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:
+    claim = file.receipt.claim
+    if state is None:
+        return Finding("drawn", False, "that the ledger drew these verifiers: no ledger was given")
+    if state.chain != file.request.chain:
+        raise InvalidProof(f"the receipt is of chain {file.request.chain.hex()}, the ledger of {state.chain.hex()}")
+    if compute_claim_id(claim) in state.wrong:
+        raise InvalidProof("the ledger holds a proof that this claim is wrong")
+    snapshot = state.get_epoch(claim.epoch)
+    if snapshot is None:
+        if _is_settled(file, leaves):
+            return Finding("drawn", True, "the ledger settled this claim, for which it drew these verifiers")
+        return Finding(
+            "drawn", False, f"that these verifiers were drawn: the ledger no longer keeps epoch {claim.epoch}"
+        )
+    try:
+        committee = compute_committee(
+            snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers
+        )
+    except InvalidTransaction as error:
+        raise InvalidProof(f"in epoch {claim.epoch} no such committee could be drawn: {error}") from error
+    if {item.verifier for item in file.attestations} != set(committee):
+        raise InvalidProof(f"in epoch {claim.epoch} the ledger drew other verifiers for this request")
+    return Finding("drawn", True, f"the ledger drew exactly these verifiers in epoch {claim.epoch}")
+
+
+def _find_settled(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:
+    if state is None or leaves is None:
+        return Finding("settled", False, "that the worker was paid: no ledger was given")
+    claim = file.receipt.claim
+    leaf = leaves.get((claim.channel, claim.seq))
+    if leaf is None:
+        return Finding("settled", False, f"that the worker was paid: its leaf is not settled at height {state.height}")
+    if _is_settled(file, leaves):
+        return Finding("settled", True, f"block {leaf.height} settled {leaf.amount} grains for this very claim")
+    how = "for another claim" if leaf.claim_id else f"without pay, reason {ZeroReason(leaf.reason).name.lower()}"
+    return Finding("settled", False, f"that the worker was paid: block {leaf.height} settled its voucher {how}")
+
+
+def _is_settled(file: ReceiptFile, leaves: Leaves | None) -> bool:
+    """The ledger has paid for this very claim."""
+    claim = file.receipt.claim
+    leaf = None if leaves is None else leaves.get((claim.channel, claim.seq))
+    return leaf is not None and leaf.claim_id == compute_claim_id(claim)
