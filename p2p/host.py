@@ -1,0 +1,311 @@
+"""A libp2p host that can face strangers: one Ed25519 identity, one TCP port, Noise and yamux, caps on everything.
+
+The host knows peers by their 32-byte node keys. It accepts, dials and hands out streams; who to dial is the keeper's
+business. Must be opened inside trio.
+"""
+
+import errno
+import ipaddress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify_push.identify_push import ID_PUSH
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.transport.upgrader import TransportUpgrader
+
+from p2p.hardening import ED25519_PEER_HEAD, SafeSwarm, SafeYamux, harden
+from protocol.errors import LocalError
+
+NEGOTIATE_S = 5
+BACKLOG = 128
+ACCEPT_PAUSE_S = 0.1
+
+StreamHandler = Callable[[NetStream], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """What strangers may take. `trusted` are networks the cap per address does not count for."""
+
+    connections_max: int = 128
+    per_address_max: int = 16
+    half_open_max: int = 64
+    handshake_s: float = 3.0
+    dial_s: float = 3.0
+    trusted: tuple[str, ...] = ()
+
+
+class CannotListen(OSError):
+    """The listen address cannot be had."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {why}")
+        self.host = host
+        self.port = port
+
+
+class PortInUse(CannotListen):
+    """Another process listens there already."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port, "another process has it")
+
+
+class StreamRefused(Exception):
+    """No stream to that peer: not connected, gone meanwhile, or it does not speak the protocol."""
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Host and port of an `/ip4/…/tcp/…` or `/ip6/…/tcp/…` multiaddr, None for any other text.
+
+    >>> parse_address("/ip4/127.0.0.1/tcp/4001"), parse_address("/dns/x/udp/1")
+    (('127.0.0.1', 4001), None)
+    """
+    parts = text.split("/")
+    if len(parts) < 5 or parts[0] or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or len(text) > 128:
+        return None
+    if len(parts) > 5 and parts[5] != "p2p":
+        return None
+    try:
+        host = ipaddress.ip_address(parts[2])
+        port = int(parts[4])
+    except ValueError:
+        return None
+    return (str(host), port) if 0 < port < 65_536 else None
+
+
+def to_peer(node: bytes) -> ID:
+    """The libp2p peer id of a node key."""
+    return ID(ED25519_PEER_HEAD + node)
+
+
+def to_node(peer: ID) -> bytes:
+    """The node key of an Ed25519 peer id; the host has no others."""
+    return peer.to_bytes()[len(ED25519_PEER_HEAD) :]
+
+
+class Host:
+    """Open with `open_host`."""
+
+    def __init__(self, swarm: SafeSwarm, listener: trio.SocketListener, limits: HostLimits) -> None:
+        self.swarm = swarm
+        self.limits = limits
+        self.node = to_node(swarm.self_id)
+        self._basic = BasicHost(swarm, disable_identify_address_discovery=True, negotiate_timeout=NEGOTIATE_S)
+        # Identify pushes write whatever a peer says into a store that is never emptied; we have adverts.
+        self._basic.remove_stream_handler(ID_PUSH)
+        self._listener = listener
+        self._bound_host, self.port = listener.socket.getsockname()[:2]
+        family = "ip6" if ":" in self._bound_host else "ip4"
+        self.addresses = (f"/{family}/{self._bound_host}/tcp/{self.port}",)
+        self._trusted = tuple(ipaddress.ip_network(text) for text in limits.trusted)
+        self._half_open = 0
+        self._dialling: dict[bytes, trio.Event] = {}
+        self._refused: Callable[[bytes], bool] = lambda node: False
+
+    def refuse(self, is_refused: Callable[[bytes], bool]) -> None:
+        """Hang up on peers for which this says so."""
+        self._refused = is_refused
+
+    def peers(self) -> tuple[bytes, ...]:
+        """Node keys of peers with a living connection, sorted."""
+        return tuple(sorted(to_node(peer) for peer in self.swarm.connections))
+
+    def is_connected(self, node: bytes) -> bool:
+        return to_peer(node) in self.swarm.connections
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Call handler for each inbound stream of protocol; what it raises resets that stream."""
+        self._basic.set_stream_handler(TProtocol(protocol), handler)  # type: ignore[arg-type]
+
+    async def open_stream(self, node: bytes, protocol: str) -> NetStream:
+        """A new stream on an existing connection. Raises StreamRefused."""
+        connections = self.swarm.connections.get(to_peer(node))
+        if not connections:
+            raise StreamRefused("not connected")
+        try:
+            stream = await connections[0].new_stream()
+        except Exception as error:  # stock raises a different class for each way a connection can be gone
+            raise StreamRefused("the connection went away") from error
+        try:
+            await MultiselectClient().select_one_of([TProtocol(protocol)], MultiselectCommunicator(stream), NEGOTIATE_S)
+        except MultiselectClientError as error:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+            raise StreamRefused(f"the peer does not serve {protocol}") from error
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+            if isinstance(error, Exception):
+                raise StreamRefused(f"the stream broke: {error!r}") from error
+            raise
+        return stream  # type: ignore[return-value]
+
+    async def dial(self, node: bytes, addresses: Iterable[str]) -> bool:
+        """Connect to a peer at one of its addresses. True once there is a living connection, whoever made it."""
+        while node in self._dialling:
+            await self._dialling[node].wait()
+        if self.is_connected(node):
+            return True
+        done = self._dialling[node] = trio.Event()
+        try:
+            for text in addresses:
+                if (address := parse_address(text)) is not None:
+                    with trio.move_on_after(self.limits.dial_s):
+                        await self._dial_one(to_peer(node), *address)
+                if self.is_connected(node):
+                    return True
+            return False
+        finally:
+            del self._dialling[node]
+            done.set()
+
+    async def _dial_one(self, peer: ID, host: str, port: int) -> None:
+        # Of several local nodes each speaks from its own loopback address, for rules per address.
+        ours = self._bound_host if self._bound_host.startswith("127.") and host.startswith("127.") else None
+        try:
+            stream = await trio.open_tcp_stream(host, port, local_address=ours)
+            conn = await self.swarm.upgrade(stream, peer)
+        except (OSError, SwarmException):
+            return
+        if self._refused(to_node(peer)):
+            await conn.close()
+
+    async def hang_up(self, node: bytes) -> None:
+        """Close all connections to a peer."""
+        for conn in list(self.swarm.connections.get(to_peer(node), ())):
+            await conn.close()
+
+    async def accept_forever(self) -> None:
+        """Take connections in until cancelled."""
+        # trio.serve_listeners closes a socket when its handler returns; ours lives on in the swarm.
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await self._listener.accept()
+                except OSError:  # out of descriptors: connections already here must not suffer for it
+                    await trio.sleep(ACCEPT_PAUSE_S)
+                else:
+                    nursery.start_soon(self._accept, stream)
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        try:
+            remote = stream.socket.getpeername()[0]
+        except OSError:
+            remote = ""
+        if remote == "" or self._half_open >= self.limits.half_open_max or not self._has_room(remote):
+            await trio.aclose_forcefully(stream)
+            return
+        self._half_open += 1
+        try:
+            with trio.move_on_after(self.limits.handshake_s):
+                conn = await self.swarm.upgrade(stream, None)
+                if self._refused(to_node(conn.muxed_conn.peer_id)):
+                    await conn.close()
+        except SwarmException:
+            return
+        finally:
+            self._half_open -= 1
+
+    def _has_room(self, remote: str) -> bool:
+        held = Counter(
+            endpoint[0]
+            for conns in self.swarm.connections.values()
+            for conn in conns
+            if (endpoint := cast(SafeYamux, conn.muxed_conn).get_remote_address()) is not None
+        )
+        if held.total() >= self.limits.connections_max:
+            return False
+        address = ipaddress.ip_address(remote)
+        return held[remote] < self.limits.per_address_max or any(address in network for network in self._trusted)
+
+    async def close(self) -> None:
+        """Close every connection, all at once, politely but briefly."""
+        async with trio.open_nursery() as nursery:
+            for conns in list(self.swarm.connections.values()):
+                for conn in list(conns):
+                    nursery.start_soon(conn.close)
+
+
+@asynccontextmanager
+async def open_host(
+    seed: bytes,
+    host: str,
+    port: int,
+    limits: HostLimits,
+    on_up: Callable[[bytes], None],
+    on_down: Callable[[bytes], None],
+    on_fault: Callable[[bytes, str], None],
+) -> AsyncIterator[Host]:
+    """A host, to be run with `accept_forever`; on leaving, every connection, task and descriptor is gone.
+
+    seed is the 32-byte Ed25519 seed of the node key, port 0 takes any free one. `on_up`, `on_down` and `on_fault` are
+    called from the loop with a node key. Raises PortInUse or CannotListen before anything starts.
+    """
+    harden()
+    listener = await _bind(host, port)
+    try:
+        async with trio.open_nursery() as tasks:
+            swarm = _build_swarm(
+                seed,
+                tasks=tasks,
+                on_up=lambda peer: on_up(to_node(peer)),
+                on_down=lambda peer: on_down(to_node(peer)),
+                on_fault=lambda peer, why: on_fault(to_node(peer), why),
+            )
+            running = Host(swarm, listener, limits)
+            try:
+                yield running
+            finally:
+                with trio.CancelScope(shield=True):
+                    await listener.aclose()
+                    await running.close()
+                tasks.cancel_scope.cancel()
+    finally:
+        listener.socket.close()
+
+
+def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:
+    if type(seed) is not bytes or len(seed) != 32:
+        raise LocalError("a seed is 32 bytes")
+    keys = create_new_key_pair(seed)
+    peer = ID.from_pubkey(keys.public_key)
+    store = PeerStore()
+    store.add_key_pair(peer, keys)
+    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
+    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): SafeYamux}, NEGOTIATE_S)
+    return SafeSwarm(peer, store, upgrader, [], connection_config=ConnectionConfig(), **parts)
+
+
+async def _bind(host: str, port: int) -> trio.SocketListener:
+    # Without SO_REUSEPORT, which stock sets: with it two nodes share a port in silence and each hears half its callers.
+    family = trio.socket.AF_INET6 if ":" in host else trio.socket.AF_INET
+    sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+        await sock.bind((host, port))
+        sock.listen(BACKLOG)
+        return trio.SocketListener(sock)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(host, port) from error
+        raise CannotListen(host, port, error.strerror or str(error)) from error
