@@ -1,8 +1,8 @@
 """The seam every role is written against: events in, effects out.
 
-A role is an ordinary object with `handle(event, now_ms) -> list[Effect]`. It never waits, reads a clock, opens a file or
-rolls dice of its own; the node around it does, under trio or in the simulator. Tokens and timer names are the role's
-own: the node keeps those of different roles apart.
+A role is an ordinary object with `handle(event, now_ms) -> list[Effect]`. It never waits, reads a clock, opens a file
+or rolls dice of its own; the node around it does, under trio or in the simulator. Tokens and timer names are the
+role's own: the node keeps those of different roles apart.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""What tests of a core's parts start from: a founded network, its state, and a courier that seals as one of its nodes."""
+"""What tests of a core's parts start from: a founded network, its state, and a courier of one of its nodes."""
 
 import random
 from dataclasses import dataclass

@@ -1,0 +1,313 @@
+"""A client pays, waits for the drawn verifiers, and proves a liar wrong; seen through `handle` alone."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+
+from protocol.codec import decode
+from protocol.jobs import Receipt, compute_claim_id
+from protocol.keys import PrivateKey
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ProveWrong
+from protocol.messages import (
+    Attestations,
+    DirectRequest,
+    GetAttestations,
+    GetOpening,
+    Opening,
+    Refusal,
+    Requests,
+    Result,
+)
+from protocol.proofs.receipt_file import ReceiptFile
+from protocol.tensor import Tensor, compute_tensors_digest
+from roles.attempts import Ask, Outcome
+from roles.client import GOSSIP_TRIES, PULL_MS, RETRY_MS, Client
+from roles.role import (
+    Commanded,
+    Context,
+    Deliver,
+    Effect,
+    LedgerAdvanced,
+    Penalise,
+    Publish,
+    Received,
+    Record,
+    Request,
+    Requested,
+    RequestFailed,
+    Started,
+    Store,
+    Submit,
+    TimerFired,
+)
+from tests.support.core_parts import make_parts
+from tests.support.jobs import (
+    OUTPUT,
+    PRICE,
+    ROW,
+    attest,
+    draw,
+    find_model,
+    get_keys,
+    make_receipt,
+    sign_transaction,
+)
+
+LIE = Tensor("int32", (1, 10), bytes(39) + b"\1")
+
+
+class Story:
+    """A client whose channels are open, and the moment it lives in."""
+
+    def __init__(self, step: int = 8) -> None:
+        self.parts = make_parts()
+        context = Context({"voucher_step": step}, self.parts.node, self.parts.account, random.Random(1))
+        self.client = Client(context)
+        self.state: State = self.parts.state
+        self.now_ms = self.state.time_ms
+        self.do(Started(self.state, {}))
+
+    def do(self, event: object) -> list[Effect]:
+        return self.client.handle(event, self.now_ms)  # type: ignore[arg-type]
+
+    def later(self, wait_ms: int) -> list[Effect]:
+        self.now_ms += wait_ms
+        return self.do(TimerFired("tick"))
+
+    def ask(self, token: str = "a", **options: object) -> list[Effect]:
+        """Ask for one row; opens the channels when they are not there yet."""
+        ask = Ask(token, find_model(self.state).digest, (ROW,), PRICE, **options)  # type: ignore[arg-type]
+        effects = self.do(Commanded(ask))
+        opening = next((item for item in effects if isinstance(item, Submit)), None)
+        if opening is None:
+            return effects
+        parts = replace(self.parts, state=self.state)
+        _, self.state = parts.build([sign_transaction(self.state, self.parts.account, opening.item)])
+        self.now_ms = self.state.time_ms
+        return [*effects, *self.do(LedgerAdvanced(self.state))]
+
+    def find_worker(self, node: bytes) -> PrivateKey:
+        keys = [get_keys(self.parts.foundation, f"inference-{index}")[0] for index in range(3)]
+        return next(key for key in keys if key.public == node)
+
+    def answer(self, effects: Iterable[Effect], outputs: Tensor = OUTPUT) -> tuple[Receipt, PrivateKey, list[Effect]]:
+        """The asked worker answers with these outputs."""
+        item = find_sent(effects)
+        worker = self.find_worker(find(effects, Record, lambda record: record.name == "request.sent").fields["worker"])
+        receipt = make_receipt(item, worker, (outputs,))
+        return receipt, worker, self.do(Requested(worker.public, Result(receipt, (outputs,)), "infer", "s1"))
+
+    def attest(self, receipt: Receipt, worker: PrivateKey, found: Tensor) -> list[Effect]:
+        items = attest(self.state, self.parts.foundation, receipt, compute_tensors_digest((found,)))
+        return self.do(Requested(worker.public, Attestations(items), "infer", "s2"))
+
+
+def find(effects: Iterable[Effect], kind: type, fits=lambda item: True):
+    return next(item for item in effects if isinstance(item, kind) and fits(item))
+
+
+def find_all(effects: Iterable[Effect], kind: type) -> list:
+    return [item for item in effects if isinstance(item, kind)]
+
+
+def find_sent(effects: Iterable[Effect]):
+    published = find(effects, Publish, lambda item: isinstance(item.message, Requests))
+    return published.message.items[0]
+
+
+def get_outcome(effects: Iterable[Effect]) -> Outcome | None:
+    return next((item.outcome for item in effects if isinstance(item, Deliver)), None)
+
+
+def test_a_voucher_is_on_disk_before_the_request_that_carries_it_leaves():
+    sent = Story().ask()
+
+    kinds = [type(item) for item in sent if isinstance(item, Store | Publish)]
+
+    assert kinds == [Store, Publish]
+
+
+def test_a_result_is_released_only_when_all_drawn_verifiers_found_the_same():
+    story = Story()
+    receipt, worker, answered = story.answer(story.ask())
+    assert get_outcome(answered) is None
+
+    outcome = get_outcome(story.attest(receipt, worker, OUTPUT))
+
+    assert outcome is not None
+    assert outcome.is_attested
+    assert outcome.verifiers == draw(story.state, receipt)
+    assert decode(ReceiptFile, outcome.receipt_file).receipt == receipt
+
+
+def test_one_attestation_alone_releases_nothing_and_the_silent_verifier_is_asked():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask())
+    one = attest(story.state, story.parts.foundation, receipt, receipt.output_digest)[:1]
+
+    assert get_outcome(story.do(Requested(worker.public, Attestations(one), "infer", "s2"))) is None
+    asked = find_all(story.later(PULL_MS), Request)
+
+    assert [item.peer for item in asked] == [draw(story.state, receipt)[1]]
+    assert isinstance(asked[0].message, GetAttestations)
+
+
+def test_a_lie_is_proven_on_the_ledger_and_another_worker_is_asked():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    disputed = story.attest(receipt, worker, OUTPUT)
+    openings = [item for item in find_all(disputed, Request) if isinstance(item.message, GetOpening)]
+    assert [item.peer for item in openings] == list(draw(story.state, receipt))
+    assert find_sent(disputed).voucher.attempt == 2
+
+    claim_id = compute_claim_id(receipt.claim)
+    opening = Opening(claim_id, compute_tensors_digest((OUTPUT,)))
+    proof = [effect for item in openings for effect in story.do(Received(item.peer, opening, token="opening"))]
+
+    body = find(proof, Submit).item
+    assert isinstance(body, ProveWrong)
+    before = story.state.nodes[get_account(story, worker)].bond
+    parts = replace(story.parts, state=story.state)
+    _, after = parts.build([sign_transaction(story.state, story.parts.account, body)])
+    assert after.nodes[get_account(story, worker)].bond < before
+    assert claim_id in after.wrong
+
+
+def get_account(story: Story, worker: PrivateKey) -> bytes:
+    record = story.state.find_node(worker.public)
+    assert record is not None
+    return record.account
+
+
+def test_verifiers_that_do_not_open_are_asked_again():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    story.attest(receipt, worker, OUTPUT)
+
+    pressed = [item for item in find_all(story.later(PULL_MS), Request) if isinstance(item.message, GetOpening)]
+
+    assert len(pressed) == 2
+
+
+def test_a_verifier_that_opens_with_another_digest_than_it_signed_is_penalised():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    story.attest(receipt, worker, OUTPUT)
+    verifier = draw(story.state, receipt)[0]
+
+    effects = story.do(Received(verifier, Opening(compute_claim_id(receipt.claim), bytes(32)), token="opening"))
+
+    assert [item.peer for item in find_all(effects, Penalise)] == [verifier]
+
+
+def test_outputs_that_are_not_those_of_the_receipt_are_refused():
+    story = Story()
+    sent = story.ask()
+    worker = story.find_worker(find(sent, Record).fields["worker"])
+    receipt = make_receipt(find_sent(sent), worker)
+
+    effects = story.do(Requested(worker.public, Result(receipt, (LIE,)), "infer", "s1"))
+
+    assert [item.peer for item in find_all(effects, Penalise)] == [worker.public]
+    assert get_outcome(story.attest(receipt, worker, OUTPUT)) is None
+
+
+def test_a_receipt_of_another_node_is_refused():
+    story = Story()
+    sent = story.ask()
+    worker = story.find_worker(find(sent, Record).fields["worker"])
+    other = next(key for key in map(story.find_worker, list_workers(story)) if key.public != worker.public)
+    receipt = make_receipt(find_sent(sent), other)
+
+    assert find_all(story.do(Requested(worker.public, Result(receipt, (OUTPUT,)), "infer", "s1")), Penalise)
+
+
+def list_workers(story: Story) -> list[bytes]:
+    return [record.node for record in story.state.get_nodes("inference")]
+
+
+def test_silence_is_met_with_two_more_messages_then_a_stream_then_another_worker():
+    story = Story()
+    first = find_sent(story.ask())
+    retries = [story.later(RETRY_MS) for _ in range(GOSSIP_TRIES)]
+
+    for retry in retries[:-1]:
+        again = find_sent(retry)
+        assert again == first
+    direct = find(retries[-1], Request)
+    assert isinstance(direct.message, DirectRequest)
+    assert any(item.name == "request.direct" and item.fields["reason"] for item in find_all(retries[-1], Record))
+
+    fallen_back = story.do(RequestFailed(direct.peer, direct.token, "no route"))
+    second = find_sent(fallen_back)
+    assert second.request == first.request
+    assert (second.voucher.attempt, second.voucher.channel != first.voucher.channel) == (2, True)
+
+
+def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
+    busy, bad = Story(), Story()
+    for story, code in ((busy, "busy"), (bad, "bad_input")):
+        sent = story.ask()
+        item = find_sent(sent)
+        worker = find(sent, Record).fields["worker"]
+        refusal = Refusal(item.voucher.request_id, 1, code, "because")
+        story.last = story.do(Requested(worker, refusal, "infer", "s1"))  # type: ignore[attr-defined]
+
+    assert find_sent(busy.last).voucher.attempt == 2  # type: ignore[attr-defined]
+    outcome = get_outcome(bad.last)  # type: ignore[attr-defined]
+    assert outcome is not None
+    assert (outcome.code, outcome.reason) == ("bad_input", "because")
+
+
+def test_a_request_ends_at_its_deadline_with_a_reason():
+    story = Story()
+    story.ask(timeout_ms=5_000)
+
+    outcome = get_outcome(story.later(6_000))
+
+    assert outcome is not None
+    assert not outcome.is_attested
+    assert "deadline" in outcome.reason
+
+
+def test_no_more_vouchers_are_in_flight_with_a_worker_than_its_step():
+    story = Story(step=1)
+    sent = [effect for number in range(5) for effect in story.ask(f"a{number}")]
+
+    workers = [item.fields["worker"] for item in find_all(sent, Record) if item.name == "request.sent"]
+
+    assert sorted(workers) == sorted(list_workers(story))
+
+
+def test_a_restarted_client_goes_on_counting_its_vouchers():
+    story = Story()
+    sent = story.ask()
+    first = find_sent(sent)
+    stored = {item.key: item.value for item in find_all(sent, Store) if item.bucket == "vouchers"}
+    again = Client(Context({}, story.parts.node, story.parts.account, random.Random(2)))
+    again.handle(Started(story.state, {"vouchers": stored}), story.now_ms)
+    seqs = []
+    for number in range(3):
+        ask = Ask(f"b{number}", find_model(story.state).digest, (ROW,), PRICE)
+        seqs += [find_sent(again.handle(Commanded(ask), story.now_ms)).voucher]
+
+    assert all(voucher.seq == 2 for voucher in seqs if voucher.channel == first.voucher.channel)
+    assert len({(voucher.channel, voucher.seq) for voucher in [first.voucher, *seqs]}) == 4
+
+
+def test_asks_that_cannot_be_met_fail_at_once_with_what_would_help():
+    story = Story()
+    unknown = get_outcome(story.do(Commanded(Ask("a", bytes(32), (ROW,), PRICE))))
+    wrong = get_outcome(story.do(Commanded(Ask("b", find_model(story.state).digest, (OUTPUT,), PRICE))))
+    large = Tensor("uint8", (1_000, 64), bytes(64_000))
+    too_large = get_outcome(story.do(Commanded(Ask("c", find_model(story.state).digest, (large,), PRICE))))
+
+    assert unknown is not None
+    assert "digits" in unknown.reason
+    assert wrong is not None
+    assert wrong.code == "bad_input"
+    assert "uint8" in wrong.reason
+    assert too_large is not None
+    assert too_large.code == "too_large"
+    assert "fewer rows" in too_large.reason
