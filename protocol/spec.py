@@ -125,6 +125,8 @@ def _format_carriers(carriers: Mapping[str, Carrier], kinds: Iterable[MessageKin
     yield "|---|---|---|---|"
     for name, carrier in sorted(carriers.items()):
         carried = ", ".join(names[kind] for kind in sorted(carrier.kinds) if kind in names)
+        if not carried:
+            continue  # an extension's own
         yield f"| `{name}` | {carrier.about} | {carried} | {', '.join(carrier.listeners)} |"
     yield ""
 
@@ -133,6 +135,8 @@ def _format_proofs() -> Iterator[str]:
     yield "| name | shows | does not show |"
     yield "|---|---|---|"
     for proof in all_proof_kinds():
+        if type(proof).__module__.partition(".")[0] != "protocol":
+            continue
         description = proof.describe()
         yield f"| `{proof.name}` | {description.shows} | {description.does_not_show} |"
     yield ""

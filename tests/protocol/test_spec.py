@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from runpy import run_path
 
-from protocol.registry import EXTENSION_KIND_MIN, all_messages, message, temporary_registrations
+from protocol.registry import (
+    EXTENSION_KIND_MIN,
+    ProofDescription,
+    all_messages,
+    extend_topic,
+    message,
+    register_proof_kind,
+    register_topic,
+    temporary_registrations,
+)
 from protocol.types import Whole
 from tests.support.from_types import find_all_types
 
@@ -16,6 +25,13 @@ build_page = run_path(str(SPEC / "generate.py"))["build_page"]
 @dataclass(frozen=True)
 class Ping:
     number: Whole
+
+
+class Word:
+    name = "word"
+
+    def describe(self) -> ProofDescription:
+        return ProofDescription("that somebody said so", "that it is so")
 
 
 def test_the_committed_page_is_what_the_code_says() -> None:
@@ -37,4 +53,7 @@ def test_what_an_extension_registers_is_not_in_our_specification() -> None:
     before = build_page()
     with temporary_registrations():
         message(0x8001, "greetings.ping")(Ping)
+        extend_topic("claims", 0x8001)
+        register_topic("greetings", frozenset({0x8001}), ("client",), "who says hello")
+        register_proof_kind(Word())
         assert build_page() == before
