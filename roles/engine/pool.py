@@ -265,8 +265,13 @@ class Pool:
         if compute_digest(model) != slot.model:
             self._fail_waiting(slot.model, MissingBlob(slot.model))
             return
+        try:
+            slot.process = WorkerProcess()
+        except OSError as error:
+            self._count_crash(slot.model)
+            self._fail_waiting(slot.model, WorkerCrashed(f"no worker process could be started: {error}"))
+            return
         self.stats.started += 1
-        slot.process = WorkerProcess()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._load, slot, model)
             await slot.process.watch()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -22,29 +23,32 @@ _READ_BYTES_MAX = 256 * 1024
 
 
 class WorkerProcess:
-    """Owns one process and its pipes. `watch` must run for as long as the process lives; it reaps it."""
+    """Owns one process and its pipes. `watch` must run for as long as the process lives; it reaps it.
+
+    OSError when the system gives no process, pipe or folder.
+    """
 
     def __init__(self) -> None:
         # In the loop's own thread, though it blocks for a few milliseconds: the kernel ends the worker when the
         # *thread* that started it ends, and trio's helper threads come and go.
-        folder = tempfile.mkdtemp(prefix="rolemesh-worker-")
-        try:
+        self._folder = tempfile.mkdtemp(prefix="rolemesh-worker-")
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self._popen = subprocess.Popen(
                 [sys.executable, "-P", "-m", "roles.engine.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=folder,
+                cwd=self._folder,
                 env=_build_environment(),
                 bufsize=0,
             )
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self._folder = folder
-        self._stdin = _take_pipe(self._popen.stdin)
-        self._stdout = _take_pipe(self._popen.stdout)
-        self._stderr = _take_pipe(self._popen.stderr)
+            undo.callback(self._popen.wait)
+            undo.callback(self._popen.kill)
+            self._stdin = _take_pipe(self._popen.stdin)
+            self._stdout = _take_pipe(self._popen.stdout)
+            self._stderr = _take_pipe(self._popen.stderr)
+            undo.pop_all()
         self._tail = b""
         self._ended = trio.Event()
 

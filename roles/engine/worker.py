@@ -15,7 +15,7 @@ from roles.engine.errors import EngineError
 from roles.engine.frames import HEAD_BYTES, Failed, Load, Loaded, Message, Ran, Run, pack_frame, parse_body, parse_head
 
 # onnxruntime and numpy map about 200 MiB before the first model.
-MEMORY_BYTES_MAX = 1_536 * 1024 * 1024
+MEMORY_BYTES_MAX = 1_088 * 1024 * 1024
 FILES_MAX = 64
 _PR_SET_PDEATHSIG = 1
 

@@ -1,0 +1,1 @@
+"""The models that ship with rolemesh: `models.json` describes them, `train` made them."""

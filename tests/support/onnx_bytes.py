@@ -57,6 +57,20 @@ def unary(operator: str, dtype: int = FLOAT, dims: tuple[int | str, ...] = ("row
     return model([node(operator, ["x"], ["y"])], [value_info("x", dtype, dims)], [value_info("y", dtype, dims)])
 
 
+def doubled(times: int) -> bytes:
+    """x joined to itself again and again: 2^times numbers out of one."""
+    steps = [node("Concat", [f"p{i}"] * 2, [f"p{i + 1}"], attribute("axis", 3, 0, 2)) for i in range(times)]
+    ends = [node("Identity", ["x"], ["p0"]), *steps, node("ReduceMax", [f"p{times}"], ["y"])]
+    return model(ends, [value_info("x", FLOAT, (1,))], [value_info("y", FLOAT, (1,))])
+
+
+def huge_constant(size: int) -> bytes:
+    """A constant of `size` × `size` numbers, written in a few bytes."""
+    nodes = [node("ConstantOfShape", ["shape"], ["c"]), node("ReduceMax", ["c"], ["m"]), node("Add", ["m", "x"], ["y"])]
+    ends = [value_info("x", FLOAT, (1,))], [value_info("y", FLOAT, (1, 1))]
+    return model(nodes, *ends, (int64s("shape", size, size),))
+
+
 def many_products(count: int, size: int, is_constant: bool) -> bytes:
     """`count` products of size × size matrices, for each row of x: seconds of work out of a few hundred bytes.
 

@@ -18,7 +18,7 @@ from protocol.tensor import Tensor
 from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, WorkerCrashed
 from roles.engine.inline import InlineEngine
 from roles.engine.pool import open_pool
-from tests.support.onnx_bytes import many_products, unary
+from tests.support.onnx_bytes import doubled, huge_constant, many_products, unary
 
 ROOT = Path(__file__).parents[3]
 DIGITS = (ROOT / "testnet" / "models" / "digits.onnx").read_bytes()
@@ -221,6 +221,36 @@ def test_a_job_that_gives_up_during_loading_leaves_the_worker_to_the_next():
     trio.run(main)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        doubled(36),
+        huge_constant(2**17),
+        unary("Relu") * 2,
+        DIGITS[:-100],
+        DIGITS[:5_000] + DIGITS[5_050:],
+        bytes(10_000),
+    ],
+    ids=["doubling", "huge", "twice", "cut", "hole", "zeros"],
+)
+def test_a_hostile_model_hurts_only_itself(data):
+    async def load_either(digest):
+        return data if digest == compute_digest(data) else BLOBS[digest]
+
+    def rss_bytes():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def main():
+        async with open_pool(load_either, load_timeout_s=3) as pool:
+            before = rss_bytes()
+            with trio.fail_after(PATIENCE_S), pytest.raises((ModelRefused, ComputeFailed, BadInput, ComputeTimedOut)):
+                await pool.compute(compute_digest(data), ONE, 3)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert rss_bytes() - before < 50 * 1024 * 1024
+
+    trio.run(main)
+
+
 def test_a_refused_model_is_remembered_and_never_started_again():
     async def main():
         async with bounded_pool() as pool:
@@ -328,6 +358,18 @@ def test_leaving_the_pool_ends_every_process_and_refuses_who_still_waits():
         assert isinstance(results[0], WorkerCrashed)
         with pytest.raises(WorkerCrashed, match="closed"):
             await pool.compute(digits, PIXELS, 1)
+
+    trio.run(main)
+
+
+def test_a_system_that_gives_no_process_fails_the_job_and_is_tried_again(monkeypatch):
+    async def main():
+        async with bounded_pool() as pool:
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "executable", "/nowhere/python")
+                with pytest.raises(WorkerCrashed, match="could be started"):
+                    await pool.compute(digits, PIXELS, PATIENCE_S)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
 
     trio.run(main)
 
