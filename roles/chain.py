@@ -1,0 +1,232 @@
+"""A node's database: decided blocks with their certificates, the newest state, and whatever its roles keep.
+
+SQLite in WAL mode with `synchronous=FULL`: what `write` has returned from survives a kill and a power cut. A block, its
+certificate and the state after it are kept in one transaction, so a restart begins at the tip without replaying.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.codec import decode, encode
+from protocol.errors import LocalError, MalformedMessage
+from protocol.ledger.block import Block, Certificate, compute_block_id
+from protocol.ledger.state import State, compute_state_root, decode_state, encode_state
+from protocol.messages import CertifiedBlock
+from roles.config import UserError
+from roles.core_effects import Commit, Put, Restored
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
+BUSY_TIMEOUT_S = 5.0
+CACHE_KIB = 8 * 1024
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, certificate BLOB NOT NULL);
+CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), height INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE kv (bucket TEXT, key BLOB, value BLOB NOT NULL, PRIMARY KEY (bucket, key)) WITHOUT ROWID;
+"""
+
+
+class DatabaseDamaged(UserError):
+    """The database does not hold what this program has written. It is never mended in silence."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {reason}",
+            "put back an untouched copy; or move it away, and the node fetches the ledger anew from its peers, but "
+            "vouchers it has signed and work it has not settled are forgotten",
+        )
+
+
+class ForeignDatabase(UserError):
+    """The database is of another program, schema or chain."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be used: {reason}", "give this network's node a data directory of its own")
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A row of `blocks`, as bytes: whoever reads it decides whether it is what it should be."""
+
+    height: int
+    block: bytes
+    certificate: bytes
+
+
+class Chain:
+    """The database of one node. One thread writes at a time; another may read blocks meanwhile.
+
+    With `chain`, a database that holds blocks of another chain is refused. The constructor raises DatabaseDamaged,
+    ForeignDatabase or sqlite3.Error.
+    """
+
+    def __init__(self, path: Path, chain: bytes | None = None) -> None:
+        self._path = path
+        self._chain = chain
+        self._lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        with _damage(path):
+            self._writer = _connect(path)
+            try:
+                self._prepare()
+                self._reader = _connect(path)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def start(self) -> Restored:
+        """Count this start, durably, and give back what the last process left. Raises DatabaseDamaged."""
+        with self._lock, _damage(self._path):
+            problem = self._writer.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise DatabaseDamaged(self._path, str(problem))
+            state = self._restore_state()
+            boot = int(self._get_meta("boot") or b"0") + 1
+            with _transaction(self._writer):
+                self._put_meta("boot", b"%d" % boot)
+            kv: dict[str, dict[bytes, bytes]] = {}
+            for bucket, key, value in self._writer.execute("SELECT bucket, key, value FROM kv"):
+                kv.setdefault(bucket, {})[key] = value
+        return Restored(boot, state, kv, self.read_block)
+
+    def write(self, effects: Sequence[Commit | Put]) -> None:
+        """Keep all of it in one transaction, on disk when this returns, or nothing. Raises sqlite3.Error.
+
+        Blocks must come in order of height, each after the last one kept: LocalError otherwise.
+        """
+        commits = [effect for effect in effects if isinstance(effect, Commit)]
+        with self._lock, _transaction(self._writer):
+            for effect in effects:
+                if isinstance(effect, Put):
+                    self._put(effect)
+            for commit in commits:
+                self._append(commit)
+            if commits:
+                state = commits[-1].state
+                row = (1, state.height, encode_state(state))
+                self._writer.execute("INSERT OR REPLACE INTO state (id, height, data) VALUES (?, ?, ?)", row)
+
+    def read_block(self, height: int) -> CertifiedBlock | None:
+        """A decided block with its certificate; None when this node does not hold it. Raises DatabaseDamaged."""
+        with self._read_lock, _damage(self._path):
+            query = "SELECT block, certificate FROM blocks WHERE height = ?"
+            row = self._reader.execute(query, (height,)).fetchone()
+            return None if row is None else CertifiedBlock(decode(Block, row[0]), decode(Certificate, row[1]))
+
+    def close(self) -> None:
+        with self._lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def _prepare(self) -> None:
+        application = self._writer.execute("PRAGMA application_id").fetchone()[0]
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        is_empty = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if application != APPLICATION_ID and not is_empty:
+            raise ForeignDatabase(self._path, "it is not a node's database")
+        if is_empty:
+            with _transaction(self._writer):
+                for statement in _SCHEMA.strip().splitlines():
+                    self._writer.execute(statement)
+                self._writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise ForeignDatabase(self._path, f"its schema is version {version}, this program's {SCHEMA_VERSION}")
+        held = self._get_meta("chain")
+        if held is not None and self._chain is not None and held != self._chain:
+            raise ForeignDatabase(self._path, f"it holds chain {held.hex()}, this node's is {self._chain.hex()}")
+
+    def _restore_state(self) -> State | None:
+        """The state at the tip, if it is the one the newest block leads to."""
+        height, count = self._writer.execute("SELECT coalesce(max(height), 0), count(*) FROM blocks").fetchone()
+        row = self._writer.execute("SELECT height, data FROM state").fetchone()
+        if row is None and not height:
+            return None
+        if row is None or row[0] != height or count != height:
+            told = "none" if row is None else row[0]
+            raise DatabaseDamaged(self._path, f"{count} blocks up to height {height}, but the state is of {told}")
+        state, tip = decode_state(row[1]), self.read_block(height)
+        if tip is None or compute_block_id(tip.block.header) != state.block_id:
+            raise DatabaseDamaged(self._path, f"the state does not follow block {height}")
+        if compute_state_root(state) != tip.block.header.state_root:
+            raise DatabaseDamaged(self._path, f"the state's root is not the one block {height} names")
+        return state
+
+    def _append(self, commit: Commit) -> None:
+        header = commit.block.header
+        last = self._writer.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
+        if header.height != last + 1 or commit.state.height != header.height:
+            raise LocalError(f"block {header.height} with a state of {commit.state.height} cannot follow block {last}")
+        if last == 0:
+            self._put_meta("chain", header.chain)
+        row = (header.height, encode(commit.block), encode(commit.certificate))
+        self._writer.execute("INSERT INTO blocks (height, block, certificate) VALUES (?, ?, ?)", row)
+
+    def _put(self, put: Put) -> None:
+        if put.value is None:
+            self._writer.execute("DELETE FROM kv WHERE bucket = ? AND key = ?", (put.bucket, put.key))
+            return
+        row = (put.bucket, put.key, put.value)
+        self._writer.execute("INSERT OR REPLACE INTO kv (bucket, key, value) VALUES (?, ?, ?)", row)
+
+    def _get_meta(self, name: str) -> bytes | None:
+        row = self._writer.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _put_meta(self, name: str, value: bytes) -> None:
+        self._writer.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
+@contextmanager
+def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], bytes | None]]:
+    """The blocks, by height, and the encoded state of a database, as of one moment and unchanged by reading.
+
+    The node may be running. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
+    """
+    with _damage(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise ForeignDatabase(path, "it is not a node's database")
+            connection.execute("BEGIN")
+            row = connection.execute("SELECT data FROM state").fetchone()
+            rows = connection.execute("SELECT height, block, certificate FROM blocks ORDER BY height")
+            yield (StoredBlock(*row) for row in rows), None if row is None else row[0]
+        finally:
+            connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Bytes that are not a database, or not what we put there, are damage; a full or busy disk is not."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except (sqlite3.DatabaseError, MalformedMessage) as error:
+        raise DatabaseDamaged(path, str(error)) from error
