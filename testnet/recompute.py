@@ -1,0 +1,194 @@
+"""Recompute ledgers from genesis and blocks, and say where what nodes have stored differs.
+
+Nothing stored is believed: every signature and certificate is checked, every state root, the supply of every block, and
+at the end the state each node has kept. Chains of several nodes are gone through side by side.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protocol.codec import decode
+from protocol.errors import ProtocolError
+from protocol.ledger.apply import apply_block, decode_transactions
+from protocol.ledger.block import Block, Certificate, verify_certificate
+from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
+from protocol.ledger.settlement import SettledLeaf, collect_leaves
+from protocol.ledger.state import State, compute_state_root, compute_supply, encode_state
+from roles.chain import StoredBlock, open_stored
+from roles.config import GENESIS_NAME, UserError, read_genesis
+
+DATABASE_NAME = "node.db"
+NODES_NAME = "nodes"
+FINDINGS_MAX = 100
+
+OnBlock = Callable[[State, Block, State], None]  # before, block, after
+
+
+@dataclass
+class Recomputation:
+    """What came out. `findings` are for people, each naming node and height; none means that everything holds.
+
+    `state` is the last one all blocks lead to, `leaves` every settled voucher by (channel, seq), `heights` how far each
+    node's chain holds.
+    """
+
+    state: State
+    findings: list[str] = field(default_factory=list)
+    leaves: dict[tuple[bytes, int], SettledLeaf] = field(default_factory=dict)
+    heights: dict[str, int] = field(default_factory=dict)
+    blocks: int = 0
+    transactions: int = 0
+
+    @property
+    def holds(self) -> bool:
+        return not self.findings
+
+    def find(self, text: str) -> None:
+        """Add a finding; beyond FINDINGS_MAX they are no longer listed one by one."""
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(text)
+
+
+@dataclass
+class _Stored:
+    """One node's chain while it is read: `next` is the row to look at, `height` how far it holds."""
+
+    name: str
+    rows: Iterator[StoredBlock]
+    state: bytes | None
+    next: StoredBlock | None = None
+    height: int = 0
+
+
+def find_chains(directory: Path) -> dict[str, Path]:
+    """The databases of a network's directory, or of one node's, by name of node. Empty when there are none."""
+    if (directory / DATABASE_NAME).is_file():
+        return {directory.name: directory / DATABASE_NAME}
+    found = sorted((directory / NODES_NAME).glob(f"*/{DATABASE_NAME}"))
+    return {path.parent.name: path for path in found}
+
+
+def recompute_directory(directory: Path, on_block: OnBlock | None = None) -> Recomputation:
+    """Recompute every chain of a network's or node's directory, from the genesis that lies beside the chains.
+
+    Raises UserError when there is nothing to recompute.
+    """
+    chains = find_chains(directory)
+    if not chains:
+        raise UserError(f"{directory} holds no ledger", f"name a directory with {DATABASE_NAME}, or with {NODES_NAME}/")
+    geneses = {name: read_genesis(path.parent) for name, path in chains.items()}
+    genesis = next(iter(geneses.values()))
+    result = recompute(genesis, chains, on_block)
+    for name, other in geneses.items():
+        if other != genesis:
+            ours, theirs = compute_chain_id(genesis).hex(), compute_chain_id(other).hex()
+            result.find(f"{name}: its {GENESIS_NAME} founds chain {theirs}, that of {next(iter(geneses))} {ours}")
+    return result
+
+
+def recompute(genesis: Genesis, chains: Mapping[str, Path], on_block: OnBlock | None = None) -> Recomputation:
+    """Replay the databases of `chains`, by name of node, from genesis. `on_block` sees every block that holds, once."""
+    result = Recomputation(build_state(genesis))
+    with ExitStack() as stack:
+        nodes: list[_Stored] = []
+        for name, path in chains.items():
+            try:
+                rows, state = stack.enter_context(open_stored(path))
+            except (UserError, sqlite3.Error) as error:
+                result.find(f"{name}: cannot be read: {error}")
+                continue
+            nodes.append(_Stored(name, rows, state))
+        _replay(result, nodes, on_block)
+    for node in nodes:
+        result.heights[node.name] = node.height
+    return result
+
+
+def _replay(result: Recomputation, nodes: Sequence[_Stored], on_block: OnBlock | None) -> None:
+    """All chains side by side, height by height. A chain that does not hold is left where it breaks."""
+    following = _advance(result, nodes)
+    while following:
+        decided = _decide(result, following)
+        if decided is None:
+            return
+        before = result.state
+        block, result.state = decided
+        _count(result, before, block)
+        if on_block is not None:
+            on_block(before, block, result.state)
+        following = _advance(result, [node for node in following if node.height == result.state.height])
+
+
+def _advance(result: Recomputation, nodes: Sequence[_Stored]) -> list[_Stored]:
+    """Read each chain's next row. Those that are at their end have their stored state compared, and drop out."""
+    going_on = []
+    for node in nodes:
+        try:
+            node.next = next(node.rows, None)
+        except sqlite3.Error as error:
+            result.find(f"{node.name}: block {node.height + 1} cannot be read: {error}")
+            continue
+        if node.next is None:
+            _compare_state(result, node)
+        elif node.next.height != node.height + 1:
+            result.find(f"{node.name}: block {node.height + 1} is missing, the next one stored is {node.next.height}")
+        else:
+            going_on.append(node)
+    return going_on
+
+
+def _decide(result: Recomputation, nodes: Sequence[_Stored]) -> tuple[Block, State] | None:
+    """The block of the next height that holds, and the state after it; None when no chain has one."""
+    checked: dict[tuple[bytes, bytes], tuple[Block, State] | str] = {}
+    decided: tuple[Block, State] | None = None
+    for node in nodes:
+        assert node.next is not None
+        pair = node.next.block, node.next.certificate
+        if pair not in checked:
+            checked[pair] = _verify_row(result.state, node.next)
+        outcome = checked[pair]
+        if isinstance(outcome, str):
+            result.find(f"{node.name}: block {node.next.height}: {outcome}")
+            continue
+        decided = decided or outcome
+        if outcome[1].block_id != decided[1].block_id:
+            result.find(f"{node.name}: block {node.next.height} is certified, and so is another one of this height")
+            continue
+        node.height += 1
+    return decided
+
+
+def _verify_row(before: State, row: StoredBlock) -> tuple[Block, State] | str:
+    """The block and the state after it, or what is wrong with the row."""
+    try:
+        block, certificate = decode(Block, row.block), decode(Certificate, row.certificate)
+        verify_certificate(certificate, block.header, before)
+        return block, apply_block(before, block)
+    except ProtocolError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _count(result: Recomputation, before: State, block: Block) -> None:
+    """Add up one block that holds, and count the grains after it."""
+    height, supply = result.state.height, compute_supply(result.state)
+    if supply != before.supply:
+        result.find(f"block {height}: {supply} grains in all, genesis made {before.supply}")
+    transactions = decode_transactions(block)
+    for leaf in collect_leaves(transactions, height):
+        result.leaves[leaf.channel, leaf.seq] = leaf
+    result.blocks += 1
+    result.transactions += len(transactions)
+
+
+def _compare_state(result: Recomputation, node: _Stored) -> None:
+    """A chain's end: the state its node has kept must be the recomputed one, byte for byte."""
+    if node.state is None and node.height == 0:
+        return
+    if node.state is None:
+        result.find(f"{node.name}: holds {node.height} blocks and no state")
+    elif node.state != encode_state(result.state):
+        root = compute_state_root(result.state).hex()
+        result.find(f"{node.name}: the stored state is not the one after block {node.height}, whose root is {root}")
