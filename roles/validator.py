@@ -9,7 +9,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, compute_transaction_id
 
 from protocol.codec import decode, encode
-from protocol.errors import ProtocolError
+from protocol.errors import NonceMismatch, ProtocolError
 from protocol.messages import Accepted, Head, Refused, Transactions
 from roles.role import (
     Context,
@@ -92,6 +92,9 @@ class Validator(Role):
             if key in self._pool:
                 return ""
             check_transaction(self._ledger, transaction)
+        except NonceMismatch as error:
+            # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
+            return "" if error.got < error.expected else f"NonceMismatch: {error}"
         except ProtocolError as error:
             return f"{type(error).__name__}: {error}"
         from_account = sum(held.account == transaction.account for held in self._pool.values())

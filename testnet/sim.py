@@ -18,7 +18,6 @@ from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
 from roles import core_effects as ce
 from roles.attempts import Ask, Outcome
-from roles.engine.inline import InlineEngine
 from roles.registry import load_role
 from testnet.faults import LIARS, FaultPlan
 from testnet.genesis import (
@@ -36,6 +35,7 @@ from testnet.sim_inputs import (
     PriceWalk,
     compute_label,
     count_heldout,
+    get_engine,
     get_heldout_inputs,
     load_model_bytes,
     load_model_records,
@@ -67,6 +67,7 @@ class Asked:
     client: str
     token: str
     model: ModelRecord
+    inputs: tuple[Tensor, ...]
     outcome: Outcome | None = None
     is_lost: bool = False
 
@@ -84,6 +85,11 @@ class Asked:
         if self.outcome is None or not self.outcome.is_attested:
             return None
         return compute_label(self.model, self.outcome.outputs)
+
+    @property
+    def expected(self) -> str:
+        """What the model itself says the first row shows, run here and now."""
+        return compute_label(self.model, get_engine().compute(self.model.digest, self.inputs)[0])
 
 
 def simulate(
@@ -143,7 +149,7 @@ class Network:
         around = Surroundings(
             kernel=self.kernel,
             fabric=Fabric(self.kernel, faults),
-            engine=InlineEngine(load_model_bytes().__getitem__),
+            engine=get_engine(),
             genesis=self.genesis,
             chain=compute_chain_id(self.genesis),
             fetch_url=PriceWalk(self.kernel.random("feed"), START_MS).fetch_url,
@@ -186,7 +192,7 @@ class Network:
         inputs = get_heldout_inputs(row, record) if isinstance(row, int) else row
         node = self._get_node(client)
         self._tokens += 1
-        asked = Asked(client, f"asked-{self._tokens}", record)
+        asked = Asked(client, f"asked-{self._tokens}", record, inputs)
         ask = Ask(asked.token, record.digest, inputs, fee_max, timeout_ms, is_direct=is_direct)
         self._steps.append(
             Step("request", self.kernel.events_run, (record.name, row, client, is_direct, timeout_ms, fee_max))

@@ -8,6 +8,7 @@ from typing import Any
 
 from protocol.ledger.genesis import ModelRecord
 from protocol.tensor import Tensor
+from roles.engine.inline import InlineEngine
 from testnet.genesis import load_models
 
 FEED_URL = "http://feed.invalid/latest"
@@ -21,6 +22,12 @@ def load_model_bytes() -> dict[bytes, bytes]:
     folder = resources.files("testnet").joinpath("models")
     files = json.loads(folder.joinpath("models.json").read_text(encoding="utf-8"))["models"]
     return {bytes.fromhex(fields["sha256"]): folder.joinpath(fields["file"]).read_bytes() for fields in files}
+
+
+@cache
+def get_engine() -> InlineEngine:
+    """Runs the models that ship with rolemesh. One for all simulations: a loaded model has no memory of its runs."""
+    return InlineEngine(load_model_bytes().__getitem__)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Hypothesis strategies for whoever tests the protocol: values of any message, fault plans, schedules of requests.
 
-Derived from the annotations on the dataclasses, so a new message, ours or a user's, has its strategy without another word.
+Derived from the annotations on the dataclasses, so a new message, ours or a user's, has its strategy for nothing.
 Hypothesis is needed by this module only; nothing else of `testnet` imports it.
 """
 
@@ -34,7 +34,8 @@ def seeds() -> Strategy[int]:
 
 def values(annotation: Any) -> Strategy[Any]:
     """Values of a field's annotation, within its bound: whole numbers, bytes, text, tuples, dataclasses."""
-    kind, bounds = annotation, ()
+    kind: Any = annotation
+    bounds: tuple[Any, ...] = ()
     if typing.get_origin(annotation) is Annotated:
         kind, *rest = typing.get_args(annotation)
         bounds = tuple(rest)

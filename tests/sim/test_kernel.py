@@ -91,6 +91,8 @@ def test_events_that_pile_up_without_end_are_an_error(monkeypatch):
     monkeypatch.setattr(kernel_module, "EVENTS_WAITING_MAX", 10)
     kernel = Kernel(seed=1)
 
+    for _ in range(10):
+        kernel.after(1, kernel.step)
+
     with pytest.raises(LocalError, match="are waiting"):
-        for _ in range(11):
-            kernel.after(1, kernel.step)
+        kernel.after(1, kernel.step)
