@@ -51,6 +51,7 @@ from roles.role import (
     Reply,
     Request,
     Requested,
+    RequestFailed,
     Role,
     Send,
     SetTimer,
@@ -68,6 +69,8 @@ CLAIMS_BYTES_MAX = 56 * 1024
 TICK_MS = 500
 CLAIM_AGAIN_MS = 2_000
 SETTLE_MS = 1_000
+RESULT_AGAIN_MS = 100  # doubled with every try
+RESULT_AGAIN_MS_MAX = 5_000
 PRICE_PER_ROW = 1_000_000  # grains
 
 
@@ -129,12 +132,16 @@ class Inference(Role):
                 return self._computed(event, now_ms)
             case Received(message=Attestations(items)):
                 return self._attested(items, now_ms)
+            case RequestFailed(_, token, reason):
+                return self._undelivered(token, reason, now_ms)
             case Submitted(token, _, error):
                 return self._settled(token, error, now_ms)
             case TimerFired("claims"):
                 return self._publish_claims()
             case TimerFired("tick"):
                 return self._tick(now_ms)
+            case TimerFired(name) if name.startswith("result|"):
+                return self._answer_late(name)
             case TimerFired(name):
                 return self._shelf.on_timer(name)
             case _:
@@ -152,7 +159,7 @@ class Inference(Role):
         is_ours = channel is not None and channel.payee == self.context.account.public
         if client != item.request.client or (not is_ours and not is_direct):
             return []  # the topic is shared: the voucher's channel says whose job it is
-        known = self._book.jobs.get((item.voucher.channel, item.voucher.seq))
+        known = self._book.find(item.voucher.channel, item.voucher.seq)
         if known is not None:
             return self._again(known, item)
         try:
@@ -264,10 +271,32 @@ class Inference(Role):
     def _answer(self, job: Job) -> list[Effect]:
         assert job.receipt is not None
         client = job.item.request.client
-        effects: list[Effect] = [Send(client, "infer", Result(job.receipt, job.outputs))]
+        token = f"result|{compute_job_key(*job.key).hex()}"
+        effects: list[Effect] = [Send(client, "infer", Result(job.receipt, job.outputs), token)]
         if job.attestations:
             effects.append(Send(client, "infer", Attestations(tuple(job.attestations.values()))))
         return effects
+
+    def _undelivered(self, token: str, reason: str, now_ms: int) -> list[Effect]:
+        """The client did not take its result: try again, ever more rarely, until the request is over."""
+        job = self._find_answered(token)
+        if job is None or now_ms >= job.item.request.deadline_ms:
+            return []
+        job.sends += 1
+        fields = {"request_id": job.item.voucher.request_id, "tries": job.sends, "reason": reason}
+        wait_ms = min(RESULT_AGAIN_MS * 2**job.sends, RESULT_AGAIN_MS_MAX)
+        return [Record("result.undelivered", fields), SetTimer(token, now_ms + wait_ms)]
+
+    def _answer_late(self, token: str) -> list[Effect]:
+        job = self._find_answered(token)
+        return self._answer(job) if job is not None else []
+
+    def _find_answered(self, token: str) -> Job | None:
+        kind, _, key = token.partition("|")
+        if kind != "result":
+            return None
+        job = self._book.find(bytes.fromhex(key[:64]), int(key[64:], 16))
+        return job if job is not None and job.receipt is not None else None
 
     def _refuse(self, item: PaidRequest, code: RefusalCode, reason: str) -> Effect:
         refusal = Refusal(item.voucher.request_id, item.voucher.attempt, str(code), reason[:500])
@@ -329,6 +358,7 @@ class Inference(Role):
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
+        self._book.forget_answered(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(self._keep(job))

@@ -14,6 +14,7 @@ from protocol.types import AtMost, Whole
 
 LEAVES_MAX = 32  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
+ANSWERED_MAX = 4_096
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
 
 
@@ -42,6 +43,7 @@ class Job:
     zero_reason: int = 0
     claimed_ms: int = 0
     asked_ms: int = 0
+    sends: int = 0  # of the result, in vain
     input_digest: bytes = b""  # of inputs that came as a blob
 
     @property
@@ -73,11 +75,12 @@ def compute_job_key(channel: bytes, seq: int) -> bytes:
 
 
 class Workbook:
-    """Jobs by (channel, seq) and by claim."""
+    """Jobs by (channel, seq) and by claim. `jobs` are open; settled ones are kept while their clients may ask again."""
 
     def __init__(self) -> None:
         self.jobs: dict[tuple[bytes, int], Job] = {}
         self._claims: dict[bytes, Job] = {}
+        self._answered: dict[tuple[bytes, int], Job] = {}
 
     def add(self, job: Job) -> None:
         self.jobs[job.key] = job
@@ -98,6 +101,10 @@ class Workbook:
         job.claim_id = compute_claim_id(receipt.claim)
         self._claims[job.claim_id] = job
 
+    def find(self, channel: bytes, seq: int) -> Job | None:
+        """The job of a voucher, settled or not."""
+        return self.jobs.get((channel, seq)) or self._answered.get((channel, seq))
+
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
 
@@ -107,7 +114,15 @@ class Workbook:
         for job in done:
             del self.jobs[job.key]
             self._claims.pop(job.claim_id, None)
+            if job.receipt is not None:
+                self._answered[job.key] = job
         return done
+
+    def forget_answered(self, now_ms: int) -> None:
+        """Drop settled jobs whose request is over: nobody may ask for their results any more."""
+        over = [key for key, job in self._answered.items() if now_ms > job.item.request.deadline_ms]
+        for key in [*over, *list(self._answered)[: max(0, len(self._answered) - len(over) - ANSWERED_MAX)]]:
+            self._answered.pop(key, None)
 
     def expire(self, now_ms: int) -> list[Job]:
         """Give up on jobs that were not attested in time, and return them."""
