@@ -6,7 +6,7 @@ together before any later effect leaves, so a node never says what it could forg
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ FETCHES_MAX = 4
 FETCHES_WAITING_MAX = 64
 OUTCOMES_MAX = 4_096  # for a driver that does not read
 STOP_GRACE_S = 3.0
+LAST_SENDS_S = 0.1  # the network sends from tasks of its own: what it gets for the last messages before it is closed
 
 log = structlog.get_logger()
 
@@ -50,6 +51,12 @@ class Core(Protocol):
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 
     def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict: ...
+
+
+class CountingNet(Net, Protocol):
+    """A network that also says what went through it."""
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]: ...
 
 
 class Engine(Protocol):
@@ -69,7 +76,7 @@ class Equipment:
     """All that a running node has its hands on. `load_blob` raises MissingBlob."""
 
     core: Core
-    net: Net
+    net: CountingNet
     engine: Engine
     writer: DurableWriter
     load_blob: Callable[[bytes], Awaitable[bytes]]
@@ -154,8 +161,11 @@ class Carrier:
             await self._wait()
             await self._turn()
         with trio.move_on_after(STOP_GRACE_S) as grace:
-            await self._carry_out(self._handle(ce.Stop()))
+            last = self._handle(ce.Stop())
+            await self._carry_out(last)
             self._flush_events()
+            if any(isinstance(effect, ce.NetPublish | ce.NetRequest | ce.NetReply) for effect in last):
+                await trio.sleep(LAST_SENDS_S)
         if grace.cancelled_caught:
             log.warning("node.stop_late", grace_s=STOP_GRACE_S)
 

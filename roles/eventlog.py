@@ -39,11 +39,11 @@ class EventLog:
         self._node = node
         self._file_bytes_max = file_bytes_max
         self._lines: list[str] = []
-        self._file = self._path.open("ab")
-        self._size = self._file.tell()
+        self._file = self._path.open("ab", buffering=0)  # `_lines` is the buffer
+        self._size = self._file.seek(0, os.SEEK_END)
         # A killed process may have left half a line; what follows must not become part of it.
         if self._size and not _ends_in_newline(self._path):
-            self._size += self._file.write(b"\n")
+            self._write(b"\n")
 
     def write(self, time_ms: int, name: str, fields: Mapping[str, Any]) -> None:
         """Take one event; it is on its way to disk with the next `flush`."""
@@ -57,9 +57,7 @@ class EventLog:
         self._lines.clear()
         if self._size and self._size + len(data) > self._file_bytes_max:
             self._rotate()
-        self._file.write(data)
-        self._file.flush()
-        self._size += len(data)
+        self._write(data)
 
     def close(self) -> None:
         """Flush and close. Raises OSError."""
@@ -71,8 +69,15 @@ class EventLog:
     def _rotate(self) -> None:
         self._file.close()
         os.replace(self._path, _older(self._path))
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
         self._size = 0
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            written = self._file.write(left)
+            self._size += written
+            left = left[written:]
 
 
 def read_events(directory: Path) -> Iterator[dict[str, Any]]:

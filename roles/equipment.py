@@ -1,0 +1,153 @@
+"""Open all that a running node has its hands on: data directory, database, blobs, engine, network.
+
+Whatever cannot be opened is said in terms of what to do about it, and nothing stays open behind a failure.
+"""
+
+import ipaddress
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2p.host import CannotListen
+from p2p.libp2p_net import Libp2pNet, open_libp2p_net
+from p2p.net import NetEvent
+from protocol.keys import PrivateKey
+from protocol.ledger.genesis import Genesis, compute_chain_id
+from roles import core_effects as ce
+from roles.blobs import BlobStore
+from roles.carrier import Core, Equipment
+from roles.chain import Chain
+from roles.config import ConfigError, NodeConfig, read_config, read_genesis
+from roles.durable import DurableWriter, StoreFailed
+from roles.engine.pool import open_pool
+from roles.eventlog import EventLog
+from roles.inbox import Inbox
+from roles.keystore import read_key, read_keys
+from roles.timers import WallClock
+
+log = structlog.get_logger()
+
+LISTEN_HINT = "set listen in node.json to an address of this machine and a free port, or to port 0"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a data directory says its node is."""
+
+    directory: Path
+    config: NodeConfig
+    genesis: Genesis
+    chain: bytes
+    node_key: PrivateKey  # the libp2p identity too
+    keys: ce.NodeKeys
+
+
+def read_plan(directory: Path) -> Plan:
+    """Read and check configuration, genesis and keys. Raises ConfigError."""
+    config = read_config(directory)
+    genesis = read_genesis(directory)
+    chain = compute_chain_id(genesis)
+    return Plan(directory, config, genesis, chain, read_key(directory, "node", chain), read_keys(directory, chain))
+
+
+@asynccontextmanager
+async def open_equipment(plan: Plan, make_core: Callable[[Plan, ce.Restored], Core]) -> AsyncIterator[Equipment]:
+    """Everything open, in an order in which each failure is clear; closed again in reverse. Raises UserError."""
+    inbox = Inbox()
+    with closing(_open_chain(plan)) as chain, _open_events(plan) as events:
+        core = make_core(plan, _restore(chain))
+        blobs = _open_blobs(plan)
+
+        async def load_blob(digest: bytes) -> bytes:
+            return await trio.to_thread.run_sync(blobs.get, digest)
+
+        async with (
+            open_pool(load_blob, workers=plan.config.engine_workers) as engine,
+            _open_net(plan, inbox.put_from_net) as net,
+        ):
+            yield Equipment(
+                core=core,
+                net=net,
+                engine=engine,
+                writer=DurableWriter(plan.directory, chain, blobs.put),
+                load_blob=load_blob,
+                events=events,
+                clock=WallClock(),
+                addresses=net.addresses,
+                inbox=inbox,
+            )
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of a multiaddr to listen on; port 0 picks a free one. Raises ConfigError.
+
+    >>> parse_listen("/ip4/127.0.0.1/tcp/0")
+    ('127.0.0.1', 0)
+    """
+    parts = text.split("/")
+    try:
+        if len(parts) != 5 or parts[0] or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp":
+            raise ValueError("not of the form /ip4/HOST/tcp/PORT")
+        host, port = ipaddress.ip_address(parts[2]), int(parts[4])
+        if not 0 <= port < 65_536:
+            raise ValueError(f"port {port} is not from 0 to 65535")
+    except ValueError as error:
+        raise ConfigError(f"cannot listen on {text!r}: {error}", LISTEN_HINT) from error
+    return str(host), port
+
+
+@asynccontextmanager
+async def _open_net(plan: Plan, on_event: Callable[[NetEvent], None]) -> AsyncIterator[Libp2pNet]:
+    host, port = parse_listen(plan.config.listen)
+    async with AsyncExitStack() as stack:
+        try:
+            net = await stack.enter_async_context(open_libp2p_net(plan.node_key.seed, host, port, on_event))
+        except CannotListen as error:
+            raise ConfigError(str(error), LISTEN_HINT) from error
+        yield net
+
+
+@contextmanager
+def _open_events(plan: Plan) -> Iterator[EventLog]:
+    try:
+        events = EventLog(plan.directory, plan.config.name)
+    except OSError as error:
+        raise StoreFailed(error) from error
+    try:
+        yield events
+    finally:
+        _close_events(events)
+
+
+def _close_events(events: EventLog) -> None:
+    """Last lines that cannot be written are said, and hide no graver error that may be on its way up."""
+    try:
+        events.close()
+    except OSError as error:
+        log.error("events.lost", error=str(error))
+
+
+def _open_chain(plan: Plan) -> Chain:
+    try:
+        return Chain(plan.directory / "node.db", plan.chain)
+    except sqlite3.Error as error:
+        raise StoreFailed(error) from error
+
+
+def _restore(chain: Chain) -> ce.Restored:
+    try:
+        return chain.start()
+    except sqlite3.Error as error:
+        raise StoreFailed(error) from error
+
+
+def _open_blobs(plan: Plan) -> BlobStore:
+    try:
+        return BlobStore(plan.directory / "blobs")
+    except OSError as error:
+        raise StoreFailed(error) from error
