@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MESHSUB = "/meshsub/1.1.0"
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 4, 3, 8
+FLOOD_MAX = 16  # peers our own messages go to at once, in the mesh or not: one hop on a small network
 HEARTBEAT_S = 1
 RPC_BYTES_MAX = 256 * 1024
 WRITE_BYTES_MAX = 64 * 1024  # packets for one peer are merged up to this into one write
@@ -215,13 +216,13 @@ class GossipRouter(GossipSub):
                 self.send_rpc(sender_peer_id, rpc_pb2.RPC(publish=[message]))
 
     def choose_peers(self, topic: str, source: ID | None) -> set[ID]:
-        """Whom a message goes to: the mesh; for our own also others on the topic, until there are DEGREE."""
+        """Whom a message goes to: the mesh; our own also to others on the topic, FLOOD_MAX in all."""
         # Only peers we have a stream to: the others cannot be sent anything yet.
         on_topic = {peer for peer in self._pump.peer_topics.get(topic, ()) if peer in self._pump.peers}
         chosen = {peer for peer in self.mesh.get(topic, ()) if peer in on_topic}
-        if source is None and len(chosen) < DEGREE:
+        if source is None and len(chosen) < FLOOD_MAX:
             others = sorted(on_topic - chosen, key=ID.to_bytes)
-            chosen |= set(self._pump.dice.sample(others, min(len(others), DEGREE - len(chosen))))
+            chosen |= set(self._pump.dice.sample(others, min(len(others), FLOOD_MAX - len(chosen))))
         chosen.discard(cast(ID, source))
         return chosen
 

@@ -23,6 +23,7 @@ from p2p.net import (
     Published,
     Unanswered,
 )
+from protocol.errors import LocalError
 from protocol.types import Verdict
 from testnet.sim_links import Fabric
 
@@ -90,8 +91,10 @@ class SimNet:
         self._announce()
 
     def publish(self, topic: str, data: bytes, token: str) -> None:
+        if len(data) > GOSSIP_BYTES_MAX:
+            raise LocalError(f"a gossip message has {len(data)} bytes, at most {GOSSIP_BYTES_MAX}")
         targets: tuple[SimNet, ...] = ()
-        if len(data) <= GOSSIP_BYTES_MAX and self._is_new(topic, data):
+        if self._is_new(topic, data):
             targets = self._find_subscribers(topic)
         for target in targets:
             self._fabric.carry_gossip(self, target, topic, data)
