@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -47,6 +47,12 @@ log = structlog.get_logger()
 Commands = trio.MemorySendChannel[ce.Command]
 Outcomes = trio.MemoryReceiveChannel[ce.Deliver]
 Driver = Callable[[Commands, Outcomes], Awaitable[None]]
+
+
+class TaskStatus(Protocol):
+    """What `nursery.start` hands over."""
+
+    def started(self, value: Any) -> None: ...
 
 
 class RunningNode:
@@ -112,7 +118,7 @@ async def run_node(
     ready: Callable[[RunningNode], None] | None = None,
     driver: Driver | None = None,
     make_core: Callable[[Plan, ce.Restored], Core] | None = None,
-    task_status: trio.TaskStatus[RunningNode] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the node of a data directory until it is stopped, its driver returns, or it cannot go on.
 
@@ -159,7 +165,7 @@ async def _run(
     ready: Callable[[RunningNode], None] | None,
     driver: Driver | None,
     make_core: Callable[[Plan, ce.Restored], Core],
-    task_status: trio.TaskStatus[RunningNode],
+    task_status: TaskStatus,
     last_words: dict[str, Any],
 ) -> None:
     async with open_equipment(plan, make_core) as equipment, trio.open_nursery() as nursery:
@@ -276,14 +282,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_up_logging() -> None:
-    """One JSON object per line on standard error, ours from info, the libraries' from warning."""
+    """Ours from info, the libraries' from warning, on standard error: JSON lines, or text on a terminal."""
+    if sys.stderr.isatty():
+        rendering: list[Any] = [structlog.dev.ConsoleRenderer()]
+    else:
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -318,10 +327,10 @@ async def _run_until_signal(directory: Path, driver: Driver | None) -> None:
 async def _obey_signals(
     nodes: list[RunningNode],
     starting: trio.CancelScope,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        task_status.started()
+        task_status.started(None)
         number = await anext(received)
         log.info("node.stopping", signal=signal.Signals(number).name)
         for node in nodes:
