@@ -1,0 +1,285 @@
+"""A worker keeps what it claims before it says so, answers repeats, and settles only what was attested."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from protocol.content import format_cid
+from protocol.jobs import PaidRequest
+from protocol.ledger.state import State
+from protocol.ledger.transactions import SettleIndividual, ZeroReason
+from protocol.messages import Accepted, Attestations, Claims, DirectRequest, Refusal, Requests, Result
+from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
+from roles.inference import BATCH_MS, CLAIM_AGAIN_MS, RESULT_AGAIN_MS, SETTLE_MS, TICK_MS, Inference
+from roles.role import (
+    Compute,
+    Computed,
+    Context,
+    Effect,
+    Fetch,
+    Fetched,
+    LedgerAdvanced,
+    Publish,
+    Received,
+    Reply,
+    Requested,
+    RequestFailed,
+    Send,
+    SetTimer,
+    Started,
+    Store,
+    Submit,
+    TimerFired,
+)
+from roles.workbook import VOID_GRACE_MS
+from tests.roles.test_admission import make_ledger
+from tests.support.jobs import OUTPUT, ROW, attest, find_model, get_keys, make_request, pay, sign_transaction
+
+OTHER = Tensor("int32", (1, 10), bytes(39) + b"\1")
+
+
+class Story:
+    """An inference node with its model at hand and a channel from client-0."""
+
+    def __init__(self) -> None:
+        self.parts, self.state, self.channel, _ = make_ledger()
+        self.node, self.account = get_keys(self.parts.foundation, "inference-0")
+        self.now_ms = self.state.time_ms
+        self.worker = self.start({})
+
+    def start(self, journal: dict[bytes, bytes]) -> Inference:
+        context = Context({}, self.node, self.account, random.Random(1))
+        worker = Inference(context)
+        worker.handle(Started(self.state, {"jobs": journal}), self.now_ms)
+        for model in self.state.models:
+            worker.handle(Fetched(format_cid(model), b"model"), self.now_ms)
+        assert worker.is_ready
+        return worker
+
+    def do(self, event: Any) -> list[Effect]:
+        return self.worker.handle(event, self.now_ms)
+
+    def later(self, wait_ms: int, timer: str = "tick") -> list[Effect]:
+        self.now_ms += wait_ms
+        return self.do(TimerFired(timer))
+
+    def make_item(self, seq: int = 1, **changes: Any) -> PaidRequest:
+        return pay(
+            make_request(self.state, self.parts.foundation, seq, **changes), self.parts.foundation, self.channel, seq
+        )
+
+    def ask(self, item: PaidRequest) -> list[Effect]:
+        return self.do(Received(item.request.client, Requests((item,)), "infer/0"))
+
+    def compute(self, taken: Iterable[Effect], output: Tensor = OUTPUT) -> list[Effect]:
+        return self.do(Computed(find(taken, Compute).token, (output,), "test"))
+
+    def attest(self, computed: Iterable[Effect], found: Tensor = OUTPUT) -> list[Effect]:
+        receipt = get_result(computed).receipt
+        items = attest(self.state, self.parts.foundation, receipt, compute_tensors_digest((found,)))
+        effects: list[Effect] = []
+        for item in items:
+            effects += self.do(Received(item.verifier, Attestations((item,)), "proofs"))
+        return effects
+
+
+def find(effects: Iterable[Effect], kind: type) -> Any:
+    return next(item for item in effects if isinstance(item, kind))
+
+
+def find_all(effects: Iterable[Effect], kind: type) -> list[Any]:
+    return [item for item in effects if isinstance(item, kind)]
+
+
+def get_result(effects: Iterable[Effect]) -> Result:
+    return next(item.message for item in find_all(effects, Send) if isinstance(item.message, Result))
+
+
+def get_settlement(effects: Iterable[Effect]) -> SettleIndividual | None:
+    bodies = [item.item for item in find_all(effects, Submit)]
+    return bodies[0] if bodies else None
+
+
+def apply(story: Story, body: SettleIndividual) -> State:
+    parts = replace(story.parts, state=story.state)
+    _, after = parts.build([sign_transaction(story.state, story.account, body)])
+    return after
+
+
+def test_a_claim_is_on_disk_before_result_or_claim_leave():
+    story = Story()
+    computed = story.compute(story.ask(story.make_item()))
+    claimed = story.later(BATCH_MS, "claims")
+
+    assert [type(item) for item in computed if isinstance(item, Store | Send)] == [Store, Send]
+    assert isinstance(find(claimed, Publish).message, Claims)
+
+
+def test_the_claim_hides_the_output_and_the_result_goes_to_the_client_alone():
+    story = Story()
+    item = story.make_item()
+    computed = story.compute(story.ask(item))
+    claim = find(story.later(BATCH_MS, "claims"), Publish).message.items[0].claim
+
+    digest = compute_tensors_digest((OUTPUT,))
+    assert digest not in (claim.commitment, claim.input_digest)
+    assert [send.peer for send in find_all(computed, Send)] == [item.request.client]
+    assert not find_all(computed, Publish)
+
+
+def test_an_attested_job_settles_once():
+    story = Story()
+    story.attest(story.compute(story.ask(story.make_item())))
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+
+    story.state = apply(story, body)
+    forgotten = story.do(LedgerAdvanced(story.state))
+
+    assert story.state.channels[story.channel].settled_seq == 1
+    assert [item.value for item in find_all(forgotten, Store)] == [None]
+    assert get_settlement(story.later(SETTLE_MS)) is None
+
+
+def test_the_attestations_are_forwarded_to_the_client():
+    story = Story()
+    item = story.make_item()
+    sends = find_all(story.attest(story.compute(story.ask(item))), Send)
+
+    assert [send.peer for send in sends] == [item.request.client]
+    assert len(sends[0].message.items) == 2
+
+
+def test_a_job_the_verifiers_dissent_from_earns_nothing():
+    story = Story()
+    story.attest(story.compute(story.ask(story.make_item())), found=OTHER)
+
+    body = get_settlement(story.later(SETTLE_MS))
+
+    assert body is not None
+    assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.DISSENT]
+    apply(story, body)
+
+
+def test_an_unattested_job_is_chased_and_then_void():
+    story = Story()
+    item = story.make_item()
+    story.compute(story.ask(item))
+
+    chased = story.later(CLAIM_AGAIN_MS)
+    assert isinstance(find(chased, Publish).message, Claims)
+    story.now_ms = item.request.deadline_ms + VOID_GRACE_MS
+    body = get_settlement(story.later(TICK_MS))
+
+    assert body is not None
+    assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.UNATTESTED]
+
+
+def test_a_result_the_client_did_not_take_is_sent_again():
+    story = Story()
+    computed = story.compute(story.ask(story.make_item()))
+    token = find(computed, Send).token
+
+    timer = find(story.do(RequestFailed(b"c" * 32, token, "reset")), SetTimer)
+    assert timer.at_ms > story.now_ms
+    again = story.later(2 * RESULT_AGAIN_MS, timer.name)
+
+    assert get_result(again) == get_result(computed)
+
+
+def test_a_repeated_request_is_answered_again_and_run_once_even_after_it_has_settled():
+    story = Story()
+    item = story.make_item()
+    computed = story.compute(story.ask(item))
+    assert get_result(story.ask(item)) == get_result(computed)
+    story.attest(computed)
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    story.state = apply(story, body)
+    story.do(LedgerAdvanced(story.state))
+
+    again = story.do(Requested(item.request.client, DirectRequest(item), "infer", "s"))
+
+    assert isinstance(find(again, Reply).message, Accepted)
+    assert get_result(again) == get_result(computed)
+    assert not find_all(again, Compute)
+
+
+def test_a_voucher_pays_one_request_only():
+    story = Story()
+    story.ask(story.make_item())
+    other = pay(make_request(story.state, story.parts.foundation, 99), story.parts.foundation, story.channel, 1)
+
+    refused = story.ask(other)
+
+    assert [send.message.code for send in find_all(refused, Send)] == ["voucher_reused"]
+
+
+def test_a_request_whose_voucher_names_another_worker_is_none_of_our_business():
+    story = Story()
+    item = story.make_item()
+    _, other = get_keys(story.parts.foundation, "inference-1")
+    context = Context({}, story.node, other, random.Random(1))
+    stranger = Inference(context)
+    stranger.handle(Started(story.state, {}), story.now_ms)
+
+    assert stranger.handle(Received(item.request.client, Requests((item,)), "infer/0"), story.now_ms) == []
+
+
+def test_a_failed_run_is_refused_and_settles_as_nothing():
+    story = Story()
+    taken = story.ask(story.make_item())
+    failed = story.do(Computed(find(taken, Compute).token, None, "", "the worker process died"))
+
+    refusal = find(failed, Send).message
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.reason) == ("failed", "the worker process died")
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.FAILED]
+
+
+def test_a_killed_worker_settles_what_it_had_claimed():
+    story = Story()
+    computed = story.compute(story.ask(story.make_item()))
+    attested = story.attest(computed)
+    journal = {item.key: item.value for item in find_all([*computed, *attested], Store) if item.bucket == "jobs"}
+    expected = get_settlement(story.later(SETTLE_MS))
+
+    story.worker = story.start(journal)
+
+    assert get_settlement(story.later(SETTLE_MS)) == expected
+
+
+@pytest.mark.parametrize(("blob", "code"), [(encode_tensors((ROW,)), ""), (b"junk", "bad_input"), (None, "bad_input")])
+def test_inputs_may_come_as_a_blob(blob: bytes | None, code: str):
+    story = Story()
+    digest = bytes(31) + b"\7"
+    item = story.make_item(inputs=(), inputs_blob=(digest,))
+    fetch = find(story.ask(item), Fetch)
+    assert fetch.source == format_cid(digest)
+
+    fetched = story.do(Fetched(fetch.source, blob, "" if blob else "no storage node has it"))
+
+    if code:
+        assert [send.message.code for send in find_all(fetched, Send)] == [code]
+    else:
+        assert find(fetched, Compute).inputs == (ROW,)
+        receipt = get_result(story.compute(fetched)).receipt
+        assert receipt.claim.input_digest == compute_tensors_digest((ROW,))
+
+
+def test_models_that_are_not_held_are_not_promised():
+    story = Story()
+    worker = Inference(Context({}, story.node, story.account, random.Random(1)))
+    worker.handle(Started(story.state, {}), story.now_ms)
+    item = story.make_item()
+
+    refused = worker.handle(Received(item.request.client, Requests((item,)), "infer/0"), story.now_ms)
+
+    assert not worker.is_ready
+    assert [send.message.code for send in find_all(refused, Send)] == ["unknown_model"]
+    assert find_model(story.state).digest not in worker.models
