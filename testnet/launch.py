@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -134,10 +134,8 @@ class Launcher:
             return
         assert zygote.stdin is not None
         assert zygote.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # it is dead already, and the kernel has ended its children
             zygote.stdin.close()
-        except BrokenPipeError:
-            pass  # it is dead already, and the kernel has ended its children
         try:
             zygote.wait(self.grace_s + KILL_S)
         except subprocess.TimeoutExpired:
@@ -203,7 +201,7 @@ def termination_raises() -> Iterator[None]:
 
 
 def plan_programs(directory: Path, network: NetworkFile, has_load: bool) -> list[Program]:
-    """Every process of a network: the feed server, if it has one, and each node; with a load, its first client drives it."""
+    """Every process of a network: the feed server, if it has one, and each node. A load is driven by the first client."""
     logs = directory / "logs"
     programs = []
     if network.feed_url:

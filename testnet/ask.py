@@ -1,0 +1,75 @@
+"""Ask a running network for one inference: join it as a client, wait for the attested result, leave."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from protocol.types import NodeState
+from roles import core_effects as ce
+from roles.attempts import Ask, Outcome
+from roles.node import Commands, Outcomes, RunningNode, run_node, unwrap
+
+JOIN_TIMEOUT_S = 15.0
+LATE_S = 3.0  # the client itself ends a request at its deadline; this is for a client that does not
+POLL_S = 0.02
+LOG_NAME = "node.log"
+
+
+class NoNetwork(Exception):
+    """No node of the network let us catch up in time."""
+
+
+@dataclass
+class _Asker:
+    """Drives one client node: waits until it follows the ledger, asks once, keeps the outcome."""
+
+    ask: Ask
+    note: Callable[[str], None]
+    node: RunningNode | None = None
+    outcome: Outcome | None = None
+
+    async def drive(self, commands: Commands, outcomes: Outcomes) -> None:
+        assert self.node is not None
+        with trio.move_on_after(JOIN_TIMEOUT_S) as joining:
+            while self.node.core.state is not NodeState.SERVING or not self.node.net.peers():
+                await trio.sleep(POLL_S)
+        if joining.cancelled_caught:
+            peers = len(self.node.net.peers())
+            raise NoNetwork(f"not caught up with the network after {JOIN_TIMEOUT_S:.0f} s ({peers} peers connected)")
+        self.note(f"joined: {len(self.node.net.peers())} peers, height {self.node.core.ledger.height}")
+        await commands.send(ce.Command("client", self.ask))
+        with trio.move_on_after(self.ask.timeout_ms / 1_000 + LATE_S):
+            async for delivered in outcomes:
+                if isinstance(delivered.outcome, Outcome) and delivered.outcome.token == self.ask.token:
+                    self.outcome = delivered.outcome
+                    return
+
+
+def ask_network(directory: Path, ask: Ask, note: Callable[[str], None]) -> Outcome:
+    """Run the client node of a data directory until `ask` has ended.
+
+    Raises NoNetwork, UserError (a directory in use, an address taken), or what a bug raises. An outcome that never came
+    has the code `timeout`.
+    """
+    asker = _Asker(ask, note)
+
+    def remember(node: RunningNode) -> None:
+        asker.node = node
+
+    async def run() -> None:
+        await run_node(directory, ready=remember, driver=asker.drive)
+
+    with (directory / LOG_NAME).open("a", encoding="utf-8") as log:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log))
+        logging.basicConfig(level=logging.WARNING, stream=log)
+        try:
+            trio.run(run)
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group
+    if asker.outcome is None:
+        return Outcome(ask.token, False, b"", code="timeout", reason="the client gave no outcome in time")
+    return asker.outcome

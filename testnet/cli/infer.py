@@ -1,0 +1,187 @@
+"""`rolemesh infer`: run a model on the network and get an attested answer with its receipt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from testnet.cli.arguments import Json, Network, open_network, parse_duration
+from testnet.cli.output import CommandError, ExitCode, Output, format_role
+from testnet.network_file import NetworkFile, NetworkFileError, claim_account, is_running
+
+if TYPE_CHECKING:
+    from protocol.ledger.records import ModelRecord
+    from roles.attempts import Outcome
+
+TIMEOUT_CODES = ("timeout", "expired", "unattested", "no_answer")
+HINTS = {
+    "no_worker": "start an inference node: `rolemesh node init`, then `rolemesh node run --role inference`",
+    "price": "raise the limit with --max-fee",
+    "unpaid": "the account cannot pay: `rolemesh ledger balance` shows what it has",
+    "busy": "try again in a moment",
+    "expired": "give it more time with --timeout",
+    "unattested": "are two verifiers running? `rolemesh testnet status` shows the nodes",
+    "no_answer": "`rolemesh testnet status` shows which nodes run; give it more time with --timeout",
+    "timeout": "give it more time with --timeout",
+}
+
+
+def add_to(app: App) -> None:
+    """Add the command to the tree."""
+    app.command(
+        infer,
+        help_epilogue="Examples:\n\n  rolemesh infer digits --input digit.png\n\n"
+        "  rolemesh infer digits --input rows.csv --json\n\n"
+        "  head -1 rows.csv | rolemesh infer digits --input - --direct --timeout 10s",
+    )
+
+
+def infer(
+    model: str,
+    /,
+    *,
+    input: Annotated[str, Parameter(name="--input")],
+    network: Network = None,
+    direct: Annotated[bool, Parameter(negative="")] = False,
+    timeout: str = "30s",
+    max_fee: int = 100_000_000,
+    white: int = 16,
+    json: Json = False,
+) -> None:
+    """Ask the network to run a model, wait until two verifiers have attested the answer, and keep the receipt.
+
+    Parameters
+    ----------
+    model
+        Name, CID or sha256 of a model on the ledger.
+    input
+        A .npy, .png or .csv file, or - for one of these on standard input.
+    direct
+        Go straight to a worker instead of by gossip.
+    timeout
+        The request's deadline from now: 30s, 500ms, 1m.
+    max_fee
+        The most to pay, in grains (1 ROLE is 1,000,000,000 grains).
+    white
+        What white becomes when a picture is scaled to the model's numbers.
+    """
+    from testnet.cli.inputs import read_input
+
+    output = Output(json)
+    timeout_ms = round(parse_duration(timeout) * 1_000)
+    path, found = open_network(network)
+    record = find_model(found, model)
+    if len(record.inputs) != 1:
+        message = f"{record.name} takes {len(record.inputs)} inputs; this command sends one"
+        raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
+    tensor = read_input(input, record.inputs[0].dtype, record.inputs[0].shape, white)
+    if not is_running(path.parent):
+        raise CommandError(
+            "not_running",
+            f"network {found.name} is not running",
+            "start one with `rolemesh testnet up`",
+            ExitCode.UNREACHABLE,
+        )
+    directory = _open_client(path, found)
+    output.note(f"asking network {found.name} for {record.name}, {tensor.shape[0]} rows")
+    outcome = _ask(directory, record, tensor, max_fee, timeout_ms, direct, output)
+    receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
+    _show(output, record, outcome, receipt)
+
+
+def find_model(network: NetworkFile, wanted: str) -> "ModelRecord":
+    """A model of the network by name, CID or digest. Raises CommandError that lists what there is."""
+    from protocol.content import format_cid
+    from testnet.join import read_network_genesis
+
+    models = read_network_genesis(network).models
+    for record in models:
+        if wanted in (record.name, record.digest.hex(), format_cid(record.digest)):
+            return record
+    names = [record.name for record in models]
+    raise CommandError(
+        "unknown_model",
+        f"network {network.name} has no model {wanted!r}",
+        f"its models are: {', '.join(names)}",
+        ExitCode.USAGE,
+        models=names,
+    )
+
+
+def _open_client(path: Path, network: NetworkFile) -> Path:
+    """The data directory of a client that nobody uses now; a new one takes a spare account."""
+    from testnet.join import find_client, make_node
+
+    directory, is_new = find_client(path.parent)
+    if is_new:
+        try:
+            spare = claim_account(path, network, str(directory))
+        except NetworkFileError as error:
+            hint = "start a network with more of them: `rolemesh testnet up --accounts 32`"
+            raise CommandError("no_account", str(error), hint, ExitCode.CONFIG) from error
+        make_node(directory, network, spare, "client", name=f"client-{directory.name}-cli")
+    return directory
+
+
+def _ask(
+    directory: Path, record: "ModelRecord", tensor: Any, max_fee: int, timeout_ms: int, direct: bool, output: Output
+) -> "Outcome":
+    from roles.attempts import Ask
+    from testnet.ask import NoNetwork, ask_network
+
+    ask = Ask("infer", record.digest, (tensor,), max_fee, timeout_ms, is_direct=direct)
+    try:
+        outcome = ask_network(directory, ask, output.note)
+    except NoNetwork as error:
+        raise CommandError(
+            "no_network", str(error), "`rolemesh testnet status` shows which nodes run", ExitCode.UNREACHABLE
+        ) from error
+    if not outcome.is_attested:
+        exit_code = ExitCode.TIMEOUT if outcome.code in TIMEOUT_CODES else ExitCode.FAILURE
+        raise CommandError(
+            outcome.code or "failed",
+            f"the request was not answered: {outcome.reason}",
+            HINTS.get(outcome.code, "`rolemesh testnet logs` shows what the nodes say"),
+            exit_code,
+            request_id=outcome.request_id,
+            attempts=outcome.attempts,
+        )
+    return outcome
+
+
+def _show(output: Output, record: "ModelRecord", outcome: "Outcome", receipt: Path) -> None:
+    from protocol.keys import format_node
+    from testnet.labels import compute_labels
+
+    labels = compute_labels(record, outcome.outputs)
+    verifiers = [format_node(verifier) for verifier in outcome.verifiers]
+    output.say(f"{'label':>12}  {', '.join(labels)}" if labels else f"{'outputs':>12}  {len(outcome.outputs)} tensors")
+    output.say(f"{'worker':>12}  {format_node(outcome.worker)}")
+    for verifier in verifiers:
+        output.say(f"{'attested by':>12}  {verifier}")
+    how = "straight to the worker" if outcome.was_direct else "by gossip"
+    output.say(f"{'sent':>12}  {how}, {outcome.attempts} attempt{'s' if outcome.attempts > 1 else ''}")
+    output.say(f"{'fee':>12}  {format_role(outcome.fee)}")
+    output.say(f"{'receipt':>12}  {receipt}")
+    output.say(f"{'check it':>12}  rolemesh verify {receipt}")
+    output.give(_describe(record, outcome, labels, verifiers, receipt))
+
+
+def _describe(
+    record: "ModelRecord", outcome: "Outcome", labels: list[str], verifiers: list[str], receipt: Path
+) -> Mapping[str, Any]:
+    from protocol.keys import format_node
+
+    return {
+        "model": record.name,
+        "labels": labels,
+        "outputs": [{"dtype": item.dtype, "shape": item.shape, "data": item.data} for item in outcome.outputs],
+        "worker": format_node(outcome.worker),
+        "attested_by": verifiers,
+        "fee_grains": outcome.fee,
+        "attempts": outcome.attempts,
+        "direct": outcome.was_direct,
+        "request_id": outcome.request_id,
+        "receipt": str(receipt),
+    }

@@ -1,0 +1,139 @@
+"""`rolemesh node`: one node of a network, in a data directory of its own."""
+
+import json as jsonlib
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from testnet.cli.arguments import ROLES, Json, Network, open_network, parse_roles
+from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.network_file import NetworkFile, NetworkFileError, claim_account
+
+DATA = Path(".rolemesh/node")
+
+app = App(name="node", help="One node: make a data directory, run it, look at it.")
+Data = Annotated[Path, Parameter(name="--data", help="Data directory of the node.")]
+Listen = Annotated[
+    str,
+    Parameter(name="--listen", help="Multiaddr to listen on; a free loopback address unless given."),
+]
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh node init --network .rolemesh/dev-42/testnet.json --role inference\n\n"
+    "  rolemesh node init --network testnet.json --data ./worker --role verifier --listen /ip4/127.0.0.9/tcp/4009"
+)
+def init(
+    *,
+    network: Network = None,
+    data: Data = DATA,
+    role: str = "inference",
+    listen: Listen = "",
+    json: Json = False,
+) -> None:
+    """Make the data directory of a new node: keys of its own, the network's genesis, a spare funded account.
+
+    Parameters
+    ----------
+    role
+        What the node will do, unless `node run --role` says otherwise.
+    """
+    output = Output(json)
+    _check_role(role)
+    _check_listen(listen)
+    path, found = open_network(network)
+    if data.exists() and any(data.iterdir()):
+        raise CommandError(
+            "directory_in_use",
+            f"{data} is not empty",
+            "name another directory with --data, or run the node that is there with `rolemesh node run`",
+            ExitCode.CONFIG,
+        )
+    made = _claim_and_make(path, found, data, role, listen)
+    output.say(f"node {made['node']} is ready in {data}")
+    output.say(f"account {made['account']} (a public development key, funded in genesis)")
+    output.say(f"start it with `rolemesh node run --data {data} --role {role}`")
+    output.give(made)
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh node run --role inference\n\n"
+    "  rolemesh node run --data .rolemesh/dev-42/nodes/inference-0"
+)
+def run(*, data: Data = DATA, role: str = "", listen: Listen = "", json: Json = False) -> int:
+    """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
+
+    Parameters
+    ----------
+    role
+        Change what the node does from now on.
+    """
+    from roles.node import run as run_process
+    from testnet.join import change_node
+    from testnet.load import PLAN_NAME
+    from testnet.load import main as load_main
+
+    if role:
+        _check_role(role)
+    _check_listen(listen)
+    output = Output(json)
+    config = change_node(data, role, listen)
+    output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
+    code = load_main([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data)
+    output.give({"directory": str(data), "name": config.name, "roles": config.roles, "exit_code": code})
+    return code
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh node status\n\n"
+    "  rolemesh node status --data .rolemesh/dev-42/nodes/inference-0 --json"
+)
+def status(*, data: Data = DATA, json: Json = False) -> None:
+    """Show what a node last said about itself. Exits 4 when it does not run."""
+    from roles.status import Liveness, read_status
+
+    output = Output(json)
+    if not (data / "node.json").is_file():
+        raise CommandError(
+            "no_node", f"no node in {data}", "make one with `rolemesh node init --network FILE`", ExitCode.CONFIG
+        )
+    found = read_status(data)
+    for name, value in found.fields.items():
+        output.say(f"{name:>14}  {value if isinstance(value, str | int) else jsonlib.dumps(value)}")
+    if found.liveness is not Liveness.RUNNING:
+        raise CommandError(
+            "not_running",
+            f"the node in {data} does not run ({found.liveness})",
+            f"start it with `rolemesh node run --data {data}`",
+            ExitCode.UNREACHABLE,
+            liveness=str(found.liveness),
+        )
+    output.give({"directory": str(data), "liveness": str(found.liveness), **found.fields})
+
+
+def _claim_and_make(path: Path, network: NetworkFile, data: Path, role: str, listen: str) -> dict[str, Any]:
+    from testnet.found import NoAddress
+    from testnet.join import make_node
+
+    try:
+        spare = claim_account(path, network, str(data))
+        return make_node(data, network, spare, role, listen)
+    except NetworkFileError as error:
+        hint = "start a network with more of them: `rolemesh testnet up --accounts 32`"
+        raise CommandError("no_account", str(error), hint, ExitCode.CONFIG) from error
+    except NoAddress as error:
+        raise CommandError("port_in_use", str(error), "name one with --listen", ExitCode.CONFIG) from error
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        parse_roles(f"{role}=1")
+
+
+def _check_listen(listen: str) -> None:
+    if listen and not re.fullmatch(r"/ip4/[\d.]{7,15}/tcp/\d{1,5}", listen):
+        raise CommandError(
+            "bad_address", f"not a listen address: {listen!r}", "write it like /ip4/127.0.0.9/tcp/4001", ExitCode.USAGE
+        )

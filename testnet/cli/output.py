@@ -1,0 +1,105 @@
+"""What a command prints and how it fails: exit codes, the error envelope, one object with `--json`.
+
+Results go to standard output, progress and diagnostics to standard error. With `--json` standard output holds exactly
+one JSON object, an error included, and nothing ever prompts.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+
+class ExitCode(IntEnum):
+    """What the shell is told. Scripts rely on these numbers."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    CONFIG = 3
+    UNREACHABLE = 4
+    VERIFICATION_FAILED = 5
+    INVARIANT_VIOLATED = 6
+    TIMEOUT = 7
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked: a stable code for programs, a message and the next step for people."""
+
+    def __init__(
+        self, code: str, message: str, hint: str, exit_code: ExitCode = ExitCode.FAILURE, **details: object
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go."""
+
+    is_json: bool
+
+    def say(self, text: str = "") -> None:
+        """A line of the result, for people. Silent with `--json`."""
+        if not self.is_json:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line of progress or diagnosis; never part of the result."""
+        print(text, file=sys.stderr, flush=True)
+
+    def give(self, result: Mapping[str, Any]) -> None:
+        """The result, for programs. Silent without `--json`."""
+        if self.is_json:
+            print(json.dumps(result, default=to_json), flush=True)
+
+
+def to_json(value: object) -> object:
+    """Bytes as hex and paths as text, so that every result can be printed."""
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def print_error(error: CommandError, is_json: bool) -> None:
+    """The failure on standard error for people, and as the one envelope on standard output with `--json`."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  next: {error.hint}", file=sys.stderr, flush=True)
+    if is_json:
+        fields = {"code": error.code, "message": error.message, "hint": error.hint, "details": error.details}
+        print(json.dumps({"error": fields}, default=to_json), flush=True)
+
+
+def format_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Columns padded to their widest cell, two spaces apart."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def format_role(grains: int) -> str:
+    """Grains as ROLE with all nine decimals that matter.
+
+    >>> format_role(1_500_000_000), format_role(7)
+    ('1.5 ROLE', '0.000000007 ROLE')
+    """
+    whole, part = divmod(abs(grains), 1_000_000_000)
+    text = f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+    return f"{'-' if grains < 0 else ''}{text} ROLE"
+
+
+def format_bytes(count: int) -> str:
+    """A count of bytes for people.
+
+    >>> format_bytes(512), format_bytes(2_048)
+    ('512 B', '2.0 KiB')
+    """
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"

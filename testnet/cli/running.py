@@ -1,0 +1,278 @@
+"""Run a founded network from its first process to its report."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from testnet.cli.output import CommandError, ExitCode, Output, format_table
+from testnet.cli.progress import Progress
+from testnet.events import EventFollower, Tally
+from testnet.launch import LIVE_STATES, Launcher, Terminated, plan_programs, read_status
+from testnet.network_file import FILE_NAME, NetworkFile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from protocol.ledger.records import ModelRecord
+    from testnet.found import ModelFile
+
+READY_TIMEOUT_S = 60.0
+READY_PER_NODE_S = 1.0
+SETTLE_TIMEOUT_S = 60.0  # after the last answer, when no duration is given
+PEERS_MIN = 8  # a node of a large network need not know all others to be connected
+LOG_TAIL_LINES = 6
+GO_NAME = "go"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the client sends: rows of samples to one model. `labels` are the right answers, where known."""
+
+    model: "ModelRecord"
+    inputs: "np.ndarray[Any, Any]"
+    labels: list[str] | None
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `testnet up` was asked for."""
+
+    directory: Path
+    seed: int
+    roles: Mapping[str, int]
+    models: tuple["ModelFile", ...]
+    load: Load | None
+    liars: int
+    accounts: int
+    feed: tuple[str, str] | None
+    spawn: bool
+    duration_s: float | None
+
+
+@dataclass
+class Run:
+    """A network on its way."""
+
+    order: Order
+    network: NetworkFile
+    launcher: Launcher
+    follower: EventFollower
+    progress: Progress = field(default_factory=Progress)
+    last_ended: int = 0
+    last_change_s: float = 0.0
+
+    @property
+    def tally(self) -> Tally:
+        return self.follower.tally
+
+    def is_ready(self) -> bool:
+        """Every node serves and is connected."""
+        self._raise_for_the_dead()
+        return not self.find_waiting()
+
+    def find_waiting(self) -> list[str]:
+        """Names of the nodes that do not serve yet."""
+        return [node.name for node in self.network.nodes if not self._is_up(node.name)]
+
+    def is_settled(self) -> bool:
+        """Every request is over, every attested one settled, every lie that was told proven."""
+        load = self.order.load
+        if load is None:
+            return False
+        tally = self.tally
+        return tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+
+    def is_over(self) -> bool:
+        """Settled, or nothing has moved for SETTLE_TIMEOUT_S since the last request ended (without a duration)."""
+        load = self.order.load
+        if load is None or self.is_settled():
+            return load is not None
+        progress = self.tally.ended + len(self.tally.settled_ms)
+        if progress != self.last_ended:
+            self.last_ended, self.last_change_s = progress, time.monotonic()
+        return self.order.duration_s is None and time.monotonic() > self.last_change_s + SETTLE_TIMEOUT_S
+
+    def show_waiting(self) -> None:
+        waiting = self.find_waiting()
+        nodes = len(self.network.nodes)
+        up = nodes - len(waiting)
+        self.progress.show(f"starting: {up} of {nodes} nodes serve; waiting for {', '.join(waiting[:6])}")
+
+    def show_load(self) -> None:
+        """One line of what has happened so far."""
+        tally = self.follower.read()
+        dead = [name for name in self.launcher.exits if self.launcher.exits[name] is not None]
+        text = f"height {tally.height}"
+        if self.order.load is not None:
+            wanted = len(self.order.load.inputs)
+            text = f"{len(tally.attested_ms)} of {wanted} attested, {len(tally.settled_ms)} settled, {text}"
+        if tally.failed:
+            text += f", {len(tally.failed)} failed"
+        if tally.lies:
+            text += f", {len(tally.lies)} lies told, {len(tally.proven)} proven"
+        self.progress.show(text + (f", gone: {', '.join(dead)}" if dead else ""))
+
+    def _is_up(self, name: str) -> bool:
+        node = self.network.get_node(name)
+        assert node is not None
+        status = read_status(self.order.directory, node)
+        wanted = min(PEERS_MIN, len(self.network.nodes) - 1)
+        is_live = status.get("state") in LIVE_STATES and status.get("pid") == self.launcher.pids.get(name)
+        return is_live and len(status.get("peers", ())) >= wanted
+
+    def _raise_for_the_dead(self) -> None:
+        for name, code in self.launcher.exits.items():
+            log = self.order.directory / "logs" / f"{name}.log"
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            last = tail[-1] if tail else "it said nothing"
+            message = f"{name} ended with {code} before the network was ready: {last}"
+            raise CommandError("node_died", message, f"read {log}", log=tail, seed=self.order.seed)
+
+
+def run_network(order: Order, output: Output) -> int:
+    """Found, start, run, end, report; the exit code. Raises CommandError, LaunchError, KeyboardInterrupt."""
+    network = _found(order)
+    output.say(f"rolemesh testnet  seed {order.seed}  network {network.name}  dir {order.directory}")
+    programs = plan_programs(order.directory, network, order.load is not None)
+    follower = EventFollower([order.directory / node.directory for node in network.nodes])
+    with Launcher(order.directory, network, order.spawn) as launcher:
+        run = Run(order, network, launcher, follower)
+        started_s = time.monotonic()
+        launcher.start(programs)
+        _wait_until_ready(run)
+        launcher.record_pids()
+        _print_nodes(run, output, time.monotonic() - started_s)
+        (order.directory / GO_NAME).touch()
+        output.say("ready")
+        if order.load is None:
+            _give_network(run, output)
+        ready_s = time.monotonic()
+        ended_by = _stay(run)
+        ran_s = time.monotonic() - ready_s
+    run.progress.end()
+    if ended_by == "interrupt":
+        raise KeyboardInterrupt
+    if order.load is None:
+        output.say(f"network {network.name} is down")
+        return int(ExitCode.OK)
+    return _review(run, order.load, ran_s, ended_by, output)
+
+
+def _found(order: Order) -> NetworkFile:
+    """Write the network to disk; with a load, also the client's plan and the samples as the model takes them."""
+    from testnet.found import NetworkPlan, NoAddress, found_network
+
+    options: dict[str, Mapping[str, Any]] = {}
+    if order.feed is not None:
+        from testnet.genesis import FEED_DECIMALS, FEED_NAME
+
+        url, path = order.feed
+        options["oracle"] = {"feeds": {FEED_NAME: {"url": url, "path": path, "decimals": FEED_DECIMALS}}}
+    plan = NetworkPlan(order.directory, order.seed, order.roles, order.models, order.liars, order.accounts, options)
+    try:
+        network = found_network(plan, now_ms=time.time_ns() // 1_000_000)
+    except NoAddress as error:
+        raise CommandError("port_in_use", str(error), "end another network: `rolemesh testnet down`") from error
+    if order.load is not None:
+        _plan_load(order, order.load, network)
+    return network
+
+
+def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
+    import numpy as np
+
+    from testnet.load import LoadPlan, write_plan
+
+    samples = order.directory / "samples.npz"
+    np.savez(samples, inputs=load.inputs)
+    client = next(node for node in network.nodes if node.role == "client")
+    go = (order.directory / GO_NAME).resolve()
+    plan = LoadPlan(load.model.digest.hex(), str(samples.resolve()), len(load.inputs), str(go), load.in_flight)
+    write_plan(order.directory / client.directory, plan)
+
+
+def _wait_until_ready(run: Run) -> None:
+    nodes = len(run.network.nodes)
+    timeout_s = READY_TIMEOUT_S + READY_PER_NODE_S * nodes
+    try:
+        is_ready = run.launcher.wait(run.is_ready, timeout_s, run.show_waiting)
+    except Terminated as error:
+        raise CommandError("interrupted", f"stopped by {error} before the network was ready", "") from error
+    finally:
+        run.progress.end()
+    if not is_ready:
+        waiting = run.find_waiting()
+        raise CommandError(
+            "timeout",
+            f"after {timeout_s:.0f} s these nodes do not serve: {', '.join(waiting)}",
+            f"read {run.order.directory / 'logs' / waiting[0]}.log",
+            ExitCode.TIMEOUT,
+            waiting=waiting,
+            seed=run.order.seed,
+        )
+
+
+def _stay(run: Run) -> str:
+    """Until it is over; why: `settled`, `duration`, `down` or `interrupt`."""
+    run.last_change_s = time.monotonic()
+    duration_s = run.order.duration_s if run.order.duration_s is not None else float("inf")
+    try:
+        is_over = run.launcher.wait(run.is_over, duration_s, run.show_load)
+    except Terminated:
+        return "down"
+    except KeyboardInterrupt:
+        return "interrupt"
+    return "settled" if is_over and run.is_settled() else "duration"
+
+
+def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -> int:
+    """Check and report; the exit code. The processes have ended by now."""
+    from testnet.review import CheckFailed, Material, review_run
+
+    output.note("checking what the run left behind")
+    material = Material(
+        directory=run.order.directory,
+        network=run.network,
+        model=load.model,
+        inputs=load.inputs,
+        labels=load.labels,
+        liars=run.order.liars,
+        tally=run.follower.read(),
+        ran_s=ran_s,
+        ended_by=ended_by,
+        exits=run.launcher.exits,
+    )
+    try:
+        report = review_run(material)
+    except CheckFailed as error:
+        hint = f"look at {run.order.directory} with `rolemesh testnet check`"
+        raise CommandError("check_failed", str(error), hint, seed=run.order.seed) from error
+    for line in report.lines:
+        output.say(line)
+    output.give(report.fields)
+    return report.exit_code
+
+
+def _print_nodes(run: Run, output: Output, start_s: float) -> None:
+    rows = []
+    for node in run.network.nodes:
+        status = read_status(run.order.directory, node)
+        pid = str(run.launcher.pids[node.name])
+        rows.append((node.name, node.role, pid, str(status.get("state", "")), node.addresses[0], node.node))
+    output.say(format_table(("NODE", "ROLE", "PID", "STATE", "ADDRESS", "ID"), rows))
+    output.say(f"{len(rows)} nodes up in {start_s:.1f} s; network file {run.order.directory / FILE_NAME}")
+    if run.network.accounts:
+        output.say(f"{len(run.network.accounts)} spare accounts (public development keys) for `rolemesh node init`")
+
+
+def _give_network(run: Run, output: Output) -> None:
+    """The one JSON object of a network that stays up."""
+    nodes = [{"name": node.name, "role": node.role, "pid": run.launcher.pids[node.name]} for node in run.network.nodes]
+    file = str(run.order.directory / FILE_NAME)
+    output.give({"state": "ready", "seed": run.order.seed, "network": run.network.name, "file": file, "nodes": nodes})
+    if not output.is_json and run.order.duration_s is None:
+        print("Ctrl-C or `rolemesh testnet down` ends it", file=sys.stderr, flush=True)

@@ -1,0 +1,207 @@
+"""`rolemesh testnet up`: read what is wanted, found the network, run it, report."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
+from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.cli.running import Load, Order, run_network
+from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises
+from testnet.network_file import FILE_NAME, HOME, is_running
+
+if TYPE_CHECKING:
+    from testnet.found import ModelFile
+
+SEEDS = 100_000
+NODES_DEFAULT = 9
+NAMES_TRIED_MAX = 1_000
+
+
+def up(
+    *,
+    nodes: int | None = None,
+    roles: str | None = None,
+    seed: int | None = None,
+    duration: str | None = None,
+    load: str | None = None,
+    rows: int | None = None,
+    in_flight: int = 8,
+    liar: int = 0,
+    model: Path | None = None,
+    samples: Path | None = None,
+    exact: Annotated[bool, Parameter(negative="")] = False,
+    feed: str | None = None,
+    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
+    accounts: int = 8,
+    spawn: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
+
+    With --load a client sends every row of the model's samples as a request; the run ends when all are settled, and a
+    report says what it showed. Exit code 0 then means that every bar of the report holds.
+
+    Parameters
+    ----------
+    nodes
+        How many processes, spread over the roles; 9 unless given.
+    roles
+        How many of each role instead: inference=3,verifier=2,... or your own as package.module:Role=1.
+    seed
+        What all keys, addresses and faults are derived from; a new one unless given.
+    duration
+        How long to run from "ready" on: 60s, 5m. Without it, until all is settled (--load) or until Ctrl-C.
+    load
+        Name of a model to send requests to.
+    rows
+        Send only the first so many rows.
+    in_flight
+        How many requests are under way at a time.
+    liar
+        How many inference nodes answer wrongly on purpose on a seeded share of jobs.
+    model
+        An ONNX file of your own to serve as well, named like the file.
+    samples
+        An .npz file with `inputs` (and `labels`) to load your model with.
+    exact
+        Your model computes the same bits on every machine, so a wrong answer can be slashed.
+    feed
+        A JSON document to read as the oracle's feed, as URL#path.to.number, instead of the recorded series.
+    directory
+        Where to keep everything; ./.rolemesh/dev-SEED unless given.
+    accounts
+        How many spare funded accounts, for nodes and clients that join.
+    spawn
+        Start every node as a fresh interpreter instead of a fork.
+    """
+    counts = _choose_roles(nodes, roles)
+    _check_counts(counts, liar, accounts, rows, in_flight, load)
+    files, loaded = _choose_models(load, rows, in_flight, model, samples, exact)
+    seed = secrets.randbelow(SEEDS) if seed is None else seed
+    duration_s = parse_duration(duration) if duration else None
+    order = Order(
+        directory=_make_directory(directory, seed),
+        seed=seed,
+        roles=counts,
+        models=files,
+        load=loaded,
+        liars=liar,
+        accounts=accounts,
+        feed=_check_feed(feed),
+        spawn=spawn,
+        duration_s=duration_s,
+    )
+    try:
+        with termination_raises(), hold_directory(order.directory):
+            return run_network(order, Output(json))
+    except DirectoryInUse as error:
+        hint = "`rolemesh testnet down` ends it, or name another --dir"
+        raise CommandError("directory_in_use", str(error), hint, ExitCode.CONFIG) from error
+    except LaunchError as error:
+        hint = f"read the logs in {order.directory / 'logs'}"
+        raise CommandError("launch_failed", str(error), hint, seed=seed) from error
+
+
+def _choose_roles(nodes: int | None, roles: str | None) -> Mapping[str, int]:
+    if nodes is not None and roles is not None:
+        raise CommandError("usage", "--nodes and --roles exclude each other", "use one of them", ExitCode.USAGE)
+    return parse_roles(roles) if roles is not None else spread_nodes(NODES_DEFAULT if nodes is None else nodes)
+
+
+def _check_counts(
+    counts: Mapping[str, int], liar: int, accounts: int, rows: int | None, in_flight: int, load: str | None
+) -> None:
+    """Refuse what could never work, before anything is started. Raises CommandError."""
+
+    def refuse(code: str, message: str, hint: str) -> None:
+        raise CommandError(code, message, hint, ExitCode.USAGE)
+
+    if not 0 < sum(counts.values()) <= 250:
+        refuse("too_many_nodes", f"{sum(counts.values())} nodes; one machine takes from 1 to 250", "see --nodes")
+    if counts.get("validator", 0) != 1:
+        refuse("validators", f"{counts.get('validator', 0)} validators; one orders blocks for now", "use validator=1")
+    if not 0 <= liar <= counts.get("inference", 0):
+        refuse("liars", f"{liar} liars among {counts.get('inference', 0)} inference nodes", "use --liar 1")
+    if not 0 <= accounts <= 250 or (rows is not None and rows < 1) or not 1 <= in_flight <= 1_024:
+        refuse("usage", "--accounts is 0 to 250, --rows at least 1, --in-flight 1 to 1024", "see --help")
+    if load is not None:
+        for role, least in (("client", 1), ("inference", 1), ("verifier", 2), ("storage", 1)):
+            if counts.get(role, 0) < least:
+                refuse("roles", f"--load needs {least} {role}, there are {counts.get(role, 0)}", f"add {role}={least}")
+    elif rows is not None or liar:
+        refuse("usage", "--rows and --liar say something about a load", "add --load digits")
+
+
+def _choose_models(
+    load: str | None, rows: int | None, in_flight: int, model: Path | None, samples: Path | None, exact: bool
+) -> tuple[tuple["ModelFile", ...], Load | None]:
+    """All models the network serves, and what to load it with. Raises CommandError."""
+    from roles.engine.errors import EngineError
+    from testnet.found import SAMPLES, describe_model, load_model_files
+    from testnet.load import BadSamples, read_samples
+
+    files = load_model_files()
+    if model is not None:
+        try:
+            files = (*files, describe_model(model, exact))
+        except OSError as error:
+            raise CommandError(
+                "no_model", f"cannot read {model}: {error.strerror}", "name an .onnx file", ExitCode.USAGE
+            ) from error
+        except EngineError as error:
+            hint = "the reason says what would have to change in the model"
+            raise CommandError("model_refused", f"{model} is not run here: {error}", hint, ExitCode.USAGE) from error
+        load = model.stem if load is None and samples is not None else load
+    if load is None:
+        return files, None
+    chosen = next((file for file in files if file.record.name == load), None)
+    if chosen is None:
+        names = [file.record.name for file in files]
+        hint = f"models here are: {', '.join(names)}; add your own with --model"
+        raise CommandError("unknown_model", f"no model {load!r}", hint, ExitCode.USAGE, models=names)
+    is_own = model is not None and chosen is files[-1]
+    if is_own and samples is None:
+        raise CommandError("no_samples", f"nothing to send to {load}", "add --samples rows.npz", ExitCode.USAGE)
+    if len(chosen.record.inputs) != 1:
+        message = f"{load} takes several inputs; --load sends one"
+        raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
+    spec = chosen.record.inputs[0]
+    try:
+        inputs, labels = read_samples(samples if samples is not None else SAMPLES, spec.dtype, spec.shape)
+    except BadSamples as error:
+        hint = "save it with numpy.savez(file, inputs=..., labels=...)"
+        raise CommandError("bad_samples", str(error), hint, ExitCode.USAGE) from error
+    return files, Load(chosen.record, inputs[:rows], labels[:rows] if labels is not None else None, in_flight)
+
+
+def _check_feed(feed: str | None) -> tuple[str, str] | None:
+    """URL and path of a feed of the user's own."""
+    if feed is None:
+        return None
+    url, _, path = feed.partition("#")
+    if not url.startswith(("http://", "https://")) or not path:
+        hint = "write it like https://example.org/ticker.json#data.price"
+        raise CommandError("bad_feed", f"not a feed: {feed!r}", hint, ExitCode.USAGE)
+    return url, path
+
+
+def _make_directory(wanted: Path | None, seed: int) -> Path:
+    """A new directory for the network; never one that holds anything. Raises CommandError."""
+    if wanted is None:
+        names = [f"dev-{seed}", *(f"dev-{seed}-{count}" for count in range(2, NAMES_TRIED_MAX))]
+        wanted = next(HOME / name for name in names if not (HOME / name).exists())
+    elif wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        what = "a network runs in it" if wanted.is_dir() and is_running(wanted) else "it is not empty"
+        hint = "name another --dir" + (", or remove the old network" if (wanted / FILE_NAME).exists() else "")
+        raise CommandError("directory_in_use", f"{wanted} cannot be used: {what}", hint, ExitCode.CONFIG)
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            "no_directory", f"{wanted} cannot be made: {error.strerror}", "name another --dir", ExitCode.CONFIG
+        ) from error
+    return wanted

@@ -1,0 +1,121 @@
+"""What a ledger's blocks say happened, summed up while they are recomputed one after the other from genesis.
+
+    python -m testnet.facts DIRECTORY
+
+recomputes the ledgers of a network or of one node and prints one JSON object. It asks no node for anything.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protocol.codec import decode, encode
+from protocol.jobs import compute_claim_id
+from protocol.keys import format_account
+from protocol.ledger.apply import decode_transactions
+from protocol.ledger.block import Block
+from protocol.ledger.settlement import collect_leaves
+from protocol.ledger.state import State, compute_state_root, compute_supply
+from protocol.ledger.transactions import ProveWrong, ZeroReason, get_transaction_body
+from testnet.recompute import Recomputation, recompute_directory
+
+
+@dataclass
+class Facts:
+    """Sums over all blocks. Amounts in grains; `feeds` lists the values each feed has had, in order."""
+
+    supply_genesis: int = 0
+    supply: int = 0
+    height: int = 0
+    transactions: dict[str, int] = field(default_factory=dict)  # by kind
+    leaves: dict[str, int] = field(default_factory=dict)  # `paid`, or why not
+    paid_claims: list[str] = field(default_factory=list)
+    fees: int = 0
+    workers: int = 0
+    verifiers: int = 0
+    treasury: int = 0
+    burn: int = 0
+    proven_wrong: list[dict[str, Any]] = field(default_factory=list)
+    feeds: dict[str, list[int]] = field(default_factory=dict)
+    evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded ProveWrong, in hex
+    treasury_held: int = 0
+    burned_in_all: int = 0
+
+    def take(self, before: State, block: Block, after: State) -> None:
+        """Count what one block changed."""
+        self.supply_genesis = self.supply_genesis or before.supply
+        self.height, self.supply = after.height, compute_supply(after)
+        self.treasury_held, self.burned_in_all = after.treasury, after.burned
+        transactions = decode_transactions(block)
+        for transaction in transactions:
+            _count(self.transactions, get_transaction_body(transaction.kind).__name__)
+        for leaf in collect_leaves(transactions, after.height):
+            _count(self.leaves, ZeroReason(leaf.reason).name.lower() if leaf.reason else "paid")
+            self.fees += leaf.amount
+            if leaf.claim_id:
+                self.paid_claims.append(leaf.claim_id.hex())
+        for transaction in transactions:
+            if get_transaction_body(transaction.kind) is ProveWrong:
+                body = decode(ProveWrong, transaction.body)
+                self.evidence[compute_claim_id(body.receipt.claim).hex()] = encode(body).hex()
+        self._take_payouts(before, after)
+        self._take_proofs(before, after)
+        for feed, state in after.feeds.items():
+            if state != before.feeds.get(feed):
+                self.feeds.setdefault(feed, []).append(state.value)
+
+    def _take_payouts(self, before: State, after: State) -> None:
+        workers = {account for account, node in after.nodes.items() if "inference" in node.roles}
+        for settlement in after.pending.keys() - before.pending.keys():
+            entry = after.pending[settlement]
+            for share in entry.shares:
+                if share.account in workers:
+                    self.workers += share.amount
+                else:
+                    self.verifiers += share.amount
+            self.treasury += entry.treasury
+            self.burn += entry.burn
+
+    def _take_proofs(self, before: State, after: State) -> None:
+        for claim_id in sorted(after.wrong.keys() - before.wrong.keys()):
+            wrong = after.wrong[claim_id]
+            self.proven_wrong.append(
+                {
+                    "claim_id": claim_id.hex(),
+                    "account": format_account(wrong.worker),
+                    "slashed": wrong.slashed,
+                    "height": after.height,
+                }
+            )
+
+
+def collect_facts(directory: Path) -> tuple[Recomputation, Facts]:
+    """Recompute the ledgers of a directory and sum up what holds. Raises UserError when there are none."""
+    facts = Facts()
+    result = recompute_directory(directory, facts.take)
+    return result, facts
+
+
+def main(arguments: list[str]) -> None:
+    """Print what was found about the ledgers of a directory as JSON."""
+    result, facts = collect_facts(Path(arguments[0]))
+    described = {
+        "holds": result.holds,
+        "findings": result.findings,
+        "heights": result.heights,
+        "blocks": result.blocks,
+        "transactions_checked": result.transactions,
+        "state_root": compute_state_root(result.state).hex(),
+        **asdict(facts),
+    }
+    json.dump(described, sys.stdout)
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Join a running test network: make the data directory of one more node."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from protocol.keys import PrivateKey, format_node
+from protocol.ledger.genesis import Genesis, compute_chain_id
+from roles.config import BootstrapPeer, ConfigError, NodeConfig, read_config, write_config, write_genesis
+from roles.keystore import write_key
+from roles.lock import is_locked
+from testnet.found import ADDRESSES_TRIED_MAX, PORT, NoAddress, build_role_options, choose_bootstrap, is_free
+from testnet.network_file import NetworkFile, SpareAccount
+
+CLIENTS_NAME = "clients"
+CLIENTS_MAX = 64
+
+
+def make_node(
+    directory: Path, network: NetworkFile, spare: SpareAccount, role: str, listen: str = "", name: str = ""
+) -> dict[str, Any]:
+    """Make a data directory with a node key of its own and a spare account of the network.
+
+    Raises ConfigError when the network file holds no sound genesis, NoAddress, or OSError.
+    """
+    genesis = read_network_genesis(network)
+    directory.mkdir(parents=True, exist_ok=True)
+    seed = secrets.token_bytes(32)
+    node = format_node(PrivateKey.from_seed(seed).public)
+    write_genesis(directory, genesis)
+    write_key(directory, "node", seed, None)
+    write_key(directory, "account", bytes.fromhex(spare.seed), bytes.fromhex(network.chain))
+    if role == "validator":
+        write_key(directory, "vote", secrets.token_bytes(32), None)
+    config = NodeConfig(
+        name=name or f"{role.rpartition(':')[2].lower()}-{node[-6:]}",
+        roles=(role,),
+        listen=listen or find_address(spare.account),
+        bootstrap=tuple(BootstrapPeer(peer.node, peer.addresses) for peer in choose_bootstrap(list(network.nodes))),
+        options=_build_options(role, network),
+        enrol=role != "client",
+    )
+    # Last: a directory without it is no node yet, so a crash before this line leaves nothing that could be run.
+    write_config(directory, config)
+    return {
+        "directory": str(directory),
+        "name": config.name,
+        "role": role,
+        "node": node,
+        "account": spare.account,
+        "listen": config.listen,
+        "network": network.name,
+    }
+
+
+def change_node(directory: Path, role: str, listen: str) -> NodeConfig:
+    """The configuration of a data directory, rewritten first when `role` or `listen` ask for something else."""
+    config = read_config(directory)
+    changed = config
+    if role and config.roles != (role,):
+        changed = replace(changed, roles=(role,), enrol=role != "client")
+    if listen and config.listen != listen:
+        changed = replace(changed, listen=listen)
+    if changed != config:
+        write_config(directory, changed)
+    return changed
+
+
+def read_network_genesis(network: NetworkFile) -> Genesis:
+    """The genesis inside a network file, checked against the chain id beside it. Raises ConfigError."""
+    genesis = Genesis.from_json(json.dumps(network.genesis))
+    if compute_chain_id(genesis).hex() != network.chain:
+        raise ConfigError(
+            f"the genesis of {network.name} is not that of chain {network.chain}", "get the network file again"
+        )
+    return genesis
+
+
+def find_address(account: str) -> str:
+    """A loopback multiaddr nobody listens on, the same for the same account while that is free. Raises NoAddress."""
+    for attempt in range(ADDRESSES_TRIED_MAX):
+        numbers = hashlib.sha256(f"{account}/{attempt}".encode()).digest()
+        host = f"127.{1 + numbers[0] % 254}.{numbers[1]}.{1 + numbers[2] % 250}"
+        if is_free(host, PORT):
+            return f"/ip4/{host}/tcp/{PORT}"
+    raise NoAddress(f"none of {ADDRESSES_TRIED_MAX} loopback addresses has port {PORT} free")
+
+
+def find_client(home: Path) -> tuple[Path, bool]:
+    """A client's data directory under a network's that no process uses, and whether it must be made first."""
+    for index in range(CLIENTS_MAX):
+        directory = home / CLIENTS_NAME / str(index)
+        if not (directory / "node.json").is_file():
+            return directory, True
+        if not is_locked(directory):
+            return directory, False
+    raise ConfigError(f"all {CLIENTS_MAX} clients of this network are in use", "wait until one of them has ended")
+
+
+def _build_options(role: str, network: NetworkFile) -> Mapping[str, Mapping[str, Any]]:
+    options = build_role_options(role, network.feed_url)
+    return {role: options} if options else {}
