@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 import trio
 
 from p2p.net import Net
 from protocol.errors import MissingBlob
+from protocol.ledger.state import State
 from protocol.tensor import Tensor
 from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
@@ -46,7 +47,7 @@ class Core(Protocol):
     state: NodeState
 
     @property
-    def ledger(self) -> Any: ...
+    def ledger(self) -> State: ...
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from protocol.keys import format_account, format_node, parse_node
-from protocol.ledger.state import compute_state_root
+from protocol.ledger.state import State, compute_state_root
 from protocol.types import NodeState
 from roles import core_effects as ce
 from roles.carrier import Carrier, Core, Equipment
@@ -39,7 +39,7 @@ from roles.status import STOPPED, get_rss_bytes, write_status
 
 STATUS_S = 1.0
 COMMANDS_MAX = 64  # of a driver, not yet taken
-HARD_STOP_S = 8.0  # after the first signal; then the process ends whatever it is doing
+HARD_STOP_S = 4.5  # after the first signal; then the process ends itself, before a launcher would kill it
 PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
@@ -65,6 +65,7 @@ class RunningNode:
         self.addresses = equipment.addresses
         self._equipment = equipment
         self._carrier = carrier
+        self._rooted: tuple[State, bytes] | None = None
 
     @property
     def node(self) -> bytes:
@@ -102,7 +103,7 @@ class RunningNode:
             "account": format_account(self.plan.keys.account.public),
             "addresses": list(self.addresses),
             "height": ledger.height,
-            "state_root": compute_state_root(ledger).hex(),
+            "state_root": self._get_state_root().hex(),
             "peers": [format_node(peer) for peer in peers],
             "topics": net.counters(),
             "queues": carrier.get_queues(),
@@ -110,6 +111,13 @@ class RunningNode:
             "counts": dict(carrier.counts),
             "rss_bytes": get_rss_bytes(),
         }
+
+    def _get_state_root(self) -> bytes:
+        """Hashed anew only when the ledger has moved: it covers the whole state."""
+        state = self.core.ledger
+        if self._rooted is None or self._rooted[0] is not state:
+            self._rooted = (state, compute_state_root(state))
+        return self._rooted[1]
 
 
 async def run_node(
