@@ -27,6 +27,7 @@ from p2p.net import (
     PeerConnected,
     PeerDisconnected,
     Published,
+    Unanswered,
 )
 from p2p.standing import Standings
 from p2p.streams import Answers, Requests
@@ -34,6 +35,8 @@ from p2p.streams import Answers, Requests
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
 BATCH = 64  # events handed over between two turns of the loop
 FAULTS_KEPT = 64
+LAST_MAX = 16_384  # events handed over while closing
+CLOSING = "this node is shutting down"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,10 @@ class Libp2pNet:
         self._host.serve(protocol, partial(self._answers.take_stream, protocol))
 
     def request(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
-        self._requests.ask(peer, protocol, data, token, timeout_ms)
+        if self._closed:
+            self._emit(Unanswered(token, CLOSING))
+        else:
+            self._requests.ask(peer, protocol, data, token, timeout_ms)
 
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
@@ -160,6 +166,13 @@ class Libp2pNet:
             else:
                 await trio.lowlevel.checkpoint()
 
+    def _hand_over_last(self) -> None:
+        # Bounded: the node may answer each outcome with one more request, which has its outcome at once.
+        for _ in range(LAST_MAX):
+            if not self._events:
+                return
+            self._hand_over_one()
+
     def _hand_over_one(self) -> None:
         event = self._events.popleft()
         if isinstance(event, Delivered):
@@ -196,9 +209,8 @@ async def open_libp2p_net(
             yield net
         finally:
             net._closed = True
-            net._requests.end_all("this node is shutting down")
-            while net._events:
-                net._hand_over_one()
+            net._requests.end_all(CLOSING)
+            net._hand_over_last()
             tasks.cancel_scope.cancel()
 
 
