@@ -23,8 +23,8 @@ from protocol.ledger.transactions import (
     compute_channel_id,
     compute_transaction_id,
 )
-from tests.support.jobs import attest, get_keys, make_receipt, make_request, pay, sign_transaction
 from testnet.genesis import DEFAULT_ROLES, build_genesis
+from tests.support.jobs import attest, get_keys, make_receipt, make_request, pay, sign_transaction
 
 GENESIS_MS = 1_700_000_000_000
 

@@ -138,8 +138,8 @@ def test_a_block_that_does_not_follow_is_refused_with_the_numbers() -> None:
     for name, value in wrong.items():
         with pytest.raises(InvalidBlock):
             apply_block(ledger.state, replace(block, header=replace(block.header, **{name: value})))  # type: ignore[arg-type]
+    later = replace(block.header, time_ms=block.header.time_ms + 1)
     with pytest.raises(InvalidBlock, match="state root is"):
-        later = replace(block.header, time_ms=block.header.time_ms + 1)
         apply_block(ledger.state, replace(block, header=later))
 
 

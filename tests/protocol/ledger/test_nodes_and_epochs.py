@@ -66,12 +66,15 @@ def test_a_node_that_joins_a_busy_network_is_drawn_in_the_next_epoch() -> None:
     assert ledger.state.get_balance(joiner.public) == before - BOND - PARAMS.transaction_fee
     assert ledger.state.nodes[joiner.public].bond == BOND
     found = ledger.state.find_node(NODE.public)
-    assert found is not None and found.account == joiner.public
+    assert found is not None
+    assert found.account == joiner.public
     assert ledger.state.epochs[0].find_candidate(NODE.public) is None
     ledger.do(ledger.spare(1), Transfer(joiner.public, 1), after_ms=PARAMS.epoch_ms)
     assert ledger.state.epoch == 1
     candidate = ledger.state.epochs[1].find_candidate(NODE.public)
-    assert candidate is not None and candidate.roles == ("inference",) and candidate.weight == BOND
+    assert candidate is not None
+    assert candidate.roles == ("inference",)
+    assert candidate.weight == BOND
 
 
 def test_a_registration_wakes_a_sleeping_network_when_its_epoch_is_over() -> None:
@@ -98,7 +101,8 @@ def test_a_node_record_follows_its_rules() -> None:
     ledger = Ledger()
     joiner, rival = ledger.spare(0), ledger.spare(1)
     poor = ledger.refuse(joiner, _registration(ledger, joiner, bond=BOND - 1))
-    assert isinstance(poor, InsufficientBond) and (poor.have, poor.need) == (BOND - 1, BOND)
+    assert isinstance(poor, InsufficientBond)
+    assert (poor.have, poor.need) == (BOND - 1, BOND)
     stolen = _registration(ledger, rival)
     assert isinstance(ledger.refuse(joiner, stolen), InvalidSignature)
     for changes in (
@@ -136,7 +140,8 @@ def test_tables_have_an_end() -> None:
     ledger.open_channel()
     opening = OpenChannels((ChannelOpening(worker.public, 1),))
     error = ledger.refuse(joiner, opening)
-    assert isinstance(error, LimitReached) and (error.have, error.limit) == (1, 1)
+    assert isinstance(error, LimitReached)
+    assert (error.have, error.limit) == (1, 1)
 
 
 def test_unbonding_matures_in_the_first_block_after_its_time_and_wakes_nobody() -> None:
@@ -159,7 +164,8 @@ def test_stake_follows_its_rules() -> None:
     ledger.do(worker, Stake(7))
     assert ledger.state.nodes[worker.public].bond == BOND + 7
     too_much = ledger.refuse(worker, Unstake(BOND + 8))
-    assert isinstance(too_much, InsufficientBond) and (too_much.have, too_much.need) == (BOND + 7, BOND + 8)
+    assert isinstance(too_much, InsufficientBond)
+    assert (too_much.have, too_much.need) == (BOND + 7, BOND + 8)
     assert isinstance(ledger.refuse(ledger.spare(), Stake(1)), UnknownNode)
     assert isinstance(ledger.refuse(worker, Stake(0)), InvalidAmount)
     assert isinstance(ledger.refuse(worker, Unstake(0)), InvalidAmount)
@@ -197,7 +203,8 @@ def test_the_due_queue_runs_so_many_items_a_block_and_the_rest_at_once() -> None
     ledger.block(after_ms=2 * PARAMS.channel_close_delay_ms)
     assert len(ledger.state.channels) == 3
     due_ms = next_due_ms(ledger.state)
-    assert due_ms is not None and due_ms <= ledger.state.time_ms
+    assert due_ms is not None
+    assert due_ms <= ledger.state.time_ms
     ledger.block()
     ledger.block()
     assert not ledger.state.channels
@@ -218,7 +225,8 @@ def test_channels_follow_their_rules() -> None:
     assert isinstance(ledger.refuse(payer, CloseChannel(bytes(32))), UnknownChannel)
     ledger.do(payer, CloseChannel(channel))
     again = ledger.refuse(payer, CloseChannel(channel))
-    assert isinstance(again, ChannelClosing) and again.closing_ms == ledger.state.channels[channel].closing_ms
+    assert isinstance(again, ChannelClosing)
+    assert again.closing_ms == ledger.state.channels[channel].closing_ms
     assert ledger.settle(channel, ZeroReason.FAILED).runs[0].seq_first == 1
 
 

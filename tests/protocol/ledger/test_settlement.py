@@ -253,7 +253,7 @@ def test_a_worker_who_lied_is_slashed_once_bonded_and_unbonding_alike() -> None:
 def test_a_claim_proven_wrong_is_not_paid() -> None:
     ledger = Ledger()
     channel = ledger.open_channel()
-    receipt, attestations, work = ledger.work(channel)
+    receipt, _attestations, work = ledger.work(channel)
     wrong = b"\x01" * 32
     ledger.do(
         ledger.account("client-0"),
@@ -286,7 +286,7 @@ def test_evidence_that_does_not_prove_a_lie_slashes_nobody() -> None:
     ledger = Ledger()
     channel = ledger.open_channel()
     reporter = ledger.account("client-0")
-    receipt, attestations, work = ledger.work(channel)
+    receipt, attestations, _work = ledger.work(channel)
     honest = ProveWrong(receipt, attestations, receipt.output_digest)
     _, lie = ledger.lie(channel)
     cases = [
