@@ -31,7 +31,7 @@ from roles.config import (
 )
 from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
-from roles.equipment import Plan, open_equipment, read_plan
+from roles.equipment import Plan, open_equipment, read_plan, sweep
 from roles.lock import DirectoryLock
 from roles.registry import load_role
 from roles.role import Context, Role
@@ -135,6 +135,7 @@ async def run_node(
     Raises UserError, with a hint, for all that a person can put right; anything else is a bug.
     """
     with DirectoryLock(directory):
+        sweep(directory)
         plan = read_plan(directory)
         last_words = {"name": plan.config.name, "roles": list(plan.config.roles), "pid": os.getpid()}
         error: BaseException | None = None
@@ -192,8 +193,9 @@ async def _run(
 
 
 async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str, Any]) -> None:
-    """Write `status.json` every second and whenever the node's state changes; say what was shed."""
+    """Write `status.json` every second and whenever the node's state changes; say what was shed and who was blamed."""
     shed: dict[str, int] = {}
+    penalties = 0
     while True:
         carrier.state_changed = trio.Event()
         fields = node.describe()
@@ -205,6 +207,10 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["shed"] != shed:
             shed = fields["shed"]
             log.warning("node.shed", **shed)
+        if carrier.counts["penalties"] > penalties:
+            penalties = carrier.counts["penalties"]
+            peer, reason = carrier.last_penalty
+            log.info("peers.penalised", count=penalties, last=format_node(peer), reason=reason)
         with trio.move_on_after(STATUS_S):
             await carrier.state_changed.wait()
 

@@ -17,6 +17,7 @@ from roles.status import Liveness, read_status
 from testnet.genesis import build_genesis
 
 WAIT_S_MAX = 30.0
+DISK_BYTES = 256 * 1024  # no file may grow beyond it, which is what a full disk looks like to whoever writes
 
 
 def found(directory, role="validator", listen="/ip4/127.0.0.1/tcp/0"):
@@ -209,6 +210,20 @@ def test_what_a_node_has_said_survives_kill_9(tmp_path):
 
     for _ in range(4):
         run_until_it_has_said_more(directory)
+
+
+def test_a_node_at_the_end_of_its_disk_stops_and_has_said_nothing_it_lost(tmp_path):
+    directory = found(tmp_path / "node")
+    (directory / "events.jsonl").touch()
+
+    with (tmp_path / "node.log").open("ab") as log:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({DISK_BYTES}, {DISK_BYTES}))\n{KEEP}"
+        failed = subprocess.run([sys.executable, "-c", code, str(directory)], stderr=log, timeout=WAIT_S_MAX)
+
+    assert failed.returncode == 1
+    assert "StoreFailed" in read_log(directory)
+    assert "StoreFailed" in read_status(directory).fields["error"]
+    run_until_it_has_said_more(directory)
 
 
 def run_until_it_has_said_more(directory):
