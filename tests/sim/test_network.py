@@ -176,6 +176,17 @@ def test_a_transaction_already_on_the_ledger_is_not_taken_for_a_refused_one(heal
     assert network.get_events("transaction.refused") == []
 
 
+@pytest.mark.parametrize("seed", [12, 13, 16])
+def test_verifiers_that_come_back_still_tell_clients_what_they_attested(seed):
+    # The attestations overtook the result, so the client pulls them, from verifiers that have been restarted since.
+    crashes = (Crash("verifier-0", 2_500, 4_000), Crash("verifier-1", 2_500, 4_000))
+    network = simulate(seed, faults=FaultPlan(loss_bp=1_500, latency_ms=40, jitter_ms=40, crashes=crashes))
+
+    asked = ask(network, 12, pause_ms=150)
+
+    assert all(each.is_attested for each in asked)
+
+
 @given(seed=seeds(), faults=fault_plans())
 @settings(max_examples=8, deadline=None)
 def test_no_plan_of_faults_makes_money_forks_the_ledger_or_loses_what_was_acknowledged(seed, faults):
