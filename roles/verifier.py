@@ -94,7 +94,7 @@ class Verifier(Role):
                 self._state = state
                 for claim_id, data in stored.get("attested", {}).items():
                     self._remember(claim_id, decode(Attested, data))
-                return self._shelf.start(state)
+                return [*self._shelf.start(state), *self._recall(now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
                 return self._forget(now_ms)
@@ -114,6 +114,12 @@ class Verifier(Role):
                 return self._shelf.on_timer(name)
             case _:
                 return []
+
+    def _recall(self, now_ms: int) -> list[Effect]:
+        """Say again, after a restart, what clients may still wait for: a settled worker repeats its claim to nobody."""
+        live = [held.attestation for held in self._attested.values() if now_ms <= held.deadline_ms]
+        batches = [tuple(live[at : at + GOSSIP_LIST_MAX]) for at in range(0, len(live), GOSSIP_LIST_MAX)]
+        return [Publish("proofs", Attestations(batch)) for batch in batches]
 
     def _take(self, work: ClaimedWork, now_ms: int) -> list[Effect]:
         claim, claim_id = work.claim, compute_claim_id(work.claim)
