@@ -90,7 +90,7 @@ class Genesis:
             genesis: Genesis = _from_json("genesis", cls, json.loads(text))
             encode(genesis)  # the bounds
             verify_genesis(genesis)
-        except (ValueError, RecursionError, LocalError) as error:
+        except (ValueError, RecursionError, LocalError, MalformedMessage) as error:
             raise MalformedMessage(f"not a genesis: {error}") from error
         return genesis
 
