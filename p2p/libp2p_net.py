@@ -17,9 +17,10 @@ from functools import partial
 
 import trio
 
-from p2p.gossip import MESHSUB, Gossip
+from p2p.gossip import Gossip
 from p2p.host import Host, HostLimits, open_host
 from p2p.keeper import Keeper
+from p2p.mesh import MESHSUB
 from p2p.net import (
     Check,
     Delivered,

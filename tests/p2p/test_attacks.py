@@ -18,7 +18,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 
-from p2p import gossip
+from p2p import gossip, mesh, packets
 from p2p.host import Host
 from p2p.libp2p_net import Libp2pNet, open_libp2p_net
 from p2p.net import Asked, Delivered, NetEvent, Unanswered
@@ -84,7 +84,7 @@ async def under_attack() -> AsyncIterator[tuple[Victim, Host]]:
         nursery.cancel_scope.cancel()
 
 
-async def send_raw(attacker: Host, victim: Victim, data: bytes, protocol: str = gossip.MESHSUB) -> None:
+async def send_raw(attacker: Host, victim: Victim, data: bytes, protocol: str = mesh.MESHSUB) -> None:
     """Write bytes as they are; the victim may well have hung up before they are all out."""
     stream = await attacker.open_stream(victim.net.node, protocol)
     try:
@@ -113,7 +113,7 @@ def attack(send: Callable[[Victim, Host], Any]) -> None:
     [
         b"\x05\xff\xff\xff\xff\xff",  # A1: six bytes
         b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
-        encode_uvarint(gossip.RPC_BYTES_MAX + 1),
+        encode_uvarint(packets.RPC_BYTES_MAX + 1),
         b"\x03\x12\x01\x22" + bytes(64),
     ],
     ids=["garbage", "endless length", "too long", "cut field"],
@@ -177,17 +177,17 @@ def test_a5_asking_again_and_again_for_one_message_gets_it_three_times() -> None
                 rpc = rpc_pb2.RPC.FromString(await read_varint_prefixed_bytes_limited(stream, 2**20))
                 got.extend(len(message.data) for message in rpc.publish)
 
-        attacker.serve(gossip.MESHSUB, count)
+        attacker.serve(mesh.MESHSUB, count)
         data = bytes(50_000)
         victim.net.publish(TOPIC, data, "")
-        key = gossip.compute_message_id(TOPIC, data)
+        key = packets.compute_message_id(TOPIC, data)
         want = rpc_pb2.RPC(control=rpc_pb2.ControlMessage(iwant=[rpc_pb2.ControlIWant(messageIDs=[key] * 8_000)]))
         for _ in range(5):
             await send_raw(attacker, victim, prefix(want))
         await until(lambda: len(got) >= 1)
         await victim.prove_well(attacker)
         # A heartbeat may fall into the flood and start the count anew.
-        assert len(got) <= 2 * gossip.RESEND_MAX
+        assert len(got) <= 2 * mesh.RESEND_MAX
 
     attack(send)
 
@@ -204,13 +204,13 @@ def test_a6_naming_twenty_thousand_unknown_messages_is_answered_with_a_few_wishe
                 rpc = rpc_pb2.RPC.FromString(await read_varint_prefixed_bytes_limited(stream, 2**20))
                 wished.extend(len(want.messageIDs) for want in rpc.control.iwant)
 
-        attacker.serve(gossip.MESHSUB, count)
+        attacker.serve(mesh.MESHSUB, count)
         keys = [struct.pack("!Q12x", i) for i in range(10_000)]
         have = rpc_pb2.ControlMessage(ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=keys)])
         await send_raw(attacker, victim, 2 * prefix(rpc_pb2.RPC(control=have)))
-        await until(lambda: sum(wished) >= gossip.IDS_MAX)
+        await until(lambda: sum(wished) >= mesh.IDS_MAX)
         await victim.prove_well(attacker)
-        assert sum(wished) <= 2 * gossip.IDS_MAX
+        assert sum(wished) <= 2 * mesh.IDS_MAX
 
     attack(send)
 

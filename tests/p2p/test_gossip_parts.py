@@ -8,42 +8,42 @@ from hypothesis import strategies as st
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
-from p2p import gossip
+from p2p import packets
 from p2p.host import parse_address
 from p2p.standing import FAULT, HALF_LIFE_S, PEERS_MAX, REFUSED_AT, Standings
 from tests.p2p.loopback import run
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 50), max_size=40))
-def test_packets_come_out_as_they_went_in_however_the_bytes_arrive(packets: list[bytes], cuts: list[int]) -> None:
-    wire = b"".join(encode_uvarint(len(packet)) + packet for packet in packets)
+def test_packets_come_out_as_they_went_in_however_the_bytes_arrive(sent: list[bytes], cuts: list[int]) -> None:
+    wire = b"".join(encode_uvarint(len(packet)) + packet for packet in sent)
     buffer = bytearray()
     out: list[bytes] = []
     for size in [*cuts, len(wire)]:
         buffer += wire[:size]
         wire = wire[size:]
-        out += gossip._split(buffer)
-    assert out == packets
+        out += packets.split_packets(buffer)
+    assert out == sent
     assert buffer == b""
 
 
 @given(st.binary(min_size=4, max_size=4).filter(lambda head: all(byte & 0x80 for byte in head)))
 def test_a_length_without_end_is_refused_at_its_fourth_byte(head: bytes) -> None:
     with pytest.raises(ValueError, match="four bytes"):
-        list(gossip._split(bytearray(head)))
+        list(packets.split_packets(bytearray(head)))
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), st.booleans()), min_size=1, max_size=200))
 def test_what_is_pushed_is_taken_merged_and_control_first(items: list[tuple[bytes, bool]]) -> None:
     async def main() -> list[rpc_pb2.RPC]:
-        outbox = gossip.Outbox()
+        outbox = packets.Outbox()
         for data, is_control in items:
             topic = "control" if is_control else "message"
             rpc = rpc_pb2.RPC(publish=[rpc_pb2.Message(data=data, topicIDs=[topic])])
             assert outbox.push(rpc.SerializeToString(), is_control)
         taken = []
         while outbox.control or outbox.messages:
-            (packet,) = gossip._split(bytearray(await outbox.take()))
+            (packet,) = packets.split_packets(bytearray(await outbox.take()))
             taken.append(rpc_pb2.RPC.FromString(packet))
         assert outbox.size == 0
         return taken
@@ -53,26 +53,26 @@ def test_what_is_pushed_is_taken_merged_and_control_first(items: list[tuple[byte
     assert messages == [(data, "control") for data, is_control in items if is_control] + [
         (data, "message") for data, is_control in items if not is_control
     ]
-    assert all(len(rpc.publish) <= gossip.WRITE_FRAMES_MAX for rpc in taken)
+    assert all(len(rpc.publish) <= packets.WRITE_FRAMES_MAX for rpc in taken)
 
 
 def test_an_outbox_is_bounded_by_count_and_by_bytes() -> None:
     async def main() -> None:
-        outbox = gossip.Outbox()
-        assert all(outbox.push(b"x", False) for _ in range(gossip.OUT_FRAMES_MAX))
+        outbox = packets.Outbox()
+        assert all(outbox.push(b"x", False) for _ in range(packets.OUT_FRAMES_MAX))
         assert not outbox.push(b"x", True)
-        large = gossip.Outbox()
-        assert large.push(bytes(gossip.OUT_BYTES_MAX), False)
+        large = packets.Outbox()
+        assert large.push(bytes(packets.OUT_BYTES_MAX), False)
         assert not large.push(b"x", False)
 
     run(main)
 
 
 def test_seen_ids_are_bounded_by_count_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gossip, "SEEN_MAX", 10)
+    monkeypatch.setattr(packets, "SEEN_MAX", 10)
 
     async def main() -> None:
-        seen = gossip.Seen()
+        seen = packets.Seen()
         assert seen.add(b"a")
         assert not seen.add(b"a")
         for i in range(20):
@@ -80,7 +80,7 @@ def test_seen_ids_are_bounded_by_count_and_age(monkeypatch: pytest.MonkeyPatch) 
         assert len(seen._until) <= 11
         assert not seen.has(b"a")
         seen.add(b"b")
-        await trio.sleep(gossip.SEEN_S + 1)
+        await trio.sleep(packets.SEEN_S + 1)
         assert seen.add(b"b")
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -90,7 +90,7 @@ def test_seen_ids_are_bounded_by_count_and_age(monkeypatch: pytest.MonkeyPatch) 
 def test_messages_share_an_id_only_when_they_are_the_same(t1: str, d1: bytes, t2: str, d2: bytes) -> None:
     if "\0" in t1 or "\0" in t2:
         return
-    same = gossip.compute_message_id(t1, d1) == gossip.compute_message_id(t2, d2)
+    same = packets.compute_message_id(t1, d1) == packets.compute_message_id(t2, d2)
     assert same == ((t1, d1) == (t2, d2))
 
 
