@@ -25,6 +25,7 @@ SETTLE_TIMEOUT_S = 60.0  # after the last answer, when no duration is given
 PEERS_MIN = 8  # a node of a large network need not know all others to be connected
 LOG_TAIL_LINES = 6
 GO_NAME = "go"
+REPORTS_WANTED = 2  # of an oracle, before a run can show that its values change
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,20 @@ class Run:
         return [node.name for node in self.network.nodes if not self._is_up(node.name)]
 
     def is_settled(self) -> bool:
-        """Every request is over, every attested one settled, every lie that was told proven."""
+        """Every request is over, every attested one settled, every lie that was told proven, the feed seen to move."""
         load = self.order.load
         if load is None:
             return False
         tally = self.tally
-        return tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+        is_done = tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+        return is_done and (tally.reported >= REPORTS_WANTED or not self.order.roles.get("oracle"))
 
     def is_over(self) -> bool:
         """Settled, or nothing has moved for SETTLE_TIMEOUT_S since the last request ended (without a duration)."""
         load = self.order.load
         if load is None or self.is_settled():
             return load is not None
-        progress = self.tally.ended + len(self.tally.settled_ms)
+        progress = self.tally.ended + len(self.tally.settled_ms) + self.tally.reported
         if progress != self.last_ended:
             self.last_ended, self.last_change_s = progress, time.monotonic()
         return self.order.duration_s is None and time.monotonic() > self.last_change_s + SETTLE_TIMEOUT_S
