@@ -36,7 +36,7 @@ WRITE_S_MAX = 10.0  # a write the peer has not taken by then ends the connection
 KEEPALIVE_S = 15.0
 SILENCE_S_MAX = 45.0  # a connection that says nothing for so long, pings unanswered, is dead
 TIE_BREAK_S = 5.0  # two connections to one peer this close in age come from both sides dialling at once
-RETIRE_S = 1.0
+RETIRE_S = 10.0  # the one not kept may finish what is under way on it
 GOODBYE_S = 0.2
 READ_CHUNK = 65_536
 
@@ -383,7 +383,7 @@ class SafeSwarm(Swarm):
             self._on_up(peer)
 
     async def _retire(self, conn: SafeConn) -> None:
-        with trio.move_on_after(RETIRE_S):  # what is under way on its streams may end
+        with trio.move_on_after(RETIRE_S):
             await conn.event_closed.wait()
         await conn.close()
 

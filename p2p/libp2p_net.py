@@ -213,6 +213,9 @@ async def open_libp2p_net(
             net._requests.end_all(CLOSING)
             net._hand_over_last()
             tasks.cancel_scope.cancel()
+            # Before waiting for the tasks: a write to a peer that takes nothing ends only with its connection.
+            with trio.CancelScope(shield=True):
+                await running.close()
 
 
 __all__ = ["Libp2pNet", "NetOptions", "open_libp2p_net"]

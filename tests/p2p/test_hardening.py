@@ -283,7 +283,9 @@ def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
     run(main)
 
 
-def test_two_peers_that_dial_each_other_at_once_end_up_with_one_connection() -> None:
+def test_two_peers_that_dial_each_other_at_once_end_up_with_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardening, "RETIRE_S", 0.05)
+
     async def main() -> None:
         async with running_host(1) as (a, a_log), running_host(2) as (b, b_log):
             async with trio.open_nursery() as nursery:

@@ -238,6 +238,37 @@ def test_a_slow_peer_costs_messages_that_are_counted_and_nobody_else() -> None:
     run(main)
 
 
+def test_a_peer_that_takes_no_bytes_does_not_hold_up_closing() -> None:
+    """As a paused process: its kernel takes what fits its buffers, then nothing."""
+    protocols = [f"/s{i}/1" for i in range(40)]
+    served: list[Any] = []
+
+    async def main() -> float:
+        async def hold(stream: Any) -> None:
+            served.append(stream)
+            await trio.sleep_forever()
+
+        async with running_host(3) as (paused, _):
+            async with opened(1, []) as a:
+                for protocol in protocols:
+                    paused.serve(protocol, hold)
+                assert await paused.dial(a.node, a.addresses)
+                for protocol in protocols:
+                    a.request(paused.node, protocol, b"", f"open {protocol}", 60_000)
+                await until(lambda: len(served) == len(protocols))
+                (conns,) = paused.swarm.connections.values()
+                conns[0].muxed_conn.secured_conn.read = lambda n: trio.sleep_forever()
+                for protocol in protocols:
+                    a.request(paused.node, protocol, bytes(2**20), f"fill {protocol}", 60_000)
+                (ours,) = a._host.swarm.connections.values()
+                lock = ours[0].muxed_conn._write_lock  # type: ignore[attr-defined]
+                await until(lambda: lock.statistics().tasks_waiting > len(protocols) // 4)
+                start = trio.current_time()
+            return trio.current_time() - start
+
+    assert run(main) < 2
+
+
 def test_a_request_goes_back_over_the_connection_of_a_peer_whose_address_is_not_known() -> None:
     first: list[NetEvent] = []
     second: list[NetEvent] = []
