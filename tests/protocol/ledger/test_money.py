@@ -131,13 +131,15 @@ def test_a_block_that_does_not_follow_is_refused_with_the_numbers() -> None:
         "height": 2,
         "parent": bytes(32),
         "time_ms": ledger.state.time_ms,
+        "state_root": bytes(32),
         "builder": ledger.account("client-0").public,
         "transactions_root": bytes(32),
-        "state_root": bytes(32),
     }
     for name, value in wrong.items():
         with pytest.raises(InvalidBlock):
             apply_block(ledger.state, replace(block, header=replace(block.header, **{name: value})))  # type: ignore[arg-type]
+    with pytest.raises(InvalidBlock, match="is beyond"):
+        apply_block(ledger.state, replace(block, header=replace(block.header, time_ms=INT_MAX)))
     later = replace(block.header, time_ms=block.header.time_ms + 1)
     with pytest.raises(InvalidBlock, match="state root is"):
         apply_block(ledger.state, replace(block, header=later))
