@@ -3,7 +3,7 @@
 import os
 import random
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -256,12 +256,12 @@ def test_a_peer_that_takes_no_bytes_does_not_hold_up_closing() -> None:
                 for protocol in protocols:
                     a.request(paused.node, protocol, b"", f"open {protocol}", 60_000)
                 await until(lambda: len(served) == len(protocols))
-                (conns,) = paused.swarm.connections.values()
+                (conns,) = cast(Any, paused.swarm.connections.values())
                 conns[0].muxed_conn.secured_conn.read = lambda n: trio.sleep_forever()
                 for protocol in protocols:
                     a.request(paused.node, protocol, bytes(2**20), f"fill {protocol}", 60_000)
-                (ours,) = a._host.swarm.connections.values()
-                lock = ours[0].muxed_conn._write_lock  # type: ignore[attr-defined]
+                (ours,) = cast(Any, a._host.swarm.connections.values())
+                lock = ours[0].muxed_conn._write_lock
                 await until(lambda: lock.statistics().tasks_waiting > len(protocols) // 4)
                 start = trio.current_time()
             return trio.current_time() - start
