@@ -180,6 +180,11 @@ class Network:
         self._note("start", name)
         self._restart(name)
 
+    def stop(self, name: str) -> None:
+        """Have a node go down in good order."""
+        self._note("stop", name)
+        self._get_node(name).stop()
+
     def command(self, name: str, command: Any) -> None:
         """Hand a command to the role of a node; what it delivers stands in `deliveries`. Not part of a replay token."""
         self._get_node(name).command(command)

@@ -33,6 +33,8 @@ def replay(token: str) -> Replayed:
                 network.request(model, row, client, is_direct, timeout_ms, fee_max)
             case "crash", (name,):
                 network.crash(name)
+            case "stop", (name,):
+                network.stop(name)
             case "start", (name,):
                 network.start(name)
             case _:

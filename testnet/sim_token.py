@@ -24,7 +24,7 @@ STEPS_MAX = 10_000
 
 @dataclass(frozen=True)
 class Step:
-    """Something a test did to a network: `request`, `crash` or `start`, when it was and after how many events."""
+    """Something a test did to a network: `request`, `crash`, `stop` or `start`, when and after how many events."""
 
     kind: str
     at_ms: int  # since the start

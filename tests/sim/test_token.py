@@ -19,6 +19,7 @@ def test_a_token_replays_a_run_to_its_last_event(capsys):
     network.crash("verifier-0")
     network.run_for(1_000)
     network.start("verifier-0")
+    network.stop("oracle-0")
     network.request(input=(Tensor("uint8", (1, 64), bytes(64)),))
     network.run_until(lambda: all(each.is_done for each in asked))
 
