@@ -5,11 +5,12 @@ from hypothesis import given, settings
 
 from protocol.codec import decode, encode
 from protocol.keys import PrivateKey
+from protocol.ledger.block import Block
 from protocol.ledger.transactions import Transaction, all_transactions, get_transaction_body
 from protocol.registry import all_messages
 from protocol.signing import verify_signed
 from testnet.sim import simulate
-from testnet.strategies import messages, schedules, seeds, transactions
+from testnet.strategies import blocks, messages, schedules, seeds, transactions
 
 OWNER = PrivateKey.from_seed(bytes(32))
 
@@ -37,6 +38,13 @@ def test_transactions_are_signed_by_their_account_and_hold_a_known_body(transact
     body = get_transaction_body(transaction.kind)
     assert body in {cls for _, cls in all_transactions()}
     decode(body, transaction.body)
+
+
+@given(blocks())
+def test_blocks_hold_transactions_that_can_be_read(block):
+    assert decode(Block, encode(block)) == block
+    for data in block.transactions:
+        decode(Transaction, data)
 
 
 @given(seed=seeds(), times=schedules(duration_ms=2_000, requests_max=3))
