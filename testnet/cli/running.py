@@ -1,5 +1,6 @@
 """Run a founded network from its first process to its report."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -130,9 +131,24 @@ class Run:
         for name, code in self.launcher.exits.items():
             log = self.order.directory / "logs" / f"{name}.log"
             tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-            last = tail[-1] if tail else "it said nothing"
-            message = f"{name} ended with {code} before the network was ready: {last}"
+            message = f"{name} ended with {code} before the network was ready: {find_reason(tail)}"
             raise CommandError("node_died", message, f"read {log}", log=tail, seed=self.order.seed)
+
+
+def find_reason(tail: list[str]) -> str:
+    """Why a node ended, from the last lines of its log: its own words, or the last line of its traceback.
+
+    >>> find_reason(['{"event": "node.failed", "error": "no key", "hint": "make one"}'])
+    'no key'
+    """
+    if not tail:
+        return "it said nothing"
+    try:
+        fields = json.loads(tail[-1])
+    except ValueError:
+        return tail[-1]
+    text = str(fields.get("error") or fields.get("exception") or tail[-1]) if isinstance(fields, dict) else tail[-1]
+    return text.strip().splitlines()[-1]
 
 
 def run_network(order: Order, output: Output) -> int:

@@ -28,6 +28,7 @@ from tests.testnet.networks import (
 )
 
 ROWS = 40
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 SMALL = ("--roles", "validator=1,storage=1,client=1", "--seed", "5")
 
 
@@ -233,3 +234,28 @@ def _ask(up: Up, rows: Path) -> str:
     code, answer = run_cli("infer", "digits", "--input", str(rows), "--network", str(up.directory))
     assert code == ExitCode.OK, answer
     return str(answer["worker"])
+
+
+def test_a_role_of_a_users_own_runs_in_a_network_without_touching_our_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
+    with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
+        up.wait_for_go()
+        events = up.directory / "nodes/wordcount-0/events.jsonl"
+
+        wait_until(lambda: "words.agreed" in events.read_text(), "two nodes agree on a count")
+
+
+def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
+    with np.load(SAMPLES) as samples:
+        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32))
+    model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
+    roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
+
+    code, report = run_cli("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
+
+    assert code == ExitCode.OK, report
+    assert report["requests"]["settled"] == 5
