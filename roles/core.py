@@ -15,6 +15,7 @@ from p2p.net import Answered, Asked, Delivered, PeerConnected, PeerDisconnected,
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
 from protocol.errors import RemoteError
+from protocol.ledger.block import get_validators
 from protocol.ledger.genesis import Genesis, build_state
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import (
@@ -83,6 +84,8 @@ class NodeCore:
         self._recent = Recent()
         ledger = restored.state if restored.state is not None else build_state(genesis)
         self._follower = Follower(ledger, restored.blocks, self._courier, rng)
+        # Whoever orders blocks alone has nobody to catch up with.
+        self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self._fetcher = Fetcher(self._node, self._courier, rng)
         self._enroller = Enroller(keys, self.roles)
@@ -382,6 +385,10 @@ class NodeCore:
 
     def _sorted_peers(self) -> tuple[bytes, ...]:
         return tuple(sorted(self._peers))
+
+
+def _decides_alone(ledger: State, keys: ce.NodeKeys) -> bool:
+    return keys.vote is not None and [item.vote for item in get_validators(ledger)] == [keys.vote.public]
 
 
 def _join(index: int, token: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
-
 from roles.core_effects import NodeKeys
 from roles.role import Role
 

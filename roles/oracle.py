@@ -1,9 +1,8 @@
 """Brings outside data in: reads its feeds, signs observations, and reports their median to the ledger."""
 
+from protocol.errors import ProtocolError
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ReportOracle, SignedObservation, compute_oracle_quorum
-
-from protocol.errors import ProtocolError
 from protocol.messages import ObservationMessage
 from protocol.signing import sign
 from protocol.topics import oracle_topic

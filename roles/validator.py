@@ -3,13 +3,12 @@
 One validator decides alone for now; its block carries a one-signature certificate in the final format.
 """
 
+from protocol.codec import decode, encode
+from protocol.errors import NonceMismatch, ProtocolError
 from protocol.ledger.apply import build_block, check_transaction, next_due_ms
 from protocol.ledger.block import certify
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, compute_transaction_id
-
-from protocol.codec import decode, encode
-from protocol.errors import NonceMismatch, ProtocolError
 from protocol.messages import Accepted, Head, Refused, Transactions
 from roles.role import (
     Context,
