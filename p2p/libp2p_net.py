@@ -42,10 +42,10 @@ CLOSING = "this node is shutting down"
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` makes the keeper's jitter repeatable."""
+    """How this network differs from the default one. `seed` sets its jitter; by default the node key does."""
 
     limits: HostLimits = field(default_factory=HostLimits)
-    seed: int = 0
+    seed: int | None = None
 
 
 class Libp2pNet:
@@ -53,7 +53,7 @@ class Libp2pNet:
 
     def __init__(self, on_event: Callable[[NetEvent], None], options: NetOptions) -> None:
         self._on_event = on_event
-        self._dice = random.Random(options.seed)
+        self._seed = options.seed
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
@@ -64,8 +64,9 @@ class Libp2pNet:
     def _build(self, host: Host, tasks: trio.Nursery) -> None:
         self._tasks = tasks
         self._host = host
-        self._keeper = Keeper(host, self._dice, self._standings.is_refused)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, self._dice)
+        dice = random.Random(host.node if self._seed is None else self._seed)
+        self._keeper = Keeper(host, dice, self._standings.is_refused)
+        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, dice)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.refuse(self._standings.is_refused)
