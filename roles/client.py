@@ -16,7 +16,6 @@ from protocol.jobs import (
     compute_claim_id,
     compute_request_id,
 )
-from protocol.ledger.state import State
 from protocol.messages import (
     Accepted,
     Attestations,
@@ -74,18 +73,12 @@ class Client(Role):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         config = context.config
-        self._state: State | None = None
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
         self._dispatch = Dispatch(self._purse, int(config.get("voucher_step", VOUCHER_STEP)))
         self._jobs: dict[bytes, Job] = {}  # request id -> job
         self._claims: dict[bytes, tuple[Job, Attempt]] = {}
         self._disputes = Disputes()
         self._is_ticking = False
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     @property
     def load(self) -> int:

@@ -81,7 +81,6 @@ class Inference(Role):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._price = int(context.config.get("price", PRICE_PER_ROW))
-        self._state: State | None = None
         self._shelf = ModelShelf(context.config.get("models"))
         self._book = Workbook()
         self._computing: dict[str, Job] = {}
@@ -104,11 +103,6 @@ class Inference(Role):
     @property
     def load(self) -> int:
         return len(self._computing) + sum(map(len, self._inputs.values()))
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:

@@ -45,18 +45,12 @@ class Validator(Role):
         self._vote = context.vote
         self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
         self._pool: dict[bytes, Transaction] = {}
-        self._state: State | None = None
         self._built_ms = 0
         self._is_building = False
 
     @property
     def load(self) -> int:
         return len(self._pool)
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:

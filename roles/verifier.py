@@ -12,7 +12,6 @@ from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
 from protocol.jobs import Attestation, ClaimedWork, Receipt, compute_attestation, compute_claim_id
-from protocol.ledger.state import State
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
@@ -62,7 +61,6 @@ class Verifier(Role):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._state: State | None = None
         self._shelf = ModelShelf(context.config.get("models"))
         self._running: dict[bytes, ClaimedWork] = {}  # claim id -> work
         self._inputs: dict[str, list[bytes]] = {}  # cid of inputs -> claims that wait for them
@@ -82,11 +80,6 @@ class Verifier(Role):
     @property
     def load(self) -> int:
         return len(self._running)
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
