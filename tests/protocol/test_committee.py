@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,14 @@ def test_a_committee_never_shrinks() -> None:
     with pytest.raises(TooFewCandidates) as caught:
         compute_committee(SEED, SEED, WORKER.node, [WORKER, *VERIFIERS[:1]], 2)
     assert (caught.value.have, caught.value.need) == (1, 2)
+
+
+def test_a_worker_and_its_accounts_other_nodes_are_never_drawn() -> None:
+    sibling = replace(WORKER, node=b"n" * 32)
+    for number in range(20):
+        request_id = bytes([number]) * 32
+        drawn = compute_committee(SEED, request_id, WORKER.node, [WORKER, sibling, *VERIFIERS[:2]], 2)
+        assert set(drawn) == {item.node for item in VERIFIERS[:2]}
 
 
 def test_another_request_seed_or_worker_draws_anew() -> None:

@@ -95,11 +95,11 @@ class Ledger:
         return compute_channel_id(compute_transaction_id(transaction), 0)
 
     def work(
-        self, channel: bytes, seq: int = 1, worker: str = "inference-0", **voucher: object
+        self, channel: bytes, seq: int = 1, worker: str = "inference-0", verifiers: int = 2, **voucher: object
     ) -> tuple[Receipt, tuple[Attestation, ...], Work]:
         """One job that was done and attested by everyone drawn."""
         self._requests += 1
-        request = make_request(self.state, self.foundation, self._requests)
+        request = make_request(self.state, self.foundation, self._requests, verifiers=verifiers)
         item = pay(request, self.foundation, channel, seq, **voucher)
         receipt = make_receipt(item, self.node(worker))
         attestations = attest(self.state, self.foundation, receipt, receipt.output_digest)

@@ -156,6 +156,9 @@ CHANGES: dict[str, Change] = {
     "one attestation": lambda _, work: replace(work, attestations=work.attestations[:1]),
     "attestations of another order": lambda _, work: replace(work, attestations=work.attestations[::-1]),
     "one attestation twice": lambda _, work: replace(work, attestations=work.attestations[:1] * 2),
+    "an unsigned attestation": lambda _, work: replace(
+        work, attestations=(replace(work.attestations[0], signature=bytes(64)), work.attestations[1])
+    ),
     "no voucher signature": lambda _, work: replace(work, voucher=replace(work.voucher, signature=bytes(64))),
     "a voucher signed by another": lambda ledger, work: replace(
         work, voucher=sign(work.voucher, ledger.account("inference-0"))
@@ -201,6 +204,34 @@ def test_a_leaf_attested_by_verifiers_that_were_not_drawn_earns_nothing() -> Non
         _, others, _ = ledger.work(channel)
     error = ledger.refuse(ledger.account("inference-0"), ledger.settle(channel, replace(first, attestations=others)))
     assert isinstance(error, InvalidLeaf)
+
+
+def test_a_worker_is_not_paid_for_another_nodes_attested_work() -> None:
+    ledger = Ledger()
+    channel = ledger.open_channel("inference-0")
+    body = ledger.settle(channel, ledger.work(channel, worker="inference-1")[2])
+    error = ledger.refuse(ledger.account("inference-0"), body)
+    assert isinstance(error, InvalidLeaf)
+    assert "the claim is of node" in str(error)
+
+
+def test_a_node_is_not_paid_for_attested_work_in_a_role_it_does_not_have() -> None:
+    ledger = Ledger({**_ROLES, "verifier": 3})
+    channel = ledger.open_channel("verifier-0")
+    body = ledger.settle(channel, ledger.work(channel, worker="verifier-0")[2])
+    error = ledger.refuse(ledger.account("verifier-0"), body)
+    assert isinstance(error, InvalidLeaf)
+    assert "did not serve model" in str(error)
+
+
+@pytest.mark.parametrize("verifiers", [1, PARAMS.verifiers_max + 1])
+def test_attested_work_is_not_paid_with_fewer_or_more_verifiers_than_the_policy_allows(verifiers: int) -> None:
+    ledger = Ledger({**_ROLES, "verifier": PARAMS.verifiers_max + 1})
+    channel = ledger.open_channel()
+    body = ledger.settle(channel, ledger.work(channel, verifiers=verifiers)[2])
+    error = ledger.refuse(ledger.account("inference-0"), body)
+    assert isinstance(error, InvalidLeaf)
+    assert f"{verifiers} verifiers; the policy wants 2 to 7" in str(error)
 
 
 def test_a_claim_of_an_epoch_no_longer_kept_cannot_settle() -> None:
