@@ -176,11 +176,16 @@ async def main(as_json: bool) -> None:
     RpcQueue.__init__.__defaults__ = (1024, RpcQueue.__init__.__defaults__[1])  # type: ignore[index]
     figures: dict[str, dict[str, float]] = {"ours": {}, "stock": {}}
     for name, opened in (("ours", open_ours), ("stock", open_stock)):
-        async with opened(2) as (group, connects):
-            figures[name]["one_to_one"] = await measure_flow(group, 4000)
-            figures[name]["connect"] = statistics.median(connects)
-        async with opened(6) as (group, connects):
-            figures[name]["mesh_6"], figures[name]["mesh_6_delivered"] = await measure_cpu(group, 60, 5)
+        try:
+            async with opened(2) as (group, connects):
+                figures[name]["one_to_one"] = await measure_flow(group, 4000)
+                figures[name]["connect"] = statistics.median(connects)
+            async with opened(6) as (group, _):
+                figures[name]["mesh_6"], figures[name]["mesh_6_delivered"] = await measure_cpu(group, 60, 5)
+        except* RuntimeError:
+            # Stock ends in one when a message arrives while it closes; its figures are taken by then.
+            if len(figures[name]) < 4:
+                raise
     for key, unit in (("one_to_one", "msg/s"), ("mesh_6", "ms CPU"), ("mesh_6_delivered", "share"), ("connect", "ms")):
         ours, stock = figures["ours"][key], figures["stock"][key]
         ratio = ours / stock if key in ("one_to_one", "mesh_6_delivered") else stock / ours
