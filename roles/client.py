@@ -28,7 +28,7 @@ from protocol.messages import (
 )
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
-from roles.admission import FALLBACK_CODES, NotAdmitted, check_inputs
+from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
 from roles.attempts import Ask, Attempt, Job, Outcome, verify_result
 from roles.dispatch import Dispatch, go_direct, order_workers
 from roles.disputes import Disputes
@@ -62,7 +62,6 @@ RETRY_MS = 2_000
 GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
 PULL_MS = 1_500
 CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
-REQUEST_BYTES_MAX = 48 * 1024  # it must fit a claim's message as well
 VOUCHER_STEP = 1  # vouchers in flight with one worker
 
 

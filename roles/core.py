@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2p.net import Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Unanswered
+from p2p.net import GOSSIP_BYTES_MAX, Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Unanswered
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
 from protocol.errors import RemoteError
@@ -319,10 +319,7 @@ class NodeCore:
         now_ms = self.now_ms
         match effect:
             case seam.Publish(topic, message, token):
-                self._recent.keep(message)
-                own = seam.Received(self._node, message, topic)
-                here = [ToRoles(own, other) for other in self._listening(topic) if other != index]
-                return [self._courier.publish(topic, message, _join(index, token), now_ms), *here]
+                return self._publish(index, topic, message, token)
             case seam.Send(peer, protocol, message, token, timeout_ms):
                 return self._ask(index, peer, protocol, message, token, timeout_ms)
             case seam.Request(peer, protocol, message, token, timeout_ms):
@@ -356,6 +353,16 @@ class NodeCore:
                 return [ce.Deliver(self.roles[index].name, outcome)]
             case seam.Record(name, fields):
                 return [ce.Log(name, fields)]
+
+    def _publish(self, index: int, topic: str, message: Any, token: str) -> list[Out]:
+        sealed = self._courier.publish(topic, message, _join(index, token), self.now_ms)
+        if len(sealed.data) > GOSSIP_BYTES_MAX:
+            # A role's mistake costs it the message; the network would take it for a bug of the node.
+            fields = {"topic": topic, "bytes": len(sealed.data), "bytes_max": GOSSIP_BYTES_MAX}
+            return [ce.Log("message.too_large", fields), ToRoles(seam.Published(topic, token, 0), index)]
+        self._recent.keep(message)
+        own = seam.Received(self._node, message, topic)
+        return [sealed, *(ToRoles(own, other) for other in self._listening(topic) if other != index)]
 
     def _ask(self, index: int, peer: bytes, protocol: str, message: Any, token: str, timeout_ms: int) -> list[Out]:
         if peer != self._node:

@@ -54,10 +54,13 @@ class Wanted:
     ended_by: str
 
 
-def add_requests(report: Report, tally: Tally, wanted: Wanted) -> None:
-    """How many requests were answered, attested, settled; how fast."""
-    settled = len(tally.attested_ms.keys() & tally.settled_ms.keys())
-    attested = len(tally.attested_ms)
+def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: Mapping[str, int]) -> None:
+    """How many requests were answered, attested, settled; how fast.
+
+    `receipts` counts what verified receipts show, by level: events of a process that was killed may be lost, receipts
+    and the ledger are not.
+    """
+    attested, settled = receipts.get("attested", 0), receipts.get("settled", 0)
     text = (
         f"{wanted.rows} wanted, {len(tally.first_sent_ms)} sent by gossip, {len(tally.answered)} answered, "
         f"{attested} attested by two verifiers, {settled} settled on the ledger, in {wanted.ran_s:.1f} s from ready"

@@ -14,6 +14,7 @@ from protocol.ledger.genesis import compute_chain_id
 from protocol.ledger.transactions import Transfer
 from protocol.messages import (
     Advert,
+    Blob,
     Blocks,
     CertifiedBlock,
     GetBlocks,
@@ -29,7 +30,7 @@ from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
 from roles.registry import load_role
-from roles.role import Context, Fetched, LedgerAdvanced, Publish, Reply, Request, Requested, Role, Started
+from roles.role import Context, Fetched, LedgerAdvanced, Publish, Published, Reply, Request, Requested, Role, Started
 from roles.storage import Storage
 from tests.support.core_parts import GENESIS_MS, make_parts
 from tests.support.jobs import get_keys, sign_transaction
@@ -279,3 +280,15 @@ def test_a_role_hears_nothing_of_blobs_it_did_not_ask_for():
     core.handle(ce.BlobLoaded(bytes(32), b"data"), NOW_MS)
 
     assert not any(isinstance(event, Fetched) for event in role.events)
+
+
+def test_a_message_too_large_for_gossip_costs_its_role_the_message_only():
+    role = make_recorder()
+    core = make_core(roles=[role])
+    role.answers = [Publish("heads-up", Blob(bytes(70_000)), "big")]
+
+    effects = core.handle(ce.Boot(()), NOW_MS)
+
+    assert not [effect for effect in effects if isinstance(effect, ce.NetPublish)]
+    assert "message.too_large" in [effect.name for effect in effects if isinstance(effect, ce.Log)]
+    assert role.events[-1] == Published("heads-up", "big", 0)
