@@ -34,10 +34,10 @@ from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles import role as seam
 from roles.courier import Courier, Out, ToRoles, parse_token
-from roles.enroll import Enroller
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
+from roles.presence import Presence
 from roles.recent import Recent
 from roles.submitter import Submitter
 
@@ -88,7 +88,7 @@ class NodeCore:
         self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self._fetcher = Fetcher(self._node, self._courier, rng)
-        self._enroller = Enroller(keys, self.roles)
+        self._presence = Presence(keys, self.roles)
 
     @property
     def ledger(self) -> State:
@@ -270,31 +270,20 @@ class NodeCore:
         return self._submitter.on_ledger(advanced.state, advanced.transactions, self.now_ms)
 
     def _advertise(self) -> list[Out]:
-        models = tuple(sorted({model for role in self.roles for model in role.models}))
-        advert = Advert(
-            account=self.keys.account.public,
-            roles=tuple(role.name for role in self.roles),
-            state=str(self.state),
-            models=models[:64],
-            addresses=self._addresses,
-            price=max((role.price for role in self.roles), default=0),
-            load=sum(role.load for role in self.roles),
-            height=self.ledger.height,
-        )
+        advert = self._presence.make_advert(self.state, self._addresses, self.ledger.height)
         again = self._courier.wake("advert", self.now_ms + ADVERT_MS)
         return [self._courier.publish("node", advert, "", self.now_ms), again, *self._enrol()]
 
     def _enrol(self) -> list[Out]:
-        is_ready = self._follower.is_synced and all(role.is_ready for role in self.roles)
-        if not self.settings.enrol or not is_ready:
+        if not (self.settings.enrol and self._follower.is_synced and self._presence.is_ready):
             return []
-        body = self._enroller.get_registration(self.ledger, self.now_ms)
+        body = self._presence.get_registration(self.ledger, self.now_ms)
         return [] if body is None else self._submitter.submit(body, -1, "enrol", self.ledger, self.now_ms)
 
     def _on_state_change(self) -> list[ce.CoreEffect]:
         if self.state in (NodeState.STARTING, NodeState.DRAINING):
             return []
-        state = self._compute_state()
+        state = self._presence.compute_state(self.ledger, self._follower.is_synced)
         if state is self.state:
             return []
         self.state = state
@@ -302,11 +291,6 @@ class NodeCore:
             ce.Log("node.state", {"state": str(state)}),
             ce.Wake("advert", self.now_ms),
         ]
-
-    def _compute_state(self) -> NodeState:
-        if not (self._follower.is_synced and all(role.is_ready for role in self.roles)):
-            return NodeState.SYNCING
-        return NodeState.SERVING if self._enroller.is_bonded(self.ledger) else NodeState.OBSERVING
 
     # What a role wants, to effects
 
