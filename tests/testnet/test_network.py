@@ -199,7 +199,14 @@ def test_a_taken_port_is_a_clear_error(standing: Up, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["group", pytest.param("launcher", marks=pytest.mark.full), "terminate", "kill", "down"]
+    "how",
+    [
+        "group",
+        pytest.param("launcher", marks=pytest.mark.full),
+        pytest.param("terminate", marks=pytest.mark.full),
+        "kill",
+        "down",
+    ],
 )
 def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
     with start_network(tmp_path / "net", *SMALL) as up:
