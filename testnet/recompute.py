@@ -93,8 +93,8 @@ def recompute_directory(directory: Path, on_block: OnBlock | None = None) -> Rec
         raise next(iter(unread.values()))
     genesis = next(iter(geneses.values()))
     result = recompute(genesis, chains, on_block)
-    for name, error in unread.items():
-        result.find(f"{name}: {error}")
+    for name, reason in unread.items():
+        result.find(f"{name}: {reason}")
     if (directory / FILE_NAME).is_file():
         _compare_network_file(result, directory / FILE_NAME, genesis, chains)
     for name, other in geneses.items():
