@@ -172,9 +172,7 @@ def _conclude(report: Report, material: Material) -> None:
     }
     write_atomically(material.directory / REPORT_NAME, json.dumps(report.fields, indent=1) + "\n")
     kept = f"report in {material.directory / REPORT_NAME}"
-    verdict = (
-        "every bar holds" if not failed else f"{len(failed)} bars do not hold: {', '.join(b.name for b in failed)}"
-    )
+    verdict = "every bar holds" if not failed else f"does not hold: {', '.join(bar.name for bar in failed)}"
     report.lines.insert(-1, f"{'result':>12}  {verdict}; seed {material.network.seed}, {kept}")
 
 

@@ -279,7 +279,7 @@ def test_a_role_of_a_users_own_runs_in_a_network_without_touching_our_files(
 def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
     with np.load(SAMPLES) as samples:
-        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32))
+        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32), labels=samples["labels"][:5])
     model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
     roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
 
@@ -287,3 +287,4 @@ def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_
 
     assert code == ExitCode.OK, report
     assert report["requests"]["settled"] == 5
+    assert report["accuracy"]["right"] == 5
