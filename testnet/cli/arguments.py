@@ -43,7 +43,7 @@ def parse_roles(text: str) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for part in text.split(","):
-        role, _, count = part.strip().partition("=")
+        role, equals, count = part.strip().partition("=")
         if role not in ROLES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", role):
             known = ", ".join(ROLES)
             raise CommandError(
@@ -54,11 +54,11 @@ def parse_roles(text: str) -> dict[str, int]:
                 role=role,
                 known=list(ROLES),
             )
-        if not re.fullmatch(r"\d{1,3}", count or "1") or role in counts:
+        if (equals and not re.fullmatch(r"\d{1,3}", count)) or role in counts:
             raise CommandError(
                 "bad_roles", f"cannot read {part!r} in --roles", "write it like inference=3,verifier=2", ExitCode.USAGE
             )
-        counts[role] = int(count or "1")
+        counts[role] = int(count) if equals else 1
     return counts
 
 

@@ -132,6 +132,8 @@ def _check_counts(
         for role, least in (("client", 1), ("inference", 1), ("verifier", 2), ("storage", 1)):
             if counts.get(role, 0) < least:
                 refuse("roles", f"--load needs {least} {role}, there are {counts.get(role, 0)}", f"add {role}={least}")
+    elif counts.get("inference", 0) + counts.get("verifier", 0) and not counts.get("storage", 0):
+        refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
     elif rows is not None or liar:
         refuse("usage", "--rows and --liar say something about a load", "add --load digits")
 

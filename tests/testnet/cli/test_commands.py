@@ -67,6 +67,8 @@ def test_help_and_version_start_without_anything_heavy() -> None:
         (["testnet", "up", "--roles", "inferense=3"], ExitCode.USAGE, "unknown_role"),
         (["testnet", "up", "--roles", "validator=2,client=1"], ExitCode.USAGE, "validators"),
         (["testnet", "up", "--load", "digits", "--roles", "validator=1,client=1"], ExitCode.USAGE, "roles"),
+        (["testnet", "up", "--roles", "validator=1,inference=1"], ExitCode.USAGE, "roles"),
+        (["testnet", "up", "--roles", "validator=1,storage="], ExitCode.USAGE, "bad_roles"),
         (["testnet", "up", "--load", "cats"], ExitCode.USAGE, "unknown_model"),
         (["testnet", "up", "--liar", "1"], ExitCode.USAGE, "usage"),
         (["testnet", "up", "--liar", "9", "--load", "digits"], ExitCode.USAGE, "liars"),
