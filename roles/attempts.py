@@ -65,7 +65,6 @@ class Attempt:
     claim_id: bytes = b""
     committee: tuple[bytes, ...] = ()
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
-    openings: dict[bytes, bytes] = field(default_factory=dict)
     is_over: bool = False  # refused, disputed or out of reach
     pulled_ms: int = 0
 

@@ -31,7 +31,7 @@ from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
 from roles.attempts import Ask, Attempt, Job, Outcome, verify_result
 from roles.dispatch import Dispatch, go_direct, order_workers
-from roles.disputes import Disputes
+from roles.disputes import Disagreement, Disputes
 from roles.purse import Purse
 from roles.role import (
     Commanded,
@@ -88,7 +88,8 @@ class Client(Role):
             case Started(state, stored):
                 self._state = state
                 self._purse.restore(stored.get("vouchers", {}))
-                return []
+                self._disputes.restore(stored.get("disputes", {}))
+                return self._keep_ticking(now_ms)
             case Commanded(Ask() as ask):
                 return self._ask(ask, now_ms)
             case LedgerAdvanced(state):
@@ -233,7 +234,9 @@ class Client(Role):
             return []
         if attempt.is_agreed():
             return self._release(job, attempt, now_ms)
-        dispute = self._disputes.begin(job, attempt, now_ms)
+        assert attempt.receipt is not None
+        attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
+        dispute = self._disputes.begin(Disagreement(attempt.receipt, attestations), now_ms)
         reason = "the verifiers found another output"
         return [*dispute, *self._fall_back(job, attempt, "dissent", reason, now_ms)]
 

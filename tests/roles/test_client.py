@@ -39,6 +39,7 @@ from roles.role import (
     Started,
     Store,
     Submit,
+    Submitted,
     TimerFired,
 )
 from tests.support.core_parts import make_parts
@@ -178,6 +179,24 @@ def get_account(story: Story, worker: PrivateKey) -> bytes:
     record = story.state.find_node(worker.public)
     assert record is not None
     return record.account
+
+
+def test_a_client_killed_in_a_dispute_goes_on_with_it():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    kept = find(story.attest(receipt, worker, OUTPUT), Store, lambda item: item.bucket == "disputes")
+
+    story.client = Client(Context({}, story.parts.node, story.parts.account, random.Random(2)))
+    story.do(Started(story.state, {"disputes": {kept.key: kept.value}}))
+    pressed = [item for item in find_all(story.later(PULL_MS), Request) if isinstance(item.message, GetOpening)]
+    opening = Opening(compute_claim_id(receipt.claim), compute_tensors_digest((OUTPUT,)))
+    proof = [effect for item in pressed for effect in story.do(Received(item.peer, opening, token="opening"))]
+
+    submit = find(proof, Submit)
+    assert isinstance(submit.item, ProveWrong)
+    done = story.do(Submitted(submit.token, 7))
+    assert find(done, Store).value is None
+    assert find(done, Record).name == "wrong.proven"
 
 
 def test_verifiers_that_do_not_open_are_asked_again():
