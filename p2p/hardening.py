@@ -361,6 +361,9 @@ class SafeSwarm(Swarm):
         self._tasks = tasks
         self._on_up = on_up
         self._on_down = on_down
+        # Asked about each peer that has proved its key, before it counts as connected: (peer, socket, is inbound).
+        # Raises SwarmException to refuse it.
+        self.admit: Callable[[ID, trio.SocketStream, bool], None] = lambda peer, stream, is_inbound: None
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SafeConn:
         conn = SafeConn(muxed_conn, self, direction)
@@ -418,6 +421,7 @@ class SafeSwarm(Swarm):
             remote = secured.get_remote_peer()
             if not is_ed25519_peer(remote) or remote == self.self_id:
                 raise SwarmException(f"{remote} is no Ed25519 peer, or ourselves")
+            self.admit(remote, stream, peer is None)
             muxed = await self.upgrader.upgrade_connection(secured, remote)
             return await self.add_conn(muxed, "inbound" if peer is None else "outbound")
         except BaseException as error:

@@ -14,11 +14,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import trio
 
+from p2p.doors import HostLimits
 from p2p.gossip import Gossip
-from p2p.host import Host, HostLimits, open_host
+from p2p.guard import Guard
+from p2p.host import Host, Link, open_host
 from p2p.keeper import Keeper
 from p2p.mesh import MESHSUB
 from p2p.net import (
@@ -30,22 +33,25 @@ from p2p.net import (
     Published,
     Unanswered,
 )
-from p2p.standing import Standings
 from p2p.streams import Answers, Requests
 
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
 BATCH = 64  # events handed over between two turns of the loop
-FAULTS_KEPT = 64
+TOPICS_MAX = 1_024
 LAST_MAX = 16_384  # events handed over while closing
 CLOSING = "this node is shutting down"
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` sets its jitter; by default the node key does."""
+    """How this network differs from the default one. `seed` sets its jitter; by default the node key does.
+
+    `memory` is what `Libp2pNet.remember` gave in an earlier process.
+    """
 
     limits: HostLimits = field(default_factory=HostLimits)
     seed: int | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Libp2pNet:
@@ -57,19 +63,21 @@ class Libp2pNet:
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
-        self._standings = Standings(trio.current_time)
-        self._faults: deque[tuple[bytes, str]] = deque(maxlen=FAULTS_KEPT)
+        self._guard = Guard(options.memory.get("standing", {}))
+        self._topics: dict[str, None] = {}  # we listen to or speak on, oldest first
+        self._memory = options.memory
         self._closed = False
 
     def _build(self, host: Host, tasks: trio.Nursery) -> None:
         self._tasks = tasks
         self._host = host
         dice = random.Random(host.node if self._seed is None else self._seed)
-        self._keeper = Keeper(host, dice, self._standings.is_refused)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, dice)
+        self._keeper = Keeper(host, dice, self._guard.is_refused)
+        self._keeper.restore(self._memory.get("peers", []))
+        self._guard.open(host, self._keeper, tasks)
+        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._guard.is_refused, dice)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
-        host.refuse(self._standings.is_refused)
         host.serve(MESHSUB, self._gossip.take_stream)
 
     # The seam
@@ -84,6 +92,7 @@ class Libp2pNet:
         return self._host.addresses
 
     def subscribe(self, topic: str, check: Check) -> None:
+        self._note_topic(topic)
         self._gossip.subscribe(topic, check)
 
     def unsubscribe(self, topic: str) -> None:
@@ -91,9 +100,10 @@ class Libp2pNet:
 
     def publish(self, topic: str, data: bytes, token: str) -> None:
         """As in the seam. LocalError for more than GOSSIP_BYTES_MAX: cutting it up is the caller's business."""
+        self._note_topic(topic)
         peers = 0 if self._closed else self._gossip.publish(topic, data)
         if not peers:
-            self._keeper.hurry()
+            self._keeper.hurry(topic)
         self._emit(Published(token, topic, peers))
 
     def serve(self, protocol: str) -> None:
@@ -128,7 +138,28 @@ class Libp2pNet:
 
     def faults(self) -> tuple[tuple[bytes, str], ...]:
         """The last faults counted against peers: node key and what it did."""
-        return tuple(self._faults)
+        return tuple(self._guard.faults)
+
+    # For whoever runs the node
+
+    @property
+    def guard(self) -> Guard:
+        """Bans, and who is exempt from them."""
+        return self._guard
+
+    def links(self) -> tuple[Link, ...]:
+        """Every living connection."""
+        return self._host.links()
+
+    def refusals(self) -> Mapping[str, int]:
+        """Callers turned away since the start, by reason."""
+        return dict(self._host.doors.refused)
+
+    def remember(self) -> dict[str, Any]:
+        """What a next process should be given as `NetOptions.memory`."""
+        for peer in self.peers():
+            self._note_topics_of(peer)
+        return {"standing": self._guard.remember(), "peers": self._keeper.remember()}
 
     # Underneath
 
@@ -149,14 +180,23 @@ class Libp2pNet:
         self._emit(PeerConnected(peer))
 
     def _on_down(self, peer: bytes) -> None:
+        self._note_topics_of(peer)
         self._gossip.drop(peer)
         self._keeper.note_down(peer)
         self._emit(PeerDisconnected(peer))
 
     def _blame(self, peer: bytes, reason: str) -> None:
-        self._faults.append((peer, reason))
-        if self._standings.blame(peer) and not self._closed:
-            self._tasks.start_soon(self._host.hang_up, peer)
+        self._guard.blame(peer, reason)
+
+    def _note_topic(self, topic: str) -> None:
+        if topic not in self._topics:
+            if len(self._topics) >= TOPICS_MAX:
+                del self._topics[next(iter(self._topics))]
+            self._topics[topic] = None
+
+    def _note_topics_of(self, peer: bytes) -> None:
+        topics = tuple(topic for topic in self._topics if peer in self._gossip.subscribers(topic))
+        self._keeper.note_topics(peer, topics)
 
     async def _hand_over(self) -> None:
         while True:
@@ -211,6 +251,7 @@ async def open_libp2p_net(
             yield net
         finally:
             net._closed = True
+            net._guard.close()
             net._requests.end_all(CLOSING)
             net._hand_over_last()
             tasks.cancel_scope.cancel()

@@ -31,7 +31,9 @@ CLOCKS_AND_SOCKETS = frozenset(
 SANS_IO = (
     "p2p/net.py",
     "p2p/gossipsub/",
-    "p2p/standing.py",
+    "p2p/addresses.py",
+    "p2p/bans.py",
+    "p2p/doors.py",
     "roles/admission.py",
     "roles/attempts.py",
     "roles/client.py",
