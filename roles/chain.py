@@ -16,7 +16,7 @@ from protocol.errors import LocalError, MalformedMessage
 from protocol.ledger.block import Block, Certificate, compute_block_id
 from protocol.ledger.state import State, compute_state_root, decode_state, encode_state
 from protocol.messages import CertifiedBlock
-from roles.config import UserError
+from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
 
 SCHEMA_VERSION = 1
@@ -44,6 +44,7 @@ class DatabaseDamaged(UserError):
             f"{path} is damaged: {reason}",
             "put back an untouched copy; or move it away, and the node fetches the ledger anew from its peers, but "
             "vouchers it has signed and work it has not settled are forgotten",
+            EXIT_CONFIG,
         )
 
 
@@ -51,7 +52,8 @@ class ForeignDatabase(UserError):
     """The database is of another program, schema or chain."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} cannot be used: {reason}", "give this network's node a data directory of its own")
+        hint = "give this network's node a data directory of its own"
+        super().__init__(f"{path} cannot be used: {reason}", hint, EXIT_CONFIG)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ JOBS_MAX = 256  # running or waiting for inputs
 BATCH_MS = 30  # claims gather this long before they are published
 TICK_MS = 500
 CLAIM_AGAIN_MS = 2_000
+EARLY_MAX = 64  # direct requests whose channel this node does not know yet
+EARLY_MS = 3_000  # how long the ledger may take to bring it
 RESULT_AGAIN_MS = 100  # doubled with every try
 RESULT_AGAIN_MS_MAX = 5_000
 PRICE_PER_ROW = 1_000_000  # grains
@@ -84,6 +86,7 @@ class Inference(Role):
         self._shelf = ModelShelf(context.config.get("models"))
         self._book = Workbook()
         self._computing: dict[str, Job] = {}
+        self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
         self._unclaimed: list[Job] = []  # on disk, not yet published
         self._settler = Settler(self._book)
@@ -110,7 +113,7 @@ class Inference(Role):
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 self._state = state
-                return self._settler.forget_settled(state)
+                return [*self._settler.forget_settled(state), *self._take_early(now_ms)]
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in self._take(sender, item, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
@@ -150,6 +153,9 @@ class Inference(Role):
         is_ours = channel is not None and channel.payee == self.context.account.public
         if client != item.request.client or (not is_ours and not is_direct):
             return []  # the topic is shared: the voucher's channel says whose job it is
+        if channel is None and len(self._early) < EARLY_MAX:
+            self._early.append((now_ms, client, item))
+            return []
         known = self._book.find(item.voucher.channel, item.voucher.seq)
         if known is not None:
             return self._again(known, item)
@@ -175,6 +181,20 @@ class Inference(Role):
         if known.receipt is None:
             return []
         return self._answer(known)
+
+    def _take_early(self, now_ms: int) -> list[Effect]:
+        """Direct requests that came before the block with their channel; those it never came for are refused."""
+        early, self._early = self._early, []
+        effects: list[Effect] = []
+        for arrived_ms, client, item in early:
+            if item.voucher.channel in self._ledger.channels:
+                effects += self._take(client, item, now_ms, is_direct=True)
+            elif now_ms < arrived_ms + EARLY_MS:
+                self._early.append((arrived_ms, client, item))
+            else:
+                reason = f"channel {item.voucher.channel.hex()} is not on the ledger"
+                effects.append(self._refuse(item, RefusalCode.UNPAID, reason))
+        return effects
 
     def _compute(self, job: Job, item: PaidRequest) -> Effect:
         token = compute_job_key(*job.key).hex()
@@ -311,6 +331,7 @@ class Inference(Role):
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
         self._book.forget_answered(now_ms)
+        effects += self._take_early(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(self._keep(job))

@@ -59,10 +59,10 @@ class Validator(Role):
                 return self._wake_when_due()
             case Received(message=Transactions(items), topic="txs"):
                 for data in items:
-                    self._take(data)
+                    self._take(data, now_ms)
                 return self._plan(now_ms)
             case Requested(message=Transactions(items), token=token):
-                reasons = [reason for data in items if (reason := self._take(data))]
+                reasons = [reason for data in items if (reason := self._take(data, now_ms))]
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
             case Requested(token=token):
@@ -77,14 +77,14 @@ class Validator(Role):
             case _:
                 return []
 
-    def _take(self, data: bytes) -> str:
+    def _take(self, data: bytes, now_ms: int) -> str:
         """Put one transaction into the pool; the reason when it is refused."""
         try:
             transaction = decode(Transaction, data)
             key = compute_transaction_id(transaction)
             if key in self._pool:
                 return ""
-            check_transaction(self._ledger, transaction)
+            check_transaction(self._ledger, transaction, time_ms=now_ms)
         except NonceMismatch as error:
             # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
             return "" if error.got < error.expected else f"NonceMismatch: {error}"

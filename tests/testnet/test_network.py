@@ -18,6 +18,7 @@ from testnet.cli.output import ExitCode
 from testnet.found import SAMPLES
 from testnet.launch import is_alive
 from tests.testnet.networks import (
+    CLI,
     Up,
     find_descendants,
     kill_hard,
@@ -175,6 +176,26 @@ def test_a_bad_request_is_refused_with_a_next_step_and_loses_nothing(
     assert result[1]["error"]["hint"]
 
 
+def test_rows_of_numbers_are_taken_from_standard_input(standing: Up, rows: Path) -> None:
+    text = ",".join(str(number) for number in np.load(rows)[0])
+    command = [*CLI, "infer", "digits", "--input", "-", "--network", str(standing.directory), "--json"]
+
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert len(json.loads(done.stdout)["labels"]) == 1
+
+
+def test_more_rows_than_a_request_takes_are_refused_before_anything_is_sent(standing: Up, tmp_path: Path) -> None:
+    np.save(tmp_path / "many.npy", np.zeros((65, 64), np.uint8))
+
+    code, result = run_cli(
+        "infer", "digits", "--input", str(tmp_path / "many.npy"), "--network", str(standing.directory)
+    )
+
+    assert (code, result["error"]["code"]) == (ExitCode.USAGE, "wrong_input")
+
+
 def test_a_node_joins_from_its_own_directory_bonds_and_gets_work(standing: Up, rows: Path, tmp_path: Path) -> None:
     network = ("--network", str(standing.directory))
     code, made = run_cli("node", "init", *network, "--data", str(tmp_path / "worker"), "--role", "inference")
@@ -199,7 +220,14 @@ def test_a_taken_port_is_a_clear_error(standing: Up, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["group", pytest.param("launcher", marks=pytest.mark.full), "terminate", "kill", "down"]
+    "how",
+    [
+        "group",
+        pytest.param("launcher", marks=pytest.mark.full),
+        pytest.param("terminate", marks=pytest.mark.full),
+        "kill",
+        "down",
+    ],
 )
 def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
     with start_network(tmp_path / "net", *SMALL) as up:
