@@ -59,6 +59,31 @@ class Trusted:
         return address is not None and any(address in network for network in self._networks)
 
 
+def is_wildcard(multiaddr: str) -> bool:
+    """Whether a multiaddr means every address of the machine, so that nobody could dial it.
+
+    >>> is_wildcard("/ip4/0.0.0.0/tcp/4001"), is_wildcard("/ip4/127.0.0.1/tcp/4001")
+    (True, False)
+    """
+    address = _read_ip(multiaddr)
+    return address is not None and address.is_unspecified
+
+
+def is_loopback(multiaddr: str) -> bool:
+    """Whether a multiaddr can be dialled on this machine alone.
+
+    >>> is_loopback("/ip4/127.0.0.1/tcp/4001"), is_loopback("/ip4/192.0.2.7/tcp/4001")
+    (True, False)
+    """
+    address = _read_ip(multiaddr)
+    return address is not None and address.is_loopback
+
+
+def _read_ip(multiaddr: str) -> Address | None:
+    parts = multiaddr.split("/")
+    return parse_ip(parts[2]) if len(parts) > 2 else None
+
+
 def _widen(text: str, bits4: int, bits6: int) -> str:
     address = parse_ip(text)
     if address is None:

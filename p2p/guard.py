@@ -1,5 +1,6 @@
 """The guard of a running host: asks `bans` about every peer, with the host's clock, and hangs up on whom it bans."""
 
+import random
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -9,10 +10,15 @@ import trio
 
 from p2p.addresses import parse_ip, parse_network
 from p2p.bans import Allow, Arrived, Ban, Bans, Blamed, Event, Forget, HangUp
+from p2p.doors import Doors, HostLimits
 from p2p.host import Host
-from p2p.keeper import Keeper
+from p2p.keeper import AddressBook, Keeper
 
 FAULTS_KEPT = 64
+
+
+class MemoryDamaged(ValueError):
+    """What is said to be remembered of peers is not what `Libp2pNet.remember` gives."""
 
 
 class Guard:
@@ -22,18 +28,17 @@ class Guard:
         # Never goes back, whatever is done to the machine's clock while we run.
         self._offset_ms = time.time_ns() // 1_000_000 - int(trio.current_time() * 1_000)
         self.faults: deque[tuple[bytes, str]] = deque(maxlen=FAULTS_KEPT)
-        self.changes = 0  # grows whenever something is worth saving
+        self.changed = trio.Event()  # set once something is worth saving; whoever saves puts a new one here
         self._memory = memory
         self._is_closed = False
 
     def open(self, host: Host, keeper: Keeper, tasks: trio.Nursery) -> None:
-        """Stand at a host's doors. ValueError, TypeError or KeyError for a memory that `remember` did not make."""
+        """Stand at a host's doors."""
         self._host = host
         self._keeper = keeper
         self._tasks = tasks
         self.bans = Bans(host.doors)
-        if self._memory:
-            self.bans.restore(self._memory, self.now_ms())
+        _restore(self._memory, keeper.book, self.bans, self.now_ms())
         host.guard(self._check_address, self._check_peer, self.is_known)
 
     def close(self) -> None:
@@ -67,7 +72,7 @@ class Guard:
 
     def remember(self) -> dict[str, Any]:
         """What the next process should know, as JSON can hold it."""
-        return self.bans.to_json(self.now_ms())
+        return {"standing": self.bans.to_json(self.now_ms()), "peers": self._keeper.remember()}
 
     def _check_address(self, address: str) -> str:
         return self.bans.check_address(address, self.now_ms())
@@ -79,7 +84,7 @@ class Guard:
     def _do(self, event: Event) -> None:
         for effect in self.bans.handle(event, self.now_ms()):
             if not isinstance(effect, HangUp):
-                self.changes += 1
+                self.changed.set()
                 continue
             for node in self._find(effect.subject):
                 if not self._is_closed:
@@ -96,3 +101,17 @@ class Guard:
             and ip in network
             and not self.bans.is_allowed(link.node, link.address)
         ]
+
+
+def verify_memory(memory: Mapping[str, Any]) -> None:
+    """Raises MemoryDamaged for what a guard could not start from."""
+    try:
+        _restore(memory, AddressBook(bytes(32), random.Random(0)), Bans(Doors(HostLimits())), 0)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MemoryDamaged(f"{type(error).__name__}: {error}") from error
+
+
+def _restore(memory: Mapping[str, Any], book: AddressBook, bans: Bans, now_ms: int) -> None:
+    book.restore(memory.get("peers", ()), trio.current_time())
+    if "standing" in memory:
+        bans.restore(memory["standing"], now_ms)

@@ -199,13 +199,15 @@ class Host:
             done.set()
 
     async def _dial_one(self, peer: ID, host: str, port: int) -> None:
-        # Of several local nodes each speaks from its own loopback address, for rules per address.
-        ours = self._bound_host if self._bound_host.startswith("127.") and host.startswith("127.") else None
         try:
-            stream = await trio.open_tcp_stream(host, port, local_address=ours)
+            stream = await trio.open_tcp_stream(host, port, local_address=self.choose_source(host))
             await self.swarm.upgrade(stream, peer)
         except (OSError, SwarmException):
             return
+
+    def choose_source(self, host: str) -> str | None:
+        """Our address to dial a host from. Of several local nodes each speaks from its own, for rules per address."""
+        return self._bound_host if self._bound_host.startswith("127.") and host.startswith("127.") else None
 
     async def hang_up(self, node: bytes) -> None:
         """Close all connections to a peer."""

@@ -215,9 +215,6 @@ class Keeper:
     def remember(self) -> list[dict[str, Any]]:
         return self.book.remember()
 
-    def restore(self, remembered: Iterable[Mapping[str, Any]]) -> None:
-        self.book.restore(remembered, trio.current_time())
-
     def hurry(self, topic: str) -> None:
         """Nobody heard us on a topic: look for peers now, at most once per HURRY_S."""
         if self.book.hurry(topic, trio.current_time()):

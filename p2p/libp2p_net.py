@@ -18,9 +18,12 @@ from typing import Any
 
 import trio
 
+from p2p import dialback
+from p2p.addresses import is_wildcard
+from p2p.dialback import DialBack
 from p2p.doors import HostLimits
 from p2p.gossip import Gossip
-from p2p.guard import Guard
+from p2p.guard import Guard, verify_memory
 from p2p.host import Host, Link, open_host
 from p2p.keeper import Keeper
 from p2p.mesh import MESHSUB
@@ -31,8 +34,10 @@ from p2p.net import (
     PeerConnected,
     PeerDisconnected,
     Published,
+    Reachable,
     Unanswered,
 )
+from p2p.reach import Reach, Reachability
 from p2p.streams import Answers, Requests
 
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
@@ -46,12 +51,15 @@ CLOSING = "this node is shutting down"
 class NetOptions:
     """How this network differs from the default one. `seed` sets its jitter; by default the node key does.
 
-    `memory` is what `Libp2pNet.remember` gave in an earlier process.
+    `memory` is what `Libp2pNet.remember` gave in an earlier process. `announce` are the multiaddrs others should dial,
+    if not those we listen on. `dial_back` asks peers whether they reach us there; `Reachable` tells what they say.
     """
 
     limits: HostLimits = field(default_factory=HostLimits)
     seed: int | None = None
     memory: Mapping[str, Any] = field(default_factory=dict)
+    announce: tuple[str, ...] = ()
+    dial_back: bool = False
 
 
 class Libp2pNet:
@@ -63,9 +71,9 @@ class Libp2pNet:
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
-        self._guard = Guard(options.memory.get("standing", {}))
+        self._guard = Guard(options.memory)
         self._topics: dict[str, None] = {}  # we listen to or speak on, oldest first
-        self._memory = options.memory
+        self._options = options
         self._closed = False
 
     def _build(self, host: Host, tasks: trio.Nursery) -> None:
@@ -73,12 +81,13 @@ class Libp2pNet:
         self._host = host
         dice = random.Random(host.node if self._seed is None else self._seed)
         self._keeper = Keeper(host, dice, self._guard.is_refused)
-        self._keeper.restore(self._memory.get("peers", []))
         self._guard.open(host, self._keeper, tasks)
         self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._guard.is_refused, dice)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.serve(MESHSUB, self._gossip.take_stream)
+        self._dialback = DialBack(host, self.announced, self._on_reach)
+        host.serve(dialback.PROTOCOL, self._dialback.take_stream)
 
     # The seam
 
@@ -90,6 +99,11 @@ class Libp2pNet:
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs this node really listens on, without /p2p."""
         return self._host.addresses
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """Multiaddrs others should dial. Empty when we listen on every address and were told none."""
+        return self._options.announce or tuple(text for text in self.addresses if not is_wildcard(text))
 
     def subscribe(self, topic: str, check: Check) -> None:
         self._note_topic(topic)
@@ -151,6 +165,11 @@ class Libp2pNet:
         """Every living connection."""
         return self._host.links()
 
+    @property
+    def reach(self) -> Reachability:
+        """Whether peers can dial us, as far as was asked."""
+        return self._dialback.reach
+
     def refusals(self) -> Mapping[str, int]:
         """Callers turned away since the start, by reason."""
         return dict(self._host.doors.refused)
@@ -159,7 +178,7 @@ class Libp2pNet:
         """What a next process should be given as `NetOptions.memory`."""
         for peer in self.peers():
             self._note_topics_of(peer)
-        return {"standing": self._guard.remember(), "peers": self._keeper.remember()}
+        return self._guard.remember()
 
     # Underneath
 
@@ -177,6 +196,7 @@ class Libp2pNet:
     def _on_up(self, peer: bytes) -> None:
         self._keeper.note_up(peer)
         self._tasks.start_soon(self._gossip.meet(peer))
+        self._dialback.look()
         self._emit(PeerConnected(peer))
 
     def _on_down(self, peer: bytes) -> None:
@@ -184,6 +204,10 @@ class Libp2pNet:
         self._gossip.drop(peer)
         self._keeper.note_down(peer)
         self._emit(PeerDisconnected(peer))
+
+    def _on_reach(self) -> None:
+        reach = self._dialback.reach
+        self._emit(Reachable(reach.state is Reach.REACHABLE, reach.advice))
 
     def _blame(self, peer: bytes, reason: str) -> None:
         self._guard.blame(peer, reason)
@@ -233,9 +257,10 @@ async def open_libp2p_net(
     """A running network inside trio; on leaving, every request has had its outcome and every task has ended.
 
     seed: 32 bytes, the Ed25519 seed of the node key, which is the libp2p identity. host and port: where to listen,
-    port 0 for any. Raises PortInUse or CannotListen before anything starts.
+    port 0 for any. Raises PortInUse, CannotListen or MemoryDamaged before anything starts.
     """
     options = options or NetOptions()
+    verify_memory(options.memory)
     net = Libp2pNet(on_event, options)
     async with (
         open_host(seed, host, port, options.limits, net._on_up, net._on_down, net._blame) as running,
@@ -247,6 +272,8 @@ async def open_libp2p_net(
         tasks.start_soon(net._gossip.keep_mesh)
         tasks.start_soon(net._keeper.run)
         tasks.start_soon(net._requests.expire_forever)
+        if options.dial_back:
+            tasks.start_soon(net._dialback.run)
         try:
             yield net
         finally:

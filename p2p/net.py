@@ -69,7 +69,15 @@ class PeerDisconnected:
     peer: bytes
 
 
-NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected
+@dataclass(frozen=True)
+class Reachable:
+    """Peers have found us where we say we listen, or could not. `advice` is for the operator: what to do about it."""
+
+    is_reachable: bool
+    advice: str
+
+
+NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected | Reachable
 Check = Callable[[str, bytes, bytes], Verdict]  # (topic, data, forwarder); cheap, synchronous, never raises
 
 
