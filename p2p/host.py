@@ -34,6 +34,7 @@ from p2p.addresses import parse_ip
 from p2p.doors import Doors, Held
 from p2p.doors import HostLimits as HostLimits
 from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, SafeYamux, harden
+from p2p.stream_limits import PER_S, StreamLimits
 from protocol.errors import LocalError
 
 NEGOTIATE_S = 5
@@ -67,6 +68,10 @@ class PortInUse(CannotListen):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port, "another process has it")
+
+
+class StreamsTooFast(Exception):
+    """A peer opens stream after stream."""
 
 
 class StreamRefused(Exception):
@@ -117,6 +122,7 @@ class Host:
         family = "ip6" if ":" in self._bound_host else "ip4"
         self.addresses = (f"/{family}/{self._bound_host}/tcp/{self.port}",)
         self.doors = Doors(limits)
+        self._streams = StreamLimits()
         self._dialling: dict[bytes, trio.Event] = {}
         self._check_address: Callable[[str], str] = lambda address: ""
         self._check_peer: Callable[[bytes, str], str] = lambda node, address: ""
@@ -151,8 +157,25 @@ class Host:
         return to_peer(node) in self.swarm.connections
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        """Call handler for each inbound stream of protocol; what it raises resets that stream."""
-        self._basic.set_stream_handler(TProtocol(protocol), handler)  # type: ignore[arg-type]
+        """Call handler for each inbound stream of protocol; what it raises resets that stream.
+
+        A peer with more of them open than `stream_limits` allows has the next one reset; opening them too fast is a
+        fault of its own.
+        """
+
+        async def serve_within_limits(stream: NetStream) -> None:
+            node = to_node(stream.muxed_conn.peer_id)
+            if self._streams.is_too_fast(node, trio.current_time()):
+                raise StreamsTooFast(f"streams of {protocol} are opened faster than {PER_S} a second")
+            if not self._streams.begin(node, protocol):
+                await stream.reset()
+                return
+            try:
+                await handler(stream)
+            finally:
+                self._streams.end(node, protocol)
+
+        self._basic.set_stream_handler(TProtocol(protocol), serve_within_limits)  # type: ignore[arg-type]
 
     async def open_stream(self, node: bytes, protocol: str) -> NetStream:
         """A new stream on an existing connection. Raises StreamRefused."""

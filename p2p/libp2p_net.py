@@ -132,8 +132,11 @@ class Libp2pNet:
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
 
-    def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
+    def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         self._keeper.learn(peer, addresses)
+        if not self._host.is_connected(peer):
+            # Of connected ones we know it from themselves.
+            self._keeper.note_topics(peer, topics)
 
     def penalise(self, peer: bytes, reason: str) -> None:
         self._blame(peer, reason)

@@ -260,8 +260,8 @@ class Carrier:
                 net.subscribe(topic, self.check)
             case ce.NetServe(protocol):
                 net.serve(protocol)
-            case ce.NetLearn(peer, addresses):
-                net.learn(peer, addresses)
+            case ce.NetLearn(peer, addresses, topics):
+                net.learn(peer, addresses, topics)
             case ce.NetPenalise(peer, reason):
                 self.counts["penalties"] += 1
                 self.last_penalty = (peer, reason)

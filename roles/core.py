@@ -37,7 +37,7 @@ from roles.courier import Courier, Out, ToRoles, parse_token
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
-from roles.presence import Presence
+from roles.presence import Presence, list_topics
 from roles.recent import Recent
 from roles.submitter import Submitter
 
@@ -195,7 +195,8 @@ class NodeCore:
                 first = sender if sender in self._peers else forwarder
                 return self._follower.on_head(first, message, self._sorted_peers(), self.now_ms)
             case Advert():
-                return [ce.NetLearn(sender, message.addresses)]
+                topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(message))
+                return [ce.NetLearn(sender, message.addresses, topics)]
         return [ToRoles(seam.Received(sender, message, short), index) for index in self._listening(short)]
 
     def _on_asked(self, asked: Asked) -> list[Out]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
 from protocol.messages import Advert
+from protocol.topics import ROLES, TOPICS, infer_topic
 from protocol.types import NodeState
 from roles.core_effects import NodeKeys
 from roles.role import Role
@@ -12,6 +13,16 @@ from roles.role import Role
 UNBONDED_ROLES = ("client",)
 REGISTER_AGAIN_MS = 30_000
 ADVERT_MODELS_MAX = 64
+
+
+def list_topics(advert: Advert) -> tuple[str, ...]:
+    """Short names of the topics a node listens to, as far as its advert tells; those everybody is on are left out."""
+    found = {infer_topic(model) for model in advert.models} if "inference" in advert.roles else set()
+    for name, topic in TOPICS.items():
+        is_one = name not in ("infer", "oracle")  # these have a topic per shard and per feed
+        if is_one and set(topic.listeners) != set(ROLES) and set(topic.listeners) & set(advert.roles):
+            found.add(name)
+    return tuple(sorted(found))
 
 
 class Presence:

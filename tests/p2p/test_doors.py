@@ -1,14 +1,18 @@
 """The doors, pure and on real sockets: caps in total, per address, per block, and the room that is kept."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.addresses import Trusted, compute_block, compute_place, parse_ip
 from p2p.doors import Doors, Held, HostLimits
-from p2p.host import Host
+from p2p.host import Host, StreamRefused
+from p2p.stream_limits import BURST, OPEN_MAX, PER_S, StreamLimits
 from tests.p2p.loopback import join, run, running_host, until
 
 LIMITS = HostLimits(connections_max=16, per_address_max=3, per_block_max=5, outbound_reserved=4, known_reserved=4)
@@ -111,5 +115,62 @@ def test_whoever_is_refused_by_address_gets_no_handshake() -> None:
             assert server.doors.refused == {"banned": 1}
             await join(other, server)
             assert log.ups == [other.node]
+
+    run(main)
+
+
+def test_a_thousand_half_open_connections_of_one_address_keep_no_honest_peer_out() -> None:
+    async def main() -> None:
+        async with running_host(1) as (server, _), guests("127.0.22.1") as (honest,):
+            sockets = []
+            for _ in range(1_000):
+                stream = await trio.open_tcp_stream("127.0.8.1", server.port, local_address="127.0.23.1")
+                sockets.append(stream)
+            assert server.doors.half_open["127.0.23.1"] <= server.limits.per_address_max
+            with trio.fail_after(2):
+                assert await honest.dial(server.node, server.addresses)
+            for stream in sockets:
+                await trio.aclose_forcefully(stream)
+
+    run(main)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 5)), max_size=300))
+def test_streams_are_opened_no_faster_than_allowed_and_each_peer_for_itself(steps: list[tuple[int, float]]) -> None:
+    limits, now_s, allowed = StreamLimits(), 0.0, dict.fromkeys(range(4), 0)
+    for peer, wait_s in steps:
+        now_s += wait_s
+        allowed[peer] += not limits.is_too_fast(bytes([peer]) * 32, now_s)
+        assert allowed[peer] <= BURST + PER_S * now_s + 1
+    assert not limits.is_too_fast(bytes([9]) * 32, now_s)
+
+
+def test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_is_at_fault() -> None:
+    async def main() -> None:
+        async with running_host(1) as (server, log), running_host(2) as (client, _):
+            served = []
+
+            async def hold(stream: Any) -> None:
+                served.append(stream)
+                await trio.sleep_forever()
+
+            server.serve("/hold/1", hold)
+            await join(client, server)
+            for _ in range(OPEN_MAX):
+                await client.open_stream(server.node, "/hold/1")
+            await until(lambda: len(served) == OPEN_MAX)
+            assert await is_reset(await client.open_stream(server.node, "/hold/1"))
+            assert (len(served), log.faults) == (OPEN_MAX, [])
+            while not log.faults:
+                with contextlib.suppress(StreamRefused):
+                    assert await is_reset(await client.open_stream(server.node, "/hold/1"))
+            assert "StreamsTooFast" in log.faults[0][1]
+            assert len(served) == OPEN_MAX
+
+    async def is_reset(stream: Any) -> bool:
+        try:
+            return bool(await stream.read(1) == b"")
+        except Exception:  # whichever way stock says "reset"
+            return True
 
     run(main)

@@ -28,6 +28,7 @@ from libp2p.transport.tcp import tcp as stock_tcp
 from p2p import hardening
 from p2p.doors import HostLimits
 from p2p.host import PortInUse, open_host
+from p2p.stream_limits import OPEN_MAX
 from protocol.errors import LocalError
 from tests.p2p.loopback import join, run, running_host, until
 
@@ -224,10 +225,12 @@ def test_a_peer_may_open_only_so_many_streams() -> None:
             async def hold(stream: Any) -> None:
                 await trio.sleep_forever()
 
-            server.serve(ECHO, hold)
+            protocols = [ECHO, *(f"/hold/{number}" for number in range(hardening.STREAMS_INBOUND_MAX // OPEN_MAX - 1))]
+            for protocol in protocols:
+                server.serve(protocol, hold)
             await join(client, server)
-            for _ in range(hardening.STREAMS_INBOUND_MAX):
-                await client.open_stream(server.node, ECHO)
+            for protocol in protocols * OPEN_MAX:
+                await client.open_stream(server.node, protocol)
             with pytest.raises(Exception, match=r"serve|broke"):
                 await client.open_stream(server.node, ECHO)
             assert server.peers() == (client.node,)
