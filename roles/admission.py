@@ -6,6 +6,7 @@ No valid voucher, no work: payment is checked before anything is run.
 from collections.abc import Collection
 from enum import StrEnum
 
+from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.jobs import PaidRequest, compute_request_id
@@ -60,6 +61,10 @@ def admit(item: PaidRequest, state: State, account: bytes, price: int, models: C
         raise NotAdmitted(RefusalCode.TOO_LARGE, f"the request is {size_bytes} bytes, at most {REQUEST_BYTES_MAX} fit")
     if now_ms >= request.deadline_ms:
         raise NotAdmitted(RefusalCode.EXPIRED, f"the deadline passed {now_ms - request.deadline_ms} ms ago")
+    # Verifiers drop a claim that lies further ahead; its leaf would hold up its channel until then.
+    if request.deadline_ms > now_ms + AHEAD_MS_MAX + WINDOW_MS:
+        ahead_ms = request.deadline_ms - now_ms
+        raise NotAdmitted(RefusalCode.POLICY, f"the deadline is {ahead_ms} ms ahead, at most {AHEAD_MS_MAX} allowed")
     # Epochs in which no block fell do not count: a request made before a quiet hour ended is still good.
     if request.epoch not in sorted(state.epochs)[-EPOCHS_MAX:]:
         raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")

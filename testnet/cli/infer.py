@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, Network, open_network, parse_duration
-from testnet.cli.output import CommandError, ExitCode, Output, format_role
+from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role
 from testnet.network_file import NetworkFile, NetworkFileError, claim_account, is_running
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def infer(
     direct
         Go straight to a worker instead of by gossip.
     timeout
-        The request's deadline from now: 30s, 500ms, 1m.
+        The request's deadline from now: 30s, 500ms, 1m; at most 2m.
     max_fee
         The most to pay, in grains (1 ROLE is 1,000,000,000 grains).
     white
@@ -70,7 +70,9 @@ def infer(
     from testnet.cli.inputs import read_input
 
     output = Output(json)
-    timeout_ms = round(parse_duration(timeout) * 1_000)
+    timeout_ms = _read_timeout(timeout)
+    if max_fee < 0:
+        raise CommandError("bad_fee", f"not a fee: {max_fee}", "give --max-fee in grains, 0 or more", ExitCode.USAGE)
     path, found = open_network(network)
     record = find_model(found, model)
     if len(record.inputs) != 1:
@@ -88,10 +90,21 @@ def infer(
             ExitCode.UNREACHABLE,
         )
     directory = _open_client(path, found)
-    output.note(f"asking network {found.name} for {record.name}, {tensor.shape[0]} rows")
+    output.note(f"asking network {found.name} for {record.name}, {format_count(tensor.shape[0], 'row')}")
     outcome = _ask(directory, record, tensor, max_fee, timeout_ms, direct, output)
     receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
     _show(output, record, outcome, receipt)
+
+
+def _read_timeout(text: str) -> int:
+    """A deadline from now in ms. Raises CommandError for more than a network takes."""
+    from protocol.check import AHEAD_MS_MAX
+
+    timeout_ms = round(parse_duration(text) * 1_000)
+    if timeout_ms > AHEAD_MS_MAX:
+        message = f"a deadline of {text} is too far ahead"
+        raise CommandError("bad_duration", message, f"use at most {AHEAD_MS_MAX // 1_000}s", ExitCode.USAGE)
+    return timeout_ms
 
 
 def find_model(network: NetworkFile, wanted: str) -> "ModelRecord":
@@ -165,7 +178,7 @@ def _show(output: Output, record: "ModelRecord", outcome: "Outcome", receipt: Pa
     for verifier in verifiers:
         output.say(f"{'attested by':>12}  {verifier}")
     how = "straight to the worker" if outcome.was_direct else "by gossip"
-    output.say(f"{'sent':>12}  {how}, {outcome.attempts} attempt{'s' if outcome.attempts > 1 else ''}")
+    output.say(f"{'sent':>12}  {how}, {format_count(outcome.attempts, 'attempt')}")
     output.say(f"{'fee':>12}  {format_role(outcome.fee)}")
     output.say(f"{'receipt':>12}  {receipt}")
     output.say(f"{'check it':>12}  rolemesh verify {receipt}")

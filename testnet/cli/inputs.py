@@ -45,11 +45,12 @@ def fit_array(array: "Array", dtype: str, shape: Sequence[int], source: str) -> 
         array = array[np.newaxis]
     fits = array.ndim == len(shape) and all(want in (0, have) for want, have in zip(shape, array.shape, strict=True))
     if array.dtype.name != dtype or not fits or array.size == 0:
-        expected, got = describe(dtype, shape), describe(array.dtype.name, array.shape)
+        expected = describe(dtype, shape)
+        got = f"{array.dtype.name} ({', '.join(str(size) for size in array.shape)})"
         raise CommandError(
             "wrong_input",
             f"{source} does not fit the model: expected {expected}, got {got}",
-            f"save it with numpy.save(file, array.astype({dtype!r}).reshape({_reshape(shape)}))",
+            _next_step(array, dtype, shape),
             ExitCode.USAGE,
             expected=expected,
             got=got,
@@ -67,8 +68,15 @@ def describe(dtype: str, shape: Sequence[int]) -> str:
     return f"{dtype} ({', '.join('rows' if size == 0 else str(size) for size in shape)})"
 
 
-def _reshape(shape: Sequence[int]) -> str:
-    return ", ".join("-1" if size == 0 else str(size) for size in shape)
+def _next_step(array: "Array", dtype: str, shape: Sequence[int]) -> str:
+    """How to make an array fit: by type and shape alone if that keeps every number, else by other data."""
+    import numpy as np
+
+    numbers = int(np.prod([size for size in shape if size]))
+    if array.size == 0 or array.size % numbers or array.dtype.kind not in "iufb":
+        return f"send {numbers} numbers for each row"
+    sizes = ", ".join("-1" if size == 0 else str(size) for size in shape)
+    return f"save it with numpy.save(file, array.astype({dtype!r}).reshape({sizes}))"
 
 
 def _read_bytes(source: str) -> bytes:
@@ -82,13 +90,12 @@ def _read_bytes(source: str) -> bytes:
         raise CommandError(
             "no_input", f"cannot read {source}: {error.strerror}", "name a .npy, .png or .csv file", ExitCode.USAGE
         ) from error
-    if not 0 < len(data) <= INPUT_BYTES_MAX:
-        raise CommandError(
-            "bad_input",
-            f"{source} is empty or larger than {INPUT_BYTES_MAX} bytes",
-            "send fewer rows at a time",
-            ExitCode.USAGE,
-        )
+    if not data:
+        where = "standard input" if source == "-" else source
+        raise CommandError("bad_input", f"{where} is empty", "send a .npy, .png or .csv file", ExitCode.USAGE)
+    if len(data) > INPUT_BYTES_MAX:
+        message = f"{source} is larger than {INPUT_BYTES_MAX} bytes"
+        raise CommandError("bad_input", message, "send fewer rows at a time", ExitCode.USAGE)
     return data
 
 
@@ -124,7 +131,11 @@ def _read_png(data: bytes, source: str, shape: Sequence[int], white: int) -> "Ar
                 "bad_input", f"{source} has more than {IMAGE_PIXELS_MAX} pixels", "scale it down", ExitCode.USAGE
             )
         grey = image.convert("L").resize((side, side), Image.Resampling.BOX)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
+        raise CommandError(
+            "bad_input", f"{source} is no PNG picture", "save it again as PNG", ExitCode.USAGE
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         hint = "save it again as PNG"
         raise CommandError("bad_input", f"{source} is no PNG picture: {error}", hint, ExitCode.USAGE) from error
     values = np.asarray(grey, dtype=np.float64)

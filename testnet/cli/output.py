@@ -76,6 +76,15 @@ def print_error(error: CommandError, is_json: bool) -> None:
         print(json.dumps({"error": fields}, default=to_json), flush=True)
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> format_count(1, "row"), format_count(3, "row")
+    ('1 row', '3 rows')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Columns padded to their widest cell, two spaces apart."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]

@@ -21,6 +21,7 @@ def make_ledger() -> tuple[Parts, State, bytes, bytes]:
 
 REQUEST_FAULTS = {
     "a deadline in the past": ({"deadline_ms": 1}, RefusalCode.EXPIRED),
+    "a deadline further ahead than verifiers take": ({"deadline_ms": 2**62}, RefusalCode.POLICY),
     "an epoch nobody knows": ({"epoch": 77}, RefusalCode.EXPIRED),
     "one verifier only": ({"verifiers": 1}, RefusalCode.POLICY),
     "too many verifiers": ({"verifiers": 8}, RefusalCode.POLICY),

@@ -89,6 +89,8 @@ def test_help_and_version_start_without_anything_heavy() -> None:
         (["peers", "ban"], ExitCode.USAGE, "usage"),
         (["peers", "ban", "192.0.2.7", "--for", "ever"], ExitCode.USAGE, "bad_duration"),
         (["infer", "digits", "--input", "x.npy"], ExitCode.UNREACHABLE, "no_network"),
+        (["infer", "digits", "--input", "x.npy", "--timeout", "3m"], ExitCode.USAGE, "bad_duration"),
+        (["infer", "digits", "--input", "x.npy", "--max-fee=-1"], ExitCode.USAGE, "bad_fee"),
         (["infer", "digits", "--input", "-"], ExitCode.UNREACHABLE, "no_network"),
         (["verify", "nothing.receipt"], ExitCode.USAGE, "no_file"),
         (["ledger", "balance"], ExitCode.UNREACHABLE, "no_network"),
