@@ -170,9 +170,11 @@ class Bans:
 
     def check_peer(self, node: bytes, address: str, is_known: bool, now_ms: int) -> str:
         """Why a peer that has said who it is does not stay: `banned`, `inherited`, or nothing."""
+        if self.is_banned(node, now_ms):
+            return "banned"
         if self.is_allowed(node, address):
             return ""
-        if self.is_banned(node, now_ms) or self.check_address(address, now_ms):
+        if self.check_address(address, now_ms):
             return "banned"
         place = self._sentences.get(compute_place(address))
         inherits = place is not None and now_ms < place.until_ms and not is_known

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -127,7 +128,6 @@ class Host:
         self._check_address: Callable[[str], str] = lambda address: ""
         self._check_peer: Callable[[bytes, str], str] = lambda node, address: ""
         self._is_known: Callable[[bytes], bool] = lambda node: False
-        swarm.admit = self._admit
 
     def guard(
         self,
@@ -224,7 +224,7 @@ class Host:
     async def _dial_one(self, peer: ID, host: str, port: int) -> None:
         try:
             stream = await trio.open_tcp_stream(host, port, local_address=self.choose_source(host))
-            await self.swarm.upgrade(stream, peer)
+            await self.swarm.upgrade(stream, peer, partial(self._admit, host, False))
         except (OSError, SwarmException):
             return
 
@@ -259,16 +259,16 @@ class Host:
         self.doors.begin(remote)
         try:
             with trio.move_on_after(self.limits.handshake_s):
-                await self.swarm.upgrade(stream, None)
+                await self.swarm.upgrade(stream, None, partial(self._admit, remote, True))
         except SwarmException:
             return
         finally:
             self.doors.end(remote)
 
-    def _admit(self, peer: ID, stream: trio.SocketStream, is_inbound: bool) -> None:
+    def _admit(self, remote: str, is_inbound: bool, peer: ID) -> None:
         """The doors' word on a peer that has proved its key, before it counts as connected. Raises SwarmException."""
         node = to_node(peer)
-        why = self._check_peer(node, _get_peer_ip(stream))
+        why = self._check_peer(node, remote)
         if not why and is_inbound and not self._is_known(node) and not self.is_connected(node):
             why = self.doors.check_stranger(self._held())
         if why:

@@ -125,6 +125,9 @@ def test_the_operators_word_stands_over_faults() -> None:
     assert bans.check_address(HERE, NOW) == "banned"
     bans.handle(Allow(HERE), NOW)
     assert (bans.check_address(HERE, NOW), bans.check_address(NEXT_DOOR, NOW)) == ("", "banned")
+    bans.handle(Ban(key(3), 5_000), NOW)
+    assert bans.check_peer(key(3), HERE, True, NOW) == "banned", "a word about a key stands over one about its address"
+    assert bans.check_peer(key(4), HERE, False, NOW) == ""
     bans.handle(Forget("198.51.100.0/24"), NOW)
     assert bans.check_address(NEXT_DOOR, NOW) == ""
 

@@ -1,12 +1,18 @@
 """Bans and memory on real sockets: who is banned is hung up on, stays out after a restart, and so do its new keys."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from libp2p.io.exceptions import IOException
+
+from p2p import dialback
 from p2p.bans import BANNED_AT, FAULT
+from p2p.host import StreamRefused
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
+from protocol.keys import PrivateKey
 from protocol.types import Verdict
 from tests.p2p.loopback import run, running_host, until
 
@@ -93,3 +99,32 @@ def test_peers_that_were_reached_are_remembered_with_their_topics_and_dialled_ag
                 assert net.guard.is_known(other.node)
 
     run(main)
+
+
+def test_a_stranger_that_sends_junk_is_out_within_ten_faults_and_so_are_its_next_keys() -> None:
+    async def main() -> None:
+        async with node(1, "127.0.8.1") as net, running_host(2, address="127.0.42.9") as (honest, _):
+            assert await honest.dial(net.node, net.addresses)
+            for number in range(3, 7):
+                async with running_host(number, address="127.0.43.9") as (stranger, _):
+                    turned_away = sum(net.refusals().values())
+                    await stranger.dial(net.node, net.addresses)
+                    await until(
+                        lambda stranger=stranger, turned_away=turned_away: (  # type: ignore[misc]
+                            stranger.node in net.peers() or sum(net.refusals().values()) > turned_away
+                        )
+                    )
+                    while stranger.node in net.peers():
+                        with contextlib.suppress(StreamRefused, IOException):
+                            stream = await stranger.open_stream(net.node, dialback.PROTOCOL)
+                            await stream.write(b"\x00\x02\xc1\xc1")
+                            await stream.read(1)
+            assert net.refusals() == {"inherited": 3}
+            assert {peer for peer, _ in net.faults()} == {stranger_key(3)}
+            assert net.peers() == (honest.node,)
+
+    run(main)
+
+
+def stranger_key(number: int) -> bytes:
+    return PrivateKey.from_seed(bytes([number]) * 32).public

@@ -13,14 +13,16 @@ from p2p.bans import BANNED_AT, FAULT
 from protocol.keys import format_node
 from protocol.ledger.genesis import compute_chain_id
 from protocol.types import NodeState
-from roles.config import ConfigError, NodeConfig, write_config, write_genesis
+from roles.config import ConfigError, NodeConfig, read_config, write_config, write_genesis
 from roles.control import SOCKET_NAME, NodeUnreachable, RequestRefused, ask_node
+from roles.equipment import must_be_reachable
 from roles.keystore import write_key
 from roles.node import run_node
 from roles.peers_file import FILE_NAME, PeersDamaged, read_peers
 from roles.status import read_status
 from testnet.cli import main as run_cli
 from testnet.genesis import build_genesis
+from testnet.join import change_node
 
 WAIT_S_MAX = 20.0
 FOUNDATION = build_genesis(7, {"validator": 1, "storage": 1, "client": 1}, now_ms=1_700_000_000_000)
@@ -222,5 +224,26 @@ def test_http_on_a_taken_port_is_an_error_that_says_what_to_do(tmp_path):
         with pytest.raises(ConfigError, match=str(port)):
             await run_node(found(tmp_path, "validator-0", http=f"127.0.0.1:{port}"))
         await listener.aclose()
+
+    run(main)
+
+
+def test_where_a_node_is_found_and_watched_is_kept_for_the_next_start(tmp_path):
+    here = found(tmp_path, "storage-0", listen="/ip4/0.0.0.0/tcp/4001")
+    announce = ("/ip4/192.0.2.7/tcp/4001",)
+    assert must_be_reachable(change_node(here, "", ""))
+    changed = change_node(here, "", "", announce, "127.0.0.1:9464")
+    assert (changed.announce, changed.http) == (announce, "127.0.0.1:9464")
+    assert change_node(here, "", "") == changed == read_config(here)
+    assert must_be_reachable(changed)
+
+
+def test_a_node_that_listens_everywhere_announces_nothing_it_was_not_told(tmp_path):
+    here = found(tmp_path, "storage-0", listen="/ip4/0.0.0.0/tcp/0")
+
+    async def main():
+        async with nodes(here) as (node,):
+            assert node.describe()["addresses"] == []
+            assert node.net.addresses != ()
 
     run(main)
