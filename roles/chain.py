@@ -201,7 +201,10 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], bytes | Non
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise ForeignDatabase(path, "it is not a node's database")
             connection.execute("BEGIN")
-            row = connection.execute("SELECT data FROM state").fetchone()
+            row = connection.execute("SELECT data, height FROM state").fetchone()
+            last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
+            if row is not None and row[1] != last:
+                raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
             rows = connection.execute("SELECT height, block, certificate FROM blocks ORDER BY height")
             yield (StoredBlock(*row) for row in rows), None if row is None else row[0]
         finally:

@@ -187,12 +187,17 @@ def hold_directory(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def termination_raises() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated while inside."""
+    """SIGTERM and SIGHUP raise Terminated while inside, SIGINT KeyboardInterrupt.
+
+    SIGINT too is set here because a shell starts what a script puts into the background with SIGINT ignored, and
+    `kill -INT` has to end that as well.
+    """
 
     def raise_terminated(number: int, _: FrameType | None) -> None:
         raise Terminated(signal.Signals(number).name)
 
     before = {number: signal.signal(number, raise_terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -146,6 +146,11 @@ def claim_account(path: Path, network: NetworkFile, claimant: str) -> SpareAccou
     raise NetworkFileError(f"all {len(network.accounts)} spare accounts of {network.name} are taken")
 
 
+def release_account(path: Path, spare: SpareAccount) -> None:
+    """Give back a claimed account that nothing was signed with."""
+    (path.parent / CLAIMS_NAME / spare.account).unlink(missing_ok=True)
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:

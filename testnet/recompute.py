@@ -4,6 +4,7 @@ Nothing stored is believed: every signature and certificate is checked, every st
 at the end the state each node has kept. Chains of several nodes are gone through side by side.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from protocol.ledger.settlement import SettledLeaf, collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply, encode_state
 from roles.chain import StoredBlock, open_stored
 from roles.config import GENESIS_NAME, UserError, read_genesis
+from testnet.network_file import FILE_NAME, NetworkFileError, read_network_file
 
 DATABASE_NAME = "node.db"
 NODES_NAME = "nodes"
@@ -74,19 +76,48 @@ def find_chains(directory: Path) -> dict[str, Path]:
 def recompute_directory(directory: Path, on_block: OnBlock | None = None) -> Recomputation:
     """Recompute every chain of a network's or node's directory, from the genesis that lies beside the chains.
 
-    Raises UserError when there is nothing to recompute.
+    A network's file must tell of the same genesis, and every node it names must have a chain. Raises UserError when
+    there is nothing to recompute.
     """
     chains = find_chains(directory)
     if not chains:
         raise UserError(f"{directory} holds no ledger", f"name a directory with {DATABASE_NAME}, or with {NODES_NAME}/")
-    geneses = {name: read_genesis(path.parent) for name, path in chains.items()}
+    geneses: dict[str, Genesis] = {}
+    unread: dict[str, UserError] = {}
+    for name, path in chains.items():
+        try:
+            geneses[name] = read_genesis(path.parent)
+        except UserError as error:
+            unread[name] = error
+    if not geneses:
+        raise next(iter(unread.values()))
     genesis = next(iter(geneses.values()))
     result = recompute(genesis, chains, on_block)
+    for name, error in unread.items():
+        result.find(f"{name}: {error}")
+    if (directory / FILE_NAME).is_file():
+        _compare_network_file(result, directory / FILE_NAME, genesis, chains)
     for name, other in geneses.items():
         if other != genesis:
             ours, theirs = compute_chain_id(genesis).hex(), compute_chain_id(other).hex()
             result.find(f"{name}: its {GENESIS_NAME} founds chain {theirs}, that of {next(iter(geneses))} {ours}")
     return result
+
+
+def _compare_network_file(result: Recomputation, path: Path, genesis: Genesis, chains: Mapping[str, Path]) -> None:
+    """What a network's file says must fit its nodes: whoever joins believes its genesis."""
+    try:
+        network = read_network_file(path)
+        told = {network.chain, compute_chain_id(Genesis.from_json(json.dumps(network.genesis))).hex()}
+    except (NetworkFileError, ProtocolError, ValueError, KeyError, TypeError) as error:
+        result.find(f"{path.name}: its genesis cannot be read: {error}")
+        return
+    chain = compute_chain_id(genesis).hex()
+    if told != {chain}:
+        result.find(f"{path.name}: it tells of chain {' and '.join(sorted(told))}, the nodes are on {chain}")
+    for node in network.nodes:
+        if node.name not in chains:
+            result.find(f"{node.name}: it has no {DATABASE_NAME}")
 
 
 def recompute(genesis: Genesis, chains: Mapping[str, Path], on_block: OnBlock | None = None) -> Recomputation:

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli import up
 from testnet.cli.arguments import Json, open_network
-from testnet.cli.output import CommandError, ExitCode, Output, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, is_locked, is_running
 
@@ -154,15 +154,15 @@ def check(directory: Path | None = None, /, *, json: Json = False) -> int:
         ) from error
     for name, height in found["heights"].items():
         output.say(f"{name:>14}  holds up to height {height}")
-    output.say(
-        f"{found['blocks']} blocks, {found['transactions_checked']} transactions, supply {found['supply']} grains"
-    )
+    blocks = format_count(found["blocks"], "block")
+    transactions = format_count(found["transactions_checked"], "transaction")
+    output.say(f"{blocks}, {transactions}, supply {found['supply']} grains")
     if not found["holds"]:
         for finding in found["findings"]:
             output.say(f"{'found':>14}  {finding}")
         raise CommandError(
             "invariant_violated",
-            f"{len(found['findings'])} findings; {found['findings'][0]}",
+            f"{format_count(len(found['findings']), 'finding')}; {found['findings'][0]}",
             "compare with an untouched copy of the directory",
             ExitCode.INVARIANT_VIOLATED,
             findings=found["findings"],

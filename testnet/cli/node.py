@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import ROLES, Json, Network, open_network, parse_roles
 from testnet.cli.output import CommandError, ExitCode, Output
-from testnet.network_file import NetworkFile, NetworkFileError, claim_account
+from testnet.network_file import NetworkFile, NetworkFileError, claim_account, release_account
 
 if TYPE_CHECKING:
     from roles.config import NodeConfig
@@ -168,7 +168,11 @@ def _claim_and_make(path: Path, network: NetworkFile, data: Path, role: str, lis
 
     try:
         spare = claim_account(path, network, str(data))
-        return make_node(data, network, spare, role, listen)
+        try:
+            return make_node(data, network, spare, role, listen)
+        except BaseException:
+            release_account(path, spare)
+            raise
     except NetworkFileError as error:
         hint = "start a network with more of them: `rolemesh testnet up --accounts 32`"
         raise CommandError("no_account", str(error), hint, ExitCode.CONFIG) from error

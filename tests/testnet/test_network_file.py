@@ -15,6 +15,7 @@ from testnet.network_file import (
     claim_account,
     find_network,
     read_network_file,
+    release_account,
     write_network_file,
 )
 
@@ -72,3 +73,6 @@ def test_two_claimants_never_get_the_same_account(tmp_path: Path, network: Netwo
     assert {claim.account for claim in claims} == {spare.account for spare in network.accounts}
     with pytest.raises(NetworkFileError, match="taken"):
         claim_account(path, network, "one too many")
+
+    release_account(path, claims[3])
+    assert claim_account(path, network, "in its place") == claims[3]

@@ -1,5 +1,6 @@
 """Ledgers recomputed from genesis and blocks: whatever was tampered with is found."""
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import pytest
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import build_block
 from protocol.ledger.block import certify
+from protocol.ledger.genesis import compute_chain_id
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import Transfer
 from roles.chain import Chain
 from roles.config import UserError, write_genesis
 from roles.core_effects import Commit
+from testnet.network_file import NetworkFile, NodeEntry, write_network_file
 from testnet.recompute import find_chains, recompute_directory
 from tests.support.ledgers import Ledger
 
@@ -51,6 +54,10 @@ def original(story: Ledger, tmp_path_factory: pytest.TempPathFactory) -> Path:
         chain.start()
         chain.write([Commit(*entry) for entry in story.blocks[:height]])
         chain.close()
+    genesis = story.foundation.genesis
+    nodes = tuple(NodeEntry(name, name.partition("-")[0], "12D3", "rm1", (), f"nodes/{name}") for name in HEIGHTS)
+    told = NetworkFile("dev-7", compute_chain_id(genesis).hex(), 7, 1, json.loads(genesis.to_json()), nodes, ())
+    write_network_file(root / "testnet.json", told)
     return root
 
 
@@ -110,6 +117,15 @@ def _change_genesis(network: Path) -> None:
     path.write_text(path.read_text().replace('"dev-7"', '"dev-8"'))
 
 
+def _break_genesis(network: Path) -> None:
+    (network / "nodes" / "inference-0" / "genesis.json").write_text("{}")
+
+
+def _change_network_file(network: Path) -> None:
+    path = network / "testnet.json"
+    path.write_text(path.read_text().replace('"dev-7"', '"dev-8"'))
+
+
 TAMPERINGS: dict[str, Callable[[Path], None]] = {
     "a block is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM blocks WHERE height = 4"),
     "the first block is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM blocks WHERE height = 1"),
@@ -130,6 +146,11 @@ TAMPERINGS: dict[str, Callable[[Path], None]] = {
     ),
     "the database is junk": lambda n: (n / "nodes/inference-0/node.db").write_bytes(b"junk" * 999) and None,
     "genesis is another": _change_genesis,
+    "genesis is no genesis": _break_genesis,
+    "the network file's genesis is another": _change_network_file,
+    "the network file is junk": lambda n: (n / "testnet.json").write_text("junk") and None,
+    "a node's database is gone": lambda n: (n / "nodes/inference-0/node.db").unlink(),
+    "the state says it is of another block": lambda n: _edit(n, "inference-0", "UPDATE state SET height = 7"),
 }
 
 
