@@ -407,10 +407,13 @@ class SafeSwarm(Swarm):
         """Streams never dial by themselves: the keeper does, and checks that the connection is there."""
         raise SwarmException(f"not connected to {peer_id}")
 
-    async def upgrade(self, stream: trio.SocketStream, peer: ID | None) -> SafeConn:
+    async def upgrade(
+        self, stream: trio.SocketStream, peer: ID | None, admit: Callable[[ID], None] | None = None
+    ) -> SafeConn:
         """Handshake on a fresh socket; `peer` is whom we dialled, None if inbound. Closes the socket on failure.
 
-        Raises SwarmException whatever the other side did wrong.
+        `admit` is asked once the other side has proved its key, before it counts as connected; it raises SwarmException
+        to refuse. Raises SwarmException whatever the other side did wrong.
         """
         raw = RawConnection(BufferedTCP(stream), peer is not None)
         try:
@@ -418,6 +421,8 @@ class SafeSwarm(Swarm):
             remote = secured.get_remote_peer()
             if not is_ed25519_peer(remote) or remote == self.self_id:
                 raise SwarmException(f"{remote} is no Ed25519 peer, or ourselves")
+            if admit is not None:
+                admit(remote)
             muxed = await self.upgrader.upgrade_connection(secured, remote)
             return await self.add_conn(muxed, "inbound" if peer is None else "outbound")
         except BaseException as error:

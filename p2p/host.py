@@ -6,10 +6,10 @@ business. Must be opened inside trio.
 
 import errno
 import ipaddress
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -31,7 +31,11 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.transport.upgrader import TransportUpgrader
 
-from p2p.hardening import ED25519_PEER_HEAD, SafeSwarm, SafeYamux, harden
+from p2p.addresses import parse_ip
+from p2p.doors import Doors, Held
+from p2p.doors import HostLimits as HostLimits
+from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, SafeYamux, harden
+from p2p.stream_limits import PER_S, StreamLimits
 from protocol.errors import LocalError
 
 NEGOTIATE_S = 5
@@ -42,15 +46,13 @@ StreamHandler = Callable[[NetStream], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class HostLimits:
-    """What strangers may take. `trusted` are networks the cap per address does not count for."""
+class Link:
+    """One living connection. `address` is the other side's IP, `since_s` a time of trio's clock."""
 
-    connections_max: int = 128
-    per_address_max: int = 16
-    half_open_max: int = 64
-    handshake_s: float = 3.0
-    dial_s: float = 3.0
-    trusted: tuple[str, ...] = ()
+    node: bytes
+    address: str
+    is_inbound: bool
+    since_s: float
 
 
 class CannotListen(OSError):
@@ -67,6 +69,10 @@ class PortInUse(CannotListen):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port, "another process has it")
+
+
+class StreamsTooFast(Exception):
+    """A peer opens stream after stream."""
 
 
 class StreamRefused(Exception):
@@ -116,14 +122,32 @@ class Host:
         self._bound_host, self.port = listener.socket.getsockname()[:2]
         family = "ip6" if ":" in self._bound_host else "ip4"
         self.addresses = (f"/{family}/{self._bound_host}/tcp/{self.port}",)
-        self._trusted = tuple(ipaddress.ip_network(text) for text in limits.trusted)
-        self._half_open: Counter[str] = Counter()
+        self.doors = Doors(limits)
+        self._streams = StreamLimits()
         self._dialling: dict[bytes, trio.Event] = {}
-        self._refused: Callable[[bytes], bool] = lambda node: False
+        self._check_address: Callable[[str], str] = lambda address: ""
+        self._check_peer: Callable[[bytes, str], str] = lambda node, address: ""
+        self._is_known: Callable[[bytes], bool] = lambda node: False
 
-    def refuse(self, is_refused: Callable[[bytes], bool]) -> None:
-        """Hang up on peers for which this says so."""
-        self._refused = is_refused
+    def guard(
+        self,
+        check_address: Callable[[str], str],
+        check_peer: Callable[[bytes, str], str],
+        is_known: Callable[[bytes], bool],
+    ) -> None:
+        """Have the doors guarded: a reason, one word, refuses an IP address or a peer calling from one.
+
+        For peers that are known, room is kept that strangers do not get.
+        """
+        self._check_address, self._check_peer, self._is_known = check_address, check_peer, is_known
+
+    def links(self) -> tuple[Link, ...]:
+        """Every living connection; while one of two is given up, a peer has both."""
+        return tuple(
+            Link(to_node(peer), _get_remote(conn), conn.initiator == peer, conn.since)
+            for peer, conns in self.swarm.connections.items()
+            for conn in cast(list[SafeConn], conns)
+        )
 
     def peers(self) -> tuple[bytes, ...]:
         """Node keys of peers with a living connection, sorted."""
@@ -133,8 +157,25 @@ class Host:
         return to_peer(node) in self.swarm.connections
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        """Call handler for each inbound stream of protocol; what it raises resets that stream."""
-        self._basic.set_stream_handler(TProtocol(protocol), handler)  # type: ignore[arg-type]
+        """Call handler for each inbound stream of protocol; what it raises resets that stream.
+
+        A peer with more of them open than `stream_limits` allows has the next one reset; opening them too fast is a
+        fault of its own.
+        """
+
+        async def serve_within_limits(stream: NetStream) -> None:
+            node = to_node(stream.muxed_conn.peer_id)
+            if self._streams.is_too_fast(node, trio.current_time()):
+                raise StreamsTooFast(f"streams of {protocol} are opened faster than {PER_S} a second")
+            if not self._streams.begin(node, protocol):
+                await stream.reset()
+                return
+            try:
+                await handler(stream)
+            finally:
+                self._streams.end(node, protocol)
+
+        self._basic.set_stream_handler(TProtocol(protocol), serve_within_limits)  # type: ignore[arg-type]
 
     async def open_stream(self, node: bytes, protocol: str) -> NetStream:
         """A new stream on an existing connection. Raises StreamRefused."""
@@ -165,6 +206,8 @@ class Host:
             await self._dialling[node].wait()
         if self.is_connected(node):
             return True
+        if len(self.links()) >= self.limits.connections_max:
+            return False
         done = self._dialling[node] = trio.Event()
         try:
             for text in addresses:
@@ -179,15 +222,15 @@ class Host:
             done.set()
 
     async def _dial_one(self, peer: ID, host: str, port: int) -> None:
-        # Of several local nodes each speaks from its own loopback address, for rules per address.
-        ours = self._bound_host if self._bound_host.startswith("127.") and host.startswith("127.") else None
         try:
-            stream = await trio.open_tcp_stream(host, port, local_address=ours)
-            conn = await self.swarm.upgrade(stream, peer)
+            stream = await trio.open_tcp_stream(host, port, local_address=self.choose_source(host))
+            await self.swarm.upgrade(stream, peer, partial(self._admit, host, False))
         except (OSError, SwarmException):
             return
-        if self._refused(to_node(peer)):
-            await conn.close()
+
+    def choose_source(self, host: str) -> str | None:
+        """Our address to dial a host from. Of several local nodes each speaks from its own, for rules per address."""
+        return self._bound_host if self._bound_host.startswith("127.") and host.startswith("127.") else None
 
     async def hang_up(self, node: bytes) -> None:
         """Close all connections to a peer."""
@@ -207,35 +250,33 @@ class Host:
                     nursery.start_soon(self._accept, stream)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        try:
-            remote = stream.socket.getpeername()[0]
-        except OSError:
-            remote = ""
-        if remote == "" or self._half_open.total() >= self.limits.half_open_max or not self._has_room(remote):
+        remote = _get_peer_ip(stream)
+        why = "gone" if remote == "" else self._check_address(remote) or self.doors.check_knock(remote, self._held())
+        if why:
+            self.doors.refused[why] += 1
             await trio.aclose_forcefully(stream)
             return
-        self._half_open[remote] += 1
+        self.doors.begin(remote)
         try:
             with trio.move_on_after(self.limits.handshake_s):
-                conn = await self.swarm.upgrade(stream, None)
-                if self._refused(to_node(conn.muxed_conn.peer_id)):
-                    await conn.close()
+                await self.swarm.upgrade(stream, None, partial(self._admit, remote, True))
         except SwarmException:
             return
         finally:
-            self._half_open -= Counter((remote,))
+            self.doors.end(remote)
 
-    def _has_room(self, remote: str) -> bool:
-        held = self._half_open + Counter(
-            endpoint[0]
-            for conns in self.swarm.connections.values()
-            for conn in conns
-            if (endpoint := cast(SafeYamux, conn.muxed_conn).get_remote_address()) is not None
-        )
-        if held.total() >= self.limits.connections_max:
-            return False
-        address = ipaddress.ip_address(remote)
-        return held[remote] < self.limits.per_address_max or any(address in network for network in self._trusted)
+    def _admit(self, remote: str, is_inbound: bool, peer: ID) -> None:
+        """The doors' word on a peer that has proved its key, before it counts as connected. Raises SwarmException."""
+        node = to_node(peer)
+        why = self._check_peer(node, remote)
+        if not why and is_inbound and not self._is_known(node) and not self.is_connected(node):
+            why = self.doors.check_stranger(self._held())
+        if why:
+            self.doors.refused[why] += 1
+            raise SwarmException(f"refused: {why}")
+
+    def _held(self) -> list[Held]:
+        return [Held(link.address, link.is_inbound, self._is_known(link.node)) for link in self.links()]
 
     async def close(self) -> None:
         """Close every connection, all at once, politely but briefly."""
@@ -293,6 +334,22 @@ def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:
     noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): SafeYamux}, NEGOTIATE_S)
     return SafeSwarm(peer, store, upgrader, [], connection_config=ConnectionConfig(), **parts)
+
+
+def _get_remote(conn: SafeConn) -> str:
+    endpoint = cast(SafeYamux, conn.muxed_conn).get_remote_address()
+    return _normalise(endpoint[0]) if endpoint is not None else ""
+
+
+def _get_peer_ip(stream: trio.SocketStream) -> str:
+    try:
+        return _normalise(stream.socket.getpeername()[0])
+    except OSError:  # it has left already
+        return ""
+
+
+def _normalise(text: str) -> str:
+    return str(address) if (address := parse_ip(text)) is not None else ""
 
 
 async def _bind(host: str, port: int) -> trio.SocketListener:

@@ -4,8 +4,9 @@
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -20,17 +21,31 @@ STABLE_S = 5.0  # a connection that lasted so long was a good one
 FORGET_S = 3_600.0
 ALL_UP_TO = 40  # a book this small is dialled whole
 PEERS_WANTED = 20  # of a larger one, this many
+OUTBOUND_MIN = 8  # connections we chose ourselves: whoever fills us with inbound ones must not be all we hear
 HURRY_S = 1.0
+SEEK_S = 10.0  # so long peers are sought for a topic nobody heard us on
+SEEK_DIALS = 4  # at once, beyond the peers wanted anyway
+PEERS_SOUGHT_MAX = 60  # with so many connected, seeking more has not helped and will not
+SOUGHT_MAX = 64
+TOPICS_PER_PEER_MAX = 64
+KNOWN_S = 60.0  # a peer we reached so long ago, and have not forgotten since, is known
+REMEMBERED_MAX = 256
 
 
 @dataclass
 class Entry:
-    """What is known of one peer that can be dialled. `due_s`: when to dial it next; `since_s`: last sign of life."""
+    """What is known of one peer that can be dialled.
+
+    `due_s`: when to dial it next; `since_s`: last sign of life; `reached_s`: when a dial of ours first found it there;
+    `topics`: what it listened to when it was last connected.
+    """
 
     addresses: tuple[str, ...]
     since_s: float
     due_s: float
     failures: int = 0
+    reached_s: float | None = None
+    topics: tuple[str, ...] = ()
 
 
 @dataclass
@@ -40,6 +55,7 @@ class AddressBook:
     node: bytes
     dice: random.Random
     entries: dict[bytes, Entry] = field(default_factory=dict)
+    sought: dict[str, float] = field(default_factory=dict)  # topics nobody heard us on, and since when
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], now_s: float) -> None:
         """Remember addresses, newest first; those that cannot be dialled are left out."""
@@ -89,22 +105,84 @@ class AddressBook:
     def _compute_pause(self, failures: int) -> float:
         return min(PAUSE_S_MIN * float(1 << min(failures, 16)), PAUSE_S_MAX) * (0.5 + self.dice.random())
 
-    def hurry(self, now_s: float) -> None:
-        """Somebody is missed: dial everyone soon."""
+    def note_reached(self, peer: bytes, now_s: float) -> None:
+        """A dial of ours found the peer where it was said to be."""
+        entry = self.entries.get(peer)
+        if entry is not None and entry.reached_s is None:
+            entry.reached_s = now_s
+
+    def note_topics(self, peer: bytes, topics: tuple[str, ...]) -> None:
+        """What a connected peer listens to; nothing leaves what was known before."""
+        entry = self.entries.get(peer)
+        if entry is not None and topics:
+            entry.topics = topics[:TOPICS_PER_PEER_MAX]
+
+    def is_known(self, peer: bytes, now_s: float) -> bool:
+        """Whether a peer is more than someone who just came: we have reached it ourselves, a while ago."""
+        entry = self.entries.get(peer)
+        return entry is not None and entry.reached_s is not None and now_s - entry.reached_s >= KNOWN_S
+
+    def hurry(self, topic: str, now_s: float) -> bool:
+        """Nobody heard us on a topic: seek peers for it now. False when that was said a moment ago."""
+        if now_s - self.sought.get(topic, float("-inf")) < HURRY_S:
+            return False
+        self.sought.pop(topic, None)
+        if len(self.sought) >= SOUGHT_MAX:
+            del self.sought[next(iter(self.sought))]
+        self.sought[topic] = now_s
         for entry in self.entries.values():
             entry.due_s = min(entry.due_s, now_s)
+        return True
 
-    def choose(self, connected: frozenset[bytes], busy: frozenset[bytes], now_s: float) -> tuple[list[bytes], float]:
-        """Peers to dial now, and when to look again (seconds; infinite when nothing is wanted)."""
+    def choose(
+        self, connected: frozenset[bytes], busy: frozenset[bytes], now_s: float, outbound: int | None = None
+    ) -> tuple[list[bytes], float]:
+        """Peers to dial now, and when to look again (seconds; infinite when nothing is wanted).
+
+        `outbound` is how many of the connections are our own dials; all of them unless given.
+        """
         missing = [peer for peer in self.entries if peer not in connected and peer not in busy]
-        wanted = len(missing) if len(self.entries) <= ALL_UP_TO else max(0, PEERS_WANTED - len(connected) - len(busy))
+        outbound = len(connected) if outbound is None else outbound
+        sought = {topic for topic, since_s in self.sought.items() if now_s - since_s < SEEK_S}
+        wanted = self._count_wanted(len(missing), len(connected) + len(busy), outbound + len(busy), bool(sought), busy)
         if not wanted:
             return [], float("inf")
-        due = sorted(missing, key=lambda peer: (self.entries[peer].due_s, peer))
+
+        def rank(peer: bytes) -> tuple[bool, float, bytes]:
+            entry = self.entries[peer]
+            return sought.isdisjoint(entry.topics), entry.due_s, peer
+
+        due = sorted(missing, key=rank)
         now = [peer for peer in due if self.entries[peer].due_s <= now_s][: min(wanted, DIALS_MAX - len(busy))]
         # Those due already and not chosen get their turn when a dial ends.
         later = [self.entries[peer].due_s for peer in due if self.entries[peer].due_s > now_s]
         return now, min(later, default=float("inf"))
+
+    def _count_wanted(self, missing: int, held: int, outbound: int, is_seeking: bool, busy: frozenset[bytes]) -> int:
+        if len(self.entries) <= ALL_UP_TO:
+            return missing
+        seeking = max(0, SEEK_DIALS - len(busy)) if is_seeking and held < PEERS_SOUGHT_MAX else 0
+        return max(0, PEERS_WANTED - held, OUTBOUND_MIN - outbound, seeking)
+
+    def remember(self) -> list[dict[str, Any]]:
+        """Peers worth dialling first by the next process, as JSON can hold them: those we reached, latest first."""
+        reached = [(peer, entry) for peer, entry in self.entries.items() if entry.reached_s is not None]
+        reached.sort(key=lambda item: (-item[1].since_s, item[0]))
+        return [
+            {"node": peer.hex(), "addresses": list(entry.addresses), "topics": list(entry.topics)}
+            for peer, entry in reached[:REMEMBERED_MAX]
+        ]
+
+    def restore(self, remembered: Iterable[Mapping[str, Any]], now_s: float) -> None:
+        """Take over what an earlier process remembered. ValueError, TypeError or KeyError when it is not that."""
+        for fields in list(remembered)[:REMEMBERED_MAX]:
+            peer = bytes.fromhex(fields["node"])
+            if len(peer) != 32:
+                raise ValueError("a node key is 32 bytes")
+            self.learn(peer, tuple(str(text) for text in fields["addresses"]), now_s)
+            if (entry := self.entries.get(peer)) is not None:
+                entry.reached_s = now_s - KNOWN_S
+                entry.topics = tuple(str(text) for text in fields["topics"])[:TOPICS_PER_PEER_MAX]
 
 
 class Keeper:
@@ -116,7 +194,6 @@ class Keeper:
         self._is_refused = is_refused
         self._busy: set[bytes] = set()
         self._wake = trio.Event()
-        self._hurried_s = float("-inf")
 
     def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         self.book.learn(peer, addresses, trio.current_time())
@@ -129,12 +206,18 @@ class Keeper:
         self.book.note_down(peer, trio.current_time())
         self._wake.set()
 
-    def hurry(self) -> None:
-        """Nobody heard us: look for peers now, at most once per HURRY_S."""
-        now_s = trio.current_time()
-        if now_s - self._hurried_s >= HURRY_S:
-            self._hurried_s = now_s
-            self.book.hurry(now_s)
+    def note_topics(self, peer: bytes, topics: tuple[str, ...]) -> None:
+        self.book.note_topics(peer, topics)
+
+    def is_known(self, peer: bytes) -> bool:
+        return self.book.is_known(peer, trio.current_time())
+
+    def remember(self) -> list[dict[str, Any]]:
+        return self.book.remember()
+
+    def hurry(self, topic: str) -> None:
+        """Nobody heard us on a topic: look for peers now, at most once per HURRY_S."""
+        if self.book.hurry(topic, trio.current_time()):
             self._wake.set()
 
     async def dial(self, peer: bytes) -> bool:
@@ -149,7 +232,8 @@ class Keeper:
             while True:
                 self._wake = trio.Event()
                 connected = frozenset(self._host.peers())
-                now, later_s = self.book.choose(connected, frozenset(self._busy), trio.current_time())
+                outbound = sum(not link.is_inbound for link in self._host.links())
+                now, later_s = self.book.choose(connected, frozenset(self._busy), trio.current_time(), outbound)
                 for peer in now:
                     self._busy.add(peer)
                     nursery.start_soon(self._keep, peer)
@@ -161,6 +245,8 @@ class Keeper:
             # A dial can end without an error and without a connection: only the host's list counts.
             if not (await self.dial(peer) and self._host.is_connected(peer)):
                 self.book.note_failed(peer, trio.current_time())
+            elif any(link.node == peer and not link.is_inbound for link in self._host.links()):
+                self.book.note_reached(peer, trio.current_time())
         finally:
             self._busy.discard(peer)
             self._wake.set()

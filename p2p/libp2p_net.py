@@ -14,11 +14,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import trio
 
+from p2p import dialback
+from p2p.addresses import is_wildcard
+from p2p.dialback import DialBack
+from p2p.doors import HostLimits
 from p2p.gossip import Gossip
-from p2p.host import Host, HostLimits, open_host
+from p2p.guard import Guard, verify_memory
+from p2p.host import Host, Link, open_host
 from p2p.keeper import Keeper
 from p2p.mesh import MESHSUB
 from p2p.net import (
@@ -28,24 +34,32 @@ from p2p.net import (
     PeerConnected,
     PeerDisconnected,
     Published,
+    Reachable,
     Unanswered,
 )
-from p2p.standing import Standings
+from p2p.reach import Reach, Reachability
 from p2p.streams import Answers, Requests
 
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
 BATCH = 64  # events handed over between two turns of the loop
-FAULTS_KEPT = 64
+TOPICS_MAX = 1_024
 LAST_MAX = 16_384  # events handed over while closing
 CLOSING = "this node is shutting down"
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` sets its jitter; by default the node key does."""
+    """How this network differs from the default one. `seed` sets its jitter; by default the node key does.
+
+    `memory` is what `Libp2pNet.remember` gave in an earlier process. `announce` are the multiaddrs others should dial,
+    if not those we listen on. `dial_back` asks peers whether they reach us there; `Reachable` tells what they say.
+    """
 
     limits: HostLimits = field(default_factory=HostLimits)
     seed: int | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    announce: tuple[str, ...] = ()
+    dial_back: bool = False
 
 
 class Libp2pNet:
@@ -57,20 +71,23 @@ class Libp2pNet:
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
-        self._standings = Standings(trio.current_time)
-        self._faults: deque[tuple[bytes, str]] = deque(maxlen=FAULTS_KEPT)
+        self._guard = Guard(options.memory)
+        self._topics: dict[str, None] = {}  # we listen to or speak on, oldest first
+        self._options = options
         self._closed = False
 
     def _build(self, host: Host, tasks: trio.Nursery) -> None:
         self._tasks = tasks
         self._host = host
         dice = random.Random(host.node if self._seed is None else self._seed)
-        self._keeper = Keeper(host, dice, self._standings.is_refused)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, dice)
+        self._keeper = Keeper(host, dice, self._guard.is_refused)
+        self._guard.open(host, self._keeper, tasks)
+        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._guard.is_refused, dice)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
-        host.refuse(self._standings.is_refused)
         host.serve(MESHSUB, self._gossip.take_stream)
+        self._dialback = DialBack(host, self.announced, self._on_reach)
+        host.serve(dialback.PROTOCOL, self._dialback.take_stream)
 
     # The seam
 
@@ -83,7 +100,13 @@ class Libp2pNet:
         """Multiaddrs this node really listens on, without /p2p."""
         return self._host.addresses
 
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """Multiaddrs others should dial. Empty when we listen on every address and were told none."""
+        return self._options.announce or tuple(text for text in self.addresses if not is_wildcard(text))
+
     def subscribe(self, topic: str, check: Check) -> None:
+        self._note_topic(topic)
         self._gossip.subscribe(topic, check)
 
     def unsubscribe(self, topic: str) -> None:
@@ -91,9 +114,10 @@ class Libp2pNet:
 
     def publish(self, topic: str, data: bytes, token: str) -> None:
         """As in the seam. LocalError for more than GOSSIP_BYTES_MAX: cutting it up is the caller's business."""
+        self._note_topic(topic)
         peers = 0 if self._closed else self._gossip.publish(topic, data)
         if not peers:
-            self._keeper.hurry()
+            self._keeper.hurry(topic)
         self._emit(Published(token, topic, peers))
 
     def serve(self, protocol: str) -> None:
@@ -108,8 +132,11 @@ class Libp2pNet:
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
 
-    def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
+    def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         self._keeper.learn(peer, addresses)
+        if not self._host.is_connected(peer):
+            # Of connected ones we know it from themselves.
+            self._keeper.note_topics(peer, topics)
 
     def penalise(self, peer: bytes, reason: str) -> None:
         self._blame(peer, reason)
@@ -128,7 +155,33 @@ class Libp2pNet:
 
     def faults(self) -> tuple[tuple[bytes, str], ...]:
         """The last faults counted against peers: node key and what it did."""
-        return tuple(self._faults)
+        return tuple(self._guard.faults)
+
+    # For whoever runs the node
+
+    @property
+    def guard(self) -> Guard:
+        """Bans, and who is exempt from them."""
+        return self._guard
+
+    def links(self) -> tuple[Link, ...]:
+        """Every living connection."""
+        return self._host.links()
+
+    @property
+    def reach(self) -> Reachability:
+        """Whether peers can dial us, as far as was asked."""
+        return self._dialback.reach
+
+    def refusals(self) -> Mapping[str, int]:
+        """Callers turned away since the start, by reason."""
+        return dict(self._host.doors.refused)
+
+    def remember(self) -> dict[str, Any]:
+        """What a next process should be given as `NetOptions.memory`."""
+        for peer in self.peers():
+            self._note_topics_of(peer)
+        return self._guard.remember()
 
     # Underneath
 
@@ -146,17 +199,31 @@ class Libp2pNet:
     def _on_up(self, peer: bytes) -> None:
         self._keeper.note_up(peer)
         self._tasks.start_soon(self._gossip.meet(peer))
+        self._dialback.look()
         self._emit(PeerConnected(peer))
 
     def _on_down(self, peer: bytes) -> None:
+        self._note_topics_of(peer)
         self._gossip.drop(peer)
         self._keeper.note_down(peer)
         self._emit(PeerDisconnected(peer))
 
+    def _on_reach(self) -> None:
+        reach = self._dialback.reach
+        self._emit(Reachable(reach.state is Reach.REACHABLE, reach.advice))
+
     def _blame(self, peer: bytes, reason: str) -> None:
-        self._faults.append((peer, reason))
-        if self._standings.blame(peer) and not self._closed:
-            self._tasks.start_soon(self._host.hang_up, peer)
+        self._guard.blame(peer, reason)
+
+    def _note_topic(self, topic: str) -> None:
+        if topic not in self._topics:
+            if len(self._topics) >= TOPICS_MAX:
+                del self._topics[next(iter(self._topics))]
+            self._topics[topic] = None
+
+    def _note_topics_of(self, peer: bytes) -> None:
+        topics = tuple(topic for topic in self._topics if peer in self._gossip.subscribers(topic))
+        self._keeper.note_topics(peer, topics)
 
     async def _hand_over(self) -> None:
         while True:
@@ -193,9 +260,10 @@ async def open_libp2p_net(
     """A running network inside trio; on leaving, every request has had its outcome and every task has ended.
 
     seed: 32 bytes, the Ed25519 seed of the node key, which is the libp2p identity. host and port: where to listen,
-    port 0 for any. Raises PortInUse or CannotListen before anything starts.
+    port 0 for any. Raises PortInUse, CannotListen or MemoryDamaged before anything starts.
     """
     options = options or NetOptions()
+    verify_memory(options.memory)
     net = Libp2pNet(on_event, options)
     async with (
         open_host(seed, host, port, options.limits, net._on_up, net._on_down, net._blame) as running,
@@ -207,10 +275,13 @@ async def open_libp2p_net(
         tasks.start_soon(net._gossip.keep_mesh)
         tasks.start_soon(net._keeper.run)
         tasks.start_soon(net._requests.expire_forever)
+        if options.dial_back:
+            tasks.start_soon(net._dialback.run)
         try:
             yield net
         finally:
             net._closed = True
+            net._guard.close()
             net._requests.end_all(CLOSING)
             net._hand_over_last()
             tasks.cancel_scope.cancel()

@@ -69,7 +69,15 @@ class PeerDisconnected:
     peer: bytes
 
 
-NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected
+@dataclass(frozen=True)
+class Reachable:
+    """Peers have found us where we say we listen, or could not. `advice` is for the operator: what to do about it."""
+
+    is_reachable: bool
+    advice: str
+
+
+NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected | Reachable
 Check = Callable[[str, bytes, bytes], Verdict]  # (topic, data, forwarder); cheap, synchronous, never raises
 
 
@@ -97,8 +105,11 @@ class Net(Protocol):
     def reply(self, token: str, data: bytes) -> None:
         """Answer an `Asked`. A token that is unknown or expired is ignored: the asker has given up."""
 
-    def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
-        """Remember where a peer can be dialled (multiaddrs without /p2p); the keeper may use them."""
+    def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
+        """Remember where a peer can be dialled (multiaddrs without /p2p); the keeper may use them.
+
+        `topics` is what it is said to listen to: whom to dial when nobody hears us there.
+        """
 
     def penalise(self, peer: bytes, reason: str) -> None:
         """Lower a peer's standing for breaking a rule."""

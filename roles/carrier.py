@@ -132,6 +132,7 @@ class Carrier:
         self._computing = 0
         self._is_stopping = False
         self._interrupt: trio.CancelScope | None = None
+        self._turning_since_s = math.inf
         self.outcomes_in, self.outcomes = trio.open_memory_channel[ce.Deliver](OUTCOMES_MAX)
 
     def stop(self) -> None:
@@ -139,6 +140,10 @@ class Carrier:
         self._is_stopping = True
         if self._interrupt is not None:
             self._interrupt.cancel()
+
+    def get_turn_s(self) -> float:
+        """How long the turn under way has taken so far, the disk's part included; 0 between two turns."""
+        return max(0.0, trio.current_time() - self._turning_since_s)
 
     def get_queues(self) -> dict[str, int]:
         """What waits inside the shell, by name."""
@@ -165,7 +170,9 @@ class Carrier:
         self._flush_events()
         while not self._is_stopping:
             await self._wait()
+            self._turning_since_s = trio.current_time()
             await self._turn()
+            self._turning_since_s = math.inf
         with trio.move_on_after(STOP_GRACE_S) as grace:
             last = self._handle(ce.Stop())
             await self._carry_out(last)
@@ -253,8 +260,8 @@ class Carrier:
                 net.subscribe(topic, self.check)
             case ce.NetServe(protocol):
                 net.serve(protocol)
-            case ce.NetLearn(peer, addresses):
-                net.learn(peer, addresses)
+            case ce.NetLearn(peer, addresses, topics):
+                net.learn(peer, addresses, topics)
             case ce.NetPenalise(peer, reason):
                 self.counts["penalties"] += 1
                 self.last_penalty = (peer, reason)

@@ -1,7 +1,7 @@
 """What sets one node apart: `node.json` in its data directory, read, checked and written; and errors people can act on.
 
 A data directory holds `node.json`, `genesis.json`, `keys/`, `node.db`, `blobs/`, `receipts/`, `events.jsonl`,
-`status.json` and `lock`.
+`peers.json`, `status.json`, `control.sock` and `lock`.
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2p.addresses import is_wildcard, parse_ip, parse_network
 from protocol.errors import MalformedMessage, ProtocolError
 from protocol.keys import parse_node
 from protocol.ledger.genesis import Genesis
@@ -23,6 +24,9 @@ GENESIS_BYTES_MAX = 16 * 1024 * 1024
 ROLES_MAX = 16
 BOOTSTRAP_MAX = 256
 NAME_MAX = 64
+ANNOUNCE_MAX = 4
+TRUSTED_MAX = 64
+REACHABILITY = ("auto", "dial-back", "trusted")
 HEX_MARK = "hex:"
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_UNREACHABLE = 0, 1, 2, 3, 4
@@ -60,7 +64,10 @@ class NodeConfig:
     `roles` are names (`inference`), entry points of group `rolemesh.roles`, or `package.module:Class`. `listen` is a
     multiaddr; port 0 picks a free one. `options` are handed to each role by its name; bytes in them stand in the file
     as `"hex:…"`. `enrol` bonds and registers the node's roles on the ledger when they are not there yet.
-    `engine_workers` is how many models run at once.
+    `engine_workers` is how many models run at once. `announce` are the multiaddrs others should dial, if not `listen`.
+    `trusted` are networks no rule per address counts for. `reachability` is `auto` (peers must have dialled the node
+    back before it serves, unless it announces loopback addresses alone), `dial-back` (they must) or `trusted` (they
+    need not). `http` is a loopback address and port for `/livez`, `/readyz` and `/metrics`, port 0 for any; empty: off.
     """
 
     name: str
@@ -70,6 +77,10 @@ class NodeConfig:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     enrol: bool = False
     engine_workers: int = 1
+    announce: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    reachability: str = "auto"
+    http: str = ""
 
 
 def read_config(directory: Path) -> NodeConfig:
@@ -92,6 +103,10 @@ def read_config(directory: Path) -> NodeConfig:
             options=_read_options(_expect(fields, "options", dict, {})),
             enrol=_expect(fields, "enrol", bool, NodeConfig.enrol),
             engine_workers=_expect(fields, "engine_workers", int, NodeConfig.engine_workers),
+            announce=_expect_texts(fields, "announce", ANNOUNCE_MAX, []),
+            trusted=_expect_texts(fields, "trusted", TRUSTED_MAX, []),
+            reachability=_expect(fields, "reachability", str, NodeConfig.reachability),
+            http=_expect(fields, "http", str, NodeConfig.http),
         )
         verify_config(config)
     except (ValueError, MalformedMessage) as error:
@@ -123,6 +138,43 @@ def verify_config(config: NodeConfig) -> None:
         parse_node(peer.node)
     if not 1 <= config.engine_workers <= 64:
         raise ValueError(f"engine_workers {config.engine_workers}: from 1 to 64")
+    if len(config.announce) > ANNOUNCE_MAX or not all(is_dialable(text) for text in config.announce):
+        raise ValueError(f"announce {list(config.announce)}: at most {ANNOUNCE_MAX} like /ip4/192.0.2.7/tcp/4001")
+    if len(config.trusted) > TRUSTED_MAX:
+        raise ValueError(f"trusted: {len(config.trusted)} networks, at most {TRUSTED_MAX}")
+    for network in config.trusted:
+        parse_network(network)
+    if config.reachability not in REACHABILITY:
+        raise ValueError(f"reachability {config.reachability!r} is none of {', '.join(REACHABILITY)}")
+    if config.http:
+        parse_http(config.http)
+
+
+def parse_http(text: str) -> tuple[str, int]:
+    """Host and port to serve HTTP on; port 0 picks a free one. ValueError for any host but a loopback address.
+
+    >>> parse_http("127.0.0.1:9464"), parse_http("[::1]:0")
+    (('127.0.0.1', 9464), ('::1', 0))
+    """
+    host, _, port = text.rpartition(":")
+    address = parse_ip(host.removeprefix("[").removesuffix("]"))
+    if address is None or not address.is_loopback or not port.isdecimal() or int(port) >= 65_536:
+        raise ValueError(f"http {text!r} is no loopback address and port like 127.0.0.1:9464")
+    return str(address), int(port)
+
+
+def is_dialable(text: str) -> bool:
+    """Whether others could dial a multiaddr: a specific IP and a port.
+
+    >>> is_dialable("/ip4/192.0.2.7/tcp/4001"), is_dialable("/ip4/0.0.0.0/tcp/4001")
+    (True, False)
+    """
+    parts = text.split("/")
+    if len(parts) != 5 or parts[0] or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp":
+        return False
+    return (
+        parse_ip(parts[2]) is not None and not is_wildcard(text) and parts[4].isdecimal() and 0 < int(parts[4]) < 65_536
+    )
 
 
 def read_genesis(directory: Path) -> Genesis:
@@ -171,8 +223,10 @@ def _decode_bytes(value: Any) -> Any:
     return value
 
 
-def _expect_texts(fields: Mapping[str, Any], key: str, count_max: int) -> tuple[str, ...]:
-    values = _expect(fields, key, list)
+def _expect_texts(
+    fields: Mapping[str, Any], key: str, count_max: int, default: list[str] | None = None
+) -> tuple[str, ...]:
+    values = _expect(fields, key, list, default)
     if len(values) > count_max or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{key} is not a list of at most {count_max} texts")
     return tuple(values)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2p.net import GOSSIP_BYTES_MAX, Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Unanswered
+from p2p.net import GOSSIP_BYTES_MAX, Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Reachable, Unanswered
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
 from protocol.errors import RemoteError
@@ -37,7 +37,7 @@ from roles.courier import Courier, Out, ToRoles, parse_token
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
-from roles.presence import Presence
+from roles.presence import Presence, list_topics
 from roles.recent import Recent
 from roles.submitter import Submitter
 
@@ -49,11 +49,16 @@ OWN_PROTOCOLS = ("sync", "status")
 
 @dataclass(frozen=True)
 class CoreSettings:
-    """What sets one node apart. `bootstrap` are peers to dial first; `enrol` asks to bond and register our roles."""
+    """What sets one node apart. `bootstrap` are peers to dial first; `enrol` asks to bond and register our roles.
+
+    With `must_be_reachable` a role that others have to find is neither registered nor said to serve before peers have
+    dialled this node back.
+    """
 
     chain: bytes
     bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
     enrol: bool = False
+    must_be_reachable: bool = False
 
 
 class NodeCore:
@@ -88,7 +93,7 @@ class NodeCore:
         self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self._fetcher = Fetcher(self._node, self._courier, rng)
-        self._presence = Presence(keys, self.roles)
+        self._presence = Presence(keys, self.roles, settings.must_be_reachable)
 
     @property
     def ledger(self) -> State:
@@ -150,6 +155,9 @@ class NodeCore:
             case PeerDisconnected(peer):
                 self._peers.discard(peer)
                 return [ToRoles(seam.PeerDown(peer))]
+            case Reachable(is_reachable, advice):
+                self._presence.note_reach(is_reachable)
+                return [ce.Log("node.reach", {"is_reachable": is_reachable, "advice": advice})]
             case ce.Command(role, command):
                 return [ToRoles(seam.Commanded(command), index) for index in self._named(role)]
             case ce.Boot(addresses):
@@ -187,7 +195,8 @@ class NodeCore:
                 first = sender if sender in self._peers else forwarder
                 return self._follower.on_head(first, message, self._sorted_peers(), self.now_ms)
             case Advert():
-                return [ce.NetLearn(sender, message.addresses)]
+                topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(message))
+                return [ce.NetLearn(sender, message.addresses, topics)]
         return [ToRoles(seam.Received(sender, message, short), index) for index in self._listening(short)]
 
     def _on_asked(self, asked: Asked) -> list[Out]:

@@ -132,6 +132,7 @@ class NetReply:
 class NetLearn:
     peer: bytes
     addresses: tuple[str, ...]
+    topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

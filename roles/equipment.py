@@ -13,8 +13,11 @@ from pathlib import Path
 import structlog
 import trio
 
+from p2p.addresses import is_loopback
+from p2p.doors import HostLimits
+from p2p.guard import MemoryDamaged
 from p2p.host import CannotListen
-from p2p.libp2p_net import Libp2pNet, open_libp2p_net
+from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import NetEvent
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import Genesis, compute_chain_id
@@ -28,6 +31,8 @@ from roles.engine.pool import open_pool
 from roles.eventlog import EventLog
 from roles.inbox import Inbox
 from roles.keystore import PURPOSES, read_key, read_keys
+from roles.peers_file import FILE_NAME as PEERS_NAME
+from roles.peers_file import PeersDamaged, read_peers
 from roles.timers import WallClock
 
 log = structlog.get_logger()
@@ -64,8 +69,13 @@ def read_plan(directory: Path) -> Plan:
 
 
 @asynccontextmanager
-async def open_equipment(plan: Plan, make_core: Callable[[Plan, ce.Restored], Core]) -> AsyncIterator[Equipment]:
-    """Everything open, in an order in which each failure is clear; closed again in reverse. Raises UserError."""
+async def open_equipment(
+    plan: Plan, make_core: Callable[[Plan, ce.Restored], Core]
+) -> AsyncIterator[tuple[Equipment, Libp2pNet]]:
+    """Everything open, in an order in which each failure is clear; closed again in reverse. Raises UserError.
+
+    The network comes a second time, with what only whoever runs the node may do to it.
+    """
     inbox = Inbox()
     with closing(_open_chain(plan)) as chain, _open_events(plan) as events:
         core = make_core(plan, _restore(chain))
@@ -78,7 +88,7 @@ async def open_equipment(plan: Plan, make_core: Callable[[Plan, ce.Restored], Co
             open_pool(load_blob, workers=plan.config.engine_workers) as engine,
             _open_net(plan, inbox.put_from_net) as net,
         ):
-            yield Equipment(
+            equipment = Equipment(
                 core=core,
                 net=net,
                 engine=engine,
@@ -86,9 +96,10 @@ async def open_equipment(plan: Plan, make_core: Callable[[Plan, ce.Restored], Co
                 load_blob=load_blob,
                 events=events,
                 clock=WallClock(),
-                addresses=net.addresses,
+                addresses=net.announced,
                 inbox=inbox,
             )
+            yield equipment, net
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -111,13 +122,34 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def _open_net(plan: Plan, on_event: Callable[[NetEvent], None]) -> AsyncIterator[Libp2pNet]:
-    host, port = parse_listen(plan.config.listen)
+    config = plan.config
+    host, port = parse_listen(config.listen)
+    options = NetOptions(
+        limits=HostLimits(trusted=config.trusted),
+        memory=read_peers(plan.directory),
+        announce=config.announce,
+        dial_back=must_be_reachable(config),
+    )
     async with AsyncExitStack() as stack:
         try:
-            net = await stack.enter_async_context(open_libp2p_net(plan.node_key.seed, host, port, on_event))
+            net = await stack.enter_async_context(open_libp2p_net(plan.node_key.seed, host, port, on_event, options))
         except CannotListen as error:
             raise ConfigError(str(error), LISTEN_HINT) from error
+        except MemoryDamaged as error:
+            raise PeersDamaged(plan.directory / PEERS_NAME, error) from error
         yield net
+
+
+def must_be_reachable(config: NodeConfig) -> bool:
+    """Whether peers have to dial a node back before it serves.
+
+    >>> must_be_reachable(NodeConfig("n", ("inference",))), must_be_reachable(
+    ...     NodeConfig("n", ("inference",), announce=("/ip4/192.0.2.7/tcp/4001",)))
+    (False, True)
+    """
+    if config.reachability != "auto":
+        return config.reachability == "dial-back"
+    return not all(is_loopback(text) for text in config.announce or (config.listen,))
 
 
 @contextmanager

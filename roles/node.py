@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from p2p.reach import Reach
 from protocol.keys import format_account, format_node, parse_node
 from protocol.ledger.state import State, compute_state_root
 from protocol.types import NodeState
@@ -31,11 +32,12 @@ from roles.config import (
 )
 from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
-from roles.equipment import Plan, open_equipment, read_plan, sweep
+from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
 from roles.lock import DirectoryLock
 from roles.registry import load_role
 from roles.role import Context, Role
 from roles.status import STOPPED, get_rss_bytes, write_status
+from roles.watch import Watch, watch_over
 
 STATUS_S = 1.0
 COMMANDS_MAX = 64  # of a driver, not yet taken
@@ -58,13 +60,14 @@ class TaskStatus(Protocol):
 class RunningNode:
     """A node that runs in this process, for whoever started it."""
 
-    def __init__(self, plan: Plan, equipment: Equipment, carrier: Carrier) -> None:
+    def __init__(self, plan: Plan, equipment: Equipment, carrier: Carrier, watch: Watch) -> None:
         self.plan = plan
         self.core = equipment.core
-        self.net = equipment.net
+        self.net = watch.net
         self.addresses = equipment.addresses
         self._equipment = equipment
         self._carrier = carrier
+        self._watch = watch
         self._rooted: tuple[State, bytes] | None = None
 
     @property
@@ -105,6 +108,9 @@ class RunningNode:
             "height": ledger.height,
             "state_root": self._get_state_root().hex(),
             "peers": [format_node(peer) for peer in peers],
+            "reach": {"state": self._watch.get_reach(), "advice": self._watch.get_advice()},
+            "bans": self._watch.count_bans(),
+            "http": self._watch.http_url,
             "topics": net.counters(),
             "queues": carrier.get_queues(),
             "shed": carrier.get_shed(),
@@ -155,7 +161,7 @@ def build_core(plan: Plan, restored: ce.Restored) -> NodeCore:
     rng = random.SystemRandom()
     roles = [_build_role(name, plan, rng) for name in plan.config.roles]
     bootstrap = tuple((parse_node(peer.node), peer.addresses) for peer in plan.config.bootstrap)
-    settings = CoreSettings(plan.chain, bootstrap, plan.config.enrol)
+    settings = CoreSettings(plan.chain, bootstrap, plan.config.enrol, must_be_reachable(plan.config))
     return NodeCore(settings, plan.keys, roles, plan.genesis, restored, rng)
 
 
@@ -177,9 +183,10 @@ async def _run(
     task_status: TaskStatus,
     last_words: dict[str, Any],
 ) -> None:
-    async with open_equipment(plan, make_core) as equipment, trio.open_nursery() as nursery:
+    async with open_equipment(plan, make_core) as (equipment, net), trio.open_nursery() as nursery:
         carrier = Carrier(equipment, nursery)
-        node = RunningNode(plan, equipment, carrier)
+        watch = await nursery.start(watch_over, plan, equipment, net, carrier)
+        node = RunningNode(plan, equipment, carrier, watch)
         log.info("node.started", name=plan.config.name, node=format_node(node.node), addresses=node.addresses)
         if ready is not None:
             ready(node)
@@ -195,6 +202,7 @@ async def _run(
 async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str, Any]) -> None:
     """Write `status.json` every second and whenever the node's state changes; say what was shed and who was blamed."""
     shed: dict[str, int] = {}
+    reach: dict[str, str] = {}
     penalties = 0
     while True:
         carrier.state_changed = trio.Event()
@@ -207,6 +215,9 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["shed"] != shed:
             shed = fields["shed"]
             log.warning("node.shed", **shed)
+        if fields["reach"] != reach:
+            reach = fields["reach"]
+            (log.warning if reach["state"] == Reach.UNREACHABLE else log.info)("node.reach", **reach)
         if carrier.counts["penalties"] > penalties:
             penalties = carrier.counts["penalties"]
             peer, reason = carrier.last_penalty

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
 from protocol.messages import Advert
+from protocol.topics import ROLES, TOPICS, infer_topic
 from protocol.types import NodeState
 from roles.core_effects import NodeKeys
 from roles.role import Role
@@ -14,11 +15,23 @@ REGISTER_AGAIN_MS = 30_000
 ADVERT_MODELS_MAX = 64
 
 
+def list_topics(advert: Advert) -> tuple[str, ...]:
+    """Short names of the topics a node listens to, as far as its advert tells; those everybody is on are left out."""
+    found = {infer_topic(model) for model in advert.models} if "inference" in advert.roles else set()
+    for name, topic in TOPICS.items():
+        is_one = name not in ("infer", "oracle")  # these have a topic per shard and per feed
+        if is_one and set(topic.listeners) != set(ROLES) and set(topic.listeners) & set(advert.roles):
+            found.add(name)
+    return tuple(sorted(found))
+
+
 class Presence:
     """Compares the account's node record on the ledger with the roles this node runs, and describes them."""
 
-    def __init__(self, keys: NodeKeys, roles: Sequence[Role]) -> None:
+    def __init__(self, keys: NodeKeys, roles: Sequence[Role], must_be_reachable: bool = False) -> None:
         self._keys = keys
+        self._must_be_reachable = must_be_reachable
+        self._is_reachable = not must_be_reachable
         self._roles = roles
         self._names = tuple(role.name for role in roles if role.name not in UNBONDED_ROLES)
         self._asked_ms = -REGISTER_AGAIN_MS
@@ -27,10 +40,20 @@ class Presence:
     def is_ready(self) -> bool:
         return all(role.is_ready for role in self._roles)
 
+    @property
+    def is_findable(self) -> bool:
+        """Whether others can dial us, as far as that matters: nobody has to find a client."""
+        return self._is_reachable or not self._names
+
+    def note_reach(self, is_reachable: bool) -> None:
+        """Peers have dialled us back, or could not."""
+        self._is_reachable = is_reachable or not self._must_be_reachable
+
     def compute_state(self, state: State, is_synced: bool) -> NodeState:
         if not (is_synced and self.is_ready):
             return NodeState.SYNCING
-        return NodeState.SERVING if self.is_bonded(state) else NodeState.OBSERVING
+        is_serving = self.is_bonded(state) and self.is_findable
+        return NodeState.SERVING if is_serving else NodeState.OBSERVING
 
     def make_advert(self, node_state: NodeState, addresses: tuple[str, ...], height: int) -> Advert:
         return Advert(
@@ -56,7 +79,9 @@ class Presence:
 
     def get_registration(self, state: State, now_ms: int) -> RegisterNode | None:
         """What to submit so that `is_bonded` holds; None when it does or was just asked for."""
-        if not self._names or self.is_bonded(state) or now_ms < self._asked_ms + REGISTER_AGAIN_MS:
+        if not (self._names and self.is_findable):
+            return None
+        if self.is_bonded(state) or now_ms < self._asked_ms + REGISTER_AGAIN_MS:
             return None
         self._asked_ms = now_ms
         record = state.nodes.get(self._keys.account.public)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2p.addresses import compute_block
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from protocol.ledger.records import ModelRecord, TensorSpec
@@ -184,6 +185,8 @@ def _write_node(
         listen=entry.addresses[0],
         bootstrap=tuple(BootstrapPeer(other.node, other.addresses) for other in choose_bootstrap(others)),
         options=options,
+        # Everybody here is one of us, however many share a block; whoever comes from elsewhere is counted.
+        trusted=(compute_block(entry.addresses[0].split("/")[2]),),
     )
     write_config(directory, config)
     write_genesis(directory, genesis)

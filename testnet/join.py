@@ -57,14 +57,21 @@ def make_node(
     }
 
 
-def change_node(directory: Path, role: str, listen: str) -> NodeConfig:
-    """The configuration of a data directory, rewritten first when `role` or `listen` ask for something else."""
+def change_node(directory: Path, role: str, listen: str, announce: tuple[str, ...] = (), http: str = "") -> NodeConfig:
+    """The configuration of a data directory, rewritten first when an argument asks for something else.
+
+    An empty one changes nothing. Raises ConfigError.
+    """
     config = read_config(directory)
     changed = config
     if role and config.roles != (role,):
         changed = replace(changed, roles=(role,), enrol=role != "client")
     if listen and config.listen != listen:
         changed = replace(changed, listen=listen)
+    if announce:
+        changed = replace(changed, announce=announce)
+    if http:
+        changed = replace(changed, http=http)
     if changed != config:
         write_config(directory, changed)
     return changed

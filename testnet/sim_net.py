@@ -129,7 +129,7 @@ class SimNet:
             return
         self._fabric.carry_stream(self, asker, lambda: asker._finish(number, data))
 
-    def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
+    def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         if peer == self._node or (peer not in self._addresses and len(self._addresses) >= PEERS_MAX):
             return
         self._addresses[peer] = addresses

@@ -30,8 +30,12 @@ CLOCKS_AND_SOCKETS = frozenset(
 # Decide without doing: driven by sockets and by the simulator alike, so they may not know which.
 SANS_IO = (
     "p2p/gossipsub/",
+    "p2p/addresses.py",
+    "p2p/bans.py",
+    "p2p/doors.py",
     "p2p/net.py",
-    "p2p/standing.py",
+    "p2p/reach.py",
+    "p2p/stream_limits.py",
     "roles/",
     "testnet/kernel.py",
     "testnet/sim_links.py",
@@ -43,19 +47,23 @@ SHELLS = (
     "roles/carrier.py",
     "roles/chain.py",
     "roles/config.py",
+    "roles/control.py",
     "roles/durable.py",
     "roles/engine/",
     "roles/equipment.py",
     "roles/eventlog.py",
     "roles/feeds.py",
     "roles/files.py",
+    "roles/http_server.py",
     "roles/inbox.py",
     "roles/keystore.py",
     "roles/lock.py",
     "roles/node.py",
+    "roles/peers_file.py",
     "roles/registry.py",
     "roles/status.py",
     "roles/timers.py",
+    "roles/watch.py",
 )
 # parse_reading is the pure half of feeds; the other half imports its libraries only when it fetches.
 BORROWED = {("roles/oracle.py", "roles.feeds")}

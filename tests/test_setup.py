@@ -132,7 +132,8 @@ for module, name in ((ecc, "ECCPublicKey"), (ecc, "ECCPrivateKey"), (ecc, "creat
                      (fastecdsa.ecdsa, "sign"), (fastecdsa.ecdsa, "verify"), (sec1, "SEC1Encoder")):
     setattr(module, name, reached)
 
-from p2p.host import HostLimits, open_host
+from p2p.doors import HostLimits
+from p2p.host import open_host
 
 def opened(seed):
     return open_host(bytes([seed]) * 32, "127.0.0.1", 0, HostLimits(), *[lambda *what: None] * 3)

@@ -63,15 +63,29 @@ def init(
 
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh node run --role inference\n\n"
-    "  rolemesh node run --data .rolemesh/dev-42/nodes/inference-0"
+    "  rolemesh node run --data .rolemesh/dev-42/nodes/inference-0\n\n"
+    "  rolemesh node run --listen /ip4/0.0.0.0/tcp/4001 --announce /ip4/192.0.2.7/tcp/4001 --http 127.0.0.1:9464"
 )
-def run(*, data: Data = DATA, role: str = "", listen: Listen = "", json: Json = False) -> int:
+def run(
+    *,
+    data: Data = DATA,
+    role: str = "",
+    listen: Listen = "",
+    announce: Annotated[list[str] | None, Parameter(negative="")] = None,
+    http: str = "",
+    json: Json = False,
+) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
 
     Parameters
     ----------
     role
         Change what the node does from now on.
+    announce
+        Multiaddr that others should dial, if not the one it listens on: behind a router, or on every address of the
+        machine. May be given up to four times. Kept for the next start, as --http is.
+    http
+        Loopback address and port for /livez, /readyz and /metrics; port 0 for any, which `node status` then shows.
     """
     from roles.status import read_status
     from testnet.join import change_node
@@ -79,8 +93,9 @@ def run(*, data: Data = DATA, role: str = "", listen: Listen = "", json: Json = 
     if role:
         _check_role(role)
     _check_listen(listen)
+    _check_reachable_at(announce or [], http)
     output = Output(json)
-    config = change_node(data, role, listen)
+    config = change_node(data, role, listen, tuple(announce or ()), http)
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     _check_startable(data, config)
     code = _run(data)
@@ -168,6 +183,22 @@ def _claim_and_make(path: Path, network: NetworkFile, data: Path, role: str, lis
 def _check_role(role: str) -> None:
     if role not in ROLES:
         parse_roles(f"{role}=1")
+
+
+def _check_reachable_at(announce: list[str], http: str) -> None:
+    from roles.config import ANNOUNCE_MAX, is_dialable, parse_http
+
+    bad = next((text for text in announce if not is_dialable(text)), None)
+    if bad is not None or len(announce) > ANNOUNCE_MAX:
+        message = (
+            f"not an address others could dial: {bad!r}" if bad is not None else f"more than {ANNOUNCE_MAX} addresses"
+        )
+        raise CommandError("bad_address", message, "write it like /ip4/192.0.2.7/tcp/4001", ExitCode.USAGE)
+    if http:
+        try:
+            parse_http(http)
+        except ValueError as error:
+            raise CommandError("bad_address", str(error), "write it like 127.0.0.1:9464", ExitCode.USAGE) from error
 
 
 def _check_listen(listen: str) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import trio
 
-from p2p.host import Host, HostLimits, open_host
+from p2p.doors import HostLimits
+from p2p.host import Host, open_host
 
 PATIENCE_S = 10.0
 POLL_S = 0.002

@@ -1,4 +1,4 @@
-"""The parts of the gossip pump that need no network: packets, outboxes, seen ids, standings."""
+"""The parts of the gossip pump that need no network: packets, outboxes, seen ids."""
 
 import pytest
 import trio
@@ -10,7 +10,6 @@ from libp2p.utils.varint import encode_uvarint
 
 from p2p import packets
 from p2p.host import parse_address
-from p2p.standing import FAULT, HALF_LIFE_S, PEERS_MAX, REFUSED_AT, Standings
 from tests.p2p.loopback import run
 
 
@@ -92,21 +91,6 @@ def test_messages_share_an_id_only_when_they_are_the_same(t1: str, d1: bytes, t2
         return
     same = packets.compute_message_id(t1, d1) == packets.compute_message_id(t2, d2)
     assert same == ((t1, d1) == (t2, d2))
-
-
-def test_faults_add_up_fade_and_end_in_refusal_for_a_while() -> None:
-    now = [0.0]
-    standings = Standings(lambda: now[0])
-    peer = bytes(32)
-    needed = int(REFUSED_AT / FAULT)
-    assert [standings.blame(peer) for _ in range(needed)] == [False] * (needed - 1) + [True]
-    assert standings.is_refused(peer)
-    now[0] += HALF_LIFE_S
-    assert not standings.is_refused(peer)
-    assert standings.get_faults(peer) == pytest.approx(REFUSED_AT / 2)
-    for i in range(2 * PEERS_MAX):
-        standings.blame(i.to_bytes(32, "big"), 1.0)
-    assert len(standings._faults) <= PEERS_MAX
 
 
 @given(st.text(max_size=40))

@@ -26,7 +26,9 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp import tcp as stock_tcp
 
 from p2p import hardening
-from p2p.host import HostLimits, PortInUse, open_host
+from p2p.doors import HostLimits
+from p2p.host import PortInUse, open_host
+from p2p.stream_limits import OPEN_MAX
 from protocol.errors import LocalError
 from tests.p2p.loopback import join, run, running_host, until
 
@@ -223,10 +225,12 @@ def test_a_peer_may_open_only_so_many_streams() -> None:
             async def hold(stream: Any) -> None:
                 await trio.sleep_forever()
 
-            server.serve(ECHO, hold)
+            protocols = [ECHO, *(f"/hold/{number}" for number in range(hardening.STREAMS_INBOUND_MAX // OPEN_MAX - 1))]
+            for protocol in protocols:
+                server.serve(protocol, hold)
             await join(client, server)
-            for _ in range(hardening.STREAMS_INBOUND_MAX):
-                await client.open_stream(server.node, ECHO)
+            for protocol in protocols * OPEN_MAX:
+                await client.open_stream(server.node, protocol)
             with pytest.raises(Exception, match=r"serve|broke"):
                 await client.open_stream(server.node, ECHO)
             assert server.peers() == (client.node,)
@@ -307,7 +311,7 @@ def test_half_open_connections_do_not_keep_an_honest_peer_out() -> None:
         limits = HostLimits(half_open_max=8, handshake_s=0.3)
         async with running_host(1, limits) as (server, _), running_host(2) as (client, _):
             sockets = [await trio.open_tcp_stream("127.0.8.1", server.port) for _ in range(30)]
-            await until(lambda: server._half_open.total() == 8)
+            await until(lambda: server.doors.half_open.total() == 8)
             with trio.fail_after(2):
                 while not await client.dial(server.node, server.addresses):
                     await trio.lowlevel.checkpoint()

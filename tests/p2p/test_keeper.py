@@ -11,8 +11,15 @@ from p2p.keeper import (
     BOOK_MAX,
     DIALS_MAX,
     FORGET_S,
+    HURRY_S,
+    KNOWN_S,
+    OUTBOUND_MIN,
     PAUSE_S_MAX,
+    PEERS_SOUGHT_MAX,
     PEERS_WANTED,
+    REMEMBERED_MAX,
+    SEEK_DIALS,
+    SEEK_S,
     STABLE_S,
     AddressBook,
 )
@@ -149,9 +156,54 @@ def test_looking_again_is_never_due_in_the_past(steps: list[tuple[str, int]]) ->
             case "failed":
                 book.note_failed(peer, now_s)
             case "hurry":
-                book.hurry(now_s)
+                book.hurry("t", now_s)
             case _:
                 book.learn(PEER, (ADDRESS,), now_s)
         chosen, later_s = book.choose(frozenset(connected), NOBODY, now_s)
         assert later_s > now_s
         assert not connected & set(chosen)
+
+
+def test_with_peers_enough_but_all_of_their_choosing_we_still_choose_some_ourselves() -> None:
+    book = make_book(200)
+    inbound = frozenset(bytes([1]) * 31 + bytes([number]) for number in range(PEERS_WANTED))
+    assert book.choose(inbound, NOBODY, 1.0, PEERS_WANTED) == ([], float("inf"))
+    assert len(book.choose(inbound, NOBODY, 1.0, 0)[0]) == OUTBOUND_MIN
+    assert len(book.choose(inbound, NOBODY, 1.0, OUTBOUND_MIN - 1)[0]) == 1
+
+
+def test_a_publish_nobody_heard_has_peers_of_that_topic_dialled_first_and_not_for_ever() -> None:
+    book = make_book(200)
+    listener = sorted(book.entries)[150]
+    book.note_topics(listener, ("t",))
+    connected = frozenset(sorted(book.entries)[:PEERS_WANTED])
+    assert book.choose(connected, NOBODY, 1.0) == ([], float("inf"))
+    assert book.hurry("t", 1.0)
+    assert not book.hurry("t", 1.0 + HURRY_S / 2)
+    chosen = book.choose(connected, NOBODY, 1.0)[0]
+    assert chosen[0] == listener
+    assert len(chosen) == SEEK_DIALS
+    assert book.choose(connected, NOBODY, 1.0 + SEEK_S) == ([], float("inf"))
+    assert book.hurry("t", 20.0)
+    many = frozenset(sorted(book.entries)[:PEERS_SOUGHT_MAX])
+    assert book.choose(many, NOBODY, 20.0) == ([], float("inf"))
+
+
+def test_what_was_reached_is_remembered_known_and_sought_by_topic_in_the_next_process() -> None:
+    book = make_book(REMEMBERED_MAX + 10)
+    for number, peer in enumerate(sorted(book.entries)):
+        book.note_reached(peer, 5.0)
+        book.note_up(peer, float(number))
+        assert not book.is_known(peer, 5.0)
+        assert book.is_known(peer, 5.0 + KNOWN_S)
+    latest = sorted(book.entries)[-1]
+    book.note_topics(latest, ("t",))
+    book.note_topics(latest, ())
+
+    after = make_book()
+    after.restore(book.remember(), 1_000.0)
+
+    assert len(after.entries) == REMEMBERED_MAX
+    assert after.is_known(latest, 1_000.0)
+    assert after.entries[latest].topics == ("t",)
+    assert after.get_addresses(latest) == book.get_addresses(latest)

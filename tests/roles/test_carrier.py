@@ -1,6 +1,7 @@
 """The shell's loop: events to the core, effects to the world, in order, and nothing said that could be forgotten."""
 
 import sqlite3
+import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -354,5 +355,28 @@ def test_a_change_of_state_is_announced_to_the_status(tmp_path):
         async with running(tmp_path, react) as node:
             node_core.append(node.core)
             await node.carrier.state_changed.wait()
+
+    trio.run(main)
+
+
+def test_a_turn_that_waits_for_the_disk_shows_for_as_long_as_it_does(tmp_path):
+    released = threading.Event()
+
+    class Slow(World):
+        def write(self, effects):
+            assert released.wait(10)
+            super().write(effects)
+
+    def react(event):
+        return [ce.Put("b", b"k", b"v")] if isinstance(event, ce.Woke) else []
+
+    async def main():
+        async with running(tmp_path, react, Slow()) as node:
+            assert node.carrier.get_turn_s() == 0.0
+            node.inbox.put(ce.Woke("now"))
+            await until(lambda: node.carrier.get_turn_s() > 0.01)
+            released.set()
+            await until(lambda: node.carrier.get_turn_s() == 0.0)
+            assert ("write", [b"k"]) in node.world.seen
 
     trio.run(main)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from protocol.topics import protocol_name, topic_name
 from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
+from roles.presence import list_topics
 from roles.registry import load_role
 from roles.role import Context, Fetched, LedgerAdvanced, Publish, Published, Reply, Request, Requested, Role, Started
 from roles.storage import Storage
@@ -292,3 +294,19 @@ def test_a_message_too_large_for_gossip_costs_its_role_the_message_only():
     assert not [effect for effect in effects if isinstance(effect, ce.NetPublish)]
     assert "message.too_large" in [effect.name for effect in effects if isinstance(effect, ce.Log)]
     assert role.events[-1] == Published("heads-up", "big", 0)
+
+
+def test_an_advert_says_whom_to_dial_for_which_topic() -> None:
+    advert = Advert(
+        account=bytes(32),
+        roles=("inference",),
+        state="serving",
+        models=(bytes(32),),
+        addresses=(),
+        price=0,
+        load=0,
+        height=0,
+    )
+    assert list_topics(advert) == ("infer/0", "proofs")
+    assert list_topics(replace(advert, roles=("validator", "client"))) == ("proofs", "txs")
+    assert list_topics(replace(advert, roles=("client",))) == ()

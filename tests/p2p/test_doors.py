@@ -1,0 +1,176 @@
+"""The doors, pure and on real sockets: caps in total, per address, per block, and the room that is kept."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.addresses import Trusted, compute_block, compute_place, parse_ip
+from p2p.doors import Doors, Held, HostLimits
+from p2p.host import Host, StreamRefused
+from p2p.stream_limits import BURST, OPEN_MAX, PER_S, StreamLimits
+from tests.p2p.loopback import join, run, running_host, until
+
+LIMITS = HostLimits(connections_max=16, per_address_max=3, per_block_max=5, outbound_reserved=4, known_reserved=4)
+ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.1.1", "192.0.2.1", "2001:db8::1", "2001:db8::2"])
+
+
+@given(st.lists(st.tuples(ADDRESSES, st.booleans()), max_size=60))
+def test_no_sequence_of_callers_passes_a_cap(callers: list[tuple[str, bool]]) -> None:
+    doors = Doors(LIMITS)
+    held: list[Held] = []
+    for address, is_known in callers:
+        if doors.check_knock(address, held) or (not is_known and doors.check_stranger(held)):
+            continue
+        held.append(Held(address, True, is_known))
+    assert len(held) <= 12, "four are left for peers we dial"
+    assert sum(not guest.is_known for guest in held) <= 8, "four more for those we know"
+    for guest in held:
+        assert sum(other.address == guest.address for other in held) <= 3
+        assert sum(compute_block(other.address) == compute_block(guest.address) for other in held) <= 5
+
+
+def test_handshakes_under_way_count_too() -> None:
+    doors = Doors(LIMITS)
+    for _ in range(3):
+        assert doors.check_knock("10.0.0.1", []) == ""
+        doors.begin("10.0.0.1")
+    assert doors.check_knock("10.0.0.1", []) == "address"
+    doors.end("10.0.0.1")
+    assert doors.check_knock("10.0.0.1", []) == ""
+
+
+def test_trusted_addresses_are_counted_in_total_alone() -> None:
+    doors = Doors(HostLimits(connections_max=16, per_address_max=1, per_block_max=1, trusted=("10.0.0.0/24", "::1")))
+    held = [Held("10.0.0.1", True, False)] * 11
+    assert doors.check_knock("10.0.0.1", held) == ""
+    assert doors.check_knock("10.0.0.1", held + held[:1]) == "full"
+    assert Trusted(("10.0.0.0/24",)).covers("::ffff:10.0.0.9")
+    assert not Trusted(("10.0.0.0/24",)).covers("")
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_or_none(text: str) -> None:
+    assert (parse_ip(text) is None) == (compute_place(text) == "") == (compute_block(text) == "")
+
+
+@asynccontextmanager
+async def guests(*addresses: str) -> AsyncIterator[list[Host]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            (await stack.enter_async_context(running_host(10 + number, address=address)))[0]
+            for number, address in enumerate(addresses)
+        ]
+
+
+def test_one_block_holds_only_so_many_connections_and_others_still_come_in() -> None:
+    async def main() -> None:
+        limits = HostLimits(per_block_max=2)
+        async with (
+            running_host(1, limits) as (server, _),
+            guests("127.0.20.1", "127.0.20.2", "127.0.20.3", "127.0.21.1") as (first, second, third, other),
+        ):
+            await join(first, server)
+            await join(second, server)
+            assert not await third.dial(server.node, server.addresses)
+            assert server.doors.refused["block"] == 1
+            await join(other, server)
+
+    run(main)
+
+
+def test_strangers_leave_room_for_known_peers_and_for_our_own_dials() -> None:
+    async def main() -> None:
+        limits = HostLimits(connections_max=8, outbound_reserved=2, known_reserved=2)
+        places = [f"127.0.{30 + number}.1" for number in range(8)]
+        async with running_host(1, limits) as (server, log), guests(*places) as hosts:
+            friend, late, wanted = hosts[5:]
+            server.guard(lambda address: "", lambda node, address: "", lambda node: node == friend.node)
+            for host in hosts[:4]:
+                await join(host, server)
+            await hosts[4].dial(server.node, server.addresses)
+            await until(lambda: server.doors.refused["strangers"] >= 1)
+            await join(friend, server)
+            assert not server.is_connected(hosts[4].node)
+            assert hosts[4].node not in log.ups, "whom the doors refuse was never connected"
+            await join(server, wanted)
+            await late.dial(server.node, server.addresses)
+            await until(lambda: server.doors.refused["strangers"] >= 2)
+            assert len(server.peers()) == 6
+
+    run(main)
+
+
+def test_whoever_is_refused_by_address_gets_no_handshake() -> None:
+    async def main() -> None:
+        async with running_host(1) as (server, log), guests("127.0.20.1", "127.0.21.1") as (banned, other):
+            server.guard(
+                lambda address: "banned" * (address == "127.0.20.1"), lambda node, address: "", lambda node: False
+            )
+            assert not await banned.dial(server.node, server.addresses)
+            assert server.doors.refused == {"banned": 1}
+            await join(other, server)
+            assert log.ups == [other.node]
+
+    run(main)
+
+
+def test_a_thousand_half_open_connections_of_one_address_keep_no_honest_peer_out() -> None:
+    async def main() -> None:
+        async with running_host(1) as (server, _), guests("127.0.22.1") as (honest,):
+            sockets = []
+            for _ in range(1_000):
+                stream = await trio.open_tcp_stream("127.0.8.1", server.port, local_address="127.0.23.1")
+                sockets.append(stream)
+            assert server.doors.half_open["127.0.23.1"] <= server.limits.per_address_max
+            with trio.fail_after(2):
+                assert await honest.dial(server.node, server.addresses)
+            for stream in sockets:
+                await trio.aclose_forcefully(stream)
+
+    run(main)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 5)), max_size=300))
+def test_streams_are_opened_no_faster_than_allowed_and_each_peer_for_itself(steps: list[tuple[int, float]]) -> None:
+    limits, now_s, allowed = StreamLimits(), 0.0, dict.fromkeys(range(4), 0)
+    for peer, wait_s in steps:
+        now_s += wait_s
+        allowed[peer] += not limits.is_too_fast(bytes([peer]) * 32, now_s)
+        assert allowed[peer] <= BURST + PER_S * now_s + 1
+    assert not limits.is_too_fast(bytes([9]) * 32, now_s)
+
+
+def test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_is_at_fault() -> None:
+    async def main() -> None:
+        async with running_host(1) as (server, log), running_host(2) as (client, _):
+            served = []
+
+            async def hold(stream: Any) -> None:
+                served.append(stream)
+                await trio.sleep_forever()
+
+            server.serve("/hold/1", hold)
+            await join(client, server)
+            for _ in range(OPEN_MAX):
+                await client.open_stream(server.node, "/hold/1")
+            await until(lambda: len(served) == OPEN_MAX)
+            assert await is_reset(await client.open_stream(server.node, "/hold/1"))
+            assert (len(served), log.faults) == (OPEN_MAX, [])
+            while not log.faults:
+                with contextlib.suppress(StreamRefused):
+                    assert await is_reset(await client.open_stream(server.node, "/hold/1"))
+            assert "StreamsTooFast" in log.faults[0][1]
+            assert len(served) == OPEN_MAX
+
+    async def is_reset(stream: Any) -> bool:
+        try:
+            return bool(await stream.read(1) == b"")
+        except Exception:  # whichever way stock says "reset"
+            return True
+
+    run(main)
