@@ -27,11 +27,12 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.transport.upgrader import TransportUpgrader
 
-from p2p.hardening import ED25519_PEER_HEAD, SafeSwarm, SafeYamux, harden
+from p2p.hardening import ED25519_PEER_HEAD, SafeSwarm, harden
+from p2p.muxed import Muxed
+from p2p.secured import RecordNoise
 from protocol.errors import LocalError
 
 NEGOTIATE_S = 5
@@ -230,7 +231,7 @@ class Host:
             endpoint[0]
             for conns in self.swarm.connections.values()
             for conn in conns
-            if (endpoint := cast(SafeYamux, conn.muxed_conn).get_remote_address()) is not None
+            if (endpoint := cast(Muxed, conn.muxed_conn).get_remote_address()) is not None
         )
         if held.total() >= self.limits.connections_max:
             return False
@@ -290,8 +291,8 @@ def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:
     peer = ID.from_pubkey(keys.public_key)
     store = PeerStore()
     store.add_key_pair(peer, keys)
-    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
-    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): SafeYamux}, NEGOTIATE_S)
+    noise = RecordNoise(keys, noise_privkey=create_noise_key_pair().private_key)
+    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Muxed}, NEGOTIATE_S)
     return SafeSwarm(peer, store, upgrader, [], connection_config=ConnectionConfig(), **parts)
 
 

@@ -121,6 +121,11 @@ class Yamux:
             return 0
         return max(0, min(stream.send_window, self.limits.out_bytes_max - len(self._out)))
 
+    def has_credit(self, stream_id: int) -> bool:
+        """Whether the peer would take more on a stream, room in the output aside."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and not stream.is_sent_whole and stream.send_window > 0
+
     def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> int:
         """Queue bytes on a stream and return how many were taken, possibly none. The caller keeps the rest."""
         taken = min(self.room(stream_id), len(data))
