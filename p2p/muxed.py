@@ -260,9 +260,8 @@ class Muxed(IMuxedConn):
                         stream.take(event.data)
             elif isinstance(event, Opened):
                 self._take_opened(event.stream_id)
-            elif isinstance(event, Writable | Finished | WasReset):
-                if (stream := streams.get(event.stream_id)) is not None:
-                    self._take_change(stream, event)
+            elif isinstance(event, Writable | Finished | WasReset) and event.stream_id in streams:
+                self._take_change(streams[event.stream_id], event)
         if self._session.has_to_send:
             self._wake.set()
 
