@@ -5,14 +5,11 @@ lengths byte by byte and drops in silence; so it is not used. `GossipRouter` is 
 and control handlers bounded. On the wire this is `/meshsub/1.1.0`, StrictNoSign: our envelopes sign.
 """
 
-import hashlib
 import logging
 import random
-from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
 
 import trio
 from google.protobuf.message import DecodeError
@@ -20,211 +17,21 @@ from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.mcache import CacheEntry, MessageCache
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p.utils.varint import encode_uvarint
 
 from p2p.host import StreamRefused, to_node, to_peer
+from p2p.mesh import HEARTBEAT_S, MESHSUB, GossipRouter
 from p2p.net import GOSSIP_BYTES_MAX, Check
+from p2p.packets import WRITE_BYTES_MAX, Outbox, Seen, TopicCounts, compute_message_id, split_packets
 from protocol.errors import LocalError
 from protocol.types import Verdict
 
 logger = logging.getLogger(__name__)
 
-MESHSUB = "/meshsub/1.1.0"
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 4, 3, 8
-FLOOD_MAX = 16  # peers our own messages go to at once, in the mesh or not: one hop on a small network
-HEARTBEAT_S = 1
-RPC_BYTES_MAX = 256 * 1024
-WRITE_BYTES_MAX = 64 * 1024  # packets for one peer are merged up to this into one write
-WRITE_FRAMES_MAX = 64
 SLICE = 32  # messages handled between two turns of the loop
-IDS_MAX = 64  # message ids asked for, or answered, per control message
-CONTROL_MAX = 64  # entries of one kind in one control message
-RESEND_MAX = 3  # times one message is sent again to one peer that asks
-OUT_FRAMES_MAX = 1_024  # packets waiting for one peer
-OUT_BYTES_MAX = 4 * 1024 * 1024
-SEEN_MAX = 65_536
-SEEN_S = 120
 TOPICS_PER_PEER_MAX = 64
 TOPIC_BYTES_MAX = 128
 RETRY_S = 0.1
-ID_BYTES = 20
-_ID_DOMAIN = b"rolemesh/v1/gossip\0"
-
-
-def compute_message_id(topic: str, data: bytes) -> bytes:
-    """20 bytes over everything sent, so that a forged copy has an id of its own and cannot silence the honest one."""
-    return hashlib.sha256(_ID_DOMAIN + topic.encode() + b"\0" + data).digest()[:ID_BYTES]
-
-
-@dataclass
-class TopicCounts:
-    """What went through one topic since the start. `received` counts every copy."""
-
-    received: int = 0
-    delivered: int = 0
-    duplicates: int = 0
-    ignored: int = 0
-    rejected: int = 0
-    published: int = 0
-    forwarded: int = 0
-    dropped: int = 0
-    check_errors: int = 0
-    bytes_received: int = 0
-    bytes_sent: int = 0
-
-
-class Seen:
-    """Ids met before, bounded by count and age. Stock's grows without bound and keeps a thread."""
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def add(self, key: bytes) -> bool:
-        """Note the id; True if it is new."""
-        now = trio.current_time()
-        while self._until and (len(self._until) > SEEN_MAX or next(iter(self._until.values())) < now):
-            self._until.popitem(last=False)
-        if key in self._until:
-            return False
-        self._until[key] = now + SEEN_S
-        return True
-
-    def has(self, key: bytes) -> bool:
-        return key in self._until
-
-
-@dataclass
-class Outbox:
-    """Packets waiting for one peer: control first, then messages in order. A full box drops the newest and says so."""
-
-    control: deque[bytes] = field(default_factory=deque)
-    messages: deque[bytes] = field(default_factory=deque)
-    size: int = 0
-    wake: trio.Event = field(default_factory=trio.Event)
-
-    def push(self, packet: bytes, is_control: bool) -> bool:
-        if len(self.control) + len(self.messages) >= OUT_FRAMES_MAX or self.size + len(packet) > OUT_BYTES_MAX:
-            return False
-        (self.control if is_control else self.messages).append(packet)
-        self.size += len(packet)
-        self.wake.set()
-        return True
-
-    async def take(self) -> bytes:
-        """Wait for packets; as many as fit one write, merged: protobuf messages concatenate into their union."""
-        while not self.control and not self.messages:
-            self.wake = trio.Event()
-            await self.wake.wait()
-        parts: list[bytes] = []
-        total = 0
-        while (queue := self.control or self.messages) and len(parts) < WRITE_FRAMES_MAX:
-            if parts and total + len(queue[0]) > WRITE_BYTES_MAX:
-                break
-            parts.append(queue.popleft())
-            total += len(parts[-1])
-        self.size -= total
-        return encode_uvarint(total) + b"".join(parts)
-
-
-class ContentCache(MessageCache):
-    """Stock keys messages by sender and number, which unsigned messages have not. Ours by what they contain."""
-
-    def put(self, msg: rpc_pb2.Message) -> None:
-        topic = msg.topicIDs[0]
-        key = compute_message_id(topic, msg.data)
-        if key not in self.msgs:
-            self.msgs[key] = msg
-            self.history[0].append(CacheEntry(key, [topic]))
-
-
-class GossipRouter(GossipSub):
-    """Stock mesh keeping without scores, adaptive modes, peer exchange and extensions, every list bounded."""
-
-    def __init__(self, pump: "Gossip") -> None:
-        super().__init__(
-            [TProtocol(MESHSUB)],
-            DEGREE,
-            DEGREE_LOW,
-            DEGREE_HIGH,
-            heartbeat_interval=HEARTBEAT_S,
-            adaptive_gossip_enabled=False,
-            spam_protection_enabled=False,
-            eclipse_protection_enabled=False,
-            max_pending_messages_per_peer=1,
-        )
-        self.mcache = ContentCache(self.mcache.window_size, self.mcache.history_size)
-        self.scorer = None
-        self.attach(cast(Any, pump))
-        self._pump = pump
-        self._resent: Counter[tuple[ID, bytes]] = Counter()
-        self._ihave_left: Counter[ID] = Counter()
-
-    def send_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:
-        self._pump.push(peer_id, rpc.SerializeToString(), is_control=priority)
-
-    async def beat(self) -> None:
-        """One heartbeat: keep the mesh near its degree, tell others what we have, age the caches."""
-        for topic, members in self.mesh.items():
-            # Stock leaves a peer that unsubscribed in the mesh.
-            members &= self._pump.peer_topics.get(topic, set())
-        graft, prune = self.mesh_heartbeat()
-        self.fanout_heartbeat()
-        await self._emit_control_msgs(graft, prune, self.gossip_heartbeat())
-        self.mcache.shift()
-        self._resent.clear()
-        self._ihave_left.clear()
-        # Stock never empties this one.
-        for peer in [peer for peer in self.graft_flood_tracking if peer not in self.peer_protocol]:
-            del self.graft_flood_tracking[peer]
-
-    async def take_control(self, control: rpc_pb2.ControlMessage, peer: ID) -> None:
-        """Handle a peer's control message, of each list at most CONTROL_MAX entries and only topics we are on."""
-        for graft in control.graft[:CONTROL_MAX]:
-            if graft.topicID in self.mesh:
-                await self.handle_graft(graft, peer)
-        for prune in control.prune[:CONTROL_MAX]:
-            if prune.topicID in self.mesh:
-                del prune.peers[:]
-                await self.handle_prune(prune, peer)
-        for ihave in control.ihave[:CONTROL_MAX]:
-            if ihave.topicID in self.mesh:
-                await self.handle_ihave(ihave, peer)
-        for iwant in control.iwant[:CONTROL_MAX]:
-            await self.handle_iwant(iwant, peer)
-
-    async def handle_ihave(self, ihave_msg: rpc_pb2.ControlIHave, sender_peer_id: ID) -> None:
-        """Ask for what we miss, at most IDS_MAX ids per peer and heartbeat. Stock asks for everything named."""
-        room = IDS_MAX - self._ihave_left[sender_peer_id]
-        wanted = [
-            key
-            for key in dict.fromkeys(_iter_ids(ihave_msg.messageIDs[: 4 * IDS_MAX]))
-            if not self._pump.seen_messages.has(key)
-        ][: max(room, 0)]
-        self._ihave_left[sender_peer_id] += len(wanted)
-        if wanted:
-            await self.emit_iwant(wanted, sender_peer_id)
-
-    async def handle_iwant(self, iwant_msg: rpc_pb2.ControlIWant, sender_peer_id: ID) -> None:
-        """Send again what we have, each message once per request and RESEND_MAX times per heartbeat. Stock: always."""
-        for key in dict.fromkeys(_iter_ids(iwant_msg.messageIDs[:IDS_MAX])):
-            message = self.mcache.get(key)
-            if message is not None and self._resent[sender_peer_id, key] < RESEND_MAX:
-                self._resent[sender_peer_id, key] += 1
-                self.send_rpc(sender_peer_id, rpc_pb2.RPC(publish=[message]))
-
-    def choose_peers(self, topic: str, source: ID | None) -> set[ID]:
-        """Whom a message goes to: the mesh; our own also to others on the topic, FLOOD_MAX in all."""
-        # Only peers we have a stream to: the others cannot be sent anything yet.
-        on_topic = {peer for peer in self._pump.peer_topics.get(topic, ()) if peer in self._pump.peers}
-        chosen = {peer for peer in self.mesh.get(topic, ()) if peer in on_topic}
-        if source is None and len(chosen) < FLOOD_MAX:
-            others = sorted(on_topic - chosen, key=ID.to_bytes)
-            chosen |= set(self._pump.dice.sample(others, min(len(others), FLOOD_MAX - len(chosen))))
-        chosen.discard(cast(ID, source))
-        return chosen
 
 
 class Gossip:
@@ -401,7 +208,7 @@ class Gossip:
         try:
             while data := await stream.read(WRITE_BYTES_MAX):
                 buffer += data
-                for packet in _split(buffer):
+                for packet in split_packets(buffer):
                     await self._take_packet(packet, peer)
         except IOException:
             return  # it ended, one way or another
@@ -475,33 +282,3 @@ class Gossip:
             counts.check_errors += 1
             logger.exception("the check of %s failed", topic)
             return Verdict.IGNORE
-
-
-def _split(buffer: bytearray) -> Iterator[bytes]:
-    """Take the whole packets out of buffer."""
-    used = 0
-    while (head := _parse_length(buffer, used)) is not None:
-        start, length = head
-        if length > RPC_BYTES_MAX:
-            raise ValueError(f"a packet of {length} bytes, at most {RPC_BYTES_MAX}")
-        if len(buffer) < start + length:
-            break
-        yield bytes(buffer[start : start + length])
-        used = start + length
-    del buffer[:used]
-
-
-def _parse_length(buffer: bytearray, start: int) -> tuple[int, int] | None:
-    """Where the packet begins and how long it is; None while that is incomplete. ValueError if endless."""
-    value = 0
-    for i in range(4):
-        if start + i >= len(buffer):
-            return None
-        value |= (buffer[start + i] & 0x7F) << (7 * i)
-        if not buffer[start + i] & 0x80:
-            return start + i + 1, value
-    raise ValueError("a packet length of more than four bytes")
-
-
-def _iter_ids(keys: Any) -> Iterator[bytes]:
-    return (key for key in keys if type(key) is bytes and len(key) == ID_BYTES)

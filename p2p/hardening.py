@@ -39,7 +39,7 @@ from protocol.errors import LocalError
 
 LIBP2P_VERSION = "0.8.1"
 TIE_BREAK_S = 5.0  # two connections to one peer this close in age come from both sides dialling at once
-RETIRE_S = 1.0
+RETIRE_S = 10.0  # the one not kept may finish what is under way on it
 
 _ED25519_KEY_HEAD = bytes((0x08, 0x01, 0x12, 0x20))  # libp2p PublicKey message: type Ed25519, 32 bytes follow
 ED25519_PEER_HEAD = bytes((0x00, 0x24)) + _ED25519_KEY_HEAD
@@ -231,7 +231,7 @@ class SafeSwarm(Swarm):
             self._on_up(peer)
 
     async def _retire(self, conn: SafeConn) -> None:
-        with trio.move_on_after(RETIRE_S):  # what is under way on its streams may end
+        with trio.move_on_after(RETIRE_S):
             await conn.event_closed.wait()
         await conn.close()
 

@@ -118,7 +118,7 @@ class Host:
         family = "ip6" if ":" in self._bound_host else "ip4"
         self.addresses = (f"/{family}/{self._bound_host}/tcp/{self.port}",)
         self._trusted = tuple(ipaddress.ip_network(text) for text in limits.trusted)
-        self._half_open = 0
+        self._half_open: Counter[str] = Counter()
         self._dialling: dict[bytes, trio.Event] = {}
         self._refused: Callable[[bytes], bool] = lambda node: False
 
@@ -212,10 +212,10 @@ class Host:
             remote = stream.socket.getpeername()[0]
         except OSError:
             remote = ""
-        if remote == "" or self._half_open >= self.limits.half_open_max or not self._has_room(remote):
+        if remote == "" or self._half_open.total() >= self.limits.half_open_max or not self._has_room(remote):
             await trio.aclose_forcefully(stream)
             return
-        self._half_open += 1
+        self._half_open[remote] += 1
         try:
             with trio.move_on_after(self.limits.handshake_s):
                 conn = await self.swarm.upgrade(stream, None)
@@ -224,10 +224,10 @@ class Host:
         except SwarmException:
             return
         finally:
-            self._half_open -= 1
+            self._half_open -= Counter((remote,))
 
     def _has_room(self, remote: str) -> bool:
-        held = Counter(
+        held = self._half_open + Counter(
             endpoint[0]
             for conns in self.swarm.connections.values()
             for conn in conns

@@ -17,9 +17,10 @@ from functools import partial
 
 import trio
 
-from p2p.gossip import MESHSUB, Gossip
+from p2p.gossip import Gossip
 from p2p.host import Host, HostLimits, open_host
 from p2p.keeper import Keeper
+from p2p.mesh import MESHSUB
 from p2p.net import (
     Check,
     Delivered,
@@ -27,6 +28,7 @@ from p2p.net import (
     PeerConnected,
     PeerDisconnected,
     Published,
+    Unanswered,
 )
 from p2p.standing import Standings
 from p2p.streams import Answers, Requests
@@ -34,14 +36,16 @@ from p2p.streams import Answers, Requests
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
 BATCH = 64  # events handed over between two turns of the loop
 FAULTS_KEPT = 64
+LAST_MAX = 16_384  # events handed over while closing
+CLOSING = "this node is shutting down"
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` makes the keeper's jitter repeatable."""
+    """How this network differs from the default one. `seed` sets its jitter; by default the node key does."""
 
     limits: HostLimits = field(default_factory=HostLimits)
-    seed: int = 0
+    seed: int | None = None
 
 
 class Libp2pNet:
@@ -49,7 +53,7 @@ class Libp2pNet:
 
     def __init__(self, on_event: Callable[[NetEvent], None], options: NetOptions) -> None:
         self._on_event = on_event
-        self._dice = random.Random(options.seed)
+        self._seed = options.seed
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
@@ -60,8 +64,9 @@ class Libp2pNet:
     def _build(self, host: Host, tasks: trio.Nursery) -> None:
         self._tasks = tasks
         self._host = host
-        self._keeper = Keeper(host, self._dice, self._standings.is_refused)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, self._dice)
+        dice = random.Random(host.node if self._seed is None else self._seed)
+        self._keeper = Keeper(host, dice, self._standings.is_refused)
+        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, dice)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.refuse(self._standings.is_refused)
@@ -95,7 +100,10 @@ class Libp2pNet:
         self._host.serve(protocol, partial(self._answers.take_stream, protocol))
 
     def request(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
-        self._requests.ask(peer, protocol, data, token, timeout_ms)
+        if self._closed:
+            self._emit(Unanswered(token, CLOSING))
+        else:
+            self._requests.ask(peer, protocol, data, token, timeout_ms)
 
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
@@ -160,6 +168,13 @@ class Libp2pNet:
             else:
                 await trio.lowlevel.checkpoint()
 
+    def _hand_over_last(self) -> None:
+        # Bounded: the node may answer each outcome with one more request, which has its outcome at once.
+        for _ in range(LAST_MAX):
+            if not self._events:
+                return
+            self._hand_over_one()
+
     def _hand_over_one(self) -> None:
         event = self._events.popleft()
         if isinstance(event, Delivered):
@@ -196,10 +211,12 @@ async def open_libp2p_net(
             yield net
         finally:
             net._closed = True
-            net._requests.end_all("this node is shutting down")
-            while net._events:
-                net._hand_over_one()
+            net._requests.end_all(CLOSING)
+            net._hand_over_last()
             tasks.cancel_scope.cancel()
+            # Before waiting for the tasks: a write to a peer that takes nothing ends only with its connection.
+            with trio.CancelScope(shield=True):
+                await running.close()
 
 
 __all__ = ["Libp2pNet", "NetOptions", "open_libp2p_net"]

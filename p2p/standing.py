@@ -10,7 +10,7 @@ PEERS_MAX = 4_096
 
 
 class Standings:
-    """Faults by node key, bounded: when full, whoever has the fewest is forgotten. `clock` gives seconds."""
+    """Faults by node key, bounded: when full, the peer longest without one is forgotten. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -18,9 +18,11 @@ class Standings:
 
     def blame(self, node: bytes, amount: float = FAULT) -> bool:
         """Count a fault; True when the peer is to be refused from now on."""
-        if node not in self._faults and len(self._faults) >= PEERS_MAX:
-            del self._faults[min(self._faults, key=self.get_faults)]
-        self._faults[node] = (self.get_faults(node) + amount, self._clock())
+        total = self.get_faults(node) + amount
+        self._faults.pop(node, None)  # so that the order is by the latest fault
+        if len(self._faults) >= PEERS_MAX:
+            del self._faults[next(iter(self._faults))]
+        self._faults[node] = (total, self._clock())
         return self.is_refused(node)
 
     def get_faults(self, node: bytes) -> float:

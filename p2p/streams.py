@@ -9,7 +9,7 @@ import heapq
 import itertools
 import logging
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ASK, ANSWER, REFUSAL = 0, 1, 2
 REQUESTS_MAX = 4_096  # our own, under way
 PER_PEER_MAX = 64  # one peer's, waiting for our answer
+PER_PEER_BYTES_MAX = 16 * 1024 * 1024  # of such requests together
 REPLY_S = 60.0  # an `Asked` not answered by then is forgotten
 BODY_S = 30.0  # for a body to arrive whole after its header
 CHUNK = 64 * 1024 - 12  # one yamux frame with its header in one Noise record
@@ -215,6 +216,7 @@ class Open:
 
     wire: Wire
     number: int
+    size: int
     until_s: float
 
 
@@ -225,7 +227,8 @@ class Answers:
         self._emit = emit
         self._fault = fault
         self._open: dict[str, Open] = {}  # oldest first; bounded by peers x PER_PEER_MAX
-        self._held: dict[bytes, int] = {}
+        self._held: Counter[bytes] = Counter()
+        self._held_bytes: Counter[bytes] = Counter()
         self._tokens = itertools.count(1)
 
     async def take_stream(self, protocol: str, stream: NetStream) -> None:
@@ -252,12 +255,13 @@ class Answers:
             if kind != ASK:
                 raise ValueError("only requests may be sent on a stream its sender opened")
             self._expire()
-            if self._held.get(wire.peer, 0) >= PER_PEER_MAX:
+            if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + len(body) > PER_PEER_BYTES_MAX:
                 wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
                 continue
             token = f"asked-{next(self._tokens)}"
-            self._open[token] = Open(wire, number, trio.current_time() + REPLY_S)
-            self._held[wire.peer] = self._held.get(wire.peer, 0) + 1
+            self._open[token] = Open(wire, number, len(body), trio.current_time() + REPLY_S)
+            self._held[wire.peer] += 1
+            self._held_bytes[wire.peer] += len(body)
             self._emit(Asked(protocol, wire.peer, body, token))
 
     def reply(self, token: str, data: bytes) -> None:
@@ -273,9 +277,8 @@ class Answers:
     def _close(self, token: str) -> Open | None:
         asked = self._open.pop(token, None)
         if asked is not None:
-            self._held[asked.wire.peer] -= 1
-            if not self._held[asked.wire.peer]:
-                del self._held[asked.wire.peer]
+            self._held -= Counter((asked.wire.peer,))
+            self._held_bytes -= Counter({asked.wire.peer: asked.size})
         return asked
 
     def _expire(self) -> None:

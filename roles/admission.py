@@ -6,6 +6,7 @@ No valid voucher, no work: payment is checked before anything is run.
 from collections.abc import Collection
 from enum import StrEnum
 
+from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.jobs import PaidRequest, compute_request_id
 from protocol.ledger.genesis import ModelRecord, TensorSpec
@@ -14,6 +15,7 @@ from protocol.signing import verify_signed
 from protocol.tensor import Tensor, verify_tensor
 
 SETTLE_GRACE_MS = 60_000  # a voucher outlives its request's deadline by at least this
+REQUEST_BYTES_MAX = 48 * 1024  # it travels by gossip once more, beside its claim
 EPOCHS_MAX = 3  # the newest of those the ledger keeps
 
 
@@ -28,6 +30,7 @@ class RefusalCode(StrEnum):
     VOUCHER_REUSED = "voucher_reused"
     BUSY = "busy"
     POLICY = "policy"
+    TOO_LARGE = "too_large"
     FAILED = "failed"
 
 
@@ -52,6 +55,9 @@ def admit(item: PaidRequest, state: State, account: bytes, price: int, models: C
             f"proof {request.proof!r} by {request.verifiers} verifiers;"
             f" offered: 'reexec' by 2 to {state.params.verifiers_max}",
         )
+    size_bytes = len(encode(request))
+    if size_bytes > REQUEST_BYTES_MAX:
+        raise NotAdmitted(RefusalCode.TOO_LARGE, f"the request is {size_bytes} bytes, at most {REQUEST_BYTES_MAX} fit")
     if now_ms >= request.deadline_ms:
         raise NotAdmitted(RefusalCode.EXPIRED, f"the deadline passed {now_ms - request.deadline_ms} ms ago")
     # Epochs in which no block fell do not count: a request made before a quiet hour ended is still good.

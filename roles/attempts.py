@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from protocol.codec import encode
 from protocol.errors import RemoteError
 from protocol.jobs import (
     Attestation,
@@ -15,10 +14,10 @@ from protocol.jobs import (
 from protocol.messages import Requests, Result
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
+from roles.packing import pack
 from roles.role import Effect, Publish
 
 REQUESTS_MAX = 16
-REQUESTS_BYTES_MAX = 56 * 1024  # a gossip message less its envelope, with room to spare
 
 
 @dataclass(frozen=True)
@@ -124,14 +123,4 @@ def verify_result(attempt: Attempt, result: Result) -> None:
 
 def publish_requests(items: list[PaidRequest]) -> list[Effect]:
     """Requests in as few gossip messages as their size allows."""
-    effects: list[Effect] = []
-    batch: list[PaidRequest] = []
-    size_bytes = 0
-    for item in items:
-        item_bytes = len(encode(item))
-        if batch and (size_bytes + item_bytes > REQUESTS_BYTES_MAX or len(batch) == REQUESTS_MAX):
-            effects.append(Publish("infer/0", Requests(tuple(batch))))
-            batch, size_bytes = [], 0
-        batch.append(item)
-        size_bytes += item_bytes
-    return [*effects, Publish("infer/0", Requests(tuple(batch)))] if batch else effects
+    return [Publish("infer/0", Requests(part)) for part in pack(items, REQUESTS_MAX)]

@@ -4,17 +4,19 @@ A turn takes what has happened, asks the core, and carries the effects out in or
 together before any later effect leaves, so a node never says what it could forget.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 import trio
 
 from p2p.net import Net
 from protocol.errors import MissingBlob
+from protocol.ledger.state import State
 from protocol.tensor import Tensor
 from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
@@ -34,6 +36,7 @@ BLOB_READS_WAITING_MAX = 512
 FETCHES_MAX = 4
 FETCHES_WAITING_MAX = 64
 OUTCOMES_MAX = 4_096  # for a driver that does not read
+CHECK_LOG_S = 1.0  # between two tracebacks of checks that failed
 STOP_GRACE_S = 3.0
 LAST_SENDS_S = 0.1  # the network sends from tasks of its own: what it gets for the last messages before it is closed
 
@@ -46,7 +49,7 @@ class Core(Protocol):
     state: NodeState
 
     @property
-    def ledger(self) -> Any: ...
+    def ledger(self) -> State: ...
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 
@@ -117,6 +120,8 @@ class Carrier:
     def __init__(self, equipment: Equipment, nursery: trio.Nursery) -> None:
         self.counts: Counter[str] = Counter()
         self.state_changed = trio.Event()
+        self.last_penalty = (b"", "")  # node key and reason
+        self._quiet_until_s = -math.inf
         self._equipment = equipment
         self._core = equipment.core
         self._inbox = equipment.inbox
@@ -150,6 +155,7 @@ class Carrier:
         shed = {f"inbox_{name}": count for name, count in self._inbox.dropped.items()}
         shed.update({"blob_reads": self._reads.refused, "fetches": self._fetches.refused})
         shed["outcomes"] = self.counts["outcomes_dropped"]
+        shed["blobs"] = self._equipment.writer.blobs_refused
         return {name: count for name, count in shed.items() if count}
 
     async def run(self) -> None:
@@ -175,7 +181,10 @@ class Carrier:
             return self._core.check(topic, data, forwarder, self._equipment.clock.now_ms())
         except Exception:
             self.counts["check_failed"] += 1
-            log.exception("node.check_failed", topic=topic, size_bytes=len(data))
+            # Whoever found the bug can send it again and again: one traceback at a time is enough to mend it.
+            if trio.current_time() >= self._quiet_until_s:
+                self._quiet_until_s = trio.current_time() + CHECK_LOG_S
+                log.exception("node.check_failed", topic=topic, size_bytes=len(data))
             return Verdict.IGNORE
 
     async def _wait(self) -> None:
@@ -248,7 +257,7 @@ class Carrier:
                 net.learn(peer, addresses)
             case ce.NetPenalise(peer, reason):
                 self.counts["penalties"] += 1
-                log.info("peer.penalised", peer=peer.hex(), reason=reason)
+                self.last_penalty = (peer, reason)
                 net.penalise(peer, reason)
             case ce.Wake(name, at_ms):
                 # The millisecond on top: the clocks must agree that the time has come when the core looks.

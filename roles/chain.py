@@ -16,19 +16,24 @@ from protocol.errors import LocalError, MalformedMessage
 from protocol.ledger.block import Block, Certificate, compute_block_id
 from protocol.ledger.state import State, compute_state_root, decode_state, encode_state
 from protocol.messages import CertifiedBlock
-from roles.config import UserError
+from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
 CACHE_KIB = 8 * 1024
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, certificate BLOB NOT NULL);
-CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), height INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE TABLE kv (bucket TEXT, key BLOB, value BLOB NOT NULL, PRIMARY KEY (bucket, key)) WITHOUT ROWID;
-"""
+# The checks keep types what they are declared to be, and `quick_check` looks after them.
+_SCHEMA = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL CHECK (typeof(value) = 'blob')) WITHOUT ROWID",
+    "CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL CHECK (typeof(block) = 'blob'),"
+    " certificate BLOB NOT NULL CHECK (typeof(certificate) = 'blob'))",
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), height INTEGER NOT NULL,"
+    " data BLOB NOT NULL CHECK (typeof(data) = 'blob'))",
+    "CREATE TABLE kv (bucket TEXT NOT NULL CHECK (typeof(bucket) = 'text'), key BLOB NOT NULL"
+    " CHECK (typeof(key) = 'blob'), value BLOB NOT NULL CHECK (typeof(value) = 'blob'), PRIMARY KEY (bucket, key))"
+    " WITHOUT ROWID",
+)
 
 
 class DatabaseDamaged(UserError):
@@ -39,6 +44,7 @@ class DatabaseDamaged(UserError):
             f"{path} is damaged: {reason}",
             "put back an untouched copy; or move it away, and the node fetches the ledger anew from its peers, but "
             "vouchers it has signed and work it has not settled are forgotten",
+            EXIT_CONFIG,
         )
 
 
@@ -46,7 +52,8 @@ class ForeignDatabase(UserError):
     """The database is of another program, schema or chain."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} cannot be used: {reason}", "give this network's node a data directory of its own")
+        hint = "give this network's node a data directory of its own"
+        super().__init__(f"{path} cannot be used: {reason}", hint, EXIT_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Chain:
             raise ForeignDatabase(self._path, "it is not a node's database")
         if is_empty:
             with _transaction(self._writer):
-                for statement in _SCHEMA.strip().splitlines():
+                for statement in _SCHEMA:
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -4,19 +4,14 @@ A result whose attestations all open to another digest becomes evidence: the cli
 the proof on the ledger. Whoever runs the node commands `Ask` and is handed an `Outcome`.
 """
 
-from collections import deque
 from typing import Any
 
-from protocol.committee import compute_committee, compute_order, compute_working_set
-from protocol.ledger.state import State
-from protocol.proofs.receipt_file import VERSION, ReceiptFile
-
 from protocol.codec import encode
+from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import (
     Attestation,
     InferenceRequest,
-    PaidRequest,
     Receipt,
     compute_claim_id,
     compute_request_id,
@@ -24,7 +19,6 @@ from protocol.jobs import (
 from protocol.messages import (
     Accepted,
     Attestations,
-    DirectRequest,
     GetAttestations,
     Opening,
     Refusal,
@@ -32,9 +26,11 @@ from protocol.messages import (
     Requests,
     Result,
 )
+from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
-from roles.admission import FALLBACK_CODES, SETTLE_GRACE_MS, NotAdmitted, check_inputs
-from roles.attempts import Ask, Attempt, Job, Outcome, publish_requests, verify_result
+from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
+from roles.attempts import Ask, Attempt, Job, Outcome, verify_result
+from roles.dispatch import Dispatch, go_direct, order_workers
 from roles.disputes import Disputes
 from roles.purse import Purse
 from roles.role import (
@@ -56,7 +52,6 @@ from roles.role import (
     SetTimer,
     Started,
     Store,
-    Submit,
     Submitted,
     TimerFired,
 )
@@ -67,7 +62,6 @@ RETRY_MS = 2_000
 GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
 PULL_MS = 1_500
 CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
-REQUEST_BYTES_MAX = 48 * 1024  # it must fit a claim's message as well
 VOUCHER_STEP = 1  # vouchers in flight with one worker
 
 
@@ -78,21 +72,12 @@ class Client(Role):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         config = context.config
-        self._state: State | None = None
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
-        self._step = int(config.get("voucher_step", VOUCHER_STEP))
-        self._waiting: deque[Job] = deque()  # for a worker with room, or for a channel
+        self._dispatch = Dispatch(self._purse, int(config.get("voucher_step", VOUCHER_STEP)))
         self._jobs: dict[bytes, Job] = {}  # request id -> job
         self._claims: dict[bytes, tuple[Job, Attempt]] = {}
-        self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._disputes = Disputes()
-        self._is_opening = False
         self._is_ticking = False
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     @property
     def load(self) -> int:
@@ -108,7 +93,7 @@ class Client(Role):
                 return self._ask(ask, now_ms)
             case LedgerAdvanced(state):
                 self._state = state
-                return self._dispatch(now_ms)
+                return self._run(now_ms)
             case Submitted("open", _, error):
                 return self._opened(error, now_ms)
             case Submitted(token, height, error):
@@ -161,94 +146,24 @@ class Client(Role):
             reason = f"the request is {size_bytes} bytes, gossip carries {REQUEST_BYTES_MAX}: send fewer rows at a time"
             return self._refuse(ask, "too_large", reason)
         job = Job(ask, request, compute_request_id(request), rows)
-        job.order = self._order(job)
+        job.order = order_workers(job, state)
         if not job.order:
             return self._refuse(ask, "no_worker", f"no bonded inference node serves {model.name} in this epoch")
         self._jobs[job.request_id] = job
-        self._waiting.append(job)
-        return [*self._dispatch(now_ms), *self._keep_ticking(now_ms)]
+        self._dispatch.add(job)
+        return [*self._run(now_ms), *self._keep_ticking(now_ms)]
 
-    def _order(self, job: Job) -> tuple[bytes, ...]:
-        """The working set in the order of this request: anyone can recompute it."""
-        epoch = self._ledger.get_epoch(job.request.epoch)
-        if epoch is None:
-            return ()
-        size = self._ledger.params.working_set
-        workers = compute_working_set(epoch.seed, job.request.account, job.request.model, epoch.candidates, size)
-        return compute_order(job.request_id, workers)
-
-    def _dispatch(self, now_ms: int) -> list[Effect]:
-        """Send what waits, as far as workers have room and channels have money."""
-        ready: list[Attempt] = []
-        effects: list[Effect] = []
-        still: deque[Job] = deque()
-        missing: dict[bytes, int] = {}  # account without a channel that has room -> fee
-        while self._waiting:
-            job = self._waiting.popleft()
-            if job.request_id not in self._jobs:
-                continue
-            attempt = self._pay(job, now_ms, missing)
-            if attempt is None:
-                still.append(job)
-                continue
-            effects.append(self._purse.keep(attempt.item.voucher))
-            ready.append(attempt)
-        self._waiting = still
-        effects += self._send(ready, now_ms)
-        if missing and not self._is_opening:
-            self._is_opening = True
-            effects.append(Submit(self._purse.plan_channels(missing, max(missing.values())), "open"))
-        return effects
-
-    def _pay(self, job: Job, now_ms: int, missing: dict[bytes, int]) -> Attempt | None:
-        """The next attempt of a job, with its voucher; None while no worker has room or no channel is open."""
-        epoch = self._ledger.get_epoch(job.request.epoch)
-        candidates = {candidate.node: candidate for candidate in epoch.candidates} if epoch else {}
-        for worker in job.order:
-            candidate = candidates.get(worker)
-            if candidate is None or len(self._in_flight.get(worker, ())) >= self._step:
-                continue
-            fee = candidate.price * job.rows
-            if fee > job.ask.fee_max:
-                job.last_code, job.last_reason = "price", f"costs {fee} grains, the limit is {job.ask.fee_max}"
-                continue
-            channel = self._purse.find_channel(self._ledger, candidate.account, fee)
-            if channel is None:
-                missing[candidate.account] = max(fee, missing.get(candidate.account, 0))
-                continue
-            attempt_number = len(job.attempts) + 1
-            expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
-            voucher = self._purse.sign_voucher(channel, fee, job.request_id, attempt_number, expiry_ms)
-            attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=job.ask.is_direct)
-            job.order = tuple(other for other in job.order if other != worker)
-            job.attempts.append(attempt)
-            self._in_flight.setdefault(worker, set()).add((job.request_id, attempt_number))
-            return attempt
-        return None
-
-    def _send(self, attempts: list[Attempt], now_ms: int) -> list[Effect]:
-        effects: list[Effect] = []
-        gossiped = [attempt for attempt in attempts if not attempt.is_direct]
-        effects += publish_requests([attempt.item for attempt in gossiped])
-        for attempt in attempts:
-            voucher = attempt.item.voucher
-            fields = {"request_id": voucher.request_id, "attempt": voucher.attempt, "worker": attempt.worker}
-            effects.append(Record("request.sent", fields))
-            if attempt.is_direct:
-                effects.append(self._go_direct(attempt))
-        return effects
-
-    def _go_direct(self, attempt: Attempt) -> Effect:
-        token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.item.voucher.attempt}"
-        return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
+    def _run(self, now_ms: int) -> list[Effect]:
+        effects, left_over = self._dispatch.run(self._ledger, now_ms)
+        # A worker that was given up may still answer; only a job with no hope left ends before its deadline.
+        hopeless = [job for job in left_over if all(attempt.is_over for attempt in job.attempts)]
+        return [*effects, *(effect for job in hopeless for effect in self._fail(job, job.last_code, job.last_reason))]
 
     def _opened(self, error: str, now_ms: int) -> list[Effect]:
-        self._is_opening = False
-        if not error:
-            return self._dispatch(now_ms)
+        stuck = self._dispatch.on_opened(error)
         reason = f"could not open a payment channel: {error}"
-        stuck, self._waiting = list(self._waiting), deque()
-        return [effect for job in stuck for effect in self._fail(job, "unpaid", reason)]
+        failed = [effect for job in stuck for effect in self._fail(job, "unpaid", reason)]
+        return [*failed, *self._run(now_ms)]
 
     # What workers and verifiers say
 
@@ -370,10 +285,10 @@ class Client(Role):
         job.last_code, job.last_reason = code, reason
         attempt.is_over = True
         if code != "no_answer":  # a silent worker may still hold the voucher: it stays in flight
-            self._free(job, attempt)
+            self._dispatch.free(attempt)
         if job.order:
-            self._waiting.append(job)
-            return self._dispatch(now_ms)
+            self._dispatch.add(job)
+            return self._run(now_ms)
         return self._fail(job, code, reason) if all(other.is_over for other in job.attempts) else []
 
     # Time
@@ -388,7 +303,7 @@ class Client(Role):
             for attempt in list(job.attempts):
                 effects += self._nudge(job, attempt, now_ms)
         effects += self._disputes.press(now_ms)
-        return [*effects, *self._dispatch(now_ms), *self._keep_ticking(now_ms)]
+        return [*effects, *self._run(now_ms), *self._keep_ticking(now_ms)]
 
     def _nudge(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         if attempt.is_over:
@@ -411,7 +326,7 @@ class Client(Role):
             return [Publish("infer/0", Requests((attempt.item,))), Record("request.retried", fields)]
         attempt.is_direct = True
         fields["reason"] = f"no answer to {attempt.tries} messages by gossip"
-        return [Record("request.direct", fields), self._go_direct(attempt)]
+        return [Record("request.direct", fields), go_direct(attempt)]
 
     def _unanswered(self, token: str, reason: str, now_ms: int) -> list[Effect]:
         kind, _, rest = token.partition("|")
@@ -441,13 +356,10 @@ class Client(Role):
 
     def _close(self, job: Job, now_ms: int | None) -> list[Effect]:
         del self._jobs[job.request_id]
+        self._dispatch.remove(job)
         for attempt in job.attempts:
-            self._free(job, attempt)
             self._claims.pop(attempt.claim_id, None)
-        return [] if now_ms is None else self._dispatch(now_ms)
-
-    def _free(self, job: Job, attempt: Attempt) -> None:
-        self._in_flight.get(attempt.worker, set()).discard((job.request_id, attempt.item.voucher.attempt))
+        return [] if now_ms is None else self._run(now_ms)
 
     def _keep_ticking(self, now_ms: int) -> list[Effect]:
         if self._is_ticking or not (self._jobs or self._disputes):

@@ -5,8 +5,6 @@ A data directory holds `node.json`, `genesis.json`, `keys/`, `node.db`, `blobs/`
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from protocol.errors import MalformedMessage, ProtocolError
 from protocol.keys import parse_node
 from protocol.ledger.genesis import Genesis
+from roles.files import write_atomically
 
 CONFIG_NAME = "node.json"
 GENESIS_NAME = "genesis.json"
@@ -140,21 +139,6 @@ def read_genesis(directory: Path) -> Genesis:
 def write_genesis(directory: Path, genesis: Genesis) -> None:
     """Write `genesis.json` atomically."""
     write_atomically(directory / GENESIS_NAME, genesis.to_json())
-
-
-def write_atomically(path: Path, text: str, is_durable: bool = True) -> None:
-    """Replace a file as a whole: a reader sees the old one or the new one, after a crash too when `is_durable`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_peer(fields: Any) -> BootstrapPeer:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2p.net import Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Unanswered
+from p2p.net import GOSSIP_BYTES_MAX, Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Unanswered
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
 from protocol.errors import RemoteError
+from protocol.ledger.block import get_validators
 from protocol.ledger.genesis import Genesis, build_state
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import (
@@ -33,10 +34,10 @@ from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles import role as seam
 from roles.courier import Courier, Out, ToRoles, parse_token
-from roles.enroll import Enroller
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
+from roles.presence import Presence
 from roles.recent import Recent
 from roles.submitter import Submitter
 
@@ -83,9 +84,11 @@ class NodeCore:
         self._recent = Recent()
         ledger = restored.state if restored.state is not None else build_state(genesis)
         self._follower = Follower(ledger, restored.blocks, self._courier, rng)
+        # Whoever orders blocks alone has nobody to catch up with.
+        self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self._fetcher = Fetcher(self._node, self._courier, rng)
-        self._enroller = Enroller(keys, self.roles)
+        self._presence = Presence(keys, self.roles)
 
     @property
     def ledger(self) -> State:
@@ -267,31 +270,20 @@ class NodeCore:
         return self._submitter.on_ledger(advanced.state, advanced.transactions, self.now_ms)
 
     def _advertise(self) -> list[Out]:
-        models = tuple(sorted({model for role in self.roles for model in role.models}))
-        advert = Advert(
-            account=self.keys.account.public,
-            roles=tuple(role.name for role in self.roles),
-            state=str(self.state),
-            models=models[:64],
-            addresses=self._addresses,
-            price=max((role.price for role in self.roles), default=0),
-            load=sum(role.load for role in self.roles),
-            height=self.ledger.height,
-        )
+        advert = self._presence.make_advert(self.state, self._addresses, self.ledger.height)
         again = self._courier.wake("advert", self.now_ms + ADVERT_MS)
         return [self._courier.publish("node", advert, "", self.now_ms), again, *self._enrol()]
 
     def _enrol(self) -> list[Out]:
-        is_ready = self._follower.is_synced and all(role.is_ready for role in self.roles)
-        if not self.settings.enrol or not is_ready:
+        if not (self.settings.enrol and self._follower.is_synced and self._presence.is_ready):
             return []
-        body = self._enroller.get_registration(self.ledger, self.now_ms)
+        body = self._presence.get_registration(self.ledger, self.now_ms)
         return [] if body is None else self._submitter.submit(body, -1, "enrol", self.ledger, self.now_ms)
 
     def _on_state_change(self) -> list[ce.CoreEffect]:
         if self.state in (NodeState.STARTING, NodeState.DRAINING):
             return []
-        state = self._compute_state()
+        state = self._presence.compute_state(self.ledger, self._follower.is_synced)
         if state is self.state:
             return []
         self.state = state
@@ -299,11 +291,6 @@ class NodeCore:
             ce.Log("node.state", {"state": str(state)}),
             ce.Wake("advert", self.now_ms),
         ]
-
-    def _compute_state(self) -> NodeState:
-        if not (self._follower.is_synced and all(role.is_ready for role in self.roles)):
-            return NodeState.SYNCING
-        return NodeState.SERVING if self._enroller.is_bonded(self.ledger) else NodeState.OBSERVING
 
     # What a role wants, to effects
 
@@ -316,10 +303,7 @@ class NodeCore:
         now_ms = self.now_ms
         match effect:
             case seam.Publish(topic, message, token):
-                self._recent.keep(message)
-                own = seam.Received(self._node, message, topic)
-                here = [ToRoles(own, other) for other in self._listening(topic) if other != index]
-                return [self._courier.publish(topic, message, _join(index, token), now_ms), *here]
+                return self._publish(index, topic, message, token)
             case seam.Send(peer, protocol, message, token, timeout_ms):
                 return self._ask(index, peer, protocol, message, token, timeout_ms)
             case seam.Request(peer, protocol, message, token, timeout_ms):
@@ -354,6 +338,16 @@ class NodeCore:
             case seam.Record(name, fields):
                 return [ce.Log(name, fields)]
 
+    def _publish(self, index: int, topic: str, message: Any, token: str) -> list[Out]:
+        sealed = self._courier.publish(topic, message, _join(index, token), self.now_ms)
+        if len(sealed.data) > GOSSIP_BYTES_MAX:
+            # A role's mistake costs it the message; the network would take it for a bug of the node.
+            fields = {"topic": topic, "bytes": len(sealed.data), "bytes_max": GOSSIP_BYTES_MAX}
+            return [ce.Log("message.too_large", fields), ToRoles(seam.Published(topic, token, 0), index)]
+        self._recent.keep(message)
+        own = seam.Received(self._node, message, topic)
+        return [sealed, *(ToRoles(own, other) for other in self._listening(topic) if other != index)]
+
     def _ask(self, index: int, peer: bytes, protocol: str, message: Any, token: str, timeout_ms: int) -> list[Out]:
         if peer != self._node:
             route = _join(index, token)
@@ -382,6 +376,10 @@ class NodeCore:
 
     def _sorted_peers(self) -> tuple[bytes, ...]:
         return tuple(sorted(self._peers))
+
+
+def _decides_alone(ledger: State, keys: ce.NodeKeys) -> bool:
+    return keys.vote is not None and [item.vote for item in get_validators(ledger)] == [keys.vote.public]
 
 
 def _join(index: int, token: str) -> str:

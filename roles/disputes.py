@@ -1,9 +1,8 @@
 """Results the verifiers disagree with: gather their openings and put the proof on the ledger."""
 
+from protocol.jobs import compute_attestation
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ProveWrong
-
-from protocol.jobs import compute_attestation
 from protocol.messages import GetOpening, Opening
 from roles.attempts import Attempt, Job
 from roles.role import Effect, Penalise, Record, Request, Submit

@@ -27,11 +27,12 @@ from roles.durable import DurableWriter, StoreFailed
 from roles.engine.pool import open_pool
 from roles.eventlog import EventLog
 from roles.inbox import Inbox
-from roles.keystore import read_key, read_keys
+from roles.keystore import PURPOSES, read_key, read_keys
 from roles.timers import WallClock
 
 log = structlog.get_logger()
 
+HALF_WRITTEN = (".*.json.*", "receipts/.*.receipt.*", *(f"keys/.{purpose}.*" for purpose in PURPOSES))
 LISTEN_HINT = "set listen in node.json to an address of this machine and a free port, or to port 0"
 
 
@@ -45,6 +46,13 @@ class Plan:
     chain: bytes
     node_key: PrivateKey  # the libp2p identity too
     keys: ce.NodeKeys
+
+
+def sweep(directory: Path) -> None:
+    """Remove half-written files a killed process left. Only for who holds the directory's lock."""
+    for pattern in HALF_WRITTEN:
+        for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def read_plan(directory: Path) -> Plan:

@@ -7,13 +7,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from protocol.codec import decode, encode
+from protocol.errors import ProtocolError
 from protocol.ledger.apply import apply_block
 from protocol.ledger.block import verify_certificate
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
-
-from protocol.codec import decode, encode
-from protocol.errors import ProtocolError
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks, Head
 from roles.core_effects import Commit, Log, NetPenalise
 from roles.courier import Courier, Out, ToRoles

@@ -12,16 +12,15 @@ from protocol.content import format_cid
 from protocol.errors import ProtocolError
 from protocol.jobs import (
     Attestation,
-    Claim,
     ClaimedWork,
     PaidRequest,
     Receipt,
     compute_attestation,
-    compute_commitment,
 )
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.messages import (
+    GOSSIP_LIST_MAX,
     Accepted,
     Attestations,
     Claims,
@@ -32,10 +31,12 @@ from protocol.messages import (
     Requests,
     Result,
 )
-from protocol.signing import sign, verify_signed
+from protocol.signing import verify_signed
 from protocol.tensor import compute_tensors_digest, decode_tensors
 from roles.admission import NotAdmitted, RefusalCode, admit, check_inputs
 from roles.models import ModelShelf
+from roles.packing import pack
+from roles.receipts import sign_receipt
 from roles.role import (
     Compute,
     Computed,
@@ -57,18 +58,18 @@ from roles.role import (
     SetTimer,
     Started,
     Store,
-    Submit,
     Submitted,
     TimerFired,
 )
+from roles.settler import Settler
 from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
 
 JOBS_MAX = 256  # running or waiting for inputs
 BATCH_MS = 30  # claims gather this long before they are published
-CLAIMS_BYTES_MAX = 56 * 1024
 TICK_MS = 500
 CLAIM_AGAIN_MS = 2_000
-SETTLE_MS = 1_000
+EARLY_MAX = 64  # direct requests whose channel this node does not know yet
+EARLY_MS = 3_000  # how long the ledger may take to bring it
 RESULT_AGAIN_MS = 100  # doubled with every try
 RESULT_AGAIN_MS_MAX = 5_000
 PRICE_PER_ROW = 1_000_000  # grains
@@ -82,15 +83,13 @@ class Inference(Role):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._price = int(context.config.get("price", PRICE_PER_ROW))
-        self._state: State | None = None
         self._shelf = ModelShelf(context.config.get("models"))
         self._book = Workbook()
         self._computing: dict[str, Job] = {}
+        self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
         self._unclaimed: list[Job] = []  # on disk, not yet published
-        self._settling: dict[str, set[bytes]] = {}  # token of a settlement under way -> its channels
-        self._settle_count = 0
-        self._settle_ms = 0
+        self._settler = Settler(self._book)
 
     @property
     def is_ready(self) -> bool:
@@ -108,18 +107,13 @@ class Inference(Role):
     def load(self) -> int:
         return len(self._computing) + sum(map(len, self._inputs.values()))
 
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
-
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
             case Started(state, stored):
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 self._state = state
-                return self._forget_settled()
+                return [*self._settler.forget_settled(state), *self._take_early(now_ms)]
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in self._take(sender, item, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
@@ -135,7 +129,7 @@ class Inference(Role):
             case RequestFailed(_, token, reason):
                 return self._undelivered(token, reason, now_ms)
             case Submitted(token, _, error):
-                return self._settled(token, error, now_ms)
+                return self._settler.on_submitted(token, error, self._ledger, now_ms)
             case TimerFired("claims"):
                 return self._publish_claims()
             case TimerFired("tick"):
@@ -150,7 +144,7 @@ class Inference(Role):
     def _start(self, state: State, journal: Iterable[bytes], now_ms: int) -> list[Effect]:
         self._state = state
         self._book.restore((decode(JournalEntry, data) for data in journal), self._draw)
-        return [*self._shelf.start(state), *self._forget_settled(), SetTimer("tick", now_ms + TICK_MS)]
+        return [*self._shelf.start(state), *self._settler.forget_settled(state), SetTimer("tick", now_ms + TICK_MS)]
 
     # A request comes in
 
@@ -159,6 +153,9 @@ class Inference(Role):
         is_ours = channel is not None and channel.payee == self.context.account.public
         if client != item.request.client or (not is_ours and not is_direct):
             return []  # the topic is shared: the voucher's channel says whose job it is
+        if channel is None and len(self._early) < EARLY_MAX:
+            self._early.append((now_ms, client, item))
+            return []
         known = self._book.find(item.voucher.channel, item.voucher.seq)
         if known is not None:
             return self._again(known, item)
@@ -184,6 +181,20 @@ class Inference(Role):
         if known.receipt is None:
             return []
         return self._answer(known)
+
+    def _take_early(self, now_ms: int) -> list[Effect]:
+        """Direct requests that came before the block with their channel; those it never came for are refused."""
+        early, self._early = self._early, []
+        effects: list[Effect] = []
+        for arrived_ms, client, item in early:
+            if item.voucher.channel in self._ledger.channels:
+                effects += self._take(client, item, now_ms, is_direct=True)
+            elif now_ms < arrived_ms + EARLY_MS:
+                self._early.append((arrived_ms, client, item))
+            else:
+                reason = f"channel {item.voucher.channel.hex()} is not on the ledger"
+                effects.append(self._refuse(item, RefusalCode.UNPAID, reason))
+        return effects
 
     def _compute(self, job: Job, item: PaidRequest) -> Effect:
         token = compute_job_key(*job.key).hex()
@@ -224,7 +235,8 @@ class Inference(Role):
         if computed.outputs is None:
             return self._fail(job, RefusalCode.FAILED, computed.error)
         try:
-            receipt, committee = self._sign_receipt(job, computed)
+            receipt = sign_receipt(job, computed, self.context.random.randbytes(32), self.context.signer)
+            committee = self._draw(receipt)
         except ProtocolError as error:  # too few verifiers of other accounts
             return self._fail(job, RefusalCode.POLICY, str(error))
         job.outputs = computed.outputs
@@ -233,32 +245,6 @@ class Inference(Role):
         self._unclaimed.append(job)
         batch = [SetTimer("claims", now_ms + BATCH_MS)] if len(self._unclaimed) == 1 else []
         return [self._keep(job), Record("claim.made", fields), *self._answer(job), *batch]
-
-    def _sign_receipt(self, job: Job, computed: Computed) -> tuple[Receipt, tuple[bytes, ...]]:
-        assert computed.outputs is not None
-        request, voucher = job.item.request, job.item.voucher
-        output_digest = compute_tensors_digest(computed.outputs)
-        salt = self.context.random.randbytes(32)
-        signer = self.context.signer
-        claim = Claim(
-            request_id=voucher.request_id,
-            attempt=voucher.attempt,
-            channel=voucher.channel,
-            seq=voucher.seq,
-            worker=signer.public,
-            model=request.model,
-            profile=computed.profile,
-            input_digest=job.input_digest or compute_tensors_digest(request.inputs),
-            rows=job.rows,
-            fee=voucher.amount,
-            epoch=request.epoch,
-            verifiers=request.verifiers,
-            deadline_ms=request.deadline_ms,
-            commitment=compute_commitment(salt, output_digest),
-            signature=bytes(64),
-        )
-        receipt = sign(Receipt(sign(claim, signer), salt, output_digest, bytes(64)), signer)
-        return receipt, self._draw(receipt)
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         """The verifiers drawn for a claim; none when its epoch is no longer known, so that it can only end void."""
@@ -309,23 +295,9 @@ class Inference(Role):
 
     # Attestations come in
 
-    def _publish_claims(self, repeated: "list[Job] | None" = None) -> list[Effect]:
-        jobs = repeated if repeated is not None else self._unclaimed
-        if repeated is None:
-            self._unclaimed = []
-        effects: list[Effect] = []
-        batch: list[ClaimedWork] = []
-        size_bytes = 0
-        for job in jobs:
-            assert job.receipt is not None
-            work = ClaimedWork(job.receipt.claim, job.item.request)
-            work_bytes = len(encode(work))
-            if batch and (size_bytes + work_bytes > CLAIMS_BYTES_MAX or len(batch) == 64):
-                effects.append(Publish("claims", Claims(tuple(batch))))
-                batch, size_bytes = [], 0
-            batch.append(work)
-            size_bytes += work_bytes
-        return [*effects, Publish("claims", Claims(tuple(batch)))] if batch else effects
+    def _publish_claims(self) -> list[Effect]:
+        jobs, self._unclaimed = self._unclaimed, []
+        return _publish(jobs)
 
     def _attested(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -359,14 +331,11 @@ class Inference(Role):
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
         self._book.forget_answered(now_ms)
+        effects += self._take_early(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(self._keep(job))
-        effects += self._chase(now_ms)
-        if now_ms >= self._settle_ms:
-            self._settle_ms = now_ms + SETTLE_MS
-            effects += self._settle(now_ms)
-        return effects
+        return [*effects, *self._chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
 
     def _chase(self, now_ms: int) -> list[Effect]:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
@@ -383,31 +352,12 @@ class Inference(Role):
                 if verifier not in job.attestations:
                     missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
-        return [*self._publish_claims(overdue), *asks] if overdue else []
-
-    def _settle(self, now_ms: int) -> list[Effect]:
-        busy = set().union(*self._settling.values())
-        body = self._book.plan(self._ledger, busy, now_ms)
-        if body is None:
-            return []
-        self._settle_count += 1
-        token = f"settle-{self._settle_count}"
-        self._settling[token] = {run.channel for run in body.runs}
-        return [Submit(body, token)]
-
-    def _settled(self, token: str, error: str, now_ms: int) -> list[Effect]:
-        channels = self._settling.pop(token, None)
-        if channels is None or not error:
-            return self._settle(now_ms) if channels else []
-        return [Record("settlement.refused", {"reason": error})]
-
-    def _forget_settled(self) -> list[Effect]:
-        settled = {key: channel.settled_seq for key, channel in self._ledger.channels.items()}
-        effects: list[Effect] = []
-        for job in self._book.forget_settled(settled):
-            fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
-            effects += [Store("jobs", compute_job_key(*job.key), None), Record("leaf.settled", fields)]
-        return effects
+        return [*_publish(overdue), *asks]
 
     def _keep(self, job: Job) -> Effect:
         return Store("jobs", compute_job_key(*job.key), encode(job.to_entry()))
+
+
+def _publish(jobs: list[Job]) -> list[Effect]:
+    works = [ClaimedWork(job.receipt.claim, job.item.request) for job in jobs if job.receipt is not None]
+    return [Publish("claims", Claims(items)) for items in pack(works, GOSSIP_LIST_MAX)]

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from protocol.ledger.state import State
-
 from protocol.content import format_cid
+from protocol.ledger.state import State
 from roles.role import Effect, Fetch, Record, SetTimer
 
 FETCH_AGAIN_MS = 5_000

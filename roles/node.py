@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from protocol.keys import format_account, format_node, parse_node
-from protocol.ledger.state import compute_state_root
+from protocol.ledger.state import State, compute_state_root
 from protocol.types import NodeState
 from roles import core_effects as ce
 from roles.carrier import Carrier, Core, Equipment
@@ -31,7 +31,7 @@ from roles.config import (
 )
 from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
-from roles.equipment import Plan, open_equipment, read_plan
+from roles.equipment import Plan, open_equipment, read_plan, sweep
 from roles.lock import DirectoryLock
 from roles.registry import load_role
 from roles.role import Context, Role
@@ -39,7 +39,7 @@ from roles.status import STOPPED, get_rss_bytes, write_status
 
 STATUS_S = 1.0
 COMMANDS_MAX = 64  # of a driver, not yet taken
-HARD_STOP_S = 8.0  # after the first signal; then the process ends whatever it is doing
+HARD_STOP_S = 4.5  # after the first signal; then the process ends itself, before a launcher would kill it
 PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
@@ -65,6 +65,7 @@ class RunningNode:
         self.addresses = equipment.addresses
         self._equipment = equipment
         self._carrier = carrier
+        self._rooted: tuple[State, bytes] | None = None
 
     @property
     def node(self) -> bytes:
@@ -102,7 +103,7 @@ class RunningNode:
             "account": format_account(self.plan.keys.account.public),
             "addresses": list(self.addresses),
             "height": ledger.height,
-            "state_root": compute_state_root(ledger).hex(),
+            "state_root": self._get_state_root().hex(),
             "peers": [format_node(peer) for peer in peers],
             "topics": net.counters(),
             "queues": carrier.get_queues(),
@@ -110,6 +111,13 @@ class RunningNode:
             "counts": dict(carrier.counts),
             "rss_bytes": get_rss_bytes(),
         }
+
+    def _get_state_root(self) -> bytes:
+        """Hashed anew only when the ledger has moved: it covers the whole state."""
+        state = self.core.ledger
+        if self._rooted is None or self._rooted[0] is not state:
+            self._rooted = (state, compute_state_root(state))
+        return self._rooted[1]
 
 
 async def run_node(
@@ -127,6 +135,7 @@ async def run_node(
     Raises UserError, with a hint, for all that a person can put right; anything else is a bug.
     """
     with DirectoryLock(directory):
+        sweep(directory)
         plan = read_plan(directory)
         last_words = {"name": plan.config.name, "roles": list(plan.config.roles), "pid": os.getpid()}
         error: BaseException | None = None
@@ -184,8 +193,9 @@ async def _run(
 
 
 async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str, Any]) -> None:
-    """Write `status.json` every second and whenever the node's state changes; say what was shed."""
+    """Write `status.json` every second and whenever the node's state changes; say what was shed and who was blamed."""
     shed: dict[str, int] = {}
+    penalties = 0
     while True:
         carrier.state_changed = trio.Event()
         fields = node.describe()
@@ -197,6 +207,10 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["shed"] != shed:
             shed = fields["shed"]
             log.warning("node.shed", **shed)
+        if carrier.counts["penalties"] > penalties:
+            penalties = carrier.counts["penalties"]
+            peer, reason = carrier.last_penalty
+            log.info("peers.penalised", count=penalties, last=format_node(peer), reason=reason)
         with trio.move_on_after(STATUS_S):
             await carrier.state_changed.wait()
 

@@ -1,9 +1,7 @@
 """Brings outside data in: reads its feeds, signs observations, and reports their median to the ledger."""
 
-from protocol.ledger.state import State
-from protocol.ledger.transactions import ReportOracle, SignedObservation, compute_oracle_quorum
-
 from protocol.errors import ProtocolError
+from protocol.ledger.transactions import ReportOracle, SignedObservation, compute_oracle_quorum
 from protocol.messages import ObservationMessage
 from protocol.signing import sign
 from protocol.topics import oracle_topic
@@ -40,14 +38,8 @@ class Oracle(Role):
         self._feeds: dict[str, dict[str, object]] = dict(context.config.get("feeds", {}))
         self._read_ms = int(context.config.get("read_ms", READ_MS))
         self.topics = tuple(oracle_topic(feed) for feed in sorted(self._feeds))
-        self._state: State | None = None
         self._observations: dict[tuple[str, int], dict[bytes, SignedObservation]] = {}
         self._submitted: set[tuple[str, int]] = set()
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:

@@ -6,12 +6,11 @@ A voucher's number is on disk before the voucher leaves: a restarted client neve
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from protocol.ledger.state import State
-from protocol.ledger.transactions import ChannelOpening, OpenChannels
-
 from protocol.codec import decode, encode
 from protocol.jobs import Voucher
 from protocol.keys import Signer
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ChannelOpening, OpenChannels
 from protocol.signing import sign
 from protocol.types import Grains, Whole
 from roles.role import Effect, Store

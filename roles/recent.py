@@ -3,10 +3,9 @@
 from collections import OrderedDict
 from typing import Any, TypeVar
 
-from protocol.ledger.transactions import Transaction, compute_transaction_id
-
 from protocol.codec import encode
 from protocol.jobs import Attestation, ClaimedWork, compute_claim_id
+from protocol.ledger.transactions import Transaction, compute_transaction_id
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, Transactions
 
 V = TypeVar("V")

@@ -297,6 +297,13 @@ class Role(ABC):
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._state: State | None = None
+
+    @property
+    def _ledger(self) -> State:
+        """The ledger as the role knows it: it sets `_state` at `Started` and `LedgerAdvanced`."""
+        assert self._state is not None  # Started comes first
+        return self._state
 
     @property
     def is_ready(self) -> bool:

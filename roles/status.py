@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from roles.config import write_atomically
+from roles.files import write_atomically
 from roles.lock import is_locked
 
 FILE_NAME = "status.json"

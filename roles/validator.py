@@ -3,13 +3,12 @@
 One validator decides alone for now; its block carries a one-signature certificate in the final format.
 """
 
+from protocol.codec import decode, encode
+from protocol.errors import NonceMismatch, ProtocolError
 from protocol.ledger.apply import build_block, check_transaction, next_due_ms
 from protocol.ledger.block import certify
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, compute_transaction_id
-
-from protocol.codec import decode, encode
-from protocol.errors import NonceMismatch, ProtocolError
 from protocol.messages import Accepted, Head, Refused, Transactions
 from roles.role import (
     Context,
@@ -46,18 +45,12 @@ class Validator(Role):
         self._vote = context.vote
         self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
         self._pool: dict[bytes, Transaction] = {}
-        self._state: State | None = None
         self._built_ms = 0
         self._is_building = False
 
     @property
     def load(self) -> int:
         return len(self._pool)
-
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
@@ -66,10 +59,10 @@ class Validator(Role):
                 return self._wake_when_due()
             case Received(message=Transactions(items), topic="txs"):
                 for data in items:
-                    self._take(data)
+                    self._take(data, now_ms)
                 return self._plan(now_ms)
             case Requested(message=Transactions(items), token=token):
-                reasons = [reason for data in items if (reason := self._take(data))]
+                reasons = [reason for data in items if (reason := self._take(data, now_ms))]
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
             case Requested(token=token):
@@ -84,14 +77,14 @@ class Validator(Role):
             case _:
                 return []
 
-    def _take(self, data: bytes) -> str:
+    def _take(self, data: bytes, now_ms: int) -> str:
         """Put one transaction into the pool; the reason when it is refused."""
         try:
             transaction = decode(Transaction, data)
             key = compute_transaction_id(transaction)
             if key in self._pool:
                 return ""
-            check_transaction(self._ledger, transaction)
+            check_transaction(self._ledger, transaction, time_ms=now_ms)
         except NonceMismatch as error:
             # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
             return "" if error.got < error.expected else f"NonceMismatch: {error}"

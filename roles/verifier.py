@@ -12,7 +12,6 @@ from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
 from protocol.jobs import Attestation, ClaimedWork, Receipt, compute_attestation, compute_claim_id
-from protocol.ledger.state import State
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
@@ -62,7 +61,6 @@ class Verifier(Role):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._state: State | None = None
         self._shelf = ModelShelf(context.config.get("models"))
         self._running: dict[bytes, ClaimedWork] = {}  # claim id -> work
         self._inputs: dict[str, list[bytes]] = {}  # cid of inputs -> claims that wait for them
@@ -83,18 +81,13 @@ class Verifier(Role):
     def load(self) -> int:
         return len(self._running)
 
-    @property
-    def _ledger(self) -> State:
-        assert self._state is not None  # Started comes first
-        return self._state
-
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
             case Started(state, stored):
                 self._state = state
                 for claim_id, data in stored.get("attested", {}).items():
                     self._remember(claim_id, decode(Attested, data))
-                return self._shelf.start(state)
+                return [*self._shelf.start(state), *self._recall(now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
                 return self._forget(now_ms)
@@ -114,6 +107,12 @@ class Verifier(Role):
                 return self._shelf.on_timer(name)
             case _:
                 return []
+
+    def _recall(self, now_ms: int) -> list[Effect]:
+        """Say again, after a restart, what clients may still wait for: a settled worker repeats its claim to nobody."""
+        live = [held.attestation for held in self._attested.values() if now_ms <= held.deadline_ms]
+        batches = [tuple(live[at : at + GOSSIP_LIST_MAX]) for at in range(0, len(live), GOSSIP_LIST_MAX)]
+        return [Publish("proofs", Attestations(batch)) for batch in batches]
 
     def _take(self, work: ClaimedWork, now_ms: int) -> list[Effect]:
         claim, claim_id = work.claim, compute_claim_id(work.claim)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from protocol.ledger.state import State
-from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
-
 from protocol.codec import encode
 from protocol.jobs import Attestation, PaidRequest, Receipt, compute_claim_id
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Whole
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import structlog
 import trio
 
+from protocol.committee import compute_order, compute_working_set
+from protocol.topics import topic_name
 from protocol.types import NodeState
 from roles import core_effects as ce
 from roles.attempts import Ask, Outcome
@@ -15,7 +17,9 @@ from roles.node import Commands, Outcomes, RunningNode, run_node, unwrap
 
 JOIN_TIMEOUT_S = 15.0
 LATE_S = 3.0  # the client itself ends a request at its deadline; this is for a client that does not
+OPEN_TIMEOUT_S = 3.0
 POLL_S = 0.02
+LISTENERS_WANTED = 2  # inference nodes known to hear requests
 LOG_NAME = "node.log"
 
 
@@ -35,7 +39,7 @@ class _Asker:
     async def drive(self, commands: Commands, outcomes: Outcomes) -> None:
         assert self.node is not None
         with trio.move_on_after(JOIN_TIMEOUT_S) as joining:
-            while self.node.core.state is not NodeState.SERVING or not self.node.net.peers():
+            while not self._is_connected(self.node):
                 await trio.sleep(POLL_S)
         if joining.cancelled_caught:
             peers = len(self.node.net.peers())
@@ -46,7 +50,30 @@ class _Asker:
             async for delivered in outcomes:
                 if isinstance(delivered.outcome, Outcome) and delivered.outcome.token == self.ask.token:
                     self.outcome = delivered.outcome
-                    return
+                    break
+        with trio.move_on_after(OPEN_TIMEOUT_S):
+            while self.outcome is not None and self._is_opening(self.node, self.outcome):
+                await trio.sleep(POLL_S)
+
+    def _is_connected(self, node: RunningNode) -> bool:
+        """The ledger is followed and a request would find ears: what nobody hears is only repeated seconds later."""
+        listeners = node.net.subscribers(topic_name(node.plan.chain, "infer/0"))
+        return node.core.state is NodeState.SERVING and len(listeners) >= min(LISTENERS_WANTED, len(node.net.peers()))
+
+    def _is_opening(self, node: RunningNode, outcome: Outcome) -> bool:
+        """A worker before the one who answered was passed over because the channel to it is only being opened.
+
+        Leaving now would take that transaction back, and a worker new to this client would never get a job from it.
+        """
+        state, account = node.core.ledger, node.plan.keys.account.public
+        epoch = state.get_epoch(state.epoch)
+        if epoch is None or not outcome.request_id:
+            return False
+        workers = compute_working_set(epoch.seed, account, self.ask.model, epoch.candidates, state.params.working_set)
+        order = compute_order(outcome.request_id, workers)
+        before = order[: order.index(outcome.worker)] if outcome.worker in order else ()
+        paid = {channel.payee for channel in state.channels.values() if channel.payer == account}
+        return any(candidate.account not in paid for candidate in epoch.candidates if candidate.node in before)
 
 
 def ask_network(directory: Path, ask: Ask, note: Callable[[str], None]) -> Outcome:

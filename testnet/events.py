@@ -29,7 +29,7 @@ class Tally:
     lies: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the liar's own record of it
     proven: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the reporter's record
     blobs: list[dict[str, Any]] = field(default_factory=list)
-    reports: list[dict[str, Any]] = field(default_factory=list)
+    reported: int = 0  # oracle reports that reached the ledger
     blocks: int = 0
     height: int = 0
 
@@ -78,7 +78,7 @@ class Tally:
             case "blob.fetched":
                 self.blobs.append(event)
             case "oracle.reported":
-                self.reports.append(event)
+                self.reported += int(bool(event.get("height")))
             case "block.decided":
                 self.blocks += 1
                 self.height = max(self.height, int(event.get("height", 0)))
@@ -109,6 +109,8 @@ class EventFollower:
     def _read_some(self, log: Path) -> bool:
         try:
             with log.open("rb") as file:
+                if log.stat().st_size < self._offsets[log]:
+                    self._offsets[log] = 0  # the log has grown too long and was begun anew
                 file.seek(self._offsets[log])
                 data = file.read(READ_BYTES_MAX)
         except FileNotFoundError:

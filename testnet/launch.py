@@ -24,7 +24,7 @@ from testnet.network_file import FILE_NAME, LOCK_NAME, NetworkFile, NodeEntry, w
 from testnet.processes import GRACE_S, SINGLE_THREADED
 
 FEED_SERVER = "feed"
-WARM_MODULES = ("onnxruntime", "httpx", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server")
+WARM_MODULES = ("httpx", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server")
 POLL_S = 0.1
 KILL_S = 5.0  # for the zygote to reap what it had to kill
 STATUS_BYTES_MAX = 1024 * 1024
@@ -201,7 +201,7 @@ def termination_raises() -> Iterator[None]:
 
 
 def plan_programs(directory: Path, network: NetworkFile, has_load: bool) -> list[Program]:
-    """Every process of a network: the feed server, if it has one, and each node. A load is driven by the first client."""
+    """Every process of a network: the feed server, if any, and each node. The first client drives a load."""
     logs = directory / "logs"
     programs = []
     if network.feed_url:

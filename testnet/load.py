@@ -15,8 +15,8 @@ import trio
 from protocol.tensor import Tensor
 from roles import core_effects as ce
 from roles.attempts import Ask, Outcome
+from roles.files import write_atomically
 from roles.node import Commands, Outcomes, run
-from testnet.network_file import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

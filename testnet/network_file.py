@@ -6,12 +6,12 @@ development keys, good on this one chain. It is written atomically: a reader see
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from roles.files import write_atomically
 
 FILE_NAME = "testnet.json"
 LOCK_NAME = "launcher.lock"
@@ -67,20 +67,6 @@ class NetworkFile:
         """The same network with the processes that run it."""
         nodes = tuple(replace(node, pid=pids.get(node.name, node.pid)) for node in self.nodes)
         return replace(self, nodes=nodes, launcher_pid=launcher_pid)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: temporary name, sync, rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_network_file(path: Path, network: NetworkFile) -> None:

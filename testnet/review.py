@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roles.files import write_atomically
 from testnet.events import Tally
 from testnet.found import is_liar
 from testnet.launch import read_status
-from testnet.network_file import NetworkFile, write_atomically
+from testnet.network_file import NetworkFile
 from testnet.report import (
     Report,
     Wanted,
@@ -72,10 +73,11 @@ def review_run(material: Material) -> Report:
     ledger = recompute_ledgers(material.directory)
     write_evidence(material.directory, ledger["evidence"])
     report.lines.append("")
-    add_requests(report, material.tally, wanted)
+    verified = verify_files(receipts, material.directory)
+    add_requests(report, material.tally, wanted, get_levels(verified))
     if material.labels is not None:
         add_accuracy(report, *count_right(receipts, material))
-    add_receipts(report, verify_files(receipts, material.directory))
+    add_receipts(report, verified)
     add_ledger(report, ledger)
     if any(node.role == "oracle" for node in material.network.nodes):
         add_oracle(report, ledger)
@@ -110,6 +112,11 @@ def verify_files(target: Path, ledger: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckFailed(f"rolemesh verify ended with {done.returncode}: {done.stderr[-500:]}") from error
     return said
+
+
+def get_levels(verified: Mapping[str, Any]) -> dict[str, int]:
+    """How many files show each level; nothing if any was refused."""
+    return dict(verified.get("levels", {}))
 
 
 def count_right(receipts: Path, material: Material) -> tuple[int, int]:

@@ -12,36 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.errors import LocalError
-from protocol.keys import PrivateKey
-from protocol.ledger.genesis import ModelRecord, build_state, compute_chain_id
+from protocol.ledger.genesis import ModelRecord, build_state
 from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
 from roles import core_effects as ce
 from roles.attempts import Ask, Outcome
-from roles.registry import load_role
-from testnet.faults import LIARS, FaultPlan
-from testnet.genesis import (
-    FEED_DECIMALS,
-    FEED_NAME,
-    FEED_PATH,
-    PRICE_GRAINS,
-    NodeSeeds,
-    build_genesis,
-    name_nodes,
-)
-from testnet.kernel import START_MS, Kernel
-from testnet.sim_inputs import (
-    FEED_URL,
-    PriceWalk,
-    compute_label,
-    count_heldout,
-    get_engine,
-    get_heldout_inputs,
-    load_model_bytes,
-    load_model_records,
-)
+from testnet.faults import FaultPlan
+from testnet.kernel import Kernel
+from testnet.sim_build import Cast, build_nodes
+from testnet.sim_inputs import compute_label, count_heldout, get_engine, get_heldout_inputs
 from testnet.sim_links import Fabric
-from testnet.sim_node import SimNode, Surroundings
+from testnet.sim_node import Hooks, SimNode
 from testnet.sim_token import Replay, Step, format_token
 
 DEFAULT_ROLES: Mapping[str, int] = {
@@ -55,7 +36,6 @@ DEFAULT_ROLES: Mapping[str, int] = {
 FEE_MAX_GRAINS = 100_000_000
 LIMIT_MS = 120_000
 EVENTS_MAX = 2_000_000  # lines of all event logs of one run
-BOOTSTRAP_MAX = 16
 
 _latest: "weakref.ref[Network] | None" = None
 
@@ -137,36 +117,11 @@ class Network:
         self.kernel = Kernel(seed)
         self._rows = self.kernel.random("rows")
         self._tokens = 0
-        classes = {load_role(key).name: key for key in roles}
-        counts = {load_role(key).name: count for key, count in roles.items()}
-        if len(counts) != len(roles):
-            raise ValueError(f"two of the roles {', '.join(roles)} have the same name")
-        records = load_model_records()
-        foundation = build_genesis(seed, counts, records, now_ms=START_MS)
-        self.genesis = foundation.genesis
+        fabric = Fabric(self.kernel, faults)
+        hooks = Hooks(self._on_log, self._on_deliver, self._lose_asked)
+        self.genesis, self.nodes = build_nodes(seed, Cast(roles, liars, options), self.kernel, fabric, hooks)
         self._start_state = build_state(self.genesis)
-        self._models = {record.name: record for record in records}
-        around = Surroundings(
-            kernel=self.kernel,
-            fabric=Fabric(self.kernel, faults),
-            engine=get_engine(),
-            genesis=self.genesis,
-            chain=compute_chain_id(self.genesis),
-            fetch_url=PriceWalk(self.kernel.random("feed"), START_MS).fetch_url,
-            on_log=self._on_log,
-            on_deliver=self._on_deliver,
-            on_down=self._lose_asked,
-        )
-        self.nodes: dict[str, SimNode] = {}
-        for name, role in name_nodes(counts).items():
-            is_liar = int(name.rpartition("-")[2]) < liars
-            kind = load_role(LIARS.get(role, classes[role]) if is_liar else classes[role])
-            config = {**_get_options(role), **options.get(role, {}), **options.get(classes[role], {})}
-            self.nodes[name] = SimNode(name, kind, _open_keys(foundation.nodes[name]), config, around)
-            if role == "storage":
-                for digest, data in load_model_bytes().items():
-                    self.nodes[name].disk.keep_blob(data, digest)
-        self._introduce(around.fabric)
+        self._models = {record.name: record for record in self.genesis.models}
         self._start(faults)
 
     # What users call
@@ -194,14 +149,12 @@ class Network:
         self._tokens += 1
         asked = Asked(client, f"asked-{self._tokens}", record, inputs)
         ask = Ask(asked.token, record.digest, inputs, fee_max, timeout_ms, is_direct=is_direct)
-        self._steps.append(
-            Step("request", self.kernel.events_run, (record.name, row, client, is_direct, timeout_ms, fee_max))
-        )
+        self._note("request", record.name, row, client, is_direct, timeout_ms, fee_max)
         if not node.is_up:
             asked.is_lost = True
             return asked
         self._asked[client, asked.token] = asked
-        node.handle(ce.Command("client", ask))
+        node.command(ask)
         return asked
 
     def run_until(self, until: int | Callable[[], bool], limit_ms: int = LIMIT_MS) -> bool:
@@ -219,18 +172,22 @@ class Network:
 
     def crash(self, name: str) -> None:
         """Kill a node as by `kill -9`, between two of its effects."""
-        self._steps.append(Step("crash", self.kernel.events_run, (name,)))
+        self._note("crash", name)
         self._crash(name)
 
     def start(self, name: str) -> None:
         """Start a node that is down, on what its disk holds."""
-        self._steps.append(Step("start", self.kernel.events_run, (name,)))
+        self._note("start", name)
         self._restart(name)
+
+    def stop(self, name: str) -> None:
+        """Have a node go down in good order."""
+        self._note("stop", name)
+        self._get_node(name).stop()
 
     def command(self, name: str, command: Any) -> None:
         """Hand a command to the role of a node; what it delivers stands in `deliveries`. Not part of a replay token."""
-        node = self._get_node(name)
-        node.handle(ce.Command(node.role, command))
+        self._get_node(name).command(command)
 
     def supply(self) -> int:
         """Every grain of the newest ledger, wherever it is, in grains. It never changes."""
@@ -283,8 +240,14 @@ class Network:
     @property
     def token(self) -> str:
         """The replay token of the run so far, for `rolemesh sim --replay`."""
-        replay = replace(self._set_up, steps=tuple(self._steps), events_run=self.kernel.events_run, trace=self.trace)
-        return format_token(replay)
+        run = replace(
+            self._set_up,
+            steps=tuple(self._steps),
+            elapsed_ms=self.elapsed_ms,
+            events_run=self.kernel.events_run,
+            trace=self.trace,
+        )
+        return format_token(run)
 
     def get_events(self, name: str) -> list[Mapping[str, Any]]:
         """The lines of all event logs with this name, in order."""
@@ -307,18 +270,6 @@ class Network:
 
     # How it is built and run
 
-    def _introduce(self, fabric: Fabric) -> None:
-        known = [(node.keys.node.public, (fabric.assign_address(name),)) for name, node in self.nodes.items()]
-        # As a real test network does: whom everybody needs comes first.
-        known.sort(key=lambda peer: self._rank(peer[0]))
-        for node in self.nodes.values():
-            others = [peer for peer in known if peer[0] != node.keys.node.public]
-            node.bootstrap = tuple(others[:BOOTSTRAP_MAX])
-
-    def _rank(self, key: bytes) -> bool:
-        role = next(node.role for node in self.nodes.values() if node.keys.node.public == key)
-        return role not in ("validator", "storage")
-
     def _start(self, faults: FaultPlan) -> None:
         start_ms = self.kernel.start_ms
         for node in self.nodes.values():
@@ -328,6 +279,10 @@ class Network:
             self.kernel.at(start_ms + crash.at_ms, self._crash, crash.node)
             if crash.back_ms:
                 self.kernel.at(start_ms + crash.back_ms, self._restart, crash.node)
+
+    def _note(self, kind: str, *arguments: Any) -> None:
+        """Remember for the replay token what is done to the network from outside."""
+        self._steps.append(Step(kind, self.elapsed_ms, self.kernel.events_run, arguments))
 
     def _crash(self, name: str) -> None:
         self._get_node(name).crash()
@@ -365,16 +320,3 @@ class Network:
             asked = self._asked.get((node, effect.outcome.token))
             if asked is not None:
                 asked.outcome = effect.outcome
-
-
-def _open_keys(seeds: NodeSeeds) -> ce.NodeKeys:
-    vote = PrivateKey.from_seed(seeds.vote) if seeds.vote is not None else None
-    return ce.NodeKeys(PrivateKey.from_seed(seeds.node), PrivateKey.from_seed(seeds.account), vote)
-
-
-def _get_options(role: str) -> dict[str, Any]:
-    if role == "inference":
-        return {"price": PRICE_GRAINS}
-    if role == "oracle":
-        return {"feeds": {FEED_NAME: {"url": FEED_URL, "path": FEED_PATH, "decimals": FEED_DECIMALS}}}
-    return {}

@@ -36,22 +36,16 @@ def load_model_records() -> tuple[ModelRecord, ...]:
 
 
 @cache
-def _load_heldout() -> tuple[Any, Any]:
+def _load_heldout() -> Any:
     import numpy as np
 
     with resources.files("testnet").joinpath("models/digits-heldout.npz").open("rb") as file:
-        data = np.load(file, allow_pickle=False)
-        return data["inputs"], data["labels"]
+        return np.load(file, allow_pickle=False)["inputs"]
 
 
 def count_heldout() -> int:
     """How many held-out digits there are."""
-    return len(_load_heldout()[1])
-
-
-def get_heldout_label(row: int) -> str:
-    """What held-out digit number `row` shows."""
-    return str(_load_heldout()[1][row])
+    return len(_load_heldout())
 
 
 def get_heldout_inputs(row: int, model: ModelRecord) -> tuple[Tensor, ...]:
@@ -59,7 +53,7 @@ def get_heldout_inputs(row: int, model: ModelRecord) -> tuple[Tensor, ...]:
     import numpy as np
 
     dtype = model.inputs[0].dtype
-    pixels = _load_heldout()[0][row].astype(np.dtype(dtype).newbyteorder("<"))
+    pixels = _load_heldout()[row].astype(np.dtype(dtype).newbyteorder("<"))
     return (Tensor(dtype, (1, pixels.size), pixels.tobytes()),)
 
 

@@ -78,6 +78,15 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """What a simulation wants to be told: lines of event logs, outcomes of commands and nodes that go down, by name."""
+
+    on_log: Callable[[Mapping[str, Any]], None]
+    on_deliver: Callable[[str, ce.Deliver], None]
+    on_down: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What all nodes of a simulation share. `fetch_url` gives a document at a virtual time, or None."""
 
@@ -87,9 +96,7 @@ class Surroundings:
     genesis: Genesis
     chain: bytes
     fetch_url: Callable[[str, int], bytes | None]
-    on_log: Callable[[Mapping[str, Any]], None]
-    on_deliver: Callable[[str, ce.Deliver], None]
-    on_down: Callable[[str], None]
+    hooks: Hooks
 
 
 class SimNode:
@@ -164,6 +171,12 @@ class SimNode:
         self._is_doomed = True
         self._kernel.after(CUT_WAIT_MS, self._die_idle, self.starts)
 
+    def command(self, command: Any) -> None:
+        """Hand a command to this node's role, now. LocalError while it is down."""
+        event = ce.Command(self.role, command)
+        self._kernel.record(self.keys.node.public, event)
+        self.handle(event)
+
     def finish_crash(self) -> None:
         """Be dead, if `crash` was called and has not struck yet."""
         if self._is_doomed:
@@ -194,7 +207,7 @@ class SimNode:
         self._core = self._net = None
         self._is_doomed = False
         self._wakes.clear()
-        self._around.on_down(self.name)
+        self._around.hooks.on_down(self.name)
 
     def _on_net(self, event: NetEvent) -> None:
         if self._core is not None:
@@ -251,7 +264,7 @@ class SimNode:
             case ce.Log(name, fields):
                 self._log(name, fields)
             case ce.Deliver():
-                around.on_deliver(self.name, effect)
+                around.hooks.on_deliver(self.name, effect)
             case ce.Halt(reason):
                 raise NodeHalted(f"{self.name}: {reason}")
 
@@ -289,4 +302,4 @@ class SimNode:
 
     def _log(self, name: str, fields: Mapping[str, Any]) -> None:
         # Through the text a real node writes, so that simulated and real lines cannot differ.
-        self._around.on_log(json.loads(format_event(self._kernel.now_ms, self.name, name, fields)))
+        self._around.hooks.on_log(json.loads(format_event(self._kernel.now_ms, self.name, name, fields)))

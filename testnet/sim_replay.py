@@ -27,17 +27,19 @@ def replay(token: str) -> Replayed:
     run = parse_token(token)
     network = simulate(run.seed, run.roles, run.liars, run.faults, run.options)
     for step in run.steps:
-        _run_events(network, step.events_run)
+        network.kernel.run_events(step.events_run, network.kernel.start_ms + step.at_ms)
         match step.kind, step.arguments:
             case "request", (model, row, client, is_direct, timeout_ms, fee_max):
                 network.request(model, row, client, is_direct, timeout_ms, fee_max)
             case "crash", (name,):
                 network.crash(name)
+            case "stop", (name,):
+                network.stop(name)
             case "start", (name,):
                 network.start(name)
             case _:
                 raise LocalError(f"this rolemesh knows no step {step.kind!r} with {len(step.arguments)} arguments")
-    _run_events(network, run.events_run)
+    network.kernel.run_events(run.events_run, network.kernel.start_ms + run.elapsed_ms)
     return Replayed(network, run, network.trace == run.trace)
 
 
@@ -77,9 +79,3 @@ def run_token(token: str) -> int:
     if not result.is_same:
         print(f"note: made by rolemesh {result.replay.version}, this is {get_version()}: the run took another course")
     return EXIT_FAILURE if found["violations"] else EXIT_OK
-
-
-def _run_events(network: Network, events_run: int) -> None:
-    kernel = network.kernel
-    while kernel.events_run < events_run and kernel.step():
-        pass

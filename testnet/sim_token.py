@@ -24,9 +24,10 @@ STEPS_MAX = 10_000
 
 @dataclass(frozen=True)
 class Step:
-    """Something a test did to a network: `request`, `crash` or `start`, after so many events had run."""
+    """Something a test did to a network: `request`, `crash`, `stop` or `start`, when and after how many events."""
 
     kind: str
+    at_ms: int  # since the start
     events_run: int
     arguments: tuple[Any, ...]
 
@@ -41,6 +42,7 @@ class Replay:
     faults: FaultPlan
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    elapsed_ms: int = 0
     events_run: int = 0
     trace: str = ""
     version: str = ""
@@ -63,7 +65,8 @@ def format_token(replay: Replay) -> str:
         "liars": replay.liars,
         "faults": json.loads(replay.faults.to_text()),
         "options": replay.options,
-        "steps": [[step.kind, step.events_run, *step.arguments] for step in replay.steps],
+        "steps": [[step.kind, step.at_ms, step.events_run, *step.arguments] for step in replay.steps],
+        "elapsed_ms": replay.elapsed_ms,
         "events_run": replay.events_run,
         "trace": replay.trace,
     }
@@ -90,9 +93,9 @@ def parse_token(token: str) -> Replay:
 def _read(document: Any) -> Replay:
     if len(document["steps"]) > STEPS_MAX:
         raise ValueError(f"more than {STEPS_MAX} steps")
-    steps = (
-        Step(str(kind), int(after), tuple(_from_json(each) for each in rest))
-        for kind, after, *rest in document["steps"]
+    steps = tuple(
+        Step(str(kind), int(at_ms), int(events_run), tuple(_from_json(each) for each in arguments))
+        for kind, at_ms, events_run, *arguments in document["steps"]
     )
     return Replay(
         seed=int(document["seed"]),
@@ -100,7 +103,8 @@ def _read(document: Any) -> Replay:
         liars=int(document["liars"]),
         faults=FaultPlan.from_document(document["faults"]),
         options=_from_json(document["options"]),
-        steps=tuple(steps),
+        steps=steps,
+        elapsed_ms=int(document["elapsed_ms"]),
         events_run=int(document["events_run"]),
         trace=str(document["trace"]),
         version=str(document["version"]),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from protocol.codec import encode, get_field_types
 from protocol.keys import PrivateKey, Signer
+from protocol.ledger.block import Block, Header
 from protocol.ledger.transactions import Transaction, all_transactions
 from protocol.registry import all_messages, get_message
 from protocol.signing import sign
@@ -87,6 +88,12 @@ def transactions(draw: st.DrawFn, chain: bytes = bytes(8), accounts: Sequence[Si
         signature=bytes(64),
     )
     return sign(unsigned, signer)
+
+
+def blocks(chain: bytes = bytes(8), transactions_max: int = ITEMS_MAX) -> Strategy[Block]:
+    """Blocks of well-formed transactions, under a header that follows no other."""
+    held = st.lists(transactions(chain).map(encode), max_size=transactions_max).map(tuple)
+    return st.builds(Block, header=instances(Header), transactions=held)
 
 
 def schedules(duration_ms: int = 5_000, requests_max: int = 8) -> Strategy[tuple[int, ...]]:

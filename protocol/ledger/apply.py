@@ -12,6 +12,7 @@ from protocol.codec import decode, encode
 from protocol.errors import InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
 from protocol.ledger.block import (
     BLOCK_BYTES_MAX,
+    HEADER_TIME_MS_MAX,
     TRANSACTIONS_MAX,
     Block,
     Header,
@@ -24,7 +25,14 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import next_due_ms, run_due
 from protocol.ledger.epochs import end_epoch
-from protocol.ledger.errors import ExpiredTransaction, FeeTooLow, MalformedBody, NotYet, WrongChainTransaction
+from protocol.ledger.errors import (
+    ExpiredTransaction,
+    FeeTooLow,
+    MalformedBody,
+    NotYet,
+    UnknownTransactionKind,
+    WrongChainTransaction,
+)
 from protocol.ledger.money import apply_transfer, charge_fee
 from protocol.ledger.nodes import apply_register_node, apply_stake, apply_unstake
 from protocol.ledger.oracle import apply_report_oracle
@@ -198,7 +206,7 @@ def _read_body(transaction: Transaction) -> tuple[Rule, Any]:
     cls = get_transaction_body(transaction.kind)
     rule = _rules.get(cls)
     if rule is None:
-        raise LocalError(f"{cls.__name__} has no rule: call register_rule where it is defined")
+        raise UnknownTransactionKind(transaction.kind)
     try:
         return rule, decode(cls, transaction.body)
     except MalformedMessage as error:
@@ -224,6 +232,8 @@ def _verify_header(state: State, header: Header) -> None:
         raise InvalidBlock(f"parent {header.parent.hex()} is not block {state.height}, {state.block_id.hex()}")
     if header.time_ms <= state.time_ms:
         raise InvalidBlock(f"time {header.time_ms} is not after the parent's {state.time_ms}")
+    if header.time_ms > HEADER_TIME_MS_MAX:
+        raise InvalidBlock(f"time {header.time_ms} is beyond {HEADER_TIME_MS_MAX}")
     if all(header.builder != validator.account for validator in get_validators(state)):
         raise InvalidBlock(f"builder {header.builder.hex()} is no validator of epoch {state.epoch}")
 

@@ -24,6 +24,7 @@ from protocol.ledger.records import (
     WorkCount,
 )
 from protocol.ledger.state import TABLES, State, compute_image
+from protocol.types import INT_MAX
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -171,7 +172,9 @@ class Draft:
 
     def count_work(self, account: bytes, paid: int = 0, void: int = 0, wrong: int = 0, earned: int = 0) -> None:
         known = self.work.get(account) or _NO_WORK
-        count = WorkCount(known.paid + paid, known.void + void, known.wrong + wrong, known.earned + earned)
+        count = WorkCount(
+            known.paid + paid, known.void + void, known.wrong + wrong, min(known.earned + earned, INT_MAX)
+        )
         self.work.put(account, count)
 
     # Future work

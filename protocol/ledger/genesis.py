@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from protocol.codec import encode, get_field_types
 from protocol.errors import LocalError, MalformedMessage
 from protocol.keys import format_account, format_node, parse_account, parse_node
+from protocol.ledger.block import HEADER_TIME_MS_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
 from protocol.ledger.params import Params, verify_params
@@ -90,7 +91,7 @@ class Genesis:
             genesis: Genesis = _from_json("genesis", cls, json.loads(text))
             encode(genesis)  # the bounds
             verify_genesis(genesis)
-        except (ValueError, RecursionError, LocalError) as error:
+        except (ValueError, RecursionError, LocalError, MalformedMessage) as error:
             raise MalformedMessage(f"not a genesis: {error}") from error
         return genesis
 
@@ -116,13 +117,17 @@ def verify_genesis(genesis: Genesis) -> None:
         raise ValueError("two nodes share an account or a node key")
     if len(set(votes)) != len(votes) or any(len(vote) != 32 for vote in votes):
         raise ValueError("vote keys are 32 bytes and no two nodes share one")
+    if genesis.time_ms > HEADER_TIME_MS_MAX:
+        raise ValueError(f"time_ms {genesis.time_ms} is beyond {HEADER_TIME_MS_MAX}")
     for node in genesis.nodes:
+        if node.account not in amounts:
+            raise ValueError(f"node {format_node(node.node)} belongs to an account without an allocation")
         if ("validator" in node.roles) != bool(node.vote):
             raise ValueError(f"node {format_node(node.node)}: validators have a vote key, others none")
         if len(set(node.roles)) != len(node.roles):
             raise ValueError(f"node {format_node(node.node)} has a role twice")
-        if node.bond > amounts.get(node.account, 0):
-            have = amounts.get(node.account, 0)
+        have = amounts[node.account]
+        if node.bond > have:
             raise ValueError(f"node {format_node(node.node)} bonds {node.bond} grains, its account has {have}")
     if len(genesis.nodes) > genesis.params.nodes_max:
         raise ValueError(f"{len(genesis.nodes)} nodes, params.nodes_max is {genesis.params.nodes_max}")

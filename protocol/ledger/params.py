@@ -3,10 +3,12 @@
 Amounts are grains, shares basis points, times milliseconds of header time. Source of the splits: PROTOCOL, "Paying".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, Whole
+
+DELAY_MS_MAX = 2**60
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ def verify_params(params: Params) -> None:
         raise ValueError("epoch_ms, oracle_heartbeat_ms and due_items_max must be at least 1")
     if params.epochs_kept < 2 or params.verifiers_max < 2 or not params.working_set:
         raise ValueError("epochs_kept and verifiers_max must be at least 2, working_set at least 1")
+    delays = {item.name: getattr(params, item.name) for item in fields(params) if item.name.endswith("_ms")}
+    longest = max(delays, key=lambda name: delays[name])
+    if delays[longest] > DELAY_MS_MAX:
+        raise ValueError(f"{longest} is {delays[longest]}, at most {DELAY_MS_MAX} allowed")
     if params.fee_validators_bp + params.fee_treasury_bp > BP:
         raise ValueError(f"the shares of a transaction fee exceed {BP} basis points")
     if params.inference_worker_bp + params.inference_verifiers_bp + params.inference_treasury_bp > BP:

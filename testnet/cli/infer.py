@@ -41,7 +41,7 @@ def infer(
     model: str,
     /,
     *,
-    input: Annotated[str, Parameter(name="--input")],
+    input: Annotated[str, Parameter(name="--input", allow_leading_hyphen=True)],
     network: Network = None,
     direct: Annotated[bool, Parameter(negative="")] = False,
     timeout: str = "30s",
@@ -66,6 +66,7 @@ def infer(
     white
         What white becomes when a picture is scaled to the model's numbers.
     """
+    from roles.engine.specs import ROWS_MAX
     from testnet.cli.inputs import read_input
 
     output = Output(json)
@@ -76,6 +77,9 @@ def infer(
         message = f"{record.name} takes {len(record.inputs)} inputs; this command sends one"
         raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
     tensor = read_input(input, record.inputs[0].dtype, record.inputs[0].shape, white)
+    if record.inputs[0].shape[:1] == (0,) and tensor.shape[0] > ROWS_MAX:
+        message = f"{input} has {tensor.shape[0]} rows, a request takes from 1 to {ROWS_MAX}"
+        raise CommandError("wrong_input", message, "send them in several requests", ExitCode.USAGE)
     if not is_running(path.parent):
         raise CommandError(
             "not_running",

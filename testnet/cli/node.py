@@ -3,13 +3,16 @@
 import json as jsonlib
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from testnet.cli.arguments import ROLES, Json, Network, open_network, parse_roles
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.network_file import NetworkFile, NetworkFileError, claim_account
+
+if TYPE_CHECKING:
+    from roles.config import NodeConfig
 
 DATA = Path(".rolemesh/node")
 
@@ -70,10 +73,8 @@ def run(*, data: Data = DATA, role: str = "", listen: Listen = "", json: Json = 
     role
         Change what the node does from now on.
     """
-    from roles.node import run as run_process
+    from roles.status import read_status
     from testnet.join import change_node
-    from testnet.load import PLAN_NAME
-    from testnet.load import main as load_main
 
     if role:
         _check_role(role)
@@ -81,8 +82,16 @@ def run(*, data: Data = DATA, role: str = "", listen: Listen = "", json: Json = 
     output = Output(json)
     config = change_node(data, role, listen)
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
-    code = load_main([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data)
-    output.give({"directory": str(data), "name": config.name, "roles": config.roles, "exit_code": code})
+    _check_startable(data, config)
+    code = _run(data)
+    if code:
+        raise CommandError(
+            "node_failed",
+            f"node {config.name} ended with {code}: {read_status(data).fields.get('error') or 'see its log above'}",
+            "the lines on standard error say what led to it",
+            ExitCode(code) if code in set(ExitCode) else ExitCode.FAILURE,
+        )
+    output.give({"directory": str(data), "name": config.name, "roles": config.roles, "state": "stopped"})
     return code
 
 
@@ -111,6 +120,31 @@ def status(*, data: Data = DATA, json: Json = False) -> None:
             liveness=str(found.liveness),
         )
     output.give({"directory": str(data), "liveness": str(found.liveness), **found.fields})
+
+
+def _check_startable(data: Path, config: "NodeConfig") -> None:
+    """Refuse what cannot start, with its own reason. Raises CommandError, or UserError for files that do not fit."""
+    from roles.equipment import parse_listen, read_plan
+    from roles.lock import is_locked
+    from testnet.found import is_free
+
+    if is_locked(data):
+        hint = "stop that node first, or give this one a data directory of its own"
+        raise CommandError("directory_in_use", f"a node runs on {data} already", hint, ExitCode.CONFIG)
+    read_plan(data)
+    host, port = parse_listen(config.listen)
+    if port and not is_free(host, port):
+        hint = "end whatever listens there, or choose another address with --listen"
+        raise CommandError("port_in_use", f"{config.listen} cannot be listened on", hint, ExitCode.CONFIG)
+
+
+def _run(data: Path) -> int:
+    """The node's process; a client that was given a load goes on with it."""
+    from roles.node import run as run_process
+    from testnet.load import PLAN_NAME
+    from testnet.load import main as run_load
+
+    return run_load([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data)
 
 
 def _claim_and_make(path: Path, network: NetworkFile, data: Path, role: str, listen: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Run a founded network from its first process to its report."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 READY_PER_NODE_S = 1.0
-SETTLE_TIMEOUT_S = 60.0  # after the last answer, when no duration is given
+QUIET_S = 15.0  # after the last request ended: longer than a settlement takes, even with its validator started anew
+SETTLE_TIMEOUT_S = 60.0  # without any news at all, when no duration is given
 PEERS_MIN = 8  # a node of a large network need not know all others to be connected
 LOG_TAIL_LINES = 6
 GO_NAME = "go"
+REPORTS_WANTED = 2  # of an oracle, before a run can show that its values change
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Run:
     launcher: Launcher
     follower: EventFollower
     progress: Progress = field(default_factory=Progress)
-    last_ended: int = 0
-    last_change_s: float = 0.0
+    moved: tuple[int, ...] = ()  # what had happened by `moved_s`
+    moved_s: float = 0.0
 
     @property
     def tally(self) -> Tally:
@@ -79,22 +82,28 @@ class Run:
         return [node.name for node in self.network.nodes if not self._is_up(node.name)]
 
     def is_settled(self) -> bool:
-        """Every request is over, every attested one settled, every lie that was told proven."""
+        """Every request is over, every attested one settled, every lie that was told proven, the feed seen to move."""
         load = self.order.load
         if load is None:
             return False
         tally = self.tally
-        return tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+        is_done = tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+        return is_done and (tally.reported >= REPORTS_WANTED or not self.order.roles.get("oracle"))
 
     def is_over(self) -> bool:
-        """Settled, or nothing has moved for SETTLE_TIMEOUT_S since the last request ended (without a duration)."""
+        """Settled; or all requests are over and nothing has moved for QUIET_S, since a node that is killed loses the
+        last lines of its log: then the ledger says what was settled. Without a duration, also when all stands still.
+        """
         load = self.order.load
         if load is None or self.is_settled():
             return load is not None
-        progress = self.tally.ended + len(self.tally.settled_ms)
-        if progress != self.last_ended:
-            self.last_ended, self.last_change_s = progress, time.monotonic()
-        return self.order.duration_s is None and time.monotonic() > self.last_change_s + SETTLE_TIMEOUT_S
+        tally, now_s = self.tally, time.monotonic()
+        moved = (len(tally.first_sent_ms), tally.ended, len(tally.settled_ms), len(tally.proven))
+        if moved != self.moved:
+            self.moved, self.moved_s = moved, now_s
+        if tally.ended >= len(load.inputs) and now_s > self.moved_s + QUIET_S:
+            return True
+        return self.order.duration_s is None and now_s > self.moved_s + SETTLE_TIMEOUT_S
 
     def show_waiting(self) -> None:
         waiting = self.find_waiting()
@@ -105,7 +114,7 @@ class Run:
     def show_load(self) -> None:
         """One line of what has happened so far."""
         tally = self.follower.read()
-        dead = [name for name in self.launcher.exits if self.launcher.exits[name] is not None]
+        exits = self.launcher.exits
         text = f"height {tally.height}"
         if self.order.load is not None:
             wanted = len(self.order.load.inputs)
@@ -114,7 +123,7 @@ class Run:
             text += f", {len(tally.failed)} failed"
         if tally.lies:
             text += f", {len(tally.lies)} lies told, {len(tally.proven)} proven"
-        self.progress.show(text + (f", gone: {', '.join(dead)}" if dead else ""))
+        self.progress.show(text + (f", killed or ended: {', '.join(exits)}" if exits else ""))
 
     def _is_up(self, name: str) -> bool:
         node = self.network.get_node(name)
@@ -128,9 +137,24 @@ class Run:
         for name, code in self.launcher.exits.items():
             log = self.order.directory / "logs" / f"{name}.log"
             tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-            last = tail[-1] if tail else "it said nothing"
-            message = f"{name} ended with {code} before the network was ready: {last}"
+            message = f"{name} ended with {code} before the network was ready: {find_reason(tail)}"
             raise CommandError("node_died", message, f"read {log}", log=tail, seed=self.order.seed)
+
+
+def find_reason(tail: list[str]) -> str:
+    """Why a node ended, from the last lines of its log: its own words, or the last line of its traceback.
+
+    >>> find_reason(['{"event": "node.failed", "error": "no key", "hint": "make one"}'])
+    'no key'
+    """
+    if not tail:
+        return "it said nothing"
+    try:
+        fields = json.loads(tail[-1])
+    except ValueError:
+        return tail[-1]
+    text = str(fields.get("error") or fields.get("exception") or tail[-1]) if isinstance(fields, dict) else tail[-1]
+    return text.strip().splitlines()[-1]
 
 
 def run_network(order: Order, output: Output) -> int:
@@ -217,8 +241,8 @@ def _wait_until_ready(run: Run) -> None:
 
 
 def _stay(run: Run) -> str:
-    """Until it is over; why: `settled`, `duration`, `down` or `interrupt`."""
-    run.last_change_s = time.monotonic()
+    """Until it is over; why: `settled`, `quiet`, `duration`, `down` or `interrupt`."""
+    run.moved_s = time.monotonic()
     duration_s = run.order.duration_s if run.order.duration_s is not None else float("inf")
     try:
         is_over = run.launcher.wait(run.is_over, duration_s, run.show_load)
@@ -226,7 +250,9 @@ def _stay(run: Run) -> str:
         return "down"
     except KeyboardInterrupt:
         return "interrupt"
-    return "settled" if is_over and run.is_settled() else "duration"
+    if not is_over:
+        return "duration"
+    return "settled" if run.is_settled() else "quiet"
 
 
 def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -> int:

@@ -147,7 +147,10 @@ def _choose_models(
     files = load_model_files()
     if model is not None:
         try:
-            files = (*files, describe_model(model, exact))
+            own = describe_model(model, exact)
+            # The user's word on a model stands over ours, by bytes and by name.
+            others = (file for file in files if own.record.name != file.record.name)
+            files = (*(file for file in others if own.record.digest != file.record.digest), own)
         except OSError as error:
             raise CommandError(
                 "no_model", f"cannot read {model}: {error.strerror}", "name an .onnx file", ExitCode.USAGE

@@ -28,6 +28,7 @@ REQUEST_FAULTS = {
     "an unknown model": ({"model": bytes(32)}, RefusalCode.UNKNOWN_MODEL),
     "a wrong shape": ({"inputs": (Tensor("uint8", (1, 63), bytes(63)),)}, RefusalCode.BAD_INPUT),
     "a wrong dtype": ({"inputs": (Tensor("int8", (1, 64), bytes(64)),)}, RefusalCode.BAD_INPUT),
+    "more than gossip carries": ({"inputs": (Tensor("uint8", (800, 64), bytes(51_200)),)}, RefusalCode.TOO_LARGE),
     "no rows": ({"inputs": (Tensor("uint8", (0, 64), b""),)}, RefusalCode.BAD_INPUT),
     "two inputs": ({"inputs": (Tensor("uint8", (1, 64), bytes(64)),) * 2}, RefusalCode.BAD_INPUT),
     "a tensor that does not fit its data": ({"inputs": (Tensor("uint8", (2, 64), bytes(64)),)}, RefusalCode.BAD_INPUT),

@@ -12,6 +12,7 @@ from p2p.net import Delivered
 from protocol.errors import MissingBlob
 from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
+from roles.blobs import StoreFull
 from roles.carrier import BLOB_READS_MAX, BLOB_READS_WAITING_MAX, OUTCOMES_MAX, Carrier, Equipment, Halted
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.errors import Busy
@@ -184,6 +185,19 @@ def test_when_the_disk_fails_the_node_stops_and_says_nothing_it_could_forget(tmp
     assert isinstance(failure, StoreFailed)
     assert "space" in failure.hint
     assert world.seen == [("publish", b"early")]
+
+
+def test_a_blob_beyond_the_quota_is_counted_and_the_node_goes_on(tmp_path):
+    world = World()
+
+    def refuse(data, digest):
+        raise StoreFull(1, 2, 2)
+
+    world.put_blob = refuse
+    node = run_booted(tmp_path, ce.PutBlob(b"digest", b"data"), ce.Put("b", b"key", b""), publish(b"on"), world=world)
+
+    assert world.seen == [("write", [b"key"]), ("publish", b"on")]
+    assert node.carrier.get_shed() == {"blobs": 1}
 
 
 def test_receipts_become_files(tmp_path):

@@ -271,6 +271,17 @@ def test_a_request_ends_at_its_deadline_with_a_reason():
     assert "deadline" in outcome.reason
 
 
+def test_a_limit_below_every_price_fails_at_once():
+    story = Story()
+    ask = Ask("a", find_model(story.state).digest, (ROW,), PRICE - 1)
+
+    outcome = get_outcome(story.do(Commanded(ask)))
+
+    assert outcome is not None
+    assert outcome.code == "price"
+    assert str(PRICE) in outcome.reason
+
+
 def test_no_more_vouchers_are_in_flight_with_a_worker_than_its_step():
     story = Story(step=1)
     sent = [effect for number in range(5) for effect in story.ask(f"a{number}")]

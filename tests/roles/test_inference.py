@@ -13,7 +13,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from protocol.messages import Accepted, Attestations, Claims, DirectRequest, Refusal, Requests, Result
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.inference import BATCH_MS, CLAIM_AGAIN_MS, RESULT_AGAIN_MS, SETTLE_MS, TICK_MS, Inference
+from roles.inference import BATCH_MS, CLAIM_AGAIN_MS, RESULT_AGAIN_MS, TICK_MS, Inference
 from roles.role import (
     Compute,
     Computed,
@@ -34,6 +34,7 @@ from roles.role import (
     Submit,
     TimerFired,
 )
+from roles.settler import SETTLE_MS
 from roles.workbook import VOID_GRACE_MS
 from tests.roles.test_admission import make_ledger
 from tests.support.jobs import OUTPUT, ROW, attest, find_model, get_keys, make_request, pay, sign_transaction

@@ -136,6 +136,19 @@ def test_what_was_kept_is_there_in_the_next_process_and_boots_are_counted(tmp_pa
     assert second.told[1] == ce.BlobLoaded(digest, b"\0")
 
 
+def test_half_written_files_of_a_killed_process_are_swept_and_nothing_else(tmp_path):
+    directory = found(tmp_path, "client-0")
+    (directory / "receipts").mkdir()
+    halves = [".status.json.x1", ".node.json.ab", "receipts/.ab.receipt.01", "keys/.node.0011", "keys/.vote.0022"]
+    others = ["receipts/ab.receipt", "notes.txt", ".hidden", "keys/README"]
+    for name in halves + others:
+        (directory / name).write_text("x")
+
+    trio.run(stop_at_once, directory)
+
+    assert [name for name in halves + others if (directory / name).exists()] == others
+
+
 def test_a_driver_commands_roles_reads_outcomes_and_ends_the_node(tmp_path):
     directory = found(tmp_path, "client-0")
 

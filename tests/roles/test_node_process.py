@@ -17,6 +17,7 @@ from roles.status import Liveness, read_status
 from testnet.genesis import build_genesis
 
 WAIT_S_MAX = 30.0
+DISK_BYTES = 256 * 1024  # no file may grow beyond it, which is what a full disk looks like to whoever writes
 
 
 def found(directory, role="validator", listen="/ip4/127.0.0.1/tcp/0"):
@@ -172,3 +173,67 @@ def test_a_broken_configuration_ends_in_its_own_exit_code(tmp_path):
     with node_process(directory) as process:
         assert process.wait(WAIT_S_MAX) == EXIT_CONFIG
     assert "not JSON" in get_failure(directory)["error"]
+
+
+KEEP = """
+import itertools, sys
+from functools import partial
+from pathlib import Path
+import trio
+from protocol.ledger.genesis import build_state
+from protocol.types import NodeState
+from roles import core_effects as ce
+from roles.node import run_node
+
+class KeepingCore:
+    state = NodeState.SERVING
+
+    def __init__(self, plan, restored):
+        self.ledger = build_state(plan.genesis)
+        self.numbers = itertools.count(len(restored.kv.get("kept", {})))
+        said = [line for line in Path(sys.argv[1], "events.jsonl").read_text().splitlines() if line.endswith("}")]
+        assert len(said) <= len(restored.kv.get("kept", {})), "said more than was kept"
+
+    def handle(self, event, now_ms):
+        number = next(self.numbers)
+        kept = ce.Put("kept", number.to_bytes(8), b"")
+        return [kept, ce.Log("number.kept", {"number": number}), ce.Wake("next", 0)]
+
+trio.run(partial(run_node, Path(sys.argv[1]), make_core=KeepingCore))
+"""
+
+
+def test_what_a_node_has_said_survives_kill_9(tmp_path):
+    directory = found(tmp_path / "node")
+    events = directory / "events.jsonl"
+    events.touch()
+
+    for _ in range(4):
+        run_until_it_has_said_more(directory)
+
+
+def test_a_node_at_the_end_of_its_disk_stops_and_has_said_nothing_it_lost(tmp_path):
+    directory = found(tmp_path / "node")
+    (directory / "events.jsonl").touch()
+
+    with (tmp_path / "node.log").open("ab") as log:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({DISK_BYTES}, {DISK_BYTES}))\n{KEEP}"
+        failed = subprocess.run([sys.executable, "-c", code, str(directory)], stderr=log, timeout=WAIT_S_MAX)
+
+    assert failed.returncode == 1
+    assert "StoreFailed" in read_log(directory)
+    assert "StoreFailed" in read_status(directory).fields["error"]
+    run_until_it_has_said_more(directory)
+
+
+def run_until_it_has_said_more(directory):
+    events = directory / "events.jsonl"
+    before = events.stat().st_size
+    with (directory.parent / f"{directory.name}.log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-c", KEEP, str(directory)], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: events.stat().st_size > before + 2_000 or process.poll() is not None, "event")
+        assert process.poll() is None, read_log(directory)
+    finally:
+        process.kill()
+        process.wait()

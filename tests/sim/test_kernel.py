@@ -36,9 +36,20 @@ def test_what_is_due_after_the_end_waits_for_the_next_run():
     kernel.run_until(10)
 
     assert seen == ["ten"]
-    assert kernel.step()
-    assert not kernel.step()
+    kernel.run_until(11)
     assert seen == ["ten", "eleven"]
+
+
+def test_a_kernel_can_be_taken_to_where_another_stood():
+    kernel, seen = Kernel(seed=1, start_ms=0), []
+    for name in ("one", "two", "three"):
+        kernel.at(10, seen.append, name)
+
+    kernel.run_events(events_run=2, now_ms=10)
+
+    assert (seen, kernel.now_ms, kernel.events_run) == (["one", "two"], 10, 2)
+    kernel.run_events(events_run=9, now_ms=25)
+    assert (seen, kernel.now_ms, kernel.events_run) == (["one", "two", "three"], 25, 3)
 
 
 def test_a_run_stops_at_the_event_that_makes_its_condition_true():
@@ -92,7 +103,7 @@ def test_events_that_pile_up_without_end_are_an_error(monkeypatch):
     kernel = Kernel(seed=1)
 
     for _ in range(10):
-        kernel.after(1, kernel.step)
+        kernel.after(1, list)
 
     with pytest.raises(LocalError, match="are waiting"):
-        kernel.after(1, kernel.step)
+        kernel.after(1, list)

@@ -44,7 +44,7 @@ def assert_nothing_acknowledged_is_lost(network: Network, asked: list[Asked]) ->
 
 def test_requests_are_answered_attested_and_settled():
     network = simulate(seed=1)
-    supply = network.supply()
+    supply, before = network.supply(), network.balances
 
     asked = ask(network, 20)
     network.run_for(SETTLED_MS)
@@ -54,6 +54,8 @@ def test_requests_are_answered_attested_and_settled():
     assert len(network.receipts) == 20
     assert network.supply() == supply
     assert network.ledger.burned > 0
+    earned = [name for name, balance in network.balances.items() if balance > before[name]]
+    assert {name.partition("-")[0] for name in earned} == {"inference", "verifier", "validator"}
     assert_nothing_acknowledged_is_lost(network, asked)
 
 
@@ -106,6 +108,56 @@ def test_every_lie_is_caught_none_is_paid_and_no_honest_node_is_slashed(seed):
     assert [each.label for each in asked] == [each.expected for each in asked]
     assert [name for name, bond in network.bonds.items() if bond < bonds[name]] == ["inference-0"]
     assert count_paid(network.ledger) == 30
+    assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def test_when_every_worker_lies_nobody_is_answered_or_paid():
+    network = simulate(3, liars=3, options={"inference": {"lie_bp": 10_000}})
+
+    asked = ask(network, 5)
+    network.run_for(SETTLED_MS)
+
+    assert {each.outcome.code for each in asked if each.outcome} == {"dissent"}
+    assert count_paid(network.ledger) == 0
+    assert len(network.get_events("lie.told")) == len(network.get_events("wrong.proven")) > 5
+    assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def test_a_wrong_answer_of_a_float_model_is_not_believed_and_not_slashed():
+    network = simulate(3, liars=1)
+    bonds = network.bonds
+
+    asked = [network.request("digits-fp32", input=row) for row in range(30)]
+    network.run_until(lambda: all(each.is_done for each in asked))
+    network.run_for(SETTLED_MS)
+
+    assert network.get_events("lie.told")
+    assert [each.label for each in asked] == [each.expected for each in asked]
+    assert network.bonds == bonds
+    assert count_paid(network.ledger) == 30
+
+
+def test_a_policy_that_too_few_verifiers_can_meet_is_refused_and_never_weakened():
+    network = simulate(4, roles={"validator": 1, "inference": 2, "verifier": 1, "storage": 1, "client": 1})
+
+    asked = ask(network, 1)
+
+    assert asked[0].outcome is not None
+    assert asked[0].outcome.code == "policy"
+
+
+def test_a_node_that_stops_in_good_order_comes_back_where_it_was():
+    network = simulate(5)
+    ask(network, 5)
+
+    network.stop("inference-0")
+    network.run_for(3_000)
+    assert not network.nodes["inference-0"].is_up
+    network.start("inference-0")
+    asked = ask(network, 5)
+    network.run_for(SETTLED_MS)
+
+    assert all(each.is_attested for each in asked)
     assert_nothing_acknowledged_is_lost(network, asked)
 
 
@@ -174,6 +226,27 @@ def test_a_transaction_already_on_the_ledger_is_not_taken_for_a_refused_one(heal
     assert network.run_until(lambda: asked.is_done)
     assert asked.is_attested
     assert network.get_events("transaction.refused") == []
+
+
+@pytest.mark.parametrize("seed", [12, 13, 16])
+def test_verifiers_that_come_back_still_tell_clients_what_they_attested(seed):
+    # The attestations overtook the result, so the client pulls them, from verifiers that have been restarted since.
+    crashes = (Crash("verifier-0", 2_500, 4_000), Crash("verifier-1", 2_500, 4_000))
+    network = simulate(seed, faults=FaultPlan(loss_bp=1_500, latency_ms=40, jitter_ms=40, crashes=crashes))
+
+    asked = ask(network, 12, pause_ms=150)
+
+    assert all(each.is_attested for each in asked)
+
+
+def test_a_direct_request_may_come_before_the_block_with_its_channel():
+    # 17 of 180 such requests were refused as unpaid before workers waited for their own ledger.
+    for seed in range(8):
+        network = simulate(seed, faults=FaultPlan(latency_ms=20, jitter_ms=80, loss_bp=300))
+        asked = [network.request(input=row, is_direct=True) for row in range(3)]
+
+        assert network.run_until(lambda asked=asked: all(each.is_done for each in asked))
+        assert all(each.is_attested for each in asked), seed
 
 
 @given(seed=seeds(), faults=fault_plans())

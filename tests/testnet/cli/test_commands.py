@@ -83,6 +83,10 @@ def test_help_and_version_start_without_anything_heavy() -> None:
         (["node", "status"], ExitCode.CONFIG, "no_node"),
         (["node", "run"], ExitCode.CONFIG, "config"),
         (["infer", "digits", "--input", "x.npy"], ExitCode.UNREACHABLE, "no_network"),
+        (["infer", "digits", "--input", "-"], ExitCode.UNREACHABLE, "no_network"),
+        (["verify", "nothing.receipt"], ExitCode.USAGE, "no_file"),
+        (["ledger", "balance"], ExitCode.UNREACHABLE, "no_network"),
+        (["sim", "--replay", "nonsense"], ExitCode.USAGE, "bad_token"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

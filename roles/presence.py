@@ -1,25 +1,48 @@
-"""Whether this node may serve its roles, and the registration that gets it there."""
+"""What a node is to others: its state, its advert, and the registration that lets it serve."""
 
 from collections.abc import Sequence
 
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
-
+from protocol.messages import Advert
+from protocol.types import NodeState
 from roles.core_effects import NodeKeys
 from roles.role import Role
 
 UNBONDED_ROLES = ("client",)
 REGISTER_AGAIN_MS = 30_000
+ADVERT_MODELS_MAX = 64
 
 
-class Enroller:
-    """Compares the account's node record on the ledger with the roles this node runs."""
+class Presence:
+    """Compares the account's node record on the ledger with the roles this node runs, and describes them."""
 
     def __init__(self, keys: NodeKeys, roles: Sequence[Role]) -> None:
         self._keys = keys
         self._roles = roles
         self._names = tuple(role.name for role in roles if role.name not in UNBONDED_ROLES)
         self._asked_ms = -REGISTER_AGAIN_MS
+
+    @property
+    def is_ready(self) -> bool:
+        return all(role.is_ready for role in self._roles)
+
+    def compute_state(self, state: State, is_synced: bool) -> NodeState:
+        if not (is_synced and self.is_ready):
+            return NodeState.SYNCING
+        return NodeState.SERVING if self.is_bonded(state) else NodeState.OBSERVING
+
+    def make_advert(self, node_state: NodeState, addresses: tuple[str, ...], height: int) -> Advert:
+        return Advert(
+            account=self._keys.account.public,
+            roles=tuple(role.name for role in self._roles),
+            state=str(node_state),
+            models=self._models[:ADVERT_MODELS_MAX],
+            addresses=addresses,
+            price=self._price,
+            load=sum(role.load for role in self._roles),
+            height=height,
+        )
 
     def is_bonded(self, state: State) -> bool:
         """Every role that asks for a bond is registered to our node key with at least that bond."""
@@ -43,9 +66,17 @@ class Enroller:
             node=self._keys.node.public,
             vote=self._keys.vote.public if self._keys.vote is not None else b"",
             roles=self._names,
-            models=tuple(sorted({model for role in self._roles for model in role.models})),
-            price=max((role.price for role in self._roles), default=0),
+            models=self._models,
+            price=self._price,
             bond=max(0, bond_wanted - bond_held),
             proof=bytes(64),
         )
         return prove_possession(body, self._keys.account.public, self._keys.node)
+
+    @property
+    def _models(self) -> tuple[bytes, ...]:
+        return tuple(sorted({model for role in self._roles for model in role.models}))
+
+    @property
+    def _price(self) -> int:
+        return max((role.price for role in self._roles), default=0)

@@ -1,0 +1,52 @@
+# rolemesh. `make` lists what there is. Every target sets up .venv first; from the second time on that takes no time.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full nightly check format lock models spec vectors clean
+
+python := .venv/bin/python
+# For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
+ARGS ?=
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
+		printf '%-18s %s\n' "$$name" "$$text"; done
+
+setup:  ## .venv with everything for nodes, tests and linters
+	@.ci/setup dev
+
+demo:  ## a local network for a minute: real processes, a real model, checked, paid, recorded
+	@.ci/setup run
+	@.venv/bin/rolemesh testnet up --load digits --duration 60s $(ARGS)
+
+test: setup  ## the tests, in at most 5 minutes
+	@$(python) -m pytest -m "not full and not nightly" $(ARGS)
+
+test-full: setup  ## the tests and the longer ones, in at most an hour
+	@$(python) -m pytest -m "not nightly" $(ARGS)
+
+nightly: setup  ## every test, with many more examples
+	@ROLEMESH_PROFILE=nightly $(python) -m pytest $(ARGS)
+
+check: setup  ## linters and types
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+
+format: setup  ## put the code into the one format
+	@$(python) -m ruff format .
+	@$(python) -m ruff check --fix .
+
+lock:  ## write .ci/locks anew from pyproject.toml (needs uv)
+	@.ci/lock $(ARGS)
+
+models:  ## train the models that ship with rolemesh once more
+	@.ci/setup train
+	@$(python) -m testnet.models.train $(ARGS)
+
+spec: setup  ## write docs/spec/messages.md anew from the code
+	@$(python) docs/spec/generate.py
+
+vectors: setup  ## write tests/vectors anew: only when the wire changes on purpose
+	@$(python) tests/make_vectors.py
+
+clean:  ## remove .venv and what tools leave behind
+	@rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,139 @@
+"""Gives a client's jobs to workers: who is asked next, under which voucher, when there is room and money."""
+
+from collections import deque
+from collections.abc import Mapping
+
+from protocol.committee import compute_order, compute_working_set
+from protocol.jobs import PaidRequest
+from protocol.ledger.records import Candidate
+from protocol.ledger.state import State
+from protocol.messages import DirectRequest
+from roles.admission import SETTLE_GRACE_MS
+from roles.attempts import Attempt, Job, publish_requests
+from roles.purse import Purse
+from roles.role import Effect, Record, Request, Submit
+
+
+class Dispatch:
+    """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold."""
+
+    def __init__(self, purse: Purse, step: int) -> None:
+        self._purse = purse
+        self._step = step
+        self._waiting: deque[Job] = deque()
+        self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
+        self._is_opening = False
+
+    def add(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def remove(self, job: Job) -> None:
+        """The job is over: it waits no more, and its vouchers are no longer in flight."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+        for attempt in job.attempts:
+            self.free(attempt)
+
+    def free(self, attempt: Attempt) -> None:
+        """The attempt's voucher is no longer in flight."""
+        self._in_flight.get(attempt.worker, set()).discard(_get_key(attempt))
+
+    def run(self, state: State, now_ms: int) -> tuple[list[Effect], list[Job]]:
+        """Send what can be sent, open the channels that are missing; and the jobs no worker is left for."""
+        effects: list[Effect] = []
+        sent: list[Attempt] = []
+        left_over: list[Job] = []
+        missing: dict[bytes, int] = {}  # account without a channel that has room -> fee
+        for _ in range(len(self._waiting)):
+            job = self._waiting.popleft()
+            attempt = self._pay(job, state, now_ms, missing)
+            if attempt is not None:
+                effects.append(self._purse.keep(attempt.item.voucher))
+                sent.append(attempt)
+            elif job.order:
+                self._waiting.append(job)
+            else:
+                left_over.append(job)
+        effects += _send(sent)
+        if missing and not self._is_opening:
+            self._is_opening = True
+            effects.append(Submit(self._purse.plan_channels(missing, max(missing.values())), "open"))
+        return effects, left_over
+
+    def on_opened(self, error: str) -> list[Job]:
+        """Channels are open, or cannot be opened: then the jobs that waited for them are given back."""
+        self._is_opening = False
+        if not error:
+            return []
+        stuck, self._waiting = list(self._waiting), deque()
+        return stuck
+
+    def _pay(self, job: Job, state: State, now_ms: int, missing: dict[bytes, int]) -> Attempt | None:
+        """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
+
+        Workers that cost more than the job's limit leave its order.
+        """
+        candidates = _get_candidates(state, job.request.epoch)
+        for worker in job.order:
+            candidate = candidates.get(worker)
+            fee = candidate.price * job.rows if candidate is not None else 0
+            if candidate is None or fee > job.ask.fee_max:
+                epoch_over = ("expired", f"epoch {job.request.epoch} is no longer known")
+                too_dear = ("price", f"costs {fee} grains, the limit is {job.ask.fee_max}")
+                job.last_code, job.last_reason = epoch_over if candidate is None else too_dear
+                job.order = tuple(other for other in job.order if other != worker)
+                continue
+            if len(self._in_flight.get(worker, ())) >= self._step:
+                continue
+            channel = self._purse.find_channel(state, candidate.account, fee)
+            if channel is None:
+                missing[candidate.account] = max(fee, missing.get(candidate.account, 0))
+                continue
+            return self._begin(job, worker, channel, fee, now_ms)
+        return None
+
+    def _begin(self, job: Job, worker: bytes, channel: bytes, fee: int, now_ms: int) -> Attempt:
+        expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
+        voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
+        attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=job.ask.is_direct)
+        job.order = tuple(other for other in job.order if other != worker)
+        job.attempts.append(attempt)
+        self._in_flight.setdefault(worker, set()).add(_get_key(attempt))
+        return attempt
+
+
+def order_workers(job: Job, state: State) -> tuple[bytes, ...]:
+    """The job's working set in the order of its request: anyone can recompute it. Empty when its epoch is not known."""
+    epoch = state.get_epoch(job.request.epoch)
+    if epoch is None:
+        return ()
+    request = job.request
+    size = state.params.working_set
+    workers = compute_working_set(epoch.seed, request.account, request.model, epoch.candidates, size)
+    return compute_order(job.request_id, workers)
+
+
+def go_direct(attempt: Attempt) -> Effect:
+    """The attempt's request straight down a stream to its worker."""
+    token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.number}"
+    return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
+
+
+def _send(attempts: list[Attempt]) -> list[Effect]:
+    effects = publish_requests([attempt.item for attempt in attempts if not attempt.is_direct])
+    for attempt in attempts:
+        request_id = attempt.item.voucher.request_id
+        fields = {"request_id": request_id, "attempt": attempt.number, "worker": attempt.worker}
+        effects.append(Record("request.sent", fields))
+        if attempt.is_direct:
+            effects.append(go_direct(attempt))
+    return effects
+
+
+def _get_candidates(state: State, epoch: int) -> Mapping[bytes, Candidate]:
+    snapshot = state.get_epoch(epoch)
+    return {candidate.node: candidate for candidate in snapshot.candidates} if snapshot is not None else {}
+
+
+def _get_key(attempt: Attempt) -> tuple[bytes, int]:
+    return attempt.item.voucher.request_id, attempt.number

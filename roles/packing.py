@@ -1,0 +1,25 @@
+"""Divides items among as few gossip messages as their size allows."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from protocol.codec import encode
+
+T = TypeVar("T")
+
+PACK_BYTES_MAX = 56 * 1024  # a gossip message less its envelope, with room to spare
+
+
+def pack(items: Sequence[T], items_max: int) -> list[tuple[T, ...]]:
+    """The items in order, in lists of at most `items_max` and PACK_BYTES_MAX encoded; a larger item stands alone."""
+    packs: list[tuple[T, ...]] = []
+    current: list[T] = []
+    size_bytes = 0
+    for item in items:
+        item_bytes = len(encode(item))
+        if current and (size_bytes + item_bytes > PACK_BYTES_MAX or len(current) == items_max):
+            packs.append(tuple(current))
+            current, size_bytes = [], 0
+        current.append(item)
+        size_bytes += item_bytes
+    return [*packs, tuple(current)] if current else packs

@@ -1,0 +1,215 @@
+"""Random histories: the ledger and a naive one of dictionaries agree on every grain, and every invariant holds."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.ledger.apply import apply_block, build_block
+from protocol.ledger.genesis import build_state
+from protocol.ledger.params import Params
+from protocol.ledger.state import (
+    TABLES,
+    State,
+    compute_image,
+    compute_state_root,
+    compute_supply,
+    decode_state,
+    encode_state,
+)
+from protocol.ledger.transactions import (
+    ChannelOpening,
+    CloseChannel,
+    OpenChannels,
+    Stake,
+    Transaction,
+    Transfer,
+    Unstake,
+    Work,
+    ZeroReason,
+    compute_channel_id,
+    compute_transaction_id,
+)
+from tests.support.ledgers import Ledger
+from tests.support.naive_ledger import NaiveLedger
+
+# Epochs do not end here: who is drawn is another test's matter.
+PARAMS = replace(Params(), epoch_ms=10**12, unbonding_ms=5_000, settle_window_ms=1_000, channel_close_delay_ms=2_000)
+NAMES = ("client-0", "inference-0", "inference-1", "verifier-0", "validator-0")
+KINDS = ("transfer", "stake", "unstake", "open", "close", "settle", "slash", "wait", "replay")
+seen: Counter[tuple[str, bool]] = Counter()
+
+
+class History:
+    """Both ledgers, and what has been signed so far."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.ledger = Ledger({"validator": 1, "inference": 2, "verifier": 3, "client": 1}, PARAMS, False)
+        state = self.ledger.state
+        self.naive = NaiveLedger(
+            {account: item.balance for account, item in state.accounts.items()},
+            {account: node.bond for account, node in state.nodes.items()},
+            self.ledger.account("validator-0").public,
+            state.time_ms,
+        )
+        self.channels: list[bytes] = []
+        self.lies: list[tuple[int, Any, bytes]] = []
+        self.last: Transaction | None = None
+
+    def amount(self, around: int) -> int:
+        """Mostly little, so that nobody is broke after three steps; now and then all there is, or a grain more."""
+        little = self.rng.randrange(1, 10**9)
+        return max(0, self.rng.choice((0, 1, little, little, little, around // 50, around // 50, around, around + 1)))
+
+    def step(self, kind: str) -> None:
+        after_ms = self.rng.choice((1, 1, 300, 1_500))
+        self.naive.pass_time(self.ledger.state.time_ms + after_ms)
+        name = self.rng.choice(NAMES)
+        signer = self.ledger.account(name)
+        before = self.ledger.state
+        body, is_allowed = getattr(self, f"_{kind}")(name, signer.public)
+        transactions = [self.ledger.sign(signer, body)] if body is not None else []
+        if kind == "replay" and self.last is not None:
+            transactions = [self.last]
+        errors = self.ledger.block(*transactions, after_ms=after_ms)
+        assert (not errors) is is_allowed or not transactions, (kind, body, errors)
+        if transactions:
+            seen[kind, is_allowed] += 1
+        if is_allowed and transactions:
+            self.last = transactions[0]
+            if kind == "open":
+                self.channels.append(compute_channel_id(compute_transaction_id(transactions[0]), 0))
+        self.compare(before)
+
+    def _wait(self, name: str, account: bytes) -> tuple[None, bool]:
+        return None, True
+
+    def _replay(self, name: str, account: bytes) -> tuple[None, bool]:
+        return None, self.last is None
+
+    def _transfer(self, name: str, account: bytes) -> tuple[Transfer, bool]:
+        to = self.rng.choice((self.ledger.spare().public, b"\x07" * 32, account))
+        amount = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        return Transfer(to, amount), self.naive.transfer(account, to, amount)
+
+    def _stake(self, name: str, account: bytes) -> tuple[Stake, bool]:
+        amount = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        return Stake(amount), self.naive.stake(account, amount)
+
+    def _unstake(self, name: str, account: bytes) -> tuple[Unstake, bool]:
+        amount = self.amount(self.naive.bonds[account])
+        is_validator = name == "validator-0"  # keeps what its role asks for
+        keeps = self.naive.bonds[account] - amount >= PARAMS.get_bond_min("validator")
+        if is_validator and not keeps:
+            return Unstake(amount), False
+        return Unstake(amount), self.naive.unstake(account, amount, PARAMS.unbonding_ms)
+
+    def _open(self, name: str, account: bytes) -> tuple[OpenChannels, bool]:
+        payee = self.ledger.account(self.rng.choice(("inference-0", "inference-1"))).public
+        deposit = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        allowed = self.naive.open(len(self.channels), account, payee, deposit)
+        return OpenChannels((ChannelOpening(payee, deposit),)), allowed
+
+    def _close(self, name: str, account: bytes) -> tuple[CloseChannel | None, bool]:
+        if not self.channels:
+            return None, True
+        number = self.rng.randrange(len(self.channels))
+        allowed = self.naive.close(number, account, PARAMS.channel_close_delay_ms)
+        return CloseChannel(self.channels[number]), allowed
+
+    def _settle(self, name: str, account: bytes) -> tuple[Any, bool]:
+        if not self.channels:
+            return None, True
+        number = self.rng.randrange(len(self.channels))
+        channel, known = self.channels[number], self.naive.channels.get(number)
+        worker = name if name.startswith("inference") else "inference-0"
+        next_seq: Any = 1 if known is None else known["seq"] + 1  # type: ignore[operator]
+        first = next_seq + self.rng.choice((0, 0, 0, 0, 1))
+        leaves: list[Work | ZeroReason] = []
+        amounts: list[int | None] = []
+        verifiers: list[list[bytes]] = []
+        for seq in range(first, first + self.rng.randrange(1, 4)):
+            if self.rng.random() < 0.3:
+                leaves.append(ZeroReason.UNATTESTED)
+                amounts.append(None)
+                continue
+            amount = self.rng.choice((0, 1, 12_345, 10**6))
+            _, attestations, work = self.ledger.work(channel, seq, worker, amount=amount, cumulative=10**15)
+            leaves.append(work)
+            amounts.append(amount)
+            records = [self.ledger.state.find_node(item.verifier) for item in attestations]
+            verifiers.append([record.account for record in records if record is not None])
+        body = self.ledger.settle(channel, *leaves, first=first)
+        # A worker settles claims of its own node; anyone may settle its channels' zero leaves.
+        if any(amount is not None for amount in amounts) and name != worker:
+            return body, False
+        allowed = self.naive.settle(number, account, first, amounts, verifiers, PARAMS.settle_window_ms)
+        return body, allowed
+
+    def _slash(self, name: str, account: bytes) -> tuple[Any, bool]:
+        if not self.channels:
+            return None, True
+        if not self.lies or self.rng.random() < 0.5:
+            worker = self.rng.choice(("inference-0", "inference-1"))
+            _, proof = self.ledger.lie(self.channels[0], len(self.lies) + 1, worker)
+            self.lies.append((len(self.lies), proof, self.ledger.account(worker).public))
+        lie, proof, accused = self.rng.choice(self.lies)
+        return proof, self.naive.slash(lie, accused, account)
+
+    def compare(self, before: State) -> None:
+        state, naive = self.ledger.state, self.naive
+        assert {account: item.balance for account, item in state.accounts.items()} == naive.balances
+        assert {account: node.bond for account, node in state.nodes.items()} == naive.bonds
+        assert {account: state.get_nonce(account) for account in naive.nonces} == naive.nonces
+        assert sorted(item.amount for item in state.unbonding.values()) == sorted(item[3] for item in naive.unbonding)  # type: ignore[type-var]
+        assert (state.treasury, state.burned) == (naive.treasury, naive.burned)
+        assert len(state.pending) == len(naive.pending)
+        assert compute_supply(state) == naive.supply() == state.supply == before.supply  # I1
+        for number, channel in naive.channels.items():
+            held = state.channels[self.channels[number]]
+            assert (held.paid, held.settled_seq) == (channel["paid"], channel["seq"])
+            assert 0 <= held.paid <= held.deposit  # I2, I5
+        assert state.burned >= before.burned
+        assert all(item.balance >= 0 for item in state.accounts.values())  # I2
+        # I11: kept images are those of tables built anew, and the state is its encoding.
+        assert state.images == tuple(compute_image(table, getattr(state, table.name)) for table in TABLES)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), kinds=st.lists(st.sampled_from(KINDS), min_size=5, max_size=25))
+def test_a_random_history_agrees_with_the_naive_ledger(seed: int, kinds: list[str]) -> None:
+    history = History(random.Random(seed))
+    for kind in ("open", *kinds):
+        history.step(kind)
+    ledger = history.ledger
+    assert decode_state(encode_state(ledger.state)) == ledger.state  # I15
+    state = build_state(ledger.foundation.genesis)
+    for block, _, after in ledger.blocks:  # I12
+        state = apply_block(state, block, check_signatures=False)
+        assert compute_state_root(state) == compute_state_root(after)
+
+
+def test_a_long_history_meets_every_operation_both_allowed_and_refused() -> None:
+    history = History(random.Random(7))
+    seen.clear()
+    for _ in range(600):
+        history.step(history.rng.choice(KINDS))
+    for kind in ("transfer", "stake", "unstake", "open", "close", "settle", "slash"):
+        assert min(seen[kind, True], seen[kind, False]) > 0, (kind, seen)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(6)))
+def test_the_order_of_independent_transactions_changes_no_balance(order: list[int]) -> None:
+    ledger = Ledger()
+    transfers = [ledger.sign(ledger.spare(index), Transfer(bytes([index]) * 32, 10 + index)) for index in range(6)]
+    builder = ledger.account("validator-0").public
+    time_ms = ledger.state.time_ms + 1
+    _, straight, _ = build_block(ledger.state, transfers, time_ms, builder)
+    _, shuffled, dropped = build_block(ledger.state, [transfers[index] for index in order], time_ms, builder)
+    assert not dropped
+    assert compute_state_root(shuffled) == compute_state_root(straight)  # I13

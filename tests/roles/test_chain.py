@@ -1,0 +1,234 @@
+"""A node's database: what it has taken survives, what is damaged is said to be."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from protocol.codec import encode
+from protocol.errors import LocalError
+from protocol.ledger.state import compute_state_root, decode_state, encode_state
+from protocol.ledger.transactions import Transfer
+from protocol.messages import CertifiedBlock
+from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, open_stored
+from roles.core_effects import Commit, Put
+from tests.support.ledgers import Ledger
+
+
+def make_commits(count: int, ledger: Ledger | None = None) -> list[Commit]:
+    ledger = ledger or Ledger()
+    for number in range(count):
+        ledger.do(ledger.spare(number % 8), Transfer(bytes([number % 256]) * 32, 1 + number))
+    return [Commit(block, certificate, state) for block, certificate, state in ledger.blocks]
+
+
+def fill(path: Path, count: int = 3) -> list[Commit]:
+    commits = make_commits(count)
+    chain = Chain(path)
+    chain.start()
+    chain.write(commits)
+    chain.close()
+    return commits
+
+
+def test_a_fresh_database_begins_at_genesis_and_counts_starts(tmp_path: Path) -> None:
+    for boot in (1, 2, 3):
+        chain = Chain(tmp_path / "node.db")
+        restored = chain.start()
+        assert (restored.boot, restored.state, restored.kv) == (boot, None, {})
+        assert restored.blocks(1) is None
+        chain.close()
+
+
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    commits = make_commits(5)
+    chain = Chain(path)
+    chain.start()
+    chain.write([commits[0], Put("jobs", b"a", b"1"), Put("jobs", b"b", b"2"), commits[1]])
+    chain.write([*commits[2:], Put("jobs", b"a", None), Put("vouchers", b"b", b"3"), Put("jobs", b"b", b"4")])
+    chain.close()
+    again = Chain(path)
+    restored = again.start()
+    assert restored.state == commits[-1].state
+    assert restored.kv == {"jobs": {b"b": b"4"}, "vouchers": {b"b": b"3"}}
+    assert restored.blocks(3) == CertifiedBlock(commits[2].block, commits[2].certificate)
+    assert restored.blocks(6) is None
+    again.close()
+
+
+def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    commits = make_commits(3)
+    chain = Chain(tmp_path / "node.db")
+    chain.start()
+    with pytest.raises(LocalError, match="block 3 with a state of 3 cannot follow block 1"):
+        chain.write([Put("jobs", b"a", b"1"), commits[0], commits[2]])
+    with pytest.raises(LocalError):
+        chain.write([commits[1]])
+    chain.close()
+    restored = Chain(tmp_path / "node.db").start()
+    assert (restored.state, restored.kv) == (None, {})
+
+
+def test_blocks_can_be_read_while_others_are_written(tmp_path: Path) -> None:
+    commits = make_commits(2)
+    chain = Chain(tmp_path / "node.db")
+    chain.start()
+    for height, commit in enumerate(commits, 1):
+        chain.write([commit])
+        assert chain.read_block(height) == CertifiedBlock(commit.block, commit.certificate)
+    chain.close()
+
+
+def test_durability_is_not_traded_for_speed(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "node.db")
+    assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert chain._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    chain.close()
+
+
+def test_a_database_of_another_chain_schema_or_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    commits = fill(path)
+    Chain(path, commits[0].block.header.chain).close()
+    with pytest.raises(ForeignDatabase, match="it holds chain"):
+        Chain(path, b"another1")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ForeignDatabase, match="version 99"):
+        Chain(path)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE songs (name TEXT)")
+    with pytest.raises(ForeignDatabase, match="not a node's database"):
+        Chain(other)
+
+
+def _run(statement: str, *values: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        connection = sqlite3.connect(path)
+        assert connection.execute(statement, values).rowcount
+        connection.commit()
+        connection.close()
+
+    return damage
+
+
+def _overwrite(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    path.write_bytes(b"\xff" * 4_096)
+
+
+def _change_balance(path: Path) -> None:
+    """One grain more for somebody, at the end of the record of an account."""
+    connection = sqlite3.connect(path)
+    state = decode_state(connection.execute("SELECT data FROM state").fetchone()[0])
+    account = state.accounts[bytes([2]) * 32]
+    data = encode_state(state).replace(encode(account), encode(replace(account, balance=account.balance + 1)))
+    assert data != encode_state(state)
+    connection.execute("UPDATE state SET data = ?", (data,))
+    connection.commit()
+    connection.close()
+
+
+def _retype(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE state SET data = 5")
+    connection.commit()
+    connection.close()
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "not a database": _overwrite,
+    "the last block is gone": _run("DELETE FROM blocks WHERE height = 3"),
+    "a block in between is gone": _run("DELETE FROM blocks WHERE height = 2"),
+    "the state is gone": _run("DELETE FROM state"),
+    "the state is of another height": _run("UPDATE state SET height = 2"),
+    "the state is cut short": _run("UPDATE state SET data = substr(data, 1, 300)"),
+    "a balance is changed": _change_balance,
+    "a value has another type": _retype,
+    "the last block is junk": _run("UPDATE blocks SET block = x'00' WHERE height = 3"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_said_with_a_way_out_and_nothing_is_mended_in_silence(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "node.db"
+    fill(path)
+    DAMAGES[name](path)
+    with pytest.raises(DatabaseDamaged) as caught:
+        Chain(path).start()
+    assert "is damaged" in caught.value.message
+    assert "untouched copy" in caught.value.hint
+
+
+def test_reading_a_stored_chain_changes_nothing_and_sees_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    commits = make_commits(3)
+    chain = Chain(path)
+    chain.start()
+    chain.write(commits[:2])
+    with open_stored(path) as (rows, state):
+        chain.write(commits[2:])
+        assert [row.height for row in rows] == [1, 2]
+        assert state is not None
+    chain.close()
+    with pytest.raises(ForeignDatabase), open_stored(_make_empty(tmp_path)):
+        pass
+
+
+def _make_empty(folder: Path) -> Path:
+    path = folder / "empty.db"
+    sqlite3.connect(path).close()
+    return path
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from roles.chain import Chain
+from roles.core_effects import Put
+from tests.roles.test_chain import make_commits
+
+commits = make_commits(120)
+chain = Chain(Path(sys.argv[1]))
+restored = chain.start()
+done = 0 if restored.state is None else restored.state.height
+print("ready", flush=True)
+for commit in commits[done:]:
+    height = commit.state.height
+    chain.write([commit, Put("kept", b"height", b"%d" % height)])
+    print(height, flush=True)  # acknowledged: must survive
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    roots = {commit.state.height: compute_state_root(commit.state) for commit in make_commits(120)}
+    acknowledged = 0
+    for kill in range(1, 4):
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        for _ in range(10 * kill):
+            acknowledged = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        acknowledged = max([acknowledged, *(int(line) for line in writer.stdout.read().split("\n")[:-1])])
+        writer.wait(timeout=10)
+        writer.stdout.close()
+        chain = Chain(path)
+        restored = chain.start()
+        chain.close()
+        assert restored.state is not None
+        assert restored.state.height >= acknowledged
+        assert restored.boot == 2 * kill
+        assert compute_state_root(restored.state) == roots[restored.state.height]
+        assert restored.kv == {"kept": {b"height": b"%d" % restored.state.height}}

@@ -1,0 +1,96 @@
+"""A small network of whole nodes in one trio loop: real roles, real sockets, real models, real disks."""
+
+import time
+from contextlib import asynccontextmanager
+
+import trio
+
+from protocol.tensor import Tensor
+from roles.attempts import Ask
+from roles.eventlog import read_events
+from roles.node import run_node
+from testnet.found import NetworkPlan, found_network, load_model_files
+
+WAIT_S_MAX = 60.0
+ROLES = {"validator": 1, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
+FEE_MAX = 10**9
+ROWS = 6
+
+
+@asynccontextmanager
+async def network(folder):
+    """All nodes of a founded network, by name, with a way to start one again."""
+    models = load_model_files()
+    entries = found_network(NetworkPlan(folder, 11, ROLES, models), time.time_ns() // 1_000_000).nodes
+    running = {}
+    with trio.fail_after(WAIT_S_MAX):
+        async with trio.open_nursery() as nursery:
+
+            async def start(name):
+                ended = trio.Event()
+
+                async def run(task_status):
+                    try:
+                        await run_node(folder / "nodes" / name, task_status=task_status)
+                    finally:
+                        ended.set()
+
+                running[name] = await nursery.start(run)
+                return ended
+
+            ends = {entry.name: await start(entry.name) for entry in entries}
+
+            async def restart(name):
+                running[name].stop()
+                await ends[name].wait()
+                ends[name] = await start(name)
+
+            await until(lambda: all(node.is_serving for node in running.values()))
+            yield running, restart, models[0].record
+            for node in running.values():
+                node.stop()
+
+
+async def until(condition):
+    while not condition():
+        await trio.sleep(0.02)
+
+
+async def infer(client, record, count):
+    """Ask for `count` different rows and wait for all outcomes."""
+    width = record.inputs[0].shape[1]
+    for number in range(count):
+        row = Tensor(record.inputs[0].dtype, (1, width), bytes([number % 16] * width))
+        client.command("client", Ask(f"row-{number}", record.digest, (row,), FEE_MAX))
+    return [(await client.outcomes.receive()).outcome for _ in range(count)]
+
+
+def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(tmp_path):
+    async def main():
+        async with network(tmp_path) as (nodes, restart, record):
+            outcomes = await infer(nodes["client-0"], record, ROWS)
+            await until(lambda: count_settled(tmp_path) == ROWS)
+
+            await restart("verifier-0")
+            height = nodes["verifier-0"].core.ledger.height
+            assert height > 0  # it had kept the ledger
+            await until(lambda: nodes["verifier-0"].is_serving)
+            again = await infer(nodes["client-0"], record, ROWS)
+            await until(lambda: count_settled(tmp_path) == 2 * ROWS)
+            validator, verifier = nodes["validator-0"], nodes["verifier-0"]
+            await until(lambda: verifier.core.ledger == validator.core.ledger)
+            assert verifier.core.ledger.height > height
+            assert verifier.describe()["state_root"] == validator.describe()["state_root"]
+            shed = [node.describe()["shed"] for node in nodes.values()]
+        return outcomes + again, shed
+
+    outcomes, shed = trio.run(main)
+    assert all(outcome.is_attested and len(outcome.verifiers) == 2 for outcome in outcomes)
+    assert len(list((tmp_path / "nodes" / "client-0" / "receipts").glob("*.receipt"))) == 2 * ROWS
+    assert not any(shed)
+
+
+def count_settled(folder):
+    """Leaves the workers saw paid, from their event logs."""
+    logs = [folder / "nodes" / f"inference-{index}" for index in range(ROLES["inference"])]
+    return sum(event["name"] == "leaf.settled" for log in logs for event in read_events(log))

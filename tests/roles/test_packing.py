@@ -1,0 +1,19 @@
+"""Packing loses nothing, keeps order and respects both bounds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.codec import encode
+from protocol.messages import Blob
+from roles.packing import PACK_BYTES_MAX, pack
+
+
+@given(sizes=st.lists(st.integers(0, PACK_BYTES_MAX), max_size=30), items_max=st.integers(1, 8))
+def test_packs_hold_every_item_in_order_within_the_bounds(sizes, items_max):
+    items = [Blob(bytes(size)) for size in sizes]
+
+    packs = pack(items, items_max)
+
+    assert [item for part in packs for item in part] == items
+    assert all(0 < len(part) <= items_max for part in packs)
+    assert all(len(part) == 1 or sum(len(encode(item)) for item in part) <= PACK_BYTES_MAX for part in packs)

@@ -1,0 +1,157 @@
+"""The ledger's money rules once more, as naively as they can be put: dictionaries, no drafts, no tables, no roots.
+
+Kept apart from `protocol.ledger` on purpose: the two are written from the same rules and must agree on every balance.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+FEE, VALIDATORS, TREASURY = 100_000, 30_000, 30_000
+BP = 10_000
+
+
+@dataclass
+class NaiveLedger:
+    """`balances` in grains by account. Methods return whether the operation is allowed, and do it if so."""
+
+    balances: dict[bytes, int]
+    bonds: dict[bytes, int]
+    builder: bytes
+    time_ms: int
+    nonces: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
+    unbonding: list[list[object]] = field(default_factory=list)  # [due_ms, order, account, amount]
+    channels: dict[int, dict[str, object]] = field(default_factory=dict)
+    pending: list[tuple[int, dict[bytes, int], int, int]] = field(default_factory=list)
+    wrong: set[int] = field(default_factory=set)
+    treasury: int = 0
+    burned: int = 0
+
+    def pass_time(self, time_ms: int) -> None:
+        """Move on to the next block's time and carry out what is due."""
+        self.time_ms = time_ms
+        for entry in [entry for entry in self.pending if entry[0] <= time_ms]:
+            self.pending.remove(entry)
+            for account, amount in entry[1].items():
+                self.balances[account] = self.balances.get(account, 0) + amount
+            self.treasury += entry[2]
+            self.burned += entry[3]
+        for number, channel in list(self.channels.items()):
+            if 0 < channel["closing_ms"] <= time_ms:  # type: ignore[operator]
+                self.balances[channel["payer"]] += channel["deposit"] - channel["paid"]  # type: ignore[index,operator]
+                del self.channels[number]
+        for unbonding in [item for item in self.unbonding if item[0] <= time_ms]:  # type: ignore[operator]
+            self.unbonding.remove(unbonding)
+            self.balances[unbonding[2]] += unbonding[3]  # type: ignore[index,operator]
+
+    def pay_fee(self, account: bytes) -> None:
+        self.balances[account] -= FEE
+        self.balances[self.builder] += VALIDATORS
+        self.treasury += TREASURY
+        self.burned += FEE - VALIDATORS - TREASURY
+        self.nonces[account] += 1
+
+    def can_pay(self, account: bytes, amount: int) -> bool:
+        """The fee and then the amount; the builder's share is its own again before it pays the amount."""
+        balance = self.balances.get(account, 0)
+        back = VALIDATORS if account == self.builder else 0
+        return balance >= FEE and balance - FEE + back >= amount
+
+    def transfer(self, sender: bytes, to: bytes, amount: int) -> bool:
+        if amount <= 0 or not self.can_pay(sender, amount):
+            return False
+        self.pay_fee(sender)
+        self.balances[sender] -= amount
+        self.balances[to] = self.balances.get(to, 0) + amount
+        return True
+
+    def stake(self, account: bytes, amount: int) -> bool:
+        if account not in self.bonds or amount <= 0 or not self.can_pay(account, amount):
+            return False
+        self.pay_fee(account)
+        self.balances[account] -= amount
+        self.bonds[account] += amount
+        return True
+
+    def unstake(self, account: bytes, amount: int, delay_ms: int) -> bool:
+        if account not in self.bonds or not 0 < amount <= self.bonds[account] or not self.can_pay(account, 0):
+            return False
+        self.pay_fee(account)
+        self.bonds[account] -= amount
+        self.unbonding.append([self.time_ms + delay_ms, len(self.unbonding), account, amount])
+        return True
+
+    def open(self, number: int, payer: bytes, payee: bytes, deposit: int) -> bool:
+        if payer == payee or deposit <= 0 or not self.can_pay(payer, deposit):
+            return False
+        self.pay_fee(payer)
+        self.balances[payer] -= deposit
+        self.channels[number] = {
+            "payer": payer, "payee": payee, "deposit": deposit, "paid": 0, "seq": 0, "closing_ms": 0, "signed": 0
+        }  # fmt: skip
+        return True
+
+    def close(self, number: int, account: bytes, delay_ms: int) -> bool:
+        channel = self.channels.get(number)
+        if channel is None or channel["payer"] != account or channel["closing_ms"] or not self.can_pay(account, 0):
+            return False
+        self.pay_fee(account)
+        channel["closing_ms"] = self.time_ms + delay_ms
+        return True
+
+    def settle(
+        self,
+        number: int,
+        account: bytes,
+        first: int,
+        amounts: list[int | None],
+        verifiers: list[list[bytes]],
+        window: int,
+    ) -> bool:
+        """`amounts` of consecutive leaves, None for a zero leaf; `verifiers` the accounts of each paid one."""
+        channel = self.channels.get(number)
+        if channel is None or channel["payee"] != account or first != channel["seq"] + 1:  # type: ignore[operator]
+            return False
+        total = sum(amount or 0 for amount in amounts)
+        if channel["paid"] + total > channel["deposit"] or not self.can_pay(account, 0):  # type: ignore[operator]
+            return False
+        self.pay_fee(account)
+        channel["paid"] += total  # type: ignore[operator]
+        channel["seq"] += len(amounts)  # type: ignore[operator]
+        shares: dict[bytes, int] = defaultdict(int)
+        treasury = burn = 0
+        paid = [amount for amount in amounts if amount is not None]
+        for amount, drawn in zip(paid, verifiers, strict=True):
+            left = amount
+            shares[account] += amount * 8_000 // BP
+            left -= amount * 8_000 // BP
+            for verifier in drawn:
+                shares[verifier] += amount * 800 // BP // len(drawn)
+                left -= amount * 800 // BP // len(drawn)
+            treasury += amount * 1_000 // BP
+            burn += left - amount * 1_000 // BP
+        if total:
+            self.pending.append((self.time_ms + window, dict(shares), treasury, burn))
+        return True
+
+    def slash(self, lie: int, accused: bytes, reporter: bytes) -> bool:
+        if lie in self.wrong or not self.can_pay(reporter, 0):
+            return False
+        self.pay_fee(reporter)
+        self.wrong.add(lie)
+        taken = self.bonds[accused] // 10
+        self.bonds[accused] -= taken
+        for item in self.unbonding:
+            if item[2] == accused:
+                taken += item[3] // 10  # type: ignore[operator]
+                item[3] -= item[3] // 10  # type: ignore[operator]
+        reward = 0 if accused == reporter else taken // 2
+        self.balances[reporter] += reward
+        self.burned += taken - reward
+        return True
+
+    def supply(self) -> int:
+        channels = sum(item["deposit"] - item["paid"] for item in self.channels.values())  # type: ignore[operator,misc]
+        pending = sum(sum(shares.values()) + treasury + burn for _, shares, treasury, burn in self.pending)
+        unbonding: int = sum(item[3] for item in self.unbonding)  # type: ignore[misc]
+        liquid = sum(self.balances.values()) + sum(self.bonds.values())
+        return liquid + channels + pending + unbonding + self.treasury + self.burned

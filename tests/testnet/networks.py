@@ -1,0 +1,118 @@
+"""Networks of real processes for tests: started through the command line, ended whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testnet.events import EventFollower
+from testnet.launch import is_alive, read_status
+from testnet.network_file import NetworkFile, read_network_file
+
+CLI = [sys.executable, "-m", "testnet.cli"]
+COMMAND_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 60.0
+
+
+def run_cli(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, dict[str, Any]]:
+    """Run one command with --json; its exit code and its one object."""
+    done = subprocess.run([*CLI, *arguments, "--json"], capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert len(done.stdout.splitlines()) == 1, (done.stdout, done.stderr)
+    return done.returncode, json.loads(done.stdout)
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Up:
+    """A `testnet up` that runs as a process of its own."""
+
+    directory: Path
+    process: "subprocess.Popen[str]"
+
+    @property
+    def network(self) -> NetworkFile:
+        return read_network_file(self.directory / "testnet.json")
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {node.name: node.pid for node in self.network.nodes}
+
+    def follow(self) -> EventFollower:
+        return EventFollower([self.directory / node.directory for node in self.network.nodes])
+
+    def get_status(self, name: str) -> dict[str, Any]:
+        node = self.network.get_node(name)
+        assert node is not None
+        return read_status(self.directory, node)
+
+    def wait_for_go(self) -> None:
+        """Until the network is ready."""
+        is_over = lambda: self.process.poll() is not None  # noqa: E731
+        wait_until(lambda: (self.directory / "go").exists() or is_over(), "ready", READY_TIMEOUT_S)
+        assert not is_over(), self.process.communicate()
+
+
+@contextmanager
+def start_network(directory: Path, *arguments: str) -> Iterator[Up]:
+    """`testnet up` in a process group of its own; whatever is left of it is ended on the way out."""
+    command = [*CLI, "testnet", "up", "--dir", str(directory), *arguments, "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        up = Up(directory, process)
+        try:
+            yield up
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.communicate(timeout=COMMAND_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+@contextmanager
+def run_node_process(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`node run` on a data directory, ended by SIGTERM on the way out."""
+    with (
+        (directory / "run.log").open("ab") as log,
+        subprocess.Popen([*CLI, "node", "run", "--data", str(directory)], stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def find_descendants(pid: int) -> list[int]:
+    """Every process below `pid`, children first."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    children = [int(word) for word in text.split()]
+    return children + [below for child in children for below in find_descendants(child)]
+
+
+def kill_hard(pid: int) -> None:
+    """`kill -9`, and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), f"process {pid} dead")

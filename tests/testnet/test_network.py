@@ -1,0 +1,289 @@
+"""A whole network of real processes: loaded, cheated on, joined, asked, tampered with, ended."""
+
+import json
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from testnet.cli.output import ExitCode
+from testnet.found import SAMPLES
+from testnet.launch import is_alive
+from tests.testnet.networks import (
+    CLI,
+    Up,
+    find_descendants,
+    kill_hard,
+    run_cli,
+    run_node_process,
+    start_network,
+    wait_until,
+)
+
+ROWS = 40
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+SMALL = ("--roles", "validator=1,storage=1,client=1", "--seed", "5")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[str, Any]]:
+    """A network that was loaded, with one liar in it: its directory, exit code and report."""
+    directory = tmp_path_factory.mktemp("loaded") / "net"
+    arguments = ("--load", "digits", "--rows", str(ROWS), "--liar", "1", "--seed", "7")
+    code, report = run_cli("testnet", "up", "--dir", str(directory), *arguments, timeout_s=110)
+    return directory, code, report
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A network that stays up."""
+    with start_network(tmp_path_factory.mktemp("standing") / "net", "--seed", "11") as up:
+        up.wait_for_go()
+        yield up
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two held-out digits as a file."""
+    path = tmp_path_factory.mktemp("rows") / "rows.npy"
+    with np.load(SAMPLES) as samples:
+        np.save(path, samples["inputs"][:2])
+    return path
+
+
+def test_a_loaded_network_answers_attests_settles_and_says_so(loaded: tuple[Path, int, dict[str, Any]]) -> None:
+    _, code, report = loaded
+
+    assert code == ExitCode.OK, report
+    assert all(report["bars"].values())
+    requests = report["requests"]
+    assert requests["answered"] == requests["attested"] == requests["settled"] == ROWS
+    assert report["receipts"]["levels"]["drawn"] == report["receipts"]["levels"]["settled"] == ROWS
+    assert report["accuracy"]["share"] >= 0.95
+    assert report["ledger"]["supply"] == report["ledger"]["supply_genesis"]
+    assert len(set(report["ledger"]["feeds"]["GOOG"])) > 1
+    assert {blob["node"].partition("-")[0] for blob in report["blobs"]} == {"inference", "verifier"}
+
+
+def test_a_liar_is_caught_unpaid_and_slashed_and_nobody_else(loaded: tuple[Path, int, dict[str, Any]]) -> None:
+    directory, _, report = loaded
+    lies = report["lies"]
+
+    assert lies["told"]
+    assert set(lies["told"]) <= set(lies["proven"])
+    assert lies["paid"] == lies["honest_slashed"] == []
+    assert lies["slashed_grains"] > 0
+    code, verified = run_cli("verify", str(directory / "evidence"), "--ledger", str(directory))
+    assert (code, verified["verified"]) == (ExitCode.OK, len(lies["proven"]))
+    assert verified["levels"]["slashed"] == len(lies["proven"])
+
+
+def test_any_flipped_byte_of_a_receipt_or_of_evidence_is_refused(
+    loaded: tuple[Path, int, dict[str, Any]], tmp_path: Path
+) -> None:
+    directory, _, _ = loaded
+    rng = random.Random(1)
+    originals = [next((directory / "nodes/client-0/receipts").iterdir()), next((directory / "evidence").iterdir())]
+    for original in originals:
+        data = original.read_bytes()
+        for place in rng.sample(range(len(data)), 40):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << rng.randrange(8)
+            (tmp_path / f"{original.stem[:8]}-{place}{original.suffix}").write_bytes(flipped)
+
+    code, result = run_cli("verify", str(tmp_path))
+
+    assert code == ExitCode.VERIFICATION_FAILED
+    assert len(result["error"]["details"]["refused"]) == len(list(tmp_path.iterdir()))
+    assert all(result["error"]["details"]["refused"].values()), "each with its reason"
+
+
+def test_check_holds_on_what_a_run_left_and_finds_what_was_tampered_with(
+    loaded: tuple[Path, int, dict[str, Any]], tmp_path: Path
+) -> None:
+    directory, _, _ = loaded
+    assert run_cli("testnet", "check", str(directory))[0] == ExitCode.OK
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    with sqlite3.connect(copy / "nodes/verifier-0/node.db") as database:
+        height, data = database.execute("SELECT height, block FROM blocks ORDER BY height LIMIT 1 OFFSET 3").fetchone()
+        tampered = bytearray(data)
+        tampered[len(data) // 2] ^= 1
+        database.execute("UPDATE blocks SET block = ? WHERE height = ?", (bytes(tampered), height))
+
+    code, result = run_cli("testnet", "check", str(copy))
+
+    assert code == ExitCode.INVARIANT_VIOLATED
+    assert f"verifier-0: block {height}" in result["error"]["message"]
+
+
+def test_status_shows_every_node_serving_at_one_state_root(standing: Up) -> None:
+    code, status = run_cli("testnet", "status", "--dir", str(standing.directory))
+
+    assert code == ExitCode.OK
+    assert status["state"] == "running"
+    assert {node["state"] for node in status["nodes"]} == {"serving"}
+    assert status["one_state_root_at_tip"]
+
+
+def test_the_zygote_forks_from_one_thread(standing: Up) -> None:
+    zygote = find_descendants(standing.process.pid)[0]
+
+    assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", [(), ("--direct",)], ids=["gossip", "direct"])
+def test_infer_gives_labels_worker_attestations_fee_and_a_receipt_that_verifies(
+    standing: Up, rows: Path, how: tuple[str, ...]
+) -> None:
+    network = ("--network", str(standing.directory))
+
+    code, answer = run_cli("infer", "digits", "--input", str(rows), *network, *how)
+
+    assert code == ExitCode.OK, answer
+    with np.load(SAMPLES) as samples:
+        assert answer["labels"] == [str(label) for label in samples["labels"][:2]]
+    assert len(set(answer["attested_by"])) == 2
+    assert answer["fee_grains"] > 0
+    assert answer["direct"] == bool(how)
+    assert run_cli("verify", answer["receipt"], "--ledger", str(standing.directory))[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "code"),
+    [
+        (["cats"], ExitCode.USAGE, "unknown_model"),
+        (["digits-fp32"], ExitCode.USAGE, "wrong_input"),
+        (["digits", "--timeout", "1ms"], ExitCode.TIMEOUT, "expired"),
+        (["digits", "--max-fee", "5"], ExitCode.FAILURE, "price"),
+    ],
+)
+def test_a_bad_request_is_refused_with_a_next_step_and_loses_nothing(
+    standing: Up, rows: Path, arguments: list[str], exit_code: int, code: str
+) -> None:
+    result = run_cli("infer", *arguments, "--input", str(rows), "--network", str(standing.directory))
+
+    assert result[0] == exit_code
+    assert result[1]["error"]["code"] == code
+    assert result[1]["error"]["hint"]
+
+
+def test_rows_of_numbers_are_taken_from_standard_input(standing: Up, rows: Path) -> None:
+    text = ",".join(str(number) for number in np.load(rows)[0])
+    command = [*CLI, "infer", "digits", "--input", "-", "--network", str(standing.directory), "--json"]
+
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert len(json.loads(done.stdout)["labels"]) == 1
+
+
+def test_more_rows_than_a_request_takes_are_refused_before_anything_is_sent(standing: Up, tmp_path: Path) -> None:
+    np.save(tmp_path / "many.npy", np.zeros((65, 64), np.uint8))
+
+    code, result = run_cli(
+        "infer", "digits", "--input", str(tmp_path / "many.npy"), "--network", str(standing.directory)
+    )
+
+    assert (code, result["error"]["code"]) == (ExitCode.USAGE, "wrong_input")
+
+
+def test_a_node_joins_from_its_own_directory_bonds_and_gets_work(standing: Up, rows: Path, tmp_path: Path) -> None:
+    network = ("--network", str(standing.directory))
+    code, made = run_cli("node", "init", *network, "--data", str(tmp_path / "worker"), "--role", "inference")
+    assert code == ExitCode.OK
+    second = run_cli("node", "init", *network, "--data", str(tmp_path / "other"))[1]
+    assert second["account"] != made["account"], "two never take the same account"
+
+    with run_node_process(tmp_path / "worker"):
+        wait_until(lambda: _get_state(tmp_path / "worker") == "serving", "the new node serves")
+        assert run_cli("node", "run", "--data", str(tmp_path / "worker"))[1]["error"]["code"] == "directory_in_use"
+        wait_until(lambda: _ask(standing, rows) == made["node"], "the new node gets work", 60)
+
+
+def test_a_taken_port_is_a_clear_error(standing: Up, tmp_path: Path) -> None:
+    run_cli("node", "init", "--network", str(standing.directory), "--data", str(tmp_path / "node"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+
+        code, result = run_cli("node", "run", "--data", str(tmp_path / "node"), "--listen", address)
+
+    assert (code, result["error"]["code"]) == (ExitCode.CONFIG, "port_in_use")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "group",
+        pytest.param("launcher", marks=pytest.mark.full),
+        pytest.param("terminate", marks=pytest.mark.full),
+        "kill",
+        "down",
+    ],
+)
+def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
+    with start_network(tmp_path / "net", *SMALL) as up:
+        up.wait_for_go()
+        pids = find_descendants(up.process.pid)
+        assert len(pids) >= 4
+        match how:
+            case "group":
+                subprocess.run(["kill", "-INT", "--", f"-{up.process.pid}"], check=True)
+            case "launcher":
+                up.process.send_signal(signal.SIGINT)
+            case "terminate":
+                up.process.send_signal(signal.SIGTERM)
+            case "kill":
+                kill_hard(up.process.pid)
+            case "down":
+                assert run_cli("testnet", "down", "--dir", str(up.directory))[0] == ExitCode.OK
+        code = up.process.wait(30)
+
+        wait_until(lambda: not [pid for pid in pids if is_alive(pid)], "every process gone", 20)
+        expected = {"group": 130, "launcher": 130, "kill": -signal.SIGKILL}
+        assert code == expected.get(how, 0)
+        assert run_cli("testnet", "status", "--dir", str(up.directory))[1]["state"] == "stopped"
+
+
+def _get_state(directory: Path) -> str:
+    status = directory / "status.json"
+    return str(json.loads(status.read_text()).get("state")) if status.exists() else ""
+
+
+def _ask(up: Up, rows: Path) -> str:
+    code, answer = run_cli("infer", "digits", "--input", str(rows), "--network", str(up.directory))
+    assert code == ExitCode.OK, answer
+    return str(answer["worker"])
+
+
+def test_a_role_of_a_users_own_runs_in_a_network_without_touching_our_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
+    with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
+        up.wait_for_go()
+        events = up.directory / "nodes/wordcount-0/events.jsonl"
+
+        wait_until(lambda: "words.agreed" in events.read_text(), "two nodes agree on a count")
+
+
+def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
+    with np.load(SAMPLES) as samples:
+        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32))
+    model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
+    roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
+
+    code, report = run_cli("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
+
+    assert code == ExitCode.OK, report
+    assert report["requests"]["settled"] == 5

@@ -1,0 +1,128 @@
+"""What counts and what does not: events to tallies, tallies to bars."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testnet.events import EventFollower, Tally
+from testnet.report import Report, Wanted, add_accuracy, add_ledger, add_liars, add_oracle, add_requests
+
+LEDGER: dict[str, Any] = {
+    "holds": True,
+    "findings": [],
+    "heights": {"validator-0": 3},
+    "blocks": 3,
+    "transactions_checked": 4,
+    "supply": 100,
+    "supply_genesis": 100,
+    "fees": 10,
+    "workers": 8,
+    "verifiers": 0,
+    "treasury": 1,
+    "burn": 1,
+    "leaves": {"paid": 1},
+    "feeds": {"GOOG": [1, 2]},
+    "proven_wrong": [],
+    "paid_claims": ["aa"],
+}
+
+
+def make_tally(attested: int, settled: int) -> Tally:
+    tally = Tally()
+    for index in range(attested):
+        tally.take({"name": "request.sent", "request_id": f"{index}", "time_ms": 1_000})
+        tally.take({"name": "result.received", "request_id": f"{index}", "time_ms": 1_100})
+        tally.take({"name": "request.attested", "request_id": f"{index}", "time_ms": 1_100 + index})
+    for index in range(settled):
+        tally.take({"name": "leaf.settled", "request_id": f"{index}", "time_ms": 2_000, "zero_reason": 0})
+    return tally
+
+
+def get_bars(report: Report) -> dict[str, bool]:
+    return {bar.name: bar.holds for bar in report.bars}
+
+
+@pytest.mark.parametrize(("attested", "settled", "holds"), [(5, 5, True), (5, 4, False), (4, 4, False)])
+def test_requests_hold_only_if_all_were_attested_and_settled(attested: int, settled: int, holds: bool) -> None:
+    report = Report()
+
+    levels = {"attested": attested, "settled": settled}
+    add_requests(report, make_tally(attested, settled), Wanted(5, 0, 1.0, "settled"), levels)
+
+    assert get_bars(report) == {"requests": holds}
+    assert report.fields["requests"]["latency_p50_ms"] == 100 + (attested - 1) // 2
+
+
+def test_a_settled_request_counts_once_and_a_zero_leaf_not_at_all() -> None:
+    tally = make_tally(2, 1)
+    tally.take({"name": "leaf.settled", "request_id": "0", "time_ms": 2_001, "zero_reason": 0})
+    tally.take({"name": "leaf.settled", "request_id": "1", "time_ms": 2_001, "zero_reason": 5})
+
+    assert tally.unsettled == 1
+    assert tally.zero_leaves == {5: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, set()),
+        ({"holds": False, "findings": ["block 2 is another"]}, {"ledger"}),
+        ({"supply": 101}, {"supply"}),
+        ({"workers": 9}, {"fees"}),
+        ({"feeds": {"GOOG": [7, 7]}}, {"oracle"}),
+        ({"feeds": {}}, {"oracle"}),
+    ],
+)
+def test_a_ledger_that_does_not_add_up_breaks_the_bar_it_belongs_to(change: dict[str, Any], broken: set[str]) -> None:
+    report = Report()
+
+    add_ledger(report, {**LEDGER, **change})
+    add_oracle(report, {**LEDGER, **change})
+
+    assert {name for name, holds in get_bars(report).items() if not holds} == broken
+
+
+@pytest.mark.parametrize(
+    ("proven", "paid", "broken"),
+    [
+        ([("l1", "liar")], [], set()),
+        ([], [], {"lies", "slashed"}),
+        ([("l1", "liar")], ["l1"], {"lies"}),
+        ([("l1", "liar"), ("h1", "honest")], [], {"slashed"}),
+    ],
+)
+def test_a_lie_must_be_proven_and_unpaid_and_nobody_else_slashed(
+    proven: list[tuple[str, str]], paid: list[str], broken: set[str]
+) -> None:
+    tally = make_tally(1, 1)
+    tally.take({"name": "lie.told", "claim_id": "l1", "time_ms": 1})
+    wrong = [{"claim_id": claim, "account": account, "slashed": 5, "height": 2} for claim, account in proven]
+    report = Report()
+
+    ledger = {**LEDGER, "proven_wrong": wrong, "paid_claims": paid}
+    add_liars(report, tally, Wanted(1, 1, 1.0, "settled"), ledger, ["liar"])
+
+    assert {name for name, holds in get_bars(report).items() if not holds} == broken
+
+
+def test_accuracy_needs_answers_and_the_bar() -> None:
+    report = Report()
+    for right, labelled in ((95, 100), (94, 100), (0, 0)):
+        add_accuracy(report, right, labelled)
+
+    assert [bar.holds for bar in report.bars] == [True, False, False]
+
+
+def test_a_log_is_read_as_it_grows_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    follower = EventFollower([tmp_path])
+    assert follower.read().attempts == 0
+    line = json.dumps({"name": "request.sent", "request_id": "a", "time_ms": 1})
+
+    log.write_text(line + "\n" + line[:10])
+    assert follower.read().attempts == 1
+
+    log.write_text(line + "\n" + line[:10] + "\n" + line + "\n")
+    assert follower.read().attempts == 2
