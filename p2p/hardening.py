@@ -34,7 +34,8 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
-from p2p.secured import BufferedTCP, RecordSession
+from p2p.secured import RecordSession
+from p2p.wire import BufferedTCP
 from protocol.errors import LocalError
 
 LIBP2P_VERSION = "0.8.1"

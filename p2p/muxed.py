@@ -7,7 +7,6 @@ travel along. Nothing of a peer's making gets past this: its faults end its conn
 
 import itertools
 import logging
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +19,8 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 
 from p2p.muxed_stream import MuxedStream
 from p2p.noise_records import BadRecord
-from p2p.secured import READ_BYTES, RecordSession, TakenOver
+from p2p.secured import RecordSession, TakenOver
+from p2p.wire import SocketWire
 from p2p.yamux import Yamux
 from p2p.yamux_words import (
     NORMAL,
@@ -74,7 +74,7 @@ class Muxed(IMuxedConn):
         self._lingering: dict[MuxedStream, float] = {}
         self._wake = trio.Event()
         self._quiet = trio.Event()
-        self._socket: socket.socket | None = None
+        self._wire: SocketWire | None = None
         self._scope: trio.CancelScope | None = None
         self._is_mid_write = False
         self._heard_at = trio.current_time()
@@ -107,7 +107,7 @@ class Muxed(IMuxedConn):
         reason = "it was closed"
         try:
             taken = self.secured_conn.take_over()
-            self._socket = taken.socket
+            self._wire = taken.wire
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._write_forever, taken)
@@ -159,7 +159,7 @@ class Muxed(IMuxedConn):
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S):
                     await self._quiet.wait()
             self._end("it was closed")
-            if self._socket is None:
+            if self._wire is None:
                 await self.secured_conn.close()
         await trio.lowlevel.checkpoint()
 
@@ -231,12 +231,10 @@ class Muxed(IMuxedConn):
 
     async def _read_forever(self, taken: TakenOver) -> str:
         """Take in what comes until the connection ends; why it did."""
-        sock = taken.socket
         try:
             self._sort(self._session.receive(taken.plain + taken.opener.receive(taken.ahead)))
             while not self._session.is_over:
-                await trio.lowlevel.wait_readable(sock.fileno())
-                data = sock.recv(READ_BYTES)
+                data = await taken.wire.receive()
                 if not data:
                     return "the peer hung up"
                 self._heard_at = trio.current_time()
@@ -275,6 +273,9 @@ class Muxed(IMuxedConn):
             stream.take_end()
             self._tell_if_pushing(stream, None)
             self._look_after(stream)
+        elif self._session.is_open(stream.stream_id):
+            stream.break_off(event.reason, keep_unread=True)
+            self._tell_if_pushing(stream, event.reason)
         else:
             self._drop(stream, event.reason)
 
@@ -317,7 +318,7 @@ class Muxed(IMuxedConn):
                     self._wake = trio.Event()
                     await self._wake.wait()
                     continue
-                await self._send(taken.socket, taken.sealer.seal(self._session.bytes_to_send()))
+                await self._send(taken.wire, taken.sealer.seal(self._session.bytes_to_send()))
                 blocked, self._blocked = self._blocked, {}
                 for stream in blocked:
                     stream.wake_writer()
@@ -328,12 +329,12 @@ class Muxed(IMuxedConn):
         except (OSError, trio.ClosedResourceError) as error:
             self._end(f"the connection broke: {error}")
 
-    async def _send(self, sock: socket.socket, wire: bytes) -> None:
+    async def _send(self, wire: SocketWire, records: bytes) -> None:
         self._is_mid_write = True
-        rest = memoryview(wire)
-        while rest := rest[_send_some(sock, rest) :]:
+        rest = memoryview(records)
+        while rest := rest[wire.send_some(rest) :]:
             with trio.fail_after(STUCK_S_MAX):
-                await trio.lowlevel.wait_writable(sock.fileno())
+                await wire.wait_sendable()
         self._is_mid_write = False
 
     def _feed_all(self) -> None:
@@ -364,7 +365,7 @@ class Muxed(IMuxedConn):
         """What is queued when a session ends, a go-away above all, if the socket takes it at once."""
         if not self._is_mid_write and self._session.has_to_send:
             try:
-                _send_some(taken.socket, memoryview(taken.sealer.seal(self._session.bytes_to_send())))
+                taken.wire.send_some(memoryview(taken.sealer.seal(self._session.bytes_to_send())))
             except OSError as error:
                 logger.debug("no last words to %s: %r", self.peer_id, error)
 
@@ -395,16 +396,7 @@ class Muxed(IMuxedConn):
         self._accepting.clear()
         for event in (self._accept_wake, self._quiet):
             event.set()
-        if self._socket is not None:
-            trio.lowlevel.notify_closing(self._socket.fileno())
-            self._socket.close()
+        if self._wire is not None:
+            self._wire.close()
         if self._scope is not None:
             self._scope.cancel()
-
-
-def _send_some(sock: socket.socket, data: memoryview) -> int:
-    """How much of data the kernel took at once, possibly nothing. Raises OSError when the connection is broken."""
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        return 0

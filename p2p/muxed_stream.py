@@ -210,11 +210,11 @@ class MuxedStream(IMuxedStream):
         self._wake_all()
 
     def break_off(self, reason: str, *, keep_unread: bool = False) -> None:
+        if not keep_unread:
+            self._buffer.clear()
+            self._is_received_whole = False
         if self._broken is None:
             self._broken = reason
-            if not keep_unread:
-                self._buffer.clear()
-                self._is_received_whole = False
             self._wake_all()
 
     def hand_over(self, data: bytes) -> None:

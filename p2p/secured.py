@@ -2,18 +2,15 @@
 
 Stock's record phase makes two calls to the kernel and several copies per record. Once the handshake has ended,
 `RecordNoise` hands out sessions that work on whole buffers; while a muxer is being negotiated they behave like any
-secure connection, and `take_over` then gives the muxer keys, socket and whatever has arrived already.
+secure connection, and `take_over` then gives the muxer keys, wire and whatever has arrived already.
 """
 
-import socket
 from dataclasses import dataclass
 from typing import Any, cast
 
-import trio
 from libp2p.abc import IRawConnection, ISecureConn
 from libp2p.io.abc import EncryptedMsgReadWriter
 from libp2p.io.exceptions import ConnectionClosedError, IOException
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.noise.io import NoiseTransportReadWriter
@@ -21,38 +18,8 @@ from libp2p.security.noise.transport import Transport
 from libp2p.security.secure_session import SecureSession
 
 from p2p.noise_records import BadRecord, Opener, Sealer
+from p2p.wire import BufferedTCP, SocketWire
 from protocol.errors import LocalError
-
-READ_BYTES = 64 * 1024  # asked of the kernel at once
-
-
-class BufferedTCP(TrioTCPStream):
-    """Stock asks the kernel for the 2 bytes of a length, then for the rest: two calls per record. Ours reads ahead."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self._ahead = bytearray()
-
-    async def read(self, n: int | None = None) -> bytes:
-        if n == 0:
-            return b""
-        if not self._ahead:
-            data = bytes(await super().read(READ_BYTES))
-            if n is None or len(data) <= n:
-                return data
-            self._ahead += data
-        size = len(self._ahead) if n is None else n
-        data = bytes(self._ahead[:size])
-        del self._ahead[:size]
-        return data
-
-    def detach(self) -> tuple[socket.socket, bytes]:
-        """The socket, from now on the caller's to close, and what was read ahead of it."""
-        ahead = bytes(self._ahead)
-        self._ahead.clear()
-        sock = socket.socket(fileno=self.stream.socket.detach())
-        sock.setblocking(False)
-        return sock, ahead
 
 
 class RecordMessages(EncryptedMsgReadWriter):
@@ -92,7 +59,7 @@ class RecordMessages(EncryptedMsgReadWriter):
 class TakenOver:
     """All there is to a secured connection once a muxer owns it."""
 
-    socket: socket.socket  # not blocking
+    wire: SocketWire
     sealer: Sealer
     opener: Opener
     plain: bytes  # received, opened and not yet read
@@ -124,8 +91,8 @@ class RecordSession(SecureSession):
 
     def take_over(self) -> TakenOver:
         """Give everything to a muxer. This session must not be read, written or closed afterwards."""
-        sock, ahead = cast(BufferedTCP, self._raw.stream).detach()
-        return TakenOver(sock, self._messages.sealer, self._messages.opener, self._drain(None), ahead)
+        wire, ahead = cast(BufferedTCP, self._raw.stream).detach()
+        return TakenOver(wire, self._messages.sealer, self._messages.opener, self._drain(None), ahead)
 
 
 class RecordNoise(Transport):

@@ -185,7 +185,8 @@ class Yamux:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        if not stream.to_announce & SYN:  # else the peer has never heard of it
+        is_over = stream.is_sent_whole and stream.is_received_whole
+        if not is_over and not stream.to_announce & SYN:  # else the peer has never heard of it
             self._queue(WINDOW_UPDATE, RST, stream_id, 0)
         self._forget(stream)
 
@@ -382,8 +383,12 @@ class Yamux:
 
     def _end(self, stream: _Stream, flags: int, events: list[Event]) -> None:
         if flags & RST:
-            self._forget(stream)
+            # What came before may hold an answer: it stays readable, and counted, until it is consumed.
+            self._body = None
+            self._unannounced.pop(stream.stream_id, None)
+            stream.is_sent_whole = stream.is_received_whole = True
             events.append(WasReset(stream.stream_id, "the peer reset it"))
+            self._forget_if_done(stream)
         elif flags & FIN and not stream.is_received_whole:
             stream.is_received_whole = True
             events.append(Finished(stream.stream_id))

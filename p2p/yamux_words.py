@@ -66,7 +66,7 @@ class Finished(NamedTuple):
 
 
 class WasReset(NamedTuple):
-    """The stream is gone, and with it what was unread. `reason` is for people."""
+    """The stream has ended both ways. If it is still open, what was unread can be consumed. `reason` is for people."""
 
     stream_id: int
     reason: str

@@ -136,7 +136,6 @@ class Pair:
                 self.finished.add((side, stream_id))
             case WasReset(stream_id):
                 assert stream_id in self.broken
-                self.unread[side][stream_id] = 0
 
     def settle(self) -> None:
         """Carry and consume everything until nothing moves."""
@@ -396,10 +395,20 @@ class TestClosing:
         assert [type(event) for event in events] == [Opened, Data, Finished, WasReset]
         assert server.unread_bytes == 0
 
-    def test_a_reset_forgets_what_was_unread(self, server):
+    def test_what_came_before_a_reset_stays_counted_until_it_is_consumed(self, server):
         events = server.receive(data(1, b"abc", SYN) + frame(DATA, RST, 1, 2, b"xx") + frame(PING, ACK, 0, 7))
         assert events == [Opened(1), Data(1, b"abc"), WasReset(1, "the peer reset it"), Ponged(7)]
+        assert server.unread_bytes == 3
+        assert server.send(1, b"too late") == 0
+        server.consume(1, 3)
+        assert not server.is_open(1)
+        assert not server.has_to_send
+
+    def test_a_stream_the_peer_reset_can_be_given_up_without_a_word(self, server):
+        server.receive(data(1, b"abc", SYN) + frame(WINDOW_UPDATE, RST, 1, 0))
+        server.reset(1)
         assert server.unread_bytes == 0
+        assert not server.has_to_send
 
     def test_frames_for_a_stream_we_reset_are_passed_over(self, server):
         server.receive(data(1, b"abc", SYN))
