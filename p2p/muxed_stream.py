@@ -68,9 +68,7 @@ class MuxedStream(IMuxedStream):
         taken = 0 if self._write_lock.locked() else self.write_now(data)
         if taken < len(data):
             async with self._write_lock:
-                rest = memoryview(data)[taken:]
-                while rest := rest[self.write_now(rest) :]:
-                    await self._wait_for_room()
+                await self._write_rest(memoryview(data)[taken:])
         elif self.muxed_conn.out_bytes < BUSY_BYTES:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -86,10 +84,16 @@ class MuxedStream(IMuxedStream):
         self.reset_now()
         await trio.lowlevel.checkpoint()
 
-    async def _wait_for_room(self) -> None:
-        self._room = trio.Event()
-        self.muxed_conn.note_blocked(self)
-        await self._wait(self._room, trio.current_time() + STALL_S_MAX)
+    async def _write_rest(self, rest: memoryview) -> None:
+        until_s = trio.current_time() + STALL_S_MAX
+        while rest:
+            if taken := self.write_now(rest):
+                rest = rest[taken:]
+                until_s = trio.current_time() + STALL_S_MAX
+            else:
+                self._room = trio.Event()
+                self.muxed_conn.note_blocked(self)
+                await self._wait(self._room, until_s)
 
     async def _wait(self, event: trio.Event, until_s: float) -> None:
         until_s = min(until_s, self._deadline)
