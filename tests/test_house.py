@@ -31,7 +31,10 @@ CLOCKS_AND_SOCKETS = frozenset(
 SANS_IO = (
     "p2p/gossipsub/",
     "p2p/net.py",
+    "p2p/noise_records.py",
     "p2p/standing.py",
+    "p2p/yamux.py",
+    "p2p/yamux_words.py",
     "roles/",
     "testnet/kernel.py",
     "testnet/sim_links.py",

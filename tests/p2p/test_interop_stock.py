@@ -7,37 +7,19 @@ from typing import Any
 
 import pytest
 import trio
-from libp2p import new_host
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.host.basic_host import BasicHost
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.peer.peerinfo import PeerInfo
 from libp2p.security.noise.io import NoiseTransportReadWriter
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
-from multiaddr import Multiaddr
 
-from p2p.host import Host, to_peer
+from p2p.host import Host
 from p2p.muxed import Muxed
 from p2p.secured import RecordSession
+from p2p.stock import StockHost, open_stock_host
 from tests.p2p.loopback import run, running_host, until
 
-ECHO, HELD = "/echo/1", "/held/1"
+ECHO = "/echo/1"
 SIZES = [1, 255, 4_096, 65_507, 65_536, 262_145, 1_048_576]
-
-
-@asynccontextmanager
-async def stock_host() -> AsyncIterator[BasicHost]:
-    keys = create_new_key_pair(bytes([77]) * 32)
-    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
-    host = new_host(key_pair=keys, sec_opt={NOISE: noise}, muxer_opt={YAMUX: Yamux})  # type: ignore[dict-item]
-    async with host.run([Multiaddr("/ip4/127.0.8.77/tcp/0")]):
-        yield host  # type: ignore[misc]
 
 
 async def echo(stream: Any) -> None:
@@ -52,26 +34,24 @@ async def echo(stream: Any) -> None:
 
 
 @asynccontextmanager
-async def joined(who_dials: str) -> AsyncIterator[tuple[Host, BasicHost]]:
-    async with stock_host() as stock, running_host(1) as (ours, _):
+async def joined(who_dials: str) -> AsyncIterator[tuple[Host, StockHost]]:
+    async with open_stock_host(bytes([77]) * 32, "127.0.8.77") as stock, running_host(1) as (ours, _):
         ours.serve(ECHO, echo)
-        stock.set_stream_handler(ECHO, echo)  # type: ignore[arg-type]
-        theirs = stock.get_id().to_bytes()[-32:]
+        stock.serve(ECHO, echo)
         if who_dials == "ours":
-            address = str(stock.get_addrs()[0])
-            assert await ours.dial(theirs, [address])
+            assert await ours.dial(stock.node, stock.addresses)
         else:
-            await stock.connect(PeerInfo(to_peer(ours.node), [Multiaddr(ours.addresses[0])]))
-        await until(lambda: ours.peers() == (theirs,) and to_peer(ours.node) in stock.get_connected_peers())
+            assert await stock.dial(ours.node, ours.addresses)
+        await until(lambda: ours.peers() == (stock.node,) and stock.is_connected(ours.node))
         (conns,) = ours.swarm.connections.values()
         assert type(conns[0].muxed_conn) is Muxed
         yield ours, stock
 
 
-async def open_from(side: str, ours: Host, stock: BasicHost) -> Any:
+async def open_from(side: str, ours: Host, stock: StockHost) -> Any:
     if side == "ours":
-        return await ours.open_stream(stock.get_id().to_bytes()[-32:], ECHO)
-    return await stock.new_stream(to_peer(ours.node), [ECHO])  # type: ignore[list-item]
+        return await ours.open_stream(stock.node, ECHO)
+    return await stock.open_stream(ours.node, ECHO)
 
 
 async def read_exactly(stream: Any, size: int) -> bytes:
@@ -124,7 +104,7 @@ def test_a_reset_is_heard(who_opens: str) -> None:
 
         async with joined("stock") as (ours, stock):
             ours.serve(ECHO, listen)
-            stock.set_stream_handler(ECHO, listen)  # type: ignore[arg-type]
+            stock.serve(ECHO, listen)
             stream = await open_from(who_opens, ours, stock)
             await stream.write(b"x")
             await stream.reset()
