@@ -142,12 +142,15 @@ class Muxed(IMuxedConn):
     async def accept_stream(self) -> MuxedStream:
         """The next stream the peer opened. Raises MuxedConnUnavailable once the connection has ended."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._accepting:
+        while True:
+            while self._accepting:
+                stream = self._accepting.popleft()
+                if self._session.is_open(stream.stream_id):  # else the peer has thought better of it
+                    return stream
             if self.is_closed:
                 raise MuxedConnUnavailable("the connection has ended")
             self._accept_wake = trio.Event()
             await self._accept_wake.wait()
-        return self._accepting.popleft()
 
     async def close(self, error_code: int = NORMAL) -> None:
         """Send what is queued, say goodbye and end, within GOODBYE_S seconds."""

@@ -86,14 +86,16 @@ class MuxedStream(IMuxedStream):
 
     async def _write_rest(self, rest: memoryview) -> None:
         until_s = trio.current_time() + STALL_S_MAX
-        while rest:
+        while True:
             if taken := self.write_now(rest):
                 rest = rest[taken:]
                 until_s = trio.current_time() + STALL_S_MAX
-            else:
-                self._room = trio.Event()
-                self.muxed_conn.note_blocked(self)
-                await self._wait(self._room, until_s)
+            if not rest:
+                return
+            # No other task runs between the attempt and the wait, so no wake-up can fall in between.
+            self._room = trio.Event()
+            self.muxed_conn.note_blocked(self)
+            await self._wait(self._room, until_s)
 
     async def _wait(self, event: trio.Event, until_s: float) -> None:
         until_s = min(until_s, self._deadline)

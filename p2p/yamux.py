@@ -119,7 +119,9 @@ class Yamux:
         stream = self._streams.get(stream_id)
         if stream is None or stream.is_sent_whole:
             return 0
-        return max(0, min(stream.send_window, self.limits.out_bytes_max - len(self._out)))
+        # Half of what is left, so that whoever writes much leaves room for those who write little.
+        left = self.limits.out_bytes_max - len(self._out)
+        return max(0, min(stream.send_window, (left + 1) // 2))
 
     def has_credit(self, stream_id: int) -> bool:
         """Whether the peer would take more on a stream, room in the output aside."""

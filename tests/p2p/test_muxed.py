@@ -192,6 +192,34 @@ def test_a_slow_reader_holds_its_writer_back_and_nobody_else() -> None:
     run(main)
 
 
+def test_no_wake_up_is_lost_however_writes_are_cut() -> None:
+    async def main() -> None:
+        async with stream_pair() as (a, b):
+            sizes = [1, 70_000, 131_072, 131_073, 300_000, 65_536, 262_144] * 12
+
+            async def send() -> None:
+                for size in sizes:
+                    await a.write(bytes(size))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                left = sum(sizes)
+                while left:
+                    left -= len(await b.read(left))
+
+    run(main)
+
+
+def test_a_stream_that_writes_much_leaves_room_for_one_that_writes_little() -> None:
+    async def main() -> None:
+        async with muxed_pair() as (a, _):
+            greedy, modest = await a.open_stream(), await a.open_stream()
+            greedy.write_now(bytes(INITIAL_WINDOW))
+            assert modest.write_now(b"quick") == 5
+
+    run(main)
+
+
 def test_two_writers_of_one_stream_do_not_mix_their_messages() -> None:
     async def main() -> None:
         async with stream_pair() as (a, b), trio.open_nursery() as nursery:
