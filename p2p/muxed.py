@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 STUCK_S_MAX = 10.0  # a peer whose socket takes nothing for so long is gone
 KEEPALIVE_S = 15.0
 SILENCE_S_MAX = 45.0  # a connection that says nothing for so long, pings unanswered, is dead
+SLICE_BYTES = 32 * 1024  # received bytes sorted in one go
+EVENTS_PER_TURN_MAX = 512  # such a slice is a flood of tiny frames: others run before the next
 GOODBYE_S = 0.2  # for what is queued to leave when a connection closes
 LINGER_S = 60.0  # for a peer to finish a stream nobody here reads any more
 
@@ -235,20 +237,26 @@ class Muxed(IMuxedConn):
     async def _read_forever(self, taken: TakenOver) -> str:
         """Take in what comes until the connection ends; why it did."""
         try:
-            self._sort(self._session.receive(taken.plain + taken.opener.receive(taken.ahead)))
+            await self._take_in(taken.plain + taken.opener.receive(taken.ahead))
             while not self._session.is_over:
                 data = await taken.wire.receive()
                 if not data:
                     return "the peer hung up"
                 self._heard_at = trio.current_time()
-                if plain := taken.opener.receive(data):
-                    self._sort(self._session.receive(plain))
+                await self._take_in(taken.opener.receive(data))
             return "the peer went away"
         except (OSError, trio.ClosedResourceError) as error:
             return f"the connection broke: {error}"
         except (BadRecord, YamuxViolation) as error:
             self.on_fault(str(error))
             return f"the peer broke a rule: {error}"
+
+    async def _take_in(self, plain: bytes) -> None:
+        for at in range(0, len(plain), SLICE_BYTES):
+            events = self._session.receive(plain[at : at + SLICE_BYTES])
+            self._sort(events)
+            if len(events) > EVENTS_PER_TURN_MAX:
+                await trio.lowlevel.checkpoint()
 
     def _sort(self, events: list[Event]) -> None:
         streams = self._streams

@@ -8,7 +8,7 @@ import socket
 import trio
 from libp2p.io.trio import TrioTCPStream
 
-READ_BYTES = 128 * 1024  # asked of the kernel at once; more is faster in bulk and lets a flood hold the loop longer
+READ_BYTES = 256 * 1024  # asked of the kernel at once
 
 
 class BufferedTCP(TrioTCPStream):

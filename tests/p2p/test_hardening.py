@@ -17,8 +17,10 @@ from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm as stock_swarm
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.exceptions import StreamError
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
 from libp2p.security.noise import patterns
+from libp2p.security.noise.io import BaseNoiseMsgReadWriter
 from libp2p.security.noise.messages import NoiseHandshakePayload
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
@@ -146,6 +148,22 @@ def test_connections_run_over_our_muxer() -> None:
             assert type(muxed) is Muxed
             assert type(muxed.secured_conn) is RecordSession
             assert (muxed.negotiated_security_protocol, muxed.negotiated_muxer_protocol) == ("/noise", "/yamux/1.0.0")
+
+    run(main)
+
+
+def test_stock_still_needs_a_lock_for_each_read_and_a_write_for_each_record() -> None:
+    for method in (NetStream.read, NetStream.write):
+        assert source(method).count("async with self._state_lock") >= 2, (
+            "stock streams read and write without locks now"
+        )
+    assert "await self.read_writer.write_msg" in source(BaseNoiseMsgReadWriter.write_msg).split("while written")[1]
+
+    async def main() -> None:
+        async with running_host(1) as (server, _), running_host(2) as (client, _):
+            await join(client, server)
+            ((conn,),) = client.swarm.connections.values()
+            assert type(await conn.new_stream()) is hardening.LeanStream
 
     run(main)
 

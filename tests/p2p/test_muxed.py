@@ -23,7 +23,7 @@ from p2p.muxed_stream import MuxedStream
 from p2p.noise_records import Opener, Sealer
 from p2p.secured import TakenOver
 from p2p.wire import SocketWire
-from p2p.yamux_words import INITIAL_WINDOW, YamuxLimits
+from p2p.yamux_words import DATA, HEADER, INITIAL_WINDOW, YamuxLimits
 from tests.p2p.loopback import run, until
 
 KEYS = bytes(range(32)), bytes(range(1, 33))
@@ -311,6 +311,29 @@ def test_streams_end_each_in_their_way() -> None:
                 await late.read()
             with pytest.raises(ValueError):
                 late.set_deadline(-1)
+
+    run(main)
+
+
+def test_a_flood_of_tiny_frames_lets_others_run() -> None:
+    async def main() -> None:
+        async with muxed_pair() as (a, b), trio.open_nursery() as nursery:
+            turns = 0
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+            await a.open_stream()
+            peer = await b.accept_stream()
+            nursery.start_soon(count)
+            before = turns
+            await b._take_in(HEADER.pack(0, DATA, 0, 1, 1).ljust(13, b"x") * 20_000)
+            assert len(peer._buffer) == 20_000
+            assert turns - before >= 6
+            nursery.cancel_scope.cancel()
 
     run(main)
 
