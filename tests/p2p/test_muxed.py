@@ -1,5 +1,6 @@
 """Streams over a real socket: cancelling loses nothing, slow readers hold writers back, the dead are noticed."""
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -333,6 +334,31 @@ def test_a_flood_of_tiny_frames_lets_others_run() -> None:
             await b._take_in(HEADER.pack(0, DATA, 0, 1, 1).ljust(13, b"x") * 20_000)
             assert len(peer._buffer) == 20_000
             assert turns - before >= 6
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_nobody_reading_any_of_many_streams_keeps_memory_bounded_and_the_connection_alive() -> None:
+    async def main() -> None:
+        limits = YamuxLimits()
+        async with muxed_pair() as (a, b), trio.open_nursery() as nursery:
+
+            async def fill(stream: MuxedStream) -> None:
+                with contextlib.suppress(MuxedStreamError):
+                    await stream.write(bytes(INITIAL_WINDOW))
+                    await stream.read()
+
+            for _ in range(limits.streams_inbound_max - 1):
+                nursery.start_soon(fill, await a.open_stream())
+            await until(lambda: len(b._streams) <= 8 and b._session.unread_bytes > limits.unread_bytes_max // 2)
+            assert b._session.unread_bytes <= limits.unread_bytes_max
+            assert sum(len(stream._buffer) for stream in b._streams.values()) == b._session.unread_bytes
+            last = await a.open_stream()
+            await last.write(b"still here")
+            while (stream := await b.accept_stream()).stream_id != last.stream_id:
+                pass
+            assert await stream.read() == b"still here"
             nursery.cancel_scope.cancel()
 
     run(main)
