@@ -13,9 +13,9 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
 
 from p2p.addresses import compute_place
-from p2p.hardening import BufferedTCP
 from p2p.host import Host, StreamRefused, parse_address, to_node, to_peer
 from p2p.reach import Dialled, DialMe, Reach, Reachability
+from p2p.wire import BufferedTCP
 from protocol.codec import decode, encode
 from protocol.errors import RemoteError
 

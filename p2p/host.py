@@ -27,14 +27,15 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.transport.upgrader import TransportUpgrader
 
 from p2p.addresses import parse_ip
 from p2p.doors import Doors, Held
 from p2p.doors import HostLimits as HostLimits
-from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, SafeYamux, harden
+from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, harden
+from p2p.muxed import Muxed
+from p2p.secured import RecordNoise
 from p2p.stream_limits import PER_S, StreamLimits
 from protocol.errors import LocalError
 
@@ -331,13 +332,13 @@ def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:
     peer = ID.from_pubkey(keys.public_key)
     store = PeerStore()
     store.add_key_pair(peer, keys)
-    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
-    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): SafeYamux}, NEGOTIATE_S)
+    noise = RecordNoise(keys, noise_privkey=create_noise_key_pair().private_key)
+    upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Muxed}, NEGOTIATE_S)
     return SafeSwarm(peer, store, upgrader, [], connection_config=ConnectionConfig(), **parts)
 
 
 def _get_remote(conn: SafeConn) -> str:
-    endpoint = cast(SafeYamux, conn.muxed_conn).get_remote_address()
+    endpoint = cast(Muxed, conn.muxed_conn).get_remote_address()
     return _normalise(endpoint[0]) if endpoint is not None else ""
 
 

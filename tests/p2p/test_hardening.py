@@ -17,9 +17,10 @@ from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm as stock_swarm
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.exceptions import StreamError
-from libp2p.peer.id import ID
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
 from libp2p.security.noise import patterns
+from libp2p.security.noise.io import BaseNoiseMsgReadWriter
 from libp2p.security.noise.messages import NoiseHandshakePayload
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
@@ -28,7 +29,11 @@ from libp2p.transport.tcp import tcp as stock_tcp
 from p2p import hardening
 from p2p.doors import HostLimits
 from p2p.host import PortInUse, open_host
+from p2p.muxed import Muxed
+from p2p.secured import RecordSession
 from p2p.stream_limits import OPEN_MAX
+from p2p.wire import BufferedTCP
+from p2p.yamux_words import INITIAL_WINDOW, YamuxLimits
 from protocol.errors import LocalError
 from tests.p2p.loopback import join, run, running_host, until
 
@@ -141,47 +146,28 @@ def test_connections_run_over_our_muxer() -> None:
         async with running_host(1) as (server, _), running_host(2) as (client, _):
             await join(client, server)
             (conns,) = client.swarm.connections.values()
-            assert type(conns[0].muxed_conn) is hardening.SafeYamux
+            muxed = conns[0].muxed_conn
+            assert type(muxed) is Muxed
+            assert type(muxed.secured_conn) is RecordSession
+            assert (muxed.negotiated_security_protocol, muxed.negotiated_muxer_protocol) == ("/noise", "/yamux/1.0.0")
 
     run(main)
 
 
-class Wire:
-    """A secured connection made of nothing: what is written is kept."""
+def test_stock_still_needs_a_lock_for_each_read_and_a_write_for_each_record() -> None:
+    for method in (NetStream.read, NetStream.write):
+        assert source(method).count("async with self._state_lock") >= 2, (
+            "stock streams read and write without locks now"
+        )
+    assert "await self.read_writer.write_msg" in source(BaseNoiseMsgReadWriter.write_msg).split("while written")[1]
 
-    is_initiator = True
+    async def main() -> None:
+        async with running_host(1) as (server, _), running_host(2) as (client, _):
+            await join(client, server)
+            ((conn,),) = client.swarm.connections.values()
+            assert type(await conn.new_stream()) is hardening.LeanStream
 
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    async def write(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.written += data
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-def test_credit_is_given_back_by_the_half_window_not_by_the_read() -> None:
-    async def count_updates(muxed: yamux.Yamux, wire: Wire, reads: int) -> int:
-        stream = await muxed.open_stream()
-        before = len(wire.written)
-        for _ in range(reads):
-            await stream._auto_tune_and_send_window_update(bytes_read=1)
-        return (len(wire.written) - before) // yamux.HEADER_SIZE
-
-    async def main() -> tuple[int, int, int]:
-        peer = ID.from_pubkey(create_new_key_pair(bytes(32)).public_key)
-        wire, ours = Wire(), Wire()
-        stock = await count_updates(yamux.Yamux(wire, peer), wire, 10)  # type: ignore[arg-type]
-        few = await count_updates(hardening.SafeYamux(ours, peer), ours, 10)  # type: ignore[arg-type]
-        half = await count_updates(hardening.SafeYamux(ours, peer), ours, hardening.RECEIVE_WINDOW // 2)  # type: ignore[arg-type]
-        return stock, few, half
-
-    stock, few, half = run(main)
-    assert stock == 10, "stock no longer sends an update for every read"
-    assert (few, half) == (0, 1)
+    run(main)
 
 
 def test_a_peer_that_overruns_its_window_is_hung_up_on() -> None:
@@ -196,26 +182,13 @@ def test_a_peer_that_overruns_its_window_is_hung_up_on() -> None:
             server.serve(ECHO, hold)
             await join(client, server)
             stream = await client.open_stream(server.node, ECHO)
-            stream.muxed_stream.send_window = 10 * hardening.RECEIVE_WINDOW  # type: ignore[attr-defined]
+            muxed = stream.muxed_stream
+            muxed.muxed_conn._session._streams[muxed.stream_id].send_window = 10 * INITIAL_WINDOW  # type: ignore[attr-defined]
             with pytest.raises(StreamError):
-                await stream.write(bytes(4 * hardening.RECEIVE_WINDOW))
+                await stream.write(bytes(4 * INITIAL_WINDOW))
             await until(lambda: server.peers() == ())
 
     run(main)
-
-
-def test_a_cancelled_write_does_not_leave_half_a_record() -> None:
-    assert "shield" not in source(yamux.Yamux._write_frame), "stock shields its writes now"
-
-    async def main() -> bytes:
-        wire = Wire()
-        muxed = hardening.SafeYamux(wire, ID(bytes(38)))  # type: ignore[arg-type]
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await muxed._write_frame(b"whole frame")
-        return wire.written
-
-    assert run(main) == b"whole frame"
 
 
 def test_a_peer_may_open_only_so_many_streams() -> None:
@@ -225,7 +198,8 @@ def test_a_peer_may_open_only_so_many_streams() -> None:
             async def hold(stream: Any) -> None:
                 await trio.sleep_forever()
 
-            protocols = [ECHO, *(f"/hold/{number}" for number in range(hardening.STREAMS_INBOUND_MAX // OPEN_MAX - 1))]
+            others = YamuxLimits().streams_inbound_max // OPEN_MAX - 1
+            protocols = [ECHO, *(f"/hold/{number}" for number in range(others))]
             for protocol in protocols:
                 server.serve(protocol, hold)
             await join(client, server)
@@ -259,7 +233,7 @@ def test_reads_are_made_ahead() -> None:
         return socket.calls, read
 
     assert run(lambda: main(TrioTCPStream))[0] == 3, "stock reads ahead now"
-    assert run(lambda: main(hardening.BufferedTCP)) == (1, b"\0\5hello\0\2")
+    assert run(lambda: main(BufferedTCP)) == (1, b"\0\5hello\0\2")
 
 
 def test_a_handshake_with_any_key_but_ed25519_ends_before_the_key_is_used() -> None:

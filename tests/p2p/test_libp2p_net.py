@@ -257,12 +257,12 @@ def test_a_peer_that_takes_no_bytes_does_not_hold_up_closing() -> None:
                     a.request(paused.node, protocol, b"", f"open {protocol}", 60_000)
                 await until(lambda: len(served) == len(protocols))
                 (conns,) = cast(Any, paused.swarm.connections.values())
-                conns[0].muxed_conn.secured_conn.read = lambda n: trio.sleep_forever()
+                conns[0].muxed_conn._wire.receive = trio.sleep_forever
                 for protocol in protocols:
                     a.request(paused.node, protocol, bytes(2**20), f"fill {protocol}", 60_000)
                 (ours,) = cast(Any, a._host.swarm.connections.values())
-                lock = ours[0].muxed_conn._write_lock
-                await until(lambda: lock.statistics().tasks_waiting > len(protocols) // 4)
+                muxed = ours[0].muxed_conn
+                await until(lambda: muxed._is_mid_write and len(muxed._blocked) > len(protocols) // 4)
                 start = trio.current_time()
             return trio.current_time() - start
 
