@@ -66,6 +66,8 @@ class Attempt:
     committee: tuple[bytes, ...] = ()
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
     is_over: bool = False  # refused, disputed or out of reach
+    is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
+    is_asking: bool = False  # a direct question is on its way
     pulled_ms: int = 0
 
     @property

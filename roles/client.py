@@ -6,6 +6,7 @@ the proof on the ledger. Whoever runs the node commands `Ask` and is handed an `
 
 from typing import Any
 
+from protocol.check import AHEAD_MS_MAX
 from protocol.codec import encode
 from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
@@ -128,6 +129,9 @@ class Client(Role):
             return self._refuse(ask, str(error.code), str(error))
         if ask.timeout_ms <= 0:
             return self._refuse(ask, "expired", "the deadline has already passed")
+        if ask.timeout_ms > AHEAD_MS_MAX:
+            reason = f"a deadline is at most {AHEAD_MS_MAX} ms ahead, {ask.timeout_ms} ms were asked for"
+            return self._refuse(ask, "policy", reason)
         request = InferenceRequest(
             chain=state.chain,
             account=self.context.account.public,
@@ -230,13 +234,15 @@ class Client(Role):
 
     def _conclude(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         """All drawn verifiers have spoken: release the result, or start proving it wrong and ask another worker."""
-        if attempt.is_over:
+        if attempt.is_over and not attempt.is_silent:
             return []
         if attempt.is_agreed():
             return self._release(job, attempt, now_ms)
         assert attempt.receipt is not None
         attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
         dispute = self._disputes.begin(Disagreement(attempt.receipt, attestations), now_ms)
+        if attempt.is_silent:
+            return [*dispute, *self._forget_silent(attempt, now_ms)]
         reason = "the verifiers found another output"
         return [*dispute, *self._fall_back(job, attempt, "dissent", reason, now_ms)]
 
@@ -279,6 +285,8 @@ class Client(Role):
         job, attempt = found
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
+        if attempt.is_silent:
+            return [record, *self._forget_silent(attempt, now_ms)]
         if refusal.code in FALLBACK_CODES:
             return [record, *self._fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
         return [record, *self._fail(job, refusal.code, refusal.reason)]
@@ -293,6 +301,12 @@ class Client(Role):
             self._dispatch.add(job)
             return self._run(now_ms)
         return self._fail(job, code, reason) if all(other.is_over for other in job.attempts) else []
+
+    def _forget_silent(self, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """A worker that was out of reach has spoken, in vain: another has been asked long since."""
+        attempt.is_silent = False
+        self._dispatch.free(attempt)
+        return self._run(now_ms)
 
     # Time
 
@@ -309,7 +323,7 @@ class Client(Role):
         return [*effects, *self._run(now_ms), *self._keep_ticking(now_ms)]
 
     def _nudge(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
-        if attempt.is_over:
+        if attempt.is_over and not attempt.is_silent:
             return []
         if attempt.receipt is not None:
             if now_ms < attempt.pulled_ms + PULL_MS:
@@ -319,9 +333,11 @@ class Client(Role):
             question = GetAttestations((attempt.claim_id,))
             silent = [verifier for verifier in attempt.committee if verifier not in attempt.attestations]
             return [Request(verifier, "sync", question, "pull") for verifier in silent]
-        if attempt.is_direct or now_ms < attempt.sent_ms + RETRY_MS:
+        if attempt.is_asking or now_ms < attempt.sent_ms + RETRY_MS:
             return []
         attempt.sent_ms = now_ms
+        if attempt.is_silent:
+            return [go_direct(attempt)]
         fields = {"request_id": job.request_id, "attempt": attempt.item.voucher.attempt, "tries": attempt.tries}
         if attempt.tries < GOSSIP_TRIES:
             attempt.tries += 1
@@ -340,8 +356,11 @@ class Client(Role):
         if job is None:
             return []
         attempt = job.attempts[int(number) - 1]
-        if attempt.receipt is not None:
+        attempt.is_asking, attempt.sent_ms = False, now_ms
+        if attempt.receipt is not None or attempt.is_over:
             return []
+        # It holds a voucher, and may be back in a moment: until then it blocks what else it could be asked.
+        attempt.is_silent = True
         return self._fall_back(job, attempt, "no_answer", f"the worker cannot be reached: {reason}", now_ms)
 
     # Ends

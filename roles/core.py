@@ -99,6 +99,11 @@ class NodeCore:
     def ledger(self) -> State:
         return self._follower.state
 
+    @property
+    def pending_transactions(self) -> int:
+        """How many transactions of this node's account are not on the ledger yet."""
+        return len(self._submitter)
+
     def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict:
         """The verdict gossip asks for before it forwards or delivers."""
         short = self._shorten(topic)

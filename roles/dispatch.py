@@ -115,6 +115,7 @@ def order_workers(job: Job, state: State) -> tuple[bytes, ...]:
 
 def go_direct(attempt: Attempt) -> Effect:
     """The attempt's request straight down a stream to its worker."""
+    attempt.is_asking = True
     token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.number}"
     return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
 

@@ -48,6 +48,9 @@ class Submitter:
         self._in_flight: deque[_Pending] = deque()
         self._asking: _Pending | None = None
 
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._in_flight)
+
     def submit(self, body: Any, role: int, token: str, state: State, now_ms: int) -> list[Out]:
         if len(self._waiting) >= WAITING_MAX:
             return [ToRoles(Submitted(token, None, f"{WAITING_MAX} transactions wait already"), role)]

@@ -33,6 +33,7 @@ from roles.role import (
     Publish,
     Received,
     Record,
+    Reply,
     Request,
     Requested,
     RequestFailed,
@@ -264,6 +265,44 @@ def test_silence_is_met_with_two_more_messages_then_a_stream_then_another_worker
     assert (second.voucher.attempt, second.voucher.channel != first.voucher.channel) == (2, True)
 
 
+def give_up_first_worker(story: Story) -> tuple[list[Effect], Request]:
+    """The first worker is asked in vain, by gossip and by stream; what was sent to it, and the question it missed."""
+    sent = story.ask()
+    for _ in range(GOSSIP_TRIES):
+        retried = story.later(RETRY_MS)
+    direct = find(retried, Request)
+    story.do(RequestFailed(direct.peer, direct.token, "no route"))
+    return sent, direct
+
+
+def test_a_worker_out_of_reach_is_asked_again_until_it_answers_and_its_answer_counts():
+    story = Story()
+    sent, direct = give_up_first_worker(story)
+
+    again = find(story.later(RETRY_MS), Request, lambda item: item.peer == direct.peer)
+    assert isinstance(again.message, DirectRequest)
+    assert not find_all(story.later(RETRY_MS - 1), Request), "one question at a time"
+    story.do(RequestFailed(again.peer, again.token, "no route"))
+    assert find(story.later(RETRY_MS), Request, lambda item: item.peer == direct.peer)
+    receipt, worker, _ = story.answer(sent)
+    outcome = get_outcome(story.attest(receipt, worker, OUTPUT))
+
+    assert outcome is not None
+    assert (outcome.is_attested, outcome.worker, outcome.attempts) == (True, worker.public, 2)
+
+
+def test_a_late_lie_of_a_worker_out_of_reach_is_disputed_once_and_no_third_worker_is_asked_for_it():
+    story = Story()
+    sent, _ = give_up_first_worker(story)
+    receipt, worker, _ = story.answer(sent, LIE)
+
+    disputed = story.attest(receipt, worker, OUTPUT)
+
+    assert len([item for item in find_all(disputed, Request) if isinstance(item.message, GetOpening)]) == 2
+    assert not find_all(disputed, Publish)
+    assert story.attest(receipt, worker, OUTPUT) == [find(disputed, Reply)]
+
+
 def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
     busy, bad = Story(), Story()
     for story, code in ((busy, "busy"), (bad, "bad_input")):
@@ -333,6 +372,10 @@ def test_asks_that_cannot_be_met_fail_at_once_with_what_would_help():
     large = Tensor("uint8", (1_000, 64), bytes(64_000))
     too_large = get_outcome(story.do(Commanded(Ask("c", find_model(story.state).digest, (large,), PRICE))))
 
+    too_long = get_outcome(story.do(Commanded(Ask("d", find_model(story.state).digest, (ROW,), PRICE, 120_001))))
+
+    assert too_long is not None
+    assert too_long.code == "policy"
     assert unknown is not None
     assert "digits" in unknown.reason
     assert wrong is not None
