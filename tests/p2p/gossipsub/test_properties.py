@@ -73,6 +73,7 @@ class LoneRouter(RuleBasedStateMachine):
         self.accepted = {}
         self.backoff_until = {}
         self.told = []
+        self.connected = set()
         self.judge = None if is_async else self._judge
         self.handle(Subscribe(TOPIC, self.judge))
 
@@ -114,12 +115,14 @@ class LoneRouter(RuleBasedStateMachine):
     @rule(peer=peers, is_outbound=st.booleans(), group=st.sampled_from(["", "g", "h"]), joins=st.booleans())
     def connect(self, peer, is_outbound, group, joins):
         self.handle(PeerUp(peer, is_outbound, group, speaks_v12=True))
+        self.connected.add(peer)
         if joins:
             self.handle(Received(peer, write_subscription(True, KEY)))
 
     @rule(peer=peers)
     def disconnect(self, peer):
         self.handle(PeerDown(peer))
+        self.connected.discard(peer)
 
     @rule(peer=peers, joins=st.booleans(), topic=st.sampled_from([KEY, b"1", b"2", b"3", b"4", b"5"]))
     def say_topics(self, peer, joins, topic):
@@ -142,7 +145,7 @@ class LoneRouter(RuleBasedStateMachine):
     @rule(peer=peers, backoff_s=st.sampled_from([0, 1, 60, 2**63]))
     def prune(self, peer, backoff_s):
         self.handle(Received(peer, wrap_control(write_prune(Prune(KEY, backoff_s)))))
-        if self.router.get_score(peer) >= PARAMS.score.graylist_threshold:
+        if peer in self.connected and (peer == PEERS[0] or self.router.get_score(peer) > -80):
             until = self.now_ms + min(backoff_s * 1_000 or 60_000, PARAMS.backoff_ms_max)
             self.backoff_until[peer] = max(self.backoff_until.get(peer, 0), until)
 

@@ -106,7 +106,7 @@ def test_a_mesh_peer_that_leaves_owing_deliveries_takes_its_debt_along():
 def test_what_is_remembered_of_strangers_is_bounded():
     scores = Scores(PLAIN)
     for i in range(RETAINED_MAX + 500):
-        conduct = scores.meet(b"%d" % i, "g%d" % i)
+        conduct = scores.meet(b"%d" % i, f"g{i}")
         scores.part(b"%d" % i, conduct, 0)
     assert scores.get_sizes() == {"retained": RETAINED_MAX, "groups": RETAINED_MAX}
 
