@@ -8,17 +8,22 @@ a call to it.
 """
 
 import dataclasses
+import ipaddress
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import trio
 
 from p2p.gossip import MESHSUB, Gossip
-from p2p.host import Host, HostLimits, open_host
+from p2p.gossipsub import Author, TopicParams
+from p2p.hardening import SafeYamux
+from p2p.host import Host, HostLimits, open_host, to_peer
 from p2p.keeper import Keeper
 from p2p.net import (
     Check,
@@ -30,18 +35,20 @@ from p2p.net import (
 )
 from p2p.standing import Standings
 from p2p.streams import Answers, Requests
+from protocol.keys import PrivateKey
 
-DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
+DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it none is judged until there is room
 BATCH = 64  # events handed over between two turns of the loop
 FAULTS_KEPT = 64
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` makes the keeper's jitter repeatable."""
+    """How this network differs from the default one. `seed` makes the keeper's jitter and the mesh repeatable."""
 
     limits: HostLimits = field(default_factory=HostLimits)
     seed: int = 0
+    topics: Mapping[str, TopicParams] = field(default_factory=dict)  # those that differ, of other networks say
 
 
 class Libp2pNet:
@@ -49,6 +56,7 @@ class Libp2pNet:
 
     def __init__(self, on_event: Callable[[NetEvent], None], options: NetOptions) -> None:
         self._on_event = on_event
+        self._options = options
         self._dice = random.Random(options.seed)
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
@@ -57,11 +65,21 @@ class Libp2pNet:
         self._faults: deque[tuple[bytes, str]] = deque(maxlen=FAULTS_KEPT)
         self._closed = False
 
-    def _build(self, host: Host, tasks: trio.Nursery) -> None:
+    def _build(self, host: Host, tasks: trio.Nursery, author: Author) -> None:
         self._tasks = tasks
         self._host = host
         self._keeper = Keeper(host, self._dice, self._standings.is_refused)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._standings.is_refused, self._dice)
+        self._gossip = Gossip(
+            host.open_stream,
+            self._deliver,
+            self._blame,
+            self._standings.is_refused,
+            self._dice,
+            has_room=self._has_room,
+            describe=partial(_describe, host),
+            author=author,
+            topics=self._options.topics,
+        )
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.refuse(self._standings.is_refused)
@@ -104,6 +122,7 @@ class Libp2pNet:
         self._keeper.learn(peer, addresses)
 
     def penalise(self, peer: bytes, reason: str) -> None:
+        self._gossip.blame(peer)
         self._blame(peer, reason)
 
     def peers(self) -> tuple[bytes, ...]:
@@ -128,9 +147,11 @@ class Libp2pNet:
         self._events.append(event)
         self._wake.set()
 
+    def _has_room(self) -> bool:
+        return self._delivered_waiting < DELIVERED_MAX
+
     def _deliver(self, topic: str, data: bytes, forwarder: bytes) -> bool:
-        if self._delivered_waiting >= DELIVERED_MAX:
-            return False
+        # The router asked `_has_room` of each message before: this is over by one slice of a packet at most.
         self._delivered_waiting += 1
         self._emit(Delivered(topic, data, forwarder))
         return True
@@ -167,6 +188,22 @@ class Libp2pNet:
         self._on_event(event)
 
 
+def _describe(host: Host, node: bytes) -> tuple[bool, str]:
+    """Whether we dialled a peer, and the network that peers of one operator would share; none for trusted ones."""
+    for conn in host.swarm.connections.get(to_peer(node), ()):
+        muxed = cast(SafeYamux, conn.muxed_conn)
+        remote = muxed.get_remote_address()
+        if remote is None:
+            continue
+        address = ipaddress.ip_address(remote[0])
+        is_trusted = any(address in ipaddress.ip_network(text) for text in host.limits.trusted)
+        # The one loopback address everything local has; nodes of a local network have one each.
+        is_local = str(address) in ("127.0.0.1", "::1")
+        group = str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+        return bool(muxed.is_initiator), "" if is_trusted or is_local else group
+    return False, ""
+
+
 @asynccontextmanager
 async def open_libp2p_net(
     seed: bytes,
@@ -186,7 +223,8 @@ async def open_libp2p_net(
         open_host(seed, host, port, options.limits, net._on_up, net._on_down, net._blame) as running,
         trio.open_nursery() as tasks,
     ):
-        net._build(running, tasks)
+        private = PrivateKey(seed)
+        net._build(running, tasks, Author(private.public, private.sign, time.time_ns()))
         tasks.start_soon(running.accept_forever)
         tasks.start_soon(net._hand_over)
         tasks.start_soon(net._gossip.keep_mesh)

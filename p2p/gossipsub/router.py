@@ -349,6 +349,9 @@ class Router:
         peer = self._state.peers.get(node)
         return self._state.refresh(peer) if peer else 0.0
 
+    def is_subscribed(self, topic: str) -> bool:
+        return topic.encode() in self._state.topics
+
     def get_mesh(self, topic: str) -> tuple[bytes, ...]:
         """Our mesh on a topic, sorted."""
         found = self._state.topics.get(topic.encode())
