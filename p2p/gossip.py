@@ -60,10 +60,10 @@ logger = logging.getLogger(__name__)
 
 MESHSUB = "/meshsub/1.1.0"
 # Smaller than the specification's: each step of degree is one more copy of everything for everyone.
-PARAMS = GossipParams(degree=4, degree_low=3, degree_high=8, degree_score=3, degree_out=1)
+PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=1)
 READ_BYTES = 64 * 1024
 PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
-WRITE_S = 60.0  # a peer that reads nothing for so long loses the stream
+WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
 RETRY_S = 0.1
 RETRY_S_MAX = 5.0
 VALIDATORS = 4  # slow verdicts sought at once
@@ -241,6 +241,15 @@ class Gossip:
                 next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())
                 await trio.sleep_until(next_beat)
                 self._do(Heartbeat())
+                self._stop_stuck_writes()
+
+    def _stop_stuck_writes(self) -> None:
+        # A deadline around every write would cost as much as routing what is written.
+        for outbox in self._outboxes.values():
+            if outbox.is_writing:
+                outbox.writing_beats += 1
+                if outbox.writing_beats > WRITE_BEATS_MAX:
+                    outbox.stop_writing()
 
     async def _validate_forever(self) -> None:
         while True:
@@ -302,13 +311,17 @@ class Gossip:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
+                outbox.stop_writing = nursery.cancel_scope.cancel
                 while True:
                     packet = await outbox.take()
-                    with trio.fail_after(WRITE_S):
-                        await stream.write(packet)
-        except* (IOException, trio.TooSlowError) as error:  # it is opened again for as long as the peer is connected
+                    outbox.writing_beats = 0
+                    outbox.is_writing = True
+                    await stream.write(packet)
+                    outbox.is_writing = False
+        except* IOException as error:  # it is opened again for as long as the peer is connected
             logger.debug("a gossip stream ended: %r", error.exceptions[0])
         finally:
+            outbox.is_writing = False
             with trio.CancelScope(shield=True):
                 await stream.reset()
 

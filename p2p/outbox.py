@@ -1,6 +1,7 @@
 """What waits to be sent to one peer's gossip stream: bounded, most urgent first, and what is shed is counted."""
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -29,6 +30,9 @@ class Outbox:
         self._count = 0
         self._size = 0
         self._wake: trio.Event | None = None
+        self.is_writing = False
+        self.writing_beats = 0
+        self.stop_writing: Callable[[], None] = lambda: None
 
     def push_subscriptions(self, fields: bytes) -> bool:
         """Never shed: without them the peer sends us nothing. False when this peer does not read at all."""

@@ -12,6 +12,8 @@ from p2p.gossipsub.wire import Message, write_message, write_plain
 from protocol.errors import NotForUs, RemoteError
 from protocol.types import Verdict
 
+RECENT_MAX = 8_192  # messages recognised by their bytes alone
+RECENT_BYTES_MAX = 8 * 1024 * 1024
 _ACCEPTED, _REJECTED, _IGNORED, _PENDING = Standing.ACCEPTED, Standing.REJECTED, Standing.IGNORED, Standing.PENDING
 
 
@@ -25,6 +27,14 @@ class Waiting(NamedTuple):
     due_ms: int
 
 
+class Recent(NamedTuple):
+    """A message that has just come, for its copies."""
+
+    topic: Topic
+    sighting: Sighting
+    data_bytes: int
+
+
 class Messages:
     """What becomes of peers' messages."""
 
@@ -35,6 +45,8 @@ class Messages:
         self._own_id = ED25519_HEAD + author.node if author else None
         self._waiting: dict[int, Waiting] = {}  # oldest first
         self._tickets = 0
+        self.recent: dict[bytes, Recent] = {}
+        self._recent_bytes = 0
 
     def get_targets(self, topic: Topic) -> list[bytes]:
         """Whom messages on a topic go to: its mesh, and direct peers that are on it. Source: v1.1, Explicit Peering
@@ -45,7 +57,28 @@ class Messages:
             topic.targets = [*topic.mesh, *direct]
         return topic.targets
 
-    def take(self, peer: Peer, topic: Topic, message: Message) -> None:
+    def take_copy(self, peer: Peer, copy: Recent) -> None:
+        """Byte for byte what came before."""
+        topic, sighting, data_bytes = copy
+        counts = topic.counts
+        counts.received += 1
+        counts.bytes_received += data_bytes
+        counts.duplicates += 1
+        self._note_copy(peer, topic, sighting)
+
+    def forget_recent(self) -> None:
+        self.recent.clear()
+        self._recent_bytes = 0
+
+    def _note(self, key: bytes, standing: Standing, topic: Topic, message: Message, body: bytes) -> Sighting:
+        sighting = self._state.seen.add(key, standing, self._state.now_ms)
+        self._recent_bytes += len(body)
+        if len(self.recent) >= RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX:
+            self.forget_recent()
+        self.recent[body] = Recent(topic, sighting, len(message.data or b""))
+        return sighting
+
+    def take(self, peer: Peer, topic: Topic, message: Message, body: bytes) -> None:
         """Source: gossipsub v1.0, Message Processing; v1.1, Extended Validators; pubsub, Topic Validation."""
         state = self._state
         counts = topic.counts
@@ -72,7 +105,7 @@ class Messages:
         if len(data) > topic.params.data_bytes_max:
             verdict: Verdict | None = Verdict.REJECT
         elif topic.judge is None:
-            self._ask_for_verdict(peer, topic, message, key)
+            self._ask_for_verdict(peer, topic, message, body, key)
             return
         else:
             verdict = topic.judge(topic.name, data, peer.node)
@@ -82,13 +115,13 @@ class Messages:
         if self._lazy.promised:
             self._lazy.fulfil(key)
         if verdict is Verdict.ACCEPT:
-            sighting = state.seen.add(key, _ACCEPTED, state.now_ms)
+            sighting = self._note(key, _ACCEPTED, topic, message, body)
             self._accept(peer, topic, message, key, sighting)
         elif verdict is Verdict.REJECT:
-            state.seen.add(key, _REJECTED, state.now_ms)
+            self._note(key, _REJECTED, topic, message, body)
             self._reject(peer, topic)
         else:
-            state.seen.add(key, _IGNORED, state.now_ms)
+            self._note(key, _IGNORED, topic, message, body)
             counts.ignored += 1
 
     def _get_signed_id(self, peer: Peer, topic: Topic, message: Message) -> bytes | None:
@@ -173,7 +206,7 @@ class Messages:
 
     # Verdicts that take their time
 
-    def _ask_for_verdict(self, peer: Peer, topic: Topic, message: Message, key: bytes) -> None:
+    def _ask_for_verdict(self, peer: Peer, topic: Topic, message: Message, body: bytes, key: bytes) -> None:
         """Source: gossipsub v1.1, Extended Validators. Beyond the bounds a message is let go, and may come again."""
         state, params = self._state, self._params
         if len(self._waiting) >= params.validations_max or peer.validations >= params.validations_per_peer_max:
@@ -181,7 +214,7 @@ class Messages:
             return
         if self._lazy.promised:
             self._lazy.fulfil(key)
-        state.seen.add(key, _PENDING, state.now_ms)
+        self._note(key, _PENDING, topic, message, body)
         self._tickets += 1
         peer.validations += 1
         due_ms = state.now_ms + params.validation_ms_max

@@ -174,6 +174,7 @@ class Router:
     def _unsubscribe(self, event: Unsubscribe) -> None:
         topic = self._state.topics.pop(event.topic.encode(), None)
         if topic is not None:
+            self._messages.forget_recent()
             self._tell_all(False, topic.key)
             self._mesh.leave(topic)
 
@@ -259,7 +260,8 @@ class Router:
         packet = peer.packet
         assert packet is not None
         try:
-            part = read_slice(packet, peer.packet_at, params.slice_messages, params.slice_bytes)
+            known = self._messages.recent
+            part = read_slice(packet, peer.packet_at, params.slice_messages, params.slice_bytes, known)
         except MalformedPacket as error:
             peer.packet = None
             state.blame(peer, MALFORMED, f"malformed gossip packet: {error}")
@@ -268,10 +270,12 @@ class Router:
         for joins, key in part.subscriptions:
             self._take_subscription(peer, joins, key)
         topics = state.topics
-        for message in part.messages:
+        for copy in part.copies:
+            self._messages.take_copy(peer, copy)
+        for message, body in part.messages:
             topic = topics.get(message.topic)  # type: ignore[arg-type]
             if topic is not None:
-                self._messages.take(peer, topic, message)
+                self._messages.take(peer, topic, message, body)
             elif message.topic is None:
                 state.blame(peer, 1.0, "a gossip message must name one topic")
         for control in part.controls:
@@ -332,6 +336,7 @@ class Router:
             peer.begin_beat()
             state.refresh(peer)
         self._messages.expire()
+        self._messages.forget_recent()
         if self._tick % params.direct_connect_ticks == 1:
             state.effects += [Dial(node) for node in sorted(state.direct) if node not in state.peers]
         self._mesh.beat(self._tick)

@@ -5,9 +5,9 @@ A hand-written subset of protobuf, because a router spends its time here. Whatev
 pubsub specification, The RPC and The Message; gossipsub v1.0 and v1.1, Protobuf; v1.2, Protobuf Extension.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from protocol.errors import RemoteError
 
@@ -55,11 +55,18 @@ class Control:
     idontwant: list[list[bytes]] = field(default_factory=list)
 
 
-class Slice(NamedTuple):
-    """A part of an RPC. `next_at` is where the next part begins, None at the end."""
+Known = TypeVar("Known")
+
+
+class Slice(NamedTuple, Generic[Known]):
+    """A part of an RPC. `next_at` is where the next part begins, None at the end.
+
+    `messages` come with the bytes they were read from; those whose very bytes are known come as what is known of them.
+    """
 
     subscriptions: list[tuple[bool, bytes]]
-    messages: list[Message]
+    messages: list[tuple[Message, bytes]]
+    copies: list[Known]
     controls: list[Control]
     next_at: int | None
 
@@ -131,17 +138,21 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise MalformedPacket("a varint of more than ten bytes")
 
 
-def read_slice(packet: bytes, at: int, fields: int, size: int) -> Slice:
-    """Read an RPC from `at`, no more than `fields` of its fields or about `size` bytes. MalformedPacket."""
+def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[bytes, Known]) -> Slice[Known]:
+    """Read an RPC from `at`, no more than `fields` of its fields or about `size` bytes. MalformedPacket.
+
+    Most messages are copies of one that has just come: they are recognised by their bytes, before they are read.
+    """
     subscriptions: list[tuple[bool, bytes]] = []
-    messages: list[Message] = []
+    messages: list[tuple[Message, bytes]] = []
+    copies: list[Known] = []
     controls: list[Control] = []
     end = len(packet)
     stop_at = at + size
     try:
         while at < end:
             if not fields or at >= stop_at:
-                return Slice(subscriptions, messages, controls, at)
+                return Slice(subscriptions, messages, copies, controls, at)
             fields -= 1
             tag = packet[at]
             if tag == 0x12 or tag == 0x0A or tag == 0x1A:
@@ -153,7 +164,12 @@ def read_slice(packet: bytes, at: int, fields: int, size: int) -> Slice:
                 if stop > end:
                     raise MalformedPacket("a field that ends after its packet")
                 if tag == 0x12:
-                    messages.append(read_message(packet, at, stop))
+                    body = packet[at:stop]
+                    copy = known.get(body)
+                    if copy is None:
+                        messages.append((read_message(body), body))
+                    else:
+                        copies.append(copy)
                 elif tag == 0x0A:
                     subscriptions.append(_read_subscription(packet, at, stop))
                 else:
@@ -163,11 +179,12 @@ def read_slice(packet: bytes, at: int, fields: int, size: int) -> Slice:
                 _, _, _, at = _read_field(packet, at, end)
     except IndexError:
         raise MalformedPacket("a packet that is cut off") from None
-    return Slice(subscriptions, messages, controls, None)
+    return Slice(subscriptions, messages, copies, controls, None)
 
 
-def read_message(packet: bytes, at: int, stop: int) -> Message:
-    """One message between two places of a packet."""
+def read_message(packet: bytes) -> Message:
+    """One message. IndexError when it is cut off."""
+    at, stop = 0, len(packet)
     data: bytes | None = None
     topic: bytes | None = None
     others: list[bytes | None] | None = None

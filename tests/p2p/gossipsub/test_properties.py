@@ -91,7 +91,7 @@ class LoneRouter(RuleBasedStateMachine):
                 assert (effect.topic, effect.data) not in self.told or len(self.told) > PARAMS.seen_max
                 self.told.append((effect.topic, effect.data))
             elif isinstance(effect, SendMessage) and not effect.is_own and not effect.is_answer:
-                assert read_slice(effect.packet, 0, 1, 1 << 20).messages[0].data in self.accepted
+                assert read_slice(effect.packet, 0, 1, 1 << 20, {}).messages[0][0].data in self.accepted
                 assert len(set(effect.peers)) == len(effect.peers)
             elif isinstance(effect, Validate):
                 self.tickets[effect.ticket] = effect.data
@@ -102,7 +102,7 @@ class LoneRouter(RuleBasedStateMachine):
         return effects
 
     def note_control(self, effect):
-        for control in read_slice(wrap_control(effect.body), 0, 4, 1 << 20).controls:
+        for control in read_slice(wrap_control(effect.body), 0, 4, 1 << 20, {}).controls:
             assert len(control.iwant) <= 1
             if control.graft and not self.renewing:
                 assert self.now_ms >= self.backoff_until.get(effect.peer, 0), "grafted before the backoff ended"

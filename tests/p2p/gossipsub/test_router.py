@@ -67,7 +67,7 @@ def control_of(effects, peer):
     """Everything a router tells one peer, as one control message."""
     body = b"".join(effect.body for effect in effects if isinstance(effect, SendControl) and effect.peer == peer)
     control = Control()
-    for some in read_slice(wrap_control(body), 0, 10, 1 << 20).controls:
+    for some in read_slice(wrap_control(body), 0, 10, 1 << 20, {}).controls:
         control = some
     return control
 
@@ -470,7 +470,7 @@ def test_a_forged_copy_cannot_silence_the_honest_message():
     for peer in (A, B):
         second.handle(PeerUp(peer), 0)
     (sent,) = first.handle(Publish(TOPIC, b"x"), 1)
-    message = read_slice(sent.packet, 0, 1, 1 << 20).messages[0]
+    message = read_slice(sent.packet, 0, 1, 1 << 20, {}).messages[0][0]
     for forged in (message._replace(data=b"y"), message._replace(signature=bytes(64)), message._replace(key=b"junk")):
         assert not select(second.handle(Received(B, write_message(forged)), 2), Deliver)
     assert second.get_score(B) < 0
@@ -483,7 +483,7 @@ def test_on_a_signed_topic_author_number_and_signature_must_be_there(absent):
     first.handle(PeerUp(A), 0)
     first.handle(Received(A, write_subscription(True, KEY)), 0)
     (sent,) = first.handle(Publish(TOPIC, b"x"), 1)
-    message = read_slice(sent.packet, 0, 1, 1 << 20).messages[0]._replace(**{absent: None})
+    message = read_slice(sent.packet, 0, 1, 1 << 20, {}).messages[0][0]._replace(**{absent: None})
     _, second = signed_router(2)
     second.handle(PeerUp(A), 0)
     assert not select(second.handle(Received(A, write_message(message)), 2), Deliver)

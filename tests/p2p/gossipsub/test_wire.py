@@ -20,7 +20,7 @@ def read_all(packet: bytes, fields: int = 10_000, size: int = 1 << 30) -> list[w
     parts: list[wire.Slice] = []
     at: int | None = 0
     while at is not None:
-        parts.append(read_slice(packet, at, fields, size))
+        parts.append(read_slice(packet, at, fields, size, {}))
         at = parts[-1].next_at
     return parts
 
@@ -49,7 +49,7 @@ def test_what_libp2p_writes_is_read_in_slices_of_any_size(published, subscriptio
     for joins, topic in subscriptions:
         rpc.subscriptions.append(rpc_pb2.RPC.SubOpts(subscribe=joins, topicid=topic))
     parts = read_all(rpc.SerializeToString(), fields)
-    assert [message for part in parts for message in part.messages] == published
+    assert [message for part in parts for message, _ in part.messages] == published
     expected = [(joins, topic.encode()) for joins, topic in subscriptions]
     assert [sub for part in parts for sub in part.subscriptions] == expected
 
@@ -141,7 +141,7 @@ def test_what_libp2p_reads_we_read(packet):
     ],
 )
 def test_a_packet_of_crumbs_is_read_in_bounded_slices(packet):
-    part = read_slice(packet, 0, 32, 1 << 18)
+    part = read_slice(packet, 0, 32, 1 << 18, {})
     assert len(part.messages) <= 32
     assert sum(len(control.graft) for control in part.controls) <= wire.CONTROL_FIELDS_MAX
     assert sum(len(keys) for control in part.controls for _, keys in control.ihave) <= wire.IDS_MAX
