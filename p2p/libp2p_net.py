@@ -137,6 +137,10 @@ class Libp2pNet:
         """Per topic, what went through since the start; the names are those of `TopicCounts`."""
         return {topic: dataclasses.asdict(counts) for topic, counts in sorted(self._gossip.counts.items())}
 
+    def gossip_sizes(self) -> Mapping[str, int]:
+        """How much the gossip router remembers, by name."""
+        return self._gossip.router.get_sizes()
+
     def faults(self) -> tuple[tuple[bytes, str], ...]:
         """The last faults counted against peers: node key and what it did."""
         return tuple(self._faults)

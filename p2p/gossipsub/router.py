@@ -16,6 +16,7 @@ from p2p.gossipsub.events import (
     Dial,
     Effect,
     Event,
+    Fault,
     Heartbeat,
     Judged,
     PeerDown,
@@ -335,6 +336,9 @@ class Router:
         for peer in peers:
             peer.begin_beat()
             state.refresh(peer)
+            # Every beat anew, so that whoever keeps the connections sees that it is of no use.
+            if not self._is_heard(peer):
+                state.effects.append(Fault(peer.node, f"graylisted, with a score of {peer.score:.0f}"))
         self._messages.expire()
         self._messages.forget_recent()
         if self._tick % params.direct_connect_ticks == 1:

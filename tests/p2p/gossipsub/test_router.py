@@ -188,6 +188,7 @@ def test_a_packet_that_is_none_costs_the_stream_and_standing_and_a_second_is_fel
     for i in range(4):
         router.handle(Received(A, b"\xff" * 6), 3 + i)
     assert router.handle(Received(A, plain(b"graylisted")), 9) == []
+    assert [effect.peer for effect in select(router.handle(Heartbeat(), 10), Fault)] == [A]
 
 
 def test_a_peer_that_renews_its_stream_is_told_everything_again_and_one_that_ends_it_is_off_our_topics():
