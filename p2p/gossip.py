@@ -1,41 +1,92 @@
-"""Gossip: py-libp2p's own GossipSub keeps the mesh, our pump around it carries the messages and stands the attacks.
+"""Gossip on real streams: the pure router of `p2p.gossipsub`, one task per direction and peer, and a clock.
 
-The stock Pubsub dies of one malformed packet, starts a task per message, signs a peer record into every packet, reads
-lengths byte by byte and drops in silence; so it is not used. `GossipRouter` is stock GossipSub with its message path
-and control handlers bounded. On the wire this is `/meshsub/1.1.0`, StrictNoSign: our envelopes sign.
+A peer's packets go to the router as they come, and what it wants done is done here: messages into bounded queues, most
+urgent first, from which each peer's writer sends many per packet. Whatever a peer sends costs it a penalty or its
+stream, never more. On the wire this is `/meshsub/1.1.0`; our own topics are StrictNoSign: the envelopes sign.
 """
 
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 import trio
-from google.protobuf.message import DecodeError
-from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
-from libp2p.peer.id import ID
-from libp2p.pubsub.pb import rpc_pb2
 
-from p2p.host import StreamRefused, to_node, to_peer
-from p2p.mesh import HEARTBEAT_S, MESHSUB, GossipRouter
+from p2p.gossipsub import (
+    Author,
+    Blamed,
+    Continue,
+    Deliver,
+    Dial,
+    Effect,
+    Event,
+    Fault,
+    GossipParams,
+    Heartbeat,
+    Judge,
+    Judged,
+    PeerDown,
+    PeerUp,
+    Publish,
+    Received,
+    ResetStream,
+    Resumed,
+    Router,
+    SendControl,
+    SendMessage,
+    SendSubscriptions,
+    StreamEnded,
+    StreamRenewed,
+    Subscribe,
+    TopicCounts,
+    TopicParams,
+    Unsubscribe,
+    Validate,
+    compute_message_id,
+)
+from p2p.gossipsub.router import MALFORMED
+from p2p.gossipsub.wire import Framer, MalformedPacket
+from p2p.host import StreamRefused, to_node
 from p2p.net import GOSSIP_BYTES_MAX, Check
-from p2p.packets import WRITE_BYTES_MAX, Outbox, Seen, TopicCounts, compute_message_id, split_packets
+from p2p.outbox import Outbox
 from protocol.errors import LocalError
 from protocol.types import Verdict
 
 logger = logging.getLogger(__name__)
 
-SLICE = 32  # messages handled between two turns of the loop
-TOPICS_PER_PEER_MAX = 64
-TOPIC_BYTES_MAX = 128
+MESHSUB = "/meshsub/1.1.0"
+# Smaller than the specification's: each step of degree is one more copy of everything for everyone.
+PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=1)
+READ_BYTES = 64 * 1024
+PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
+WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
 RETRY_S = 0.1
+RETRY_S_MAX = 5.0
+VALIDATORS = 4  # slow verdicts sought at once
+
+# What a topic carries, by the short name that begins it: the lower goes first when a peer is slow.
+PRIORITIES = {"consensus": 0, "heads": 0, "proofs": 0, "claims": 1, "txs": 1, "oracle": 2, "infer": 2}
+CHATTER = 3
+
+SlowCheck = Callable[[str, bytes, bytes], Awaitable[Verdict]]  # as `Check`, in its own time
+
+
+def get_priority(topic: str) -> int:
+    """How urgent a topic's messages are.
+
+    >>> get_priority("/rolemesh/00/proofs/1"), get_priority("/rolemesh/00/node/1"), get_priority("/eth2/x")
+    (0, 3, 3)
+    """
+    parts = topic.split("/")
+    return PRIORITIES.get(parts[3], CHATTER) if len(parts) > 3 and parts[1] == "rolemesh" else CHATTER
 
 
 class Gossip:
-    """One node's topics. `peers`, `peer_topics` and `seen_messages` are named as stock GossipSub expects."""
+    """One node's topics. `describe` says of a connected peer whether we dialled it and what P6 counts it by."""
 
     def __init__(
         self,
@@ -44,131 +95,233 @@ class Gossip:
         fault: Callable[[bytes, str], None],
         is_refused: Callable[[bytes], bool],
         dice: random.Random,
+        *,
+        has_room: Callable[[], bool] = lambda: True,
+        describe: Callable[[bytes], tuple[bool, str]] = lambda node: (False, ""),
+        dial: Callable[[bytes], None] = lambda node: None,
+        author: Author | None = None,
+        topics: Mapping[str, TopicParams] | None = None,
+        params: GossipParams = PARAMS,
     ) -> None:
-        self.peers: dict[ID, Outbox] = {}
-        self.peer_topics: dict[str, set[ID]] = {}
-        self.seen_messages = Seen()
-        self.dice = dice
-        self.counts: dict[str, TopicCounts] = {}
-        self.router = GossipRouter(self)
+        self.router = Router(params, dice, author)
+        self.counts = self.router.get_counts()
+        self._params = params
+        self._topics = dict(topics or {})
         self._open_stream = open_stream
         self._deliver = deliver
         self._fault = fault
         self._is_refused = is_refused
-        self._checks: dict[str, Check] = {}
-        self._scopes: dict[ID, trio.CancelScope] = {}
-        self._inbound: dict[ID, NetStream] = {}
-        self._moves: deque[tuple[bool, str]] = deque()  # bounded by the node's own topics
-        self._moved = trio.Event()
+        self._has_room = has_room
+        self._describe = describe
+        self._dial = dial
+        self._outboxes: dict[bytes, Outbox] = {}
+        self._scopes: dict[bytes, trio.CancelScope] = {}
+        self._inbound: dict[bytes, trio.CancelScope] = {}
+        self._slow: dict[str, SlowCheck] = {}
+        self._to_validate: deque[Validate] = deque()  # bounded by the router's validations_max
+        self._validate_wake = trio.Event()
+        self._handlers: dict[type, Callable[[Any], object]] = {
+            SendMessage: self._send_message,
+            SendControl: self._send_control,
+            SendSubscriptions: self._send_subscriptions,
+            Deliver: self._hand_over,
+            Validate: self._queue_validation,
+            Fault: lambda effect: self._fault(effect.peer, effect.reason),
+            ResetStream: self._end_inbound,
+            Dial: lambda effect: self._dial(effect.peer),
+        }
+
+    # The application's side
 
     def subscribe(self, topic: str, check: Check) -> None:
-        if len(topic.encode()) > TOPIC_BYTES_MAX or len(self._checks) >= TOPICS_PER_PEER_MAX:
-            raise LocalError(f"at most {TOPICS_PER_PEER_MAX} topics of {TOPIC_BYTES_MAX} bytes each")
-        is_new = topic not in self._checks
-        self._checks[topic] = check
-        if is_new:
-            self._move(True, topic)
+        self._slow.pop(topic, None)
+        self._do(Subscribe(topic, self._guard(check), self._get_params(topic)))
+
+    def subscribe_slowly(self, topic: str, check: SlowCheck) -> None:
+        """As `subscribe`, for a check that has to wait for something; the router bounds how many are under way."""
+        self._slow[topic] = check
+        self._do(Subscribe(topic, None, self._get_params(topic)))
 
     def unsubscribe(self, topic: str) -> None:
-        if self._checks.pop(topic, None) is not None:
-            self._move(False, topic)
-
-    def _move(self, joins: bool, topic: str) -> None:
-        packet = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=joins, topicid=topic)]).SerializeToString()
-        for peer in self.peers:
-            self.push(peer, packet, is_control=True)
-        self._moves.append((joins, topic))
-        self._moved.set()
+        self._slow.pop(topic, None)
+        self._do(Unsubscribe(topic))
 
     def publish(self, topic: str, data: bytes) -> int:
         """Queue for peers on the topic; how many. LocalError when it is too large: the caller's mistake."""
         if len(data) > GOSSIP_BYTES_MAX:
             raise LocalError(f"a gossip message has {len(data)} bytes, at most {GOSSIP_BYTES_MAX}")
-        counts = self.count(topic)
-        counts.published += 1
-        self.seen_messages.add(compute_message_id(topic, data))
-        return self._send(topic, data, None, counts)
+        effects = self.router.handle(Publish(topic, data, self._get_params(topic)), _now_ms())
+        return sum(self._send_message(effect) for effect in effects if type(effect) is SendMessage)
 
     def subscribers(self, topic: str) -> tuple[bytes, ...]:
         """Node keys of connected peers on the topic, sorted."""
-        return tuple(sorted(to_node(peer) for peer in self.peer_topics.get(topic, ()) if peer in self._scopes))
+        return self.router.get_subscribers(topic)
 
-    def count(self, topic: str) -> TopicCounts:
-        return self.counts.setdefault(topic, TopicCounts())
+    def blame(self, node: bytes) -> None:
+        """The application saw a peer break a rule."""
+        self._do(Blamed(node))
 
-    def push(self, peer: ID, packet: bytes, is_control: bool) -> bool:
-        outbox = self.peers.get(peer)
-        return outbox is not None and outbox.push(packet, is_control)
+    def _get_params(self, topic: str) -> TopicParams:
+        found = self._topics.get(topic)
+        if found is None:
+            found = TopicParams(priority=get_priority(topic), data_bytes_max=GOSSIP_BYTES_MAX)
+            if self.router.is_subscribed(topic) or len(self._topics) < self._params.topics_max:
+                self._topics[topic] = found
+        return found
 
-    def _send(self, topic: str, data: bytes, source: ID | None, counts: TopicCounts) -> int:
-        message = rpc_pb2.Message(data=data, topicIDs=[topic])
-        self.router.mcache.put(message)
-        packet = rpc_pb2.RPC(publish=[message]).SerializeToString()
+    def _guard(self, check: Check) -> Judge:
+        def judge(topic: str, data: bytes, forwarder: bytes) -> Verdict | None:
+            if not self._has_room():
+                return None
+            try:
+                return check(topic, data, forwarder)
+            except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
+                self.counts[topic].check_errors += 1
+                logger.exception("the check of %s failed", topic)
+                return Verdict.IGNORE
+
+        return judge
+
+    # Doing what the router wants
+
+    def _do(self, event: Event) -> list[Effect]:
+        effects = self.router.handle(event, _now_ms())
+        handlers = self._handlers
+        for effect in effects:
+            if type(effect) is not Continue:
+                handlers[type(effect)](effect)
+        return effects
+
+    def _send_message(self, effect: SendMessage) -> int:
+        """Queue it; for how many peers."""
+        counts = self.counts.get(effect.topic) or self.counts.setdefault(effect.topic, TopicCounts())
+        waiting = (effect.packet, counts)
         sent = 0
-        for peer in self.router.choose_peers(topic, source):
-            if self.push(peer, packet, is_control=False):
+        for node in effect.peers:
+            outbox = self._outboxes.get(node)
+            if outbox is not None and outbox.push(waiting, effect.priority):
                 sent += 1
             else:
                 counts.dropped += 1
-        counts.bytes_sent += sent * len(packet)
+        counts.bytes_sent += sent * len(effect.packet)
         return sent
+
+    def _send_control(self, effect: SendControl) -> None:
+        outbox = self._outboxes.get(effect.peer)
+        if outbox is not None:
+            outbox.push_control(effect.body, effect.is_gossip)
+
+    def _send_subscriptions(self, effect: SendSubscriptions) -> None:
+        outbox = self._outboxes.get(effect.peer)
+        if outbox is not None:
+            outbox.push_subscriptions(effect.packet)
+
+    def _hand_over(self, effect: Deliver) -> None:
+        if not self._deliver(effect.topic, effect.data, effect.forwarder):
+            self.counts[effect.topic].dropped += 1
+
+    def _queue_validation(self, effect: Validate) -> None:
+        self._to_validate.append(effect)
+        self._validate_wake.set()
+
+    def _end_inbound(self, effect: ResetStream) -> None:
+        scope = self._inbound.get(effect.peer)
+        if scope is not None:
+            scope.cancel()
 
     # What runs
 
     async def keep_mesh(self) -> None:
-        """Join and leave topics as asked and beat once a second, until cancelled."""
-        next_beat = trio.current_time() + HEARTBEAT_S
+        """Beat and see to slow verdicts, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(VALIDATORS):
+                nursery.start_soon(self._validate_forever)
+            next_beat = trio.current_time()
+            while True:
+                next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())
+                await trio.sleep_until(next_beat)
+                self._do(Heartbeat())
+                self._stop_stuck_writes()
+
+    def _stop_stuck_writes(self) -> None:
+        # A deadline around every write would cost as much as routing what is written.
+        for outbox in self._outboxes.values():
+            if outbox.is_writing:
+                outbox.writing_beats += 1
+                if outbox.writing_beats > WRITE_BEATS_MAX:
+                    outbox.stop_writing()
+
+    async def _validate_forever(self) -> None:
         while True:
-            with trio.move_on_at(next_beat):
-                await self._moved.wait()
-            while self._moves:
-                joins, topic = self._moves.popleft()
-                await (self.router.join(topic) if joins else self.router.leave(topic))
-            self._moved = trio.Event()
-            if trio.current_time() >= next_beat:
-                next_beat = trio.current_time() + HEARTBEAT_S
-                await self.router.beat()
+            while not self._to_validate:
+                self._validate_wake = trio.Event() if self._validate_wake.is_set() else self._validate_wake
+                await self._validate_wake.wait()
+            ticket, topic, data, forwarder = self._to_validate.popleft()
+            self._do(Judged(ticket, await self._seek_verdict(topic, data, forwarder)))
+
+    async def _seek_verdict(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
+        check = self._slow.get(topic)
+        if check is None:
+            return Verdict.IGNORE
+        try:
+            with trio.move_on_after(self._params.validation_ms_max / 1_000):
+                return await check(topic, data, forwarder)
+        except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
+            self.counts[topic].check_errors += 1
+            logger.exception("the check of %s failed", topic)
+        return Verdict.IGNORE
 
     def meet(self, node: bytes) -> Callable[[], Awaitable[None]]:
         """A peer is connected: what to run for it, until `drop`."""
-        scope = self._scopes[to_peer(node)] = trio.CancelScope()
+        scope = self._scopes[node] = trio.CancelScope()
+        self._outboxes[node] = Outbox()
+        is_outbound, group = self._describe(node)
+        self._do(PeerUp(node, is_outbound, group))
         return partial(self._feed_until, scope, node)
 
+    def drop(self, node: bytes) -> None:
+        """The peer is gone: stop feeding it and forget what it was on."""
+        for scopes in (self._scopes, self._inbound):
+            if (scope := scopes.pop(node, None)) is not None:
+                scope.cancel()
+        self._outboxes.pop(node, None)
+        self._do(PeerDown(node))
+
     async def _feed_until(self, scope: trio.CancelScope, node: bytes) -> None:
-        peer = to_peer(node)
         with scope:
+            outbox = self._outboxes[node]
             pause = RETRY_S
+            is_first = True
             while True:
                 try:
                     stream = await self._open_stream(node, MESHSUB)
                 except StreamRefused:
                     await trio.sleep(pause)
-                    pause = min(2 * pause, 5.0)
+                    pause = min(2 * pause, RETRY_S_MAX)
                     continue
                 pause = RETRY_S
-                await self._feed(peer, stream)
+                if not is_first:
+                    outbox.clear()
+                    self._do(StreamRenewed(node))
+                is_first = False
+                await self._feed(outbox, stream)
                 await trio.sleep(RETRY_S)
 
-    async def _feed(self, peer: ID, stream: NetStream) -> None:
-        outbox = self.peers[peer] = Outbox()
+    async def _feed(self, outbox: Outbox, stream: NetStream) -> None:
         try:
-            for topic in self._checks:
-                sub = rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)
-                outbox.push(rpc_pb2.RPC(subscriptions=[sub]).SerializeToString(), is_control=True)
-            self.router.add_peer(peer, TProtocol(MESHSUB))
-            for topic, on_topic in self.peer_topics.items():
-                if peer in on_topic:
-                    await self.router.on_peer_subscribed(peer, topic)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
+                outbox.stop_writing = nursery.cancel_scope.cancel
                 while True:
-                    await stream.write(await outbox.take())
+                    packet = await outbox.take()
+                    outbox.writing_beats = 0
+                    outbox.is_writing = True
+                    await stream.write(packet)
+                    outbox.is_writing = False
         except* IOException as error:  # it is opened again for as long as the peer is connected
-            logger.debug("gossip stream to %s ended: %r", peer, error)
+            logger.debug("a gossip stream ended: %r", error.exceptions[0])
         finally:
-            if self.peers.get(peer) is outbox:
-                del self.peers[peer]
-            self.router.remove_peer(peer)
+            outbox.is_writing = False
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
@@ -180,105 +333,45 @@ class Gossip:
         finally:
             scope.cancel()
 
-    def drop(self, node: bytes) -> None:
-        """The peer is gone: stop feeding it and forget what it was on."""
-        peer = to_peer(node)
-        if (scope := self._scopes.pop(peer, None)) is not None:
-            scope.cancel()
-        self._inbound.pop(peer, None)
-        self._forget_topics(peer)
-
-    def _forget_topics(self, peer: ID) -> None:
-        for topic in [topic for topic, on_topic in self.peer_topics.items() if peer in on_topic]:
-            self._leave(peer, topic)
-
-    def _leave(self, peer: ID, topic: str) -> None:
-        on_topic = self.peer_topics.get(topic, set())
-        on_topic.discard(peer)
-        if not on_topic:
-            self.peer_topics.pop(topic, None)
-        self.router.mesh.get(topic, set()).discard(peer)
-        self.router.fanout.get(topic, set()).discard(peer)
-
     async def take_stream(self, stream: NetStream) -> None:
         """Read one peer's packets until its stream ends. A malformed one costs the stream and standing, never more."""
-        peer = stream.muxed_conn.peer_id
-        self._inbound[peer] = stream
-        buffer = bytearray()
-        try:
-            while data := await stream.read(WRITE_BYTES_MAX):
-                buffer += data
-                for packet in split_packets(buffer):
-                    await self._take_packet(packet, peer)
-        except IOException:
-            return  # it ended, one way or another
-        except (DecodeError, ValueError) as error:
-            self._fault(to_node(peer), f"malformed gossip packet: {error}")
-            await stream.reset()
-        finally:
-            # Only the newest stream speaks for the peer: an older one may end after it.
-            if self._inbound.get(peer) is stream:
-                del self._inbound[peer]
-                self._forget_topics(peer)
+        node = to_node(stream.muxed_conn.peer_id)
+        # Only the newest stream speaks for the peer: an older one may end after it.
+        if (older := self._inbound.get(node)) is not None:
+            older.cancel()
+            self._do(StreamEnded(node))
+        with trio.CancelScope() as scope:
+            self._inbound[node] = scope
+            try:
+                await self._read(node, stream)
+            except IOException:
+                pass  # it ended, one way or another
+            except MalformedPacket as error:
+                self._do(Blamed(node, MALFORMED))
+                self._fault(node, f"malformed gossip packet: {error}")
+            finally:
+                if self._inbound.get(node) is scope:
+                    del self._inbound[node]
+                    self._do(StreamEnded(node))
+                with trio.CancelScope(shield=True):
+                    await stream.reset()
 
-    async def _take_packet(self, packet: bytes, peer: ID) -> None:
-        rpc = rpc_pb2.RPC()
-        rpc.ParseFromString(packet)
-        for sub in rpc.subscriptions[: 4 * TOPICS_PER_PEER_MAX]:
-            await self._take_subscription(sub.topicid, sub.subscribe, peer)
-        for i, message in enumerate(rpc.publish):
-            if i % SLICE == SLICE - 1:
-                await trio.lowlevel.checkpoint()
-            if self._is_refused(to_node(peer)):
-                raise ValueError("the peer is refused")
-            self._take_message(message, peer)
-        if rpc.HasField("control"):
-            await self.router.take_control(rpc.control, peer)
+    async def _read(self, node: bytes, stream: NetStream) -> None:
+        framer = Framer()
+        while data := await stream.read(READ_BYTES):
+            for i, packet in enumerate(framer.feed(data), 1):
+                if self._is_refused(node):
+                    raise MalformedPacket("the peer is refused")
+                effects = self._do(Received(node, packet))
+                while effects and type(effects[-1]) is Continue:
+                    await trio.lowlevel.checkpoint()
+                    effects = self._do(Resumed(node))
+                if i % PACKETS_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
 
-    async def _take_subscription(self, topic: str, joins: bool, peer: ID) -> None:
-        if not joins:
-            self._leave(peer, topic)
-            return
-        mine = sum(1 for on_topic in self.peer_topics.values() if peer in on_topic)
-        if mine >= TOPICS_PER_PEER_MAX or len(topic.encode()) > TOPIC_BYTES_MAX:
-            return
-        self.peer_topics.setdefault(topic, set()).add(peer)
-        if peer in self.peers:
-            await self.router.on_peer_subscribed(peer, topic)
 
-    def _take_message(self, message: rpc_pb2.Message, peer: ID) -> None:
-        node = to_node(peer)
-        if len(message.topicIDs) != 1 or message.from_id or message.seqno or message.signature or message.key:
-            self._fault(node, "a gossip message must name one topic and no author")
-            return
-        topic, data = message.topicIDs[0], message.data
-        check = self._checks.get(topic)
-        if check is None:
-            return
-        counts = self.count(topic)
-        counts.received += 1
-        counts.bytes_received += len(data)
-        if not self.seen_messages.add(compute_message_id(topic, data)):
-            counts.duplicates += 1
-            return
-        verdict = self._judge(check, topic, data, node, counts)
-        if verdict is Verdict.REJECT:
-            counts.rejected += 1
-            self._fault(node, f"a message on {topic} that every honest peer refuses")
-        elif verdict is Verdict.IGNORE:
-            counts.ignored += 1
-        elif self._deliver(topic, data, node):
-            counts.delivered += 1
-            counts.forwarded += self._send(topic, data, peer, counts)
-        else:
-            counts.dropped += 1
+def _now_ms() -> int:
+    return int(trio.current_time() * 1_000)
 
-    def _judge(self, check: Check, topic: str, data: bytes, node: bytes, counts: TopicCounts) -> Verdict:
-        if len(data) > GOSSIP_BYTES_MAX:
-            return Verdict.REJECT
-        try:
-            return check(topic, data, node)
-        except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
-            counts.check_errors += 1
-            logger.exception("the check of %s failed", topic)
-            return Verdict.IGNORE
+
+__all__ = ["MESHSUB", "PARAMS", "Gossip", "TopicCounts", "compute_message_id", "get_priority"]

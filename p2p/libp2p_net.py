@@ -9,6 +9,7 @@ a call to it.
 
 import dataclasses
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,11 +23,11 @@ from p2p import dialback
 from p2p.addresses import is_wildcard
 from p2p.dialback import DialBack
 from p2p.doors import HostLimits
-from p2p.gossip import Gossip
+from p2p.gossip import MESHSUB, Gossip
+from p2p.gossipsub import Author, TopicParams
 from p2p.guard import Guard, verify_memory
 from p2p.host import Host, Link, open_host
 from p2p.keeper import Keeper
-from p2p.mesh import MESHSUB
 from p2p.net import (
     Check,
     Delivered,
@@ -39,8 +40,9 @@ from p2p.net import (
 )
 from p2p.reach import Reach, Reachability
 from p2p.streams import Answers, Requests
+from protocol.keys import PrivateKey
 
-DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it new ones are dropped and counted
+DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it none is judged until there is room
 BATCH = 64  # events handed over between two turns of the loop
 TOPICS_MAX = 1_024
 LAST_MAX = 16_384  # events handed over while closing
@@ -49,10 +51,11 @@ CLOSING = "this node is shutting down"
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How this network differs from the default one. `seed` sets its jitter; by default the node key does.
+    """How this network differs from the default one. `seed` sets its jitter and mesh; by default the node key does.
 
     `memory` is what `Libp2pNet.remember` gave in an earlier process. `announce` are the multiaddrs others should dial,
     if not those we listen on. `dial_back` asks peers whether they reach us there; `Reachable` tells what they say.
+    `topics` are those whose signatures or scores differ: of other networks, say.
     """
 
     limits: HostLimits = field(default_factory=HostLimits)
@@ -60,6 +63,7 @@ class NetOptions:
     memory: Mapping[str, Any] = field(default_factory=dict)
     announce: tuple[str, ...] = ()
     dial_back: bool = False
+    topics: Mapping[str, TopicParams] = field(default_factory=dict)
 
 
 class Libp2pNet:
@@ -67,7 +71,6 @@ class Libp2pNet:
 
     def __init__(self, on_event: Callable[[NetEvent], None], options: NetOptions) -> None:
         self._on_event = on_event
-        self._seed = options.seed
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
@@ -76,13 +79,24 @@ class Libp2pNet:
         self._options = options
         self._closed = False
 
-    def _build(self, host: Host, tasks: trio.Nursery) -> None:
+    def _build(self, host: Host, tasks: trio.Nursery, author: Author) -> None:
         self._tasks = tasks
         self._host = host
-        dice = random.Random(host.node if self._seed is None else self._seed)
+        seed = self._options.seed
+        dice = random.Random(host.node if seed is None else seed)
         self._keeper = Keeper(host, dice, self._guard.is_refused)
         self._guard.open(host, self._keeper, tasks)
-        self._gossip = Gossip(host.open_stream, self._deliver, self._blame, self._guard.is_refused, dice)
+        self._gossip = Gossip(
+            host.open_stream,
+            self._deliver,
+            self._blame,
+            self._guard.is_refused,
+            dice,
+            has_room=self._has_room,
+            describe=partial(_describe, host),
+            author=author,
+            topics=self._options.topics,
+        )
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.serve(MESHSUB, self._gossip.take_stream)
@@ -139,6 +153,7 @@ class Libp2pNet:
             self._keeper.note_topics(peer, topics)
 
     def penalise(self, peer: bytes, reason: str) -> None:
+        self._gossip.blame(peer)
         self._blame(peer, reason)
 
     def peers(self) -> tuple[bytes, ...]:
@@ -152,6 +167,10 @@ class Libp2pNet:
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         """Per topic, what went through since the start; the names are those of `TopicCounts`."""
         return {topic: dataclasses.asdict(counts) for topic, counts in sorted(self._gossip.counts.items())}
+
+    def gossip_sizes(self) -> Mapping[str, int]:
+        """How much the gossip router remembers, by name."""
+        return self._gossip.router.get_sizes()
 
     def faults(self) -> tuple[tuple[bytes, str], ...]:
         """The last faults counted against peers: node key and what it did."""
@@ -189,9 +208,11 @@ class Libp2pNet:
         self._events.append(event)
         self._wake.set()
 
+    def _has_room(self) -> bool:
+        return self._delivered_waiting < DELIVERED_MAX
+
     def _deliver(self, topic: str, data: bytes, forwarder: bytes) -> bool:
-        if self._delivered_waiting >= DELIVERED_MAX:
-            return False
+        # The router asked `_has_room` of each message before: this is over by one slice of a packet at most.
         self._delivered_waiting += 1
         self._emit(Delivered(topic, data, forwarder))
         return True
@@ -249,6 +270,15 @@ class Libp2pNet:
         self._on_event(event)
 
 
+def _describe(host: Host, node: bytes) -> tuple[bool, str]:
+    """Whether we dialled a peer, and the network that peers of one operator would share; none for trusted ones."""
+    for link in host.links():
+        if link.node == node:
+            is_exempt = host.doors.is_trusted(link.address) or link.address in ("127.0.0.1", "::1")
+            return not link.is_inbound, "" if is_exempt else link.address
+    return False, ""
+
+
 @asynccontextmanager
 async def open_libp2p_net(
     seed: bytes,
@@ -269,7 +299,8 @@ async def open_libp2p_net(
         open_host(seed, host, port, options.limits, net._on_up, net._on_down, net._blame) as running,
         trio.open_nursery() as tasks,
     ):
-        net._build(running, tasks)
+        private = PrivateKey(seed)
+        net._build(running, tasks, Author(private.public, private.sign, time.time_ns()))
         tasks.start_soon(running.accept_forever)
         tasks.start_soon(net._hand_over)
         tasks.start_soon(net._gossip.keep_mesh)

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 import trio
 
+from p2p.gossip import MESHSUB
 from p2p.host import CannotListen, PortInUse, to_node, to_peer
 from p2p.libp2p_net import CLOSING, NetOptions, open_libp2p_net
-from p2p.mesh import MESHSUB
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, Published, Unanswered
 from protocol.errors import LocalError
 from protocol.keys import PrivateKey, format_node

@@ -1,0 +1,417 @@
+"""Gossipsub's packets as bytes: frames off a stream, the RPC read in bounded slices, and the RPC written.
+
+A hand-written subset of protobuf, because a router spends its time here. Whatever a peer sends ends in values or in
+`MalformedPacket`; nothing is read beyond what it declares, and nothing is kept that a rule does not need. Source:
+pubsub specification, The RPC and The Message; gossipsub v1.0 and v1.1, Protobuf; v1.2, Protobuf Extension.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from protocol.errors import RemoteError
+
+RPC_BYTES_MAX = 1024 * 1024  # what other implementations send at most
+ID_BYTES_MAX = 128
+MESSAGE_FIELDS_MAX = 32  # fields in one message; the specification has six
+CONTROL_FIELDS_MAX = 1_024  # entries of one control message looked at; the rest is passed over
+IDS_MAX = 5_000  # ids of one IHAVE, IWANT or IDONTWANT looked at; the rest is passed over
+PX_PEERS_MAX = 16
+PX_RECORD_BYTES_MAX = 4_096
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class MalformedPacket(RemoteError):
+    """Bytes that are no RPC. They cost the sender its stream."""
+
+
+class Message(NamedTuple):
+    """One published message as it came. None where a field is absent; `topic` is None unless there is exactly one."""
+
+    topic: bytes | None
+    data: bytes | None
+    from_id: bytes | None = None
+    seqno: bytes | None = None
+    signature: bytes | None = None
+    key: bytes | None = None
+
+
+class Prune(NamedTuple):
+    """`backoff_s` is 0 when none was given; `peers` are (peer id, signed record) pairs, at most PX_PEERS_MAX."""
+
+    topic: bytes
+    backoff_s: int = 0
+    peers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass
+class Control:
+    """The entries of one control message, in the order they came."""
+
+    ihave: list[tuple[bytes, list[bytes]]] = field(default_factory=list)
+    iwant: list[list[bytes]] = field(default_factory=list)
+    graft: list[bytes] = field(default_factory=list)
+    prune: list[Prune] = field(default_factory=list)
+    idontwant: list[list[bytes]] = field(default_factory=list)
+
+
+Known = TypeVar("Known")
+
+
+class Slice(NamedTuple, Generic[Known]):
+    """A part of an RPC. `next_at` is where the next part begins, None at the end.
+
+    `messages` come with the bytes they were read from; those whose very bytes are known come as what is known of them.
+    """
+
+    subscriptions: list[tuple[bool, bytes]]
+    messages: list[tuple[Message, bytes]]
+    copies: list[Known]
+    controls: list[Control]
+    next_at: int | None
+
+
+class Framer:
+    """Cuts a stream into length-prefixed packets."""
+
+    def __init__(self, bytes_max: int = RPC_BYTES_MAX) -> None:
+        self._buffer = bytearray()
+        self._bytes_max = bytes_max
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The packets that are now whole. MalformedPacket for a length that is endless or too large."""
+        buffer = self._buffer
+        if not buffer and (whole := self._read_whole(data)) is not None:
+            return whole
+        buffer += data
+        packets: list[bytes] = []
+        used = 0
+        while (head := _read_length(buffer, used)) is not None:
+            start, length = head
+            if length > self._bytes_max:
+                raise MalformedPacket(f"a packet of {length} bytes, at most {self._bytes_max}")
+            end = start + length
+            if len(buffer) < end:
+                break
+            packets.append(bytes(buffer[start:end]))
+            used = end
+        if used:
+            del buffer[:used]
+        return packets
+
+    def _read_whole(self, data: bytes) -> list[bytes] | None:
+        # One read is one packet more often than not: then nothing need be copied twice.
+        head = _read_length(data, 0)
+        if head is None or head[0] + head[1] != len(data) or head[1] > self._bytes_max:
+            return None
+        return [data[head[0] :]]
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+
+def _read_length(buffer: bytes | bytearray, at: int) -> tuple[int, int] | None:
+    """Where a packet begins and how long it is; None while that is incomplete."""
+    value = shift = 0
+    for i in range(at, min(at + 4, len(buffer))):
+        byte = buffer[i]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return i + 1, value
+        shift += 7
+    if len(buffer) - at >= 4:
+        raise MalformedPacket("a packet length of more than four bytes")
+    return None
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint's value, of 64 bits at most, and where it ends. IndexError when it is cut off."""
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value = byte & 0x7F
+    for i in range(1, 10):
+        byte = data[at + i]
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + i + 1
+    raise MalformedPacket("a varint of more than ten bytes")
+
+
+def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[bytes, Known]) -> Slice[Known]:
+    """Read an RPC from `at`, no more than `fields` of its fields or about `size` bytes. MalformedPacket.
+
+    Most messages are copies of one that has just come: they are recognised by their bytes, before they are read.
+    """
+    subscriptions: list[tuple[bool, bytes]] = []
+    messages: list[tuple[Message, bytes]] = []
+    copies: list[Known] = []
+    controls: list[Control] = []
+    end = len(packet)
+    stop_at = at + size
+    try:
+        while at < end:
+            if not fields or at >= stop_at:
+                return Slice(subscriptions, messages, copies, controls, at)
+            fields -= 1
+            tag = packet[at]
+            if tag == 0x12 or tag == 0x0A or tag == 0x1A:
+                length = packet[at + 1]
+                at += 2
+                if length >= 0x80:
+                    length, at = read_varint(packet, at - 1)
+                stop = at + length
+                if stop > end:
+                    raise MalformedPacket("a field that ends after its packet")
+                if tag == 0x12:
+                    body = packet[at:stop]
+                    copy = known.get(body)
+                    if copy is None:
+                        messages.append((read_message(body), body))
+                    else:
+                        copies.append(copy)
+                elif tag == 0x0A:
+                    subscriptions.append(_read_subscription(packet, at, stop))
+                else:
+                    controls.append(_read_control(packet, at, stop))
+                at = stop
+            else:
+                _, _, _, at = _read_field(packet, at, end)
+    except IndexError:
+        raise MalformedPacket("a packet that is cut off") from None
+    return Slice(subscriptions, messages, copies, controls, None)
+
+
+def read_message(packet: bytes) -> Message:
+    """One message. IndexError when it is cut off."""
+    at, stop = 0, len(packet)
+    data: bytes | None = None
+    topic: bytes | None = None
+    others: list[bytes | None] | None = None
+    count = topics = 0
+    while at < stop:
+        count += 1
+        if count > MESSAGE_FIELDS_MAX:
+            raise MalformedPacket(f"a message of more than {MESSAGE_FIELDS_MAX} fields")
+        tag = packet[at]
+        if tag & 7 != _BYTES or not 0x0A <= tag <= 0x32:
+            _, _, _, at = _read_field(packet, at, stop)
+            continue
+        length = packet[at + 1]
+        at += 2
+        if length >= 0x80:
+            length, at = read_varint(packet, at - 1)
+        end = at + length
+        if end > stop:
+            raise MalformedPacket("a field that ends after its message")
+        if tag == 0x12:
+            data = packet[at:end]
+        elif tag == 0x22:
+            topic = packet[at:end]
+            topics += 1
+        else:
+            others = others or [None] * 7
+            others[tag >> 3] = packet[at:end]
+        at = end
+    if topics != 1:
+        topic = None
+    if others is None:
+        return Message(topic, data)
+    return Message(topic, data, others[1], others[3], others[5], others[6])
+
+
+def _read_field(packet: bytes, at: int, end: int) -> tuple[int, int, bytes, int]:
+    """Any field: its number, its value as a number, its value as bytes, and where it ends."""
+    tag, at = read_varint(packet, at)
+    kind, number = tag & 7, tag >> 3
+    value, data = 0, b""
+    if not number:
+        raise MalformedPacket("a field with number 0")
+    if kind == _VARINT:
+        value, at = read_varint(packet, at)
+    elif kind == _BYTES:
+        length, at = read_varint(packet, at)
+        if at + length > end:
+            raise MalformedPacket("a field that ends after what it is in")
+        data = packet[at : at + length]
+        at += length
+    elif kind == _FIXED64:
+        at += 8
+    elif kind == _FIXED32:
+        at += 4
+    else:
+        raise MalformedPacket(f"a field of wire type {kind}")
+    if at > end:
+        raise MalformedPacket("a field that ends after what it is in")
+    return number, value, data, at
+
+
+def _fields(packet: bytes, at: int, stop: int, fields_max: int) -> Iterator[tuple[int, int, bytes]]:
+    while at < stop and fields_max:
+        fields_max -= 1
+        number, value, data, at = _read_field(packet, at, stop)
+        yield number, value, data
+
+
+def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
+    joins, topic = False, b""
+    for number, value, data in _fields(packet, at, stop, MESSAGE_FIELDS_MAX):
+        if number == 1:
+            joins = bool(value)
+        elif number == 2:
+            topic = data
+    return joins, topic
+
+
+def _read_control(packet: bytes, at: int, stop: int) -> Control:
+    control = Control()
+    ids_left = 2 * IDS_MAX
+    for number, _, body in _fields(packet, at, stop, CONTROL_FIELDS_MAX):
+        if number in (1, 2, 5):
+            topic, ids = _read_ids(body, 2 if number == 1 else 1, min(ids_left, IDS_MAX))
+            ids_left -= len(ids)
+            if number == 1:
+                control.ihave.append((topic, ids))
+            else:
+                (control.iwant if number == 2 else control.idontwant).append(ids)
+        elif number == 3:
+            control.graft.append(_read_topic(body))
+        elif number == 4:
+            control.prune.append(_read_prune(body))
+    return control
+
+
+def _read_ids(body: bytes, id_field: int, ids_max: int) -> tuple[bytes, list[bytes]]:
+    topic = b""
+    ids: list[bytes] = []
+    at, end = 0, len(body)
+    tag = id_field << 3 | _BYTES
+    looked_at = 0
+    while at < end and looked_at < ids_max:
+        looked_at += 1
+        if body[at] == tag and (length := body[at + 1]) < 0x80:
+            at += 2 + length
+            if at > end:
+                raise MalformedPacket("an id that ends after what it is in")
+            ids.append(body[at - length : at])
+            continue
+        number, _, data, at = _read_field(body, at, end)
+        if number == id_field:
+            if len(data) <= ID_BYTES_MAX:
+                ids.append(data)
+        elif number == 1:
+            topic = data
+    return topic, ids
+
+
+def _read_topic(body: bytes) -> bytes:
+    topic = b""
+    for number, _, data in _fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
+        if number == 1:
+            topic = data
+    return topic
+
+
+def _read_prune(body: bytes) -> Prune:
+    topic, backoff_s = b"", 0
+    peers: list[tuple[bytes, bytes]] = []
+    for number, value, data in _fields(body, 0, len(body), 4 * PX_PEERS_MAX):
+        if number == 1:
+            topic = data
+        elif number == 2 and len(peers) < PX_PEERS_MAX:
+            peers.append(_read_peer_info(data))
+        elif number == 3:
+            backoff_s = value
+    return Prune(topic, backoff_s, tuple(peers))
+
+
+def _read_peer_info(body: bytes) -> tuple[bytes, bytes]:
+    peer_id, record = b"", b""
+    for number, _, data in _fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
+        if number == 1:
+            peer_id = data[: ID_BYTES_MAX + 1]
+        elif number == 2 and len(data) <= PX_RECORD_BYTES_MAX:
+            record = data
+    return peer_id, record
+
+
+# Writing
+
+
+def write_varint(value: int) -> bytes:
+    """
+    >>> write_varint(300)
+    b'\\xac\\x02'
+    """
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def write_bytes(number: int, data: bytes) -> bytes:
+    """A field of bytes; number is below 16."""
+    return bytes((number << 3 | _BYTES,)) + write_varint(len(data)) + data
+
+
+def write_message(message: Message) -> bytes:
+    """The `publish` field of an RPC with one message in it. Absent fields stay absent."""
+    return write_bytes(2, write_signed_part(message) + _write_optional(((5, message.signature), (6, message.key))))
+
+
+def write_signed_part(message: Message) -> bytes:
+    """The message without signature and key: what StrictSign signs. Source: pubsub specification, Message Signing."""
+    return _write_optional(((1, message.from_id), (2, message.data), (3, message.seqno), (4, message.topic)))
+
+
+def _write_optional(fields: Iterable[tuple[int, bytes | None]]) -> bytes:
+    return b"".join(write_bytes(number, data) for number, data in fields if data is not None)
+
+
+def write_plain(data: bytes, topic_field: bytes) -> bytes:
+    """As `write_message` for an unsigned message whose topic field is already written: the common case, quickly."""
+    size = len(data)
+    head = write_varint(size)
+    return b"".join((b"\x12", write_varint(1 + len(head) + size + len(topic_field)), b"\x12", head, data, topic_field))
+
+
+def write_subscription(joins: bool, topic: bytes) -> bytes:
+    """The `subscriptions` field of an RPC."""
+    return write_bytes(1, bytes((0x08, joins)) + write_bytes(2, topic))
+
+
+# Control messages are written as bodies, which concatenate; `wrap_control` makes one field of them.
+
+
+def write_ihave(topic: bytes, ids: Iterable[bytes]) -> bytes:
+    return write_bytes(1, write_bytes(1, topic) + b"".join([write_bytes(2, key) for key in ids]))
+
+
+def write_iwant(ids: Iterable[bytes]) -> bytes:
+    return write_bytes(2, b"".join([write_bytes(1, key) for key in ids]))
+
+
+def write_graft(topic: bytes) -> bytes:
+    return write_bytes(3, write_bytes(1, topic))
+
+
+def write_prune(prune: Prune) -> bytes:
+    body = write_bytes(1, prune.topic)
+    for peer_id, record in prune.peers:
+        body += write_bytes(2, write_bytes(1, peer_id) + (write_bytes(2, record) if record else b""))
+    return write_bytes(4, body + (b"\x18" + write_varint(prune.backoff_s) if prune.backoff_s else b""))
+
+
+def write_idontwant(ids: Iterable[bytes]) -> bytes:
+    return write_bytes(5, b"".join([write_bytes(1, key) for key in ids]))
+
+
+def wrap_control(body: bytes) -> bytes:
+    """The `control` field of an RPC. One per packet: some implementations keep only the last."""
+    return write_bytes(3, body)

@@ -1,0 +1,138 @@
+"""What waits to be sent to one peer's gossip stream: bounded, most urgent first, and what is shed is counted."""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from p2p.gossipsub import TopicCounts
+from p2p.gossipsub.wire import wrap_control, write_varint
+
+MESSAGES_MAX = 4_096
+BYTES_MAX = 4 * 1024 * 1024
+CONTROL_BYTES_MAX = 512 * 1024
+GOSSIP_BYTES_MAX = 128 * 1024  # control waiting beyond which no IHAVE is added: a promise we could not keep
+WRITE_BYTES_MAX = 64 * 1024  # of messages in one packet; one larger message goes alone
+CONTROL_WRITE_BYTES_MAX = 32 * 1024
+PRIORITIES = 4
+
+Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose drop it would be
+
+
+class Outbox:
+    """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each."""
+
+    def __init__(self) -> None:
+        self._subscriptions = bytearray()
+        self._queues: tuple[deque[Waiting], ...] = tuple(deque() for _ in range(PRIORITIES))
+        self._control: deque[bytes] = deque()
+        self._control_size = 0
+        self._count = 0
+        self._size = 0
+        self._wake: trio.Event | None = None
+        self.is_writing = False
+        self.writing_beats = 0
+        self.stop_writing: Callable[[], None] = lambda: None
+
+    def push_subscriptions(self, fields: bytes) -> bool:
+        """Never shed: without them the peer sends us nothing. False when this peer does not read at all."""
+        if len(self._subscriptions) + len(fields) > CONTROL_BYTES_MAX:
+            return False
+        self._subscriptions += fields
+        self._stir()
+        return True
+
+    def push_control(self, body: bytes, is_gossip: bool) -> bool:
+        limit = GOSSIP_BYTES_MAX if is_gossip else CONTROL_BYTES_MAX
+        if self._control_size + len(body) > limit or (is_gossip and 2 * self._size > BYTES_MAX):
+            return False
+        self._control.append(body)
+        self._control_size += len(body)
+        self._stir()
+        return True
+
+    def push(self, message: Waiting, priority: int) -> bool:
+        """Queue a message. When full, the newest of the least urgent make room; else it is shed itself."""
+        size = len(message[0])
+        while self._count >= MESSAGES_MAX or self._size + size > BYTES_MAX:
+            if not self._shed_below(priority):
+                return False
+        self._queues[priority].append(message)
+        self._count += 1
+        self._size += size
+        if self._wake is not None:
+            self._wake.set()
+        return True
+
+    def _shed_below(self, priority: int) -> bool:
+        for queue in reversed(self._queues[priority + 1 :]):
+            if queue:
+                packet, counts = queue.pop()
+                counts.dropped += 1
+                self._count -= 1
+                self._size -= len(packet)
+                return True
+        return False
+
+    def _stir(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def clear(self) -> None:
+        """A new stream begins: control and subscriptions for the old one mean nothing on it."""
+        self._subscriptions.clear()
+        self._control.clear()
+        self._control_size = 0
+
+    async def take(self) -> bytes:
+        """Wait for something to send; one RPC with its length."""
+        while not (self._count or self._control or self._subscriptions):
+            self._wake = trio.Event()
+            await self._wake.wait()
+        self._wake = None
+        return self.take_now()
+
+    def take_now(self) -> bytes:
+        """What `take` takes, for someone who knows that there is something."""
+        parts: list[bytes] = []
+        size = 0
+        if self._subscriptions:
+            parts.append(bytes(self._subscriptions))
+            size += len(parts[0])
+            self._subscriptions.clear()
+        if self._count:
+            size += self._take_messages(parts)
+        if self._control:
+            body = self._take_control()
+            parts.append(body)
+            size += len(body)
+        return write_varint(size) + b"".join(parts)
+
+    def _take_messages(self, parts: list[bytes]) -> int:
+        total = count = 0
+        for queue in self._queues:
+            while queue:
+                packet = queue[0][0]
+                if total and total + len(packet) > WRITE_BYTES_MAX:
+                    break
+                parts.append(packet)
+                total += len(packet)
+                count += 1
+                queue.popleft()
+            if queue:
+                break
+        self._count -= count
+        self._size -= total
+        return total
+
+    def _take_control(self) -> bytes:
+        bodies = [self._control.popleft()]
+        size = len(bodies[0])
+        while self._control and size + len(self._control[0]) <= CONTROL_WRITE_BYTES_MAX:
+            size += len(self._control[0])
+            bodies.append(self._control.popleft())
+        self._control_size -= size
+        return wrap_control(b"".join(bodies))
+
+    def __len__(self) -> int:
+        return self._count
