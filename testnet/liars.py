@@ -30,7 +30,8 @@ class LyingInference(Inference):
             return super().handle(event, now_ms)
         effects = super().handle(replace(event, outputs=distort(event.outputs)), now_ms)
         made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
-        return [*effects, *(Record("lie.told", claim.fields) for claim in made)]
+        # Counted before it is kept: a liar killed in between has told one lie too many in its log, never one too few.
+        return [*(Record("lie.told", claim.fields) for claim in made), *effects]
 
     def _lies_about(self, token: str) -> bool:
         digest = hashlib.sha256(b"rolemesh/lie/" + self.context.signer.public + token.encode()).digest()
