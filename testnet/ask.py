@@ -39,9 +39,9 @@ class _Asker:
     async def drive(self, commands: Commands, outcomes: Outcomes) -> None:
         assert self.node is not None
         with trio.move_on_after(JOIN_TIMEOUT_S) as joining:
-            while not self._is_connected(self.node, LISTENERS_WANTED):
+            while not self._is_connected(self.node):
                 await trio.sleep(POLL_S)
-        if joining.cancelled_caught and not self._is_connected(self.node, 1):
+        if joining.cancelled_caught:
             peers = len(self.node.net.peers())
             raise NoNetwork(f"not caught up with the network after {JOIN_TIMEOUT_S:.0f} s ({peers} peers connected)")
         self.note(f"joined: {len(self.node.net.peers())} peers, height {self.node.core.ledger.height}")
@@ -55,11 +55,10 @@ class _Asker:
             while self.outcome is not None and self._is_opening(self.node, self.outcome):
                 await trio.sleep(POLL_S)
 
-    def _is_connected(self, node: RunningNode, listeners_wanted: int) -> bool:
+    def _is_connected(self, node: RunningNode) -> bool:
         """The ledger is followed and a request would find ears: what nobody hears is only repeated seconds later."""
         listeners = node.net.subscribers(topic_name(node.plan.chain, "infer/0"))
-        workers = len(node.core.ledger.get_nodes("inference"))
-        return node.core.state is NodeState.SERVING and len(listeners) >= min(listeners_wanted, workers)
+        return node.core.state is NodeState.SERVING and len(listeners) >= min(LISTENERS_WANTED, len(node.net.peers()))
 
     def _is_opening(self, node: RunningNode, outcome: Outcome) -> bool:
         """A worker before the one who answered was passed over because the channel to it is only being opened.
