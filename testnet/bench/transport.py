@@ -1,17 +1,15 @@
-"""Streams over one connection, ours beside stock py-libp2p: `python -m testnet.bench.transport [--json]`.
+"""Streams over one connection, ours beside stock py-libp2p: `rolemesh bench transport`.
 
 Each pair is two processes on loopback, same stack on both ends; rounds take turns, and a figure is the
 median of its rounds. `…_cpu_us` is processor time of both processes per message.
 """
 
-import argparse
-import json
 import statistics
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -20,6 +18,7 @@ import trio
 
 from p2p.host import Host, HostLimits, open_host
 from p2p.stock import StockHost, open_stock_host
+from testnet.bench.figures import Figure, Note, compare
 
 SINK, PUSH, ECHO = "/bench/sink/1", "/bench/push/1", "/bench/echo/1"
 ROUNDS = 3
@@ -183,7 +182,7 @@ async def _time(act: Callable[[], Awaitable[None]]) -> float:
 @asynccontextmanager
 async def open_pair(stack: str, number: int) -> AsyncIterator[Pair]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "testnet.bench.transport", "--serve", stack],
+        [sys.executable, "-m", "testnet.bench.transport", stack],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -202,7 +201,13 @@ async def open_pair(stack: str, number: int) -> AsyncIterator[Pair]:
         process.wait()
 
 
-async def measure() -> list[dict[str, object]]:
+def measure(note: Note) -> Iterator[Figure]:
+    """Every figure of this benchmark. Takes about a minute."""
+    for name, of in trio.run(_measure, note).items():
+        yield compare(name, statistics.median(of["ours"]), _unit(name), "py-libp2p", statistics.median(of["stock"]))
+
+
+async def _measure(tell: Note) -> dict[str, dict[str, list[float]]]:
     figures: dict[str, dict[str, list[float]]] = {}
 
     def note(name: str, stack: str, value: float) -> None:
@@ -213,7 +218,8 @@ async def measure() -> list[dict[str, object]]:
             await stack.enter_async_context(open_pair("stock", 2)),
             await stack.enter_async_context(open_pair("ours", 3)),
         ]
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            tell(f"round {number + 1} of {ROUNDS}")
             for size in MESSAGES["ours"]:
                 for pair in pairs:
                     rate, cpu = await pair.flow(size)
@@ -231,37 +237,12 @@ async def measure() -> list[dict[str, object]]:
             figures[name + suffix]["stock"] = figures[name.replace("push_", "") + suffix]["stock"]
     for stack_name, values in list(figures["stream_65536"].items()):
         figures.setdefault("bulk", {})[stack_name] = [value * 65_536 / 1e6 for value in values]
-    return [_report(name, of["ours"], of["stock"]) for name, of in figures.items()]
+    return figures
 
 
-def _report(name: str, ours: list[float], stock: list[float]) -> dict[str, object]:
-    value, peer = statistics.median(ours), statistics.median(stock)
-    unit = "us" if name.endswith("_us") else "ms" if name.endswith("p50") else "MB/s" if name == "bulk" else "msg/s"
-    ratio = peer / value if unit in ("us", "ms") else value / peer
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "unit": unit,
-        "peer": "py-libp2p",
-        "peer_value": round(peer, 3),
-        "ratio": round(ratio, 1),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one object per line")
-    parser.add_argument("--serve", choices=("ours", "stock"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        trio.run(serve, arguments.serve)
-        return
-    for line in trio.run(measure):
-        if arguments.json:
-            print(json.dumps(line))
-        else:
-            print("{name:28} {value:>12} {unit:6} {peer} {peer_value:>12}  {ratio:>6}x".format(**line))
+def _unit(name: str) -> str:
+    return "us" if name.endswith("_us") else "ms" if name.endswith("p50") else "MB/s" if name == "bulk" else "msg/s"
 
 
 if __name__ == "__main__":
-    main()
+    trio.run(serve, sys.argv[1])  # the other end, in a process of its own
