@@ -1,54 +1,47 @@
 """What goes wrong on purpose: one plan for the simulator, for real processes and for Hypothesis.
 
 A plan is whole numbers and node names only, so that it travels in a replay token and shrinks. Times are milliseconds
-since the network started. Nodes are named as in `testnet.json`: `inference-0`, `validator-0`.
+since the network started; of real processes, since it was ready. `testnet.fault_kinds` says what each fault is.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
+from p2p.delay_line import DELAY_MS_MAX, Conditions
 from protocol.errors import LocalError
 from protocol.types import BP
+from testnet.fault_kinds import (
+    Crash,
+    Fault,
+    LinkFault,
+    Named,
+    Partition,
+    Pause,
+    combine,
+    lasts,
+    list_nodes,
+    require_range,
+    verify_fault,
+)
 
 PARTITIONS_MAX = 64
+LINKS_MAX = 256
+PAUSES_MAX = 256
 CRASHES_MAX = 256
-DELAY_MS_MAX = 60_000
-TEXT_BYTES_MAX = 64 * 1024
+TEXT_BYTES_MAX = 256 * 1024
 
 # The class that runs in place of an honest role, by role.
 LIARS = {"inference": "testnet.liars:LyingInference"}
 
 
 @dataclass(frozen=True)
-class Partition:
-    """From `start_ms` to `end_ms` nodes of different groups cannot reach each other; those in none form one more."""
-
-    start_ms: int
-    end_ms: int
-    groups: tuple[tuple[str, ...], ...]
-
-    def separates(self, one: str, other: str) -> bool:
-        return self._find_group(one) != self._find_group(other)
-
-    def _find_group(self, node: str) -> int:
-        return next((index for index, group in enumerate(self.groups) if node in group), -1)
-
-
-@dataclass(frozen=True)
-class Crash:
-    """A node dies at `at_ms` as by `kill -9` and is started again at `back_ms`; 0 means never."""
-
-    node: str
-    at_ms: int
-    back_ms: int = 0
-
-
-@dataclass(frozen=True)
 class FaultPlan:
-    """Faults of a whole run. Shares are basis points, per message and link; `jitter_ms` reorders.
+    """Faults of a whole run. Shares are basis points, per message and way; `jitter_ms` reorders gossip.
 
     Loss and duplication strike gossip; a stream resends what is lost, so there loss is delay. `latency_ms` is one way.
+    On real processes `loss_bp`, `latency_ms` and `jitter_ms` hold for every way for the whole run, where they differ
+    from the defaults, which stand for a loopback's own; nothing is ever duplicated, since connections are TCP.
     """
 
     loss_bp: int = 0
@@ -57,54 +50,81 @@ class FaultPlan:
     jitter_ms: int = 3
     partitions: tuple[Partition, ...] = ()
     crashes: tuple[Crash, ...] = ()
+    links: tuple[LinkFault, ...] = ()
+    pauses: tuple[Pause, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_range("loss_bp", self.loss_bp, BP)
-        _require_range("duplicate_bp", self.duplicate_bp, BP)
-        _require_range("latency_ms", self.latency_ms, DELAY_MS_MAX)
-        _require_range("jitter_ms", self.jitter_ms, DELAY_MS_MAX)
-        if len(self.partitions) > PARTITIONS_MAX or len(self.crashes) > CRASHES_MAX:
-            raise LocalError(f"a plan holds at most {PARTITIONS_MAX} partitions and {CRASHES_MAX} crashes")
-        for cut in self.partitions:
-            if not 0 <= cut.start_ms < cut.end_ms:
-                raise LocalError(f"a partition ends after it starts, not {cut.start_ms} to {cut.end_ms} ms")
-        for crash in self.crashes:
-            if crash.at_ms < 0 or 0 != crash.back_ms <= crash.at_ms:
-                raise LocalError(f"{crash.node} must come back after its crash at {crash.at_ms} ms, or never (0)")
+        for name, value_max in (("loss_bp", BP), ("duplicate_bp", BP)):
+            require_range(name, getattr(self, name), value_max)
+        for name in ("latency_ms", "jitter_ms"):
+            require_range(name, getattr(self, name), DELAY_MS_MAX)
+        for name, most in _MOST.items():
+            if len(getattr(self, name)) > most:
+                raise LocalError(f"a plan holds at most {most} {name}, not {len(getattr(self, name))}")
+        for named in self.list_faults():
+            verify_fault(named)
+
+    def list_faults(self) -> tuple[Named, ...]:
+        """Every fault with a beginning and its id, in the order in which they begin."""
+        named = [
+            Named(f"{kind}-{index}", fault)
+            for kind, faults in self._get_kinds().items()
+            for index, fault in enumerate(faults)
+        ]
+        return tuple(sorted(named, key=lambda each: (each.start_ms, each.id)))
+
+    def _get_kinds(self) -> dict[str, tuple[Fault, ...]]:
+        return {"partition": self.partitions, "link": self.links, "pause": self.pauses, "crash": self.crashes}
+
+    def list_nodes(self) -> tuple[str, ...]:
+        """Every node a fault names, sorted."""
+        return tuple(sorted({node for named in self.list_faults() for node in list_nodes(named.fault)}))
 
     def separates(self, one: str, other: str, at_ms: int) -> bool:
-        """Whether a partition stands between two nodes at a time since the start."""
-        return any(cut.start_ms <= at_ms < cut.end_ms and cut.separates(one, other) for cut in self.partitions)
+        """Whether a partition cuts at least one way between two nodes at a time since the start."""
+        return any(lasts(cut, at_ms) and cut.separates(one, other) for cut in self.partitions)
+
+    def get_conditions(self, source: str, target: str, at_ms: int) -> Conditions:
+        """How the way from `source` to `target` is at a time since the start, all its faults taken together.
+
+        The plan's own latency, jitter and loss are not in it. Where `silence` is not NONE nothing comes through: dials
+        in either direction get no answer (REFUSE: at once the answer no), since a handshake needs both ways. STALL
+        keeps what was sent and hands it over at its end, later by delay and bandwidth; BLACKHOLE loses it, so a
+        connection that lost something breaks when the blackhole ends; REFUSE breaks every connection when it begins.
+        """
+        return combine((each.fault for each in self.list_faults() if lasts(each.fault, at_ms)), source, target)
 
     @property
     def quiet_ms(self) -> int:
-        """The time since the start after which no partition and no crash begins or ends."""
-        times = [0, *(cut.end_ms for cut in self.partitions)]
-        times += [time for crash in self.crashes for time in (crash.at_ms, crash.back_ms)]
-        return max(times)
+        """The time since the start after which no fault begins or ends."""
+        return max((time for named in self.list_faults() for time in (named.start_ms, named.end_ms)), default=0)
 
     def to_text(self) -> str:
-        """Compact JSON that leaves out what is as usual.
+        """Compact JSON that leaves out what is as usual. Faults are lists of their fields, in order.
 
         >>> FaultPlan(loss_bp=500, crashes=(Crash("inference-0", 1_000, 4_000),)).to_text()
         '{"crashes":[["inference-0",1000,4000]],"loss_bp":500}'
         """
         usual = asdict(FaultPlan())
-        document: dict[str, Any] = {k: v for k, v in asdict(self).items() if v != usual[k]}
-        if self.partitions:
-            document["partitions"] = [[cut.start_ms, cut.end_ms, cut.groups] for cut in self.partitions]
-        if self.crashes:
-            document["crashes"] = [[crash.node, crash.at_ms, crash.back_ms] for crash in self.crashes]
+        document: dict[str, Any] = {key: value for key, value in asdict(self).items() if value != usual[key]}
+        for name in document.keys() & _READERS.keys():
+            document[name] = [_strip(fault) for fault in getattr(self, name)]
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> "FaultPlan":
-        """Read `to_text` back. Raises LocalError with what is wrong."""
+        """Read a plan: JSON as `to_text` writes it, or with each fault as an object of its fields, as people do.
+
+        Raises LocalError with what is wrong.
+
+        >>> FaultPlan.from_text('{"pauses": [{"node": "a", "start_ms": 5, "end_ms": 9}]}').pauses
+        (Pause(node='a', start_ms=5, end_ms=9),)
+        """
         if len(text) > TEXT_BYTES_MAX:
             raise LocalError(f"a fault plan has at most {TEXT_BYTES_MAX} bytes, not {len(text)}")
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LocalError(f"a fault plan is JSON: {error}") from error
         return cls.from_document(document)
 
@@ -114,35 +134,64 @@ class FaultPlan:
         if not isinstance(document, dict) or not document.keys() <= known:
             raise LocalError(f"a fault plan is an object with any of {', '.join(sorted(known))}")
         values: dict[str, Any] = dict(document)
-        try:
-            values["partitions"] = tuple(_read_partition(*each) for each in document.get("partitions", ()))
-            values["crashes"] = tuple(_read_crash(*each) for each in document.get("crashes", ()))
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise LocalError(f"a fault plan has whole numbers and names: {error}") from error
+        for name, kind in _READERS.items():
+            values[name] = tuple(_read_fault(name, kind, each) for each in _read_list(name, document.get(name, ())))
+        return cls(**values)
 
 
-def _read_partition(start_ms: Any, end_ms: Any, groups: Any) -> Partition:
-    named = tuple(tuple(_text(node) for node in group) for group in groups)
-    return Partition(_whole(start_ms), _whole(end_ms), named)
+_READERS: dict[str, type[Fault]] = {
+    "partitions": Partition,
+    "crashes": Crash,
+    "links": LinkFault,
+    "pauses": Pause,
+}
+_MOST = {"partitions": PARTITIONS_MAX, "crashes": CRASHES_MAX, "links": LINKS_MAX, "pauses": PAUSES_MAX}
 
 
-def _read_crash(node: Any, at_ms: Any, back_ms: Any = 0) -> Crash:
-    return Crash(_text(node), _whole(at_ms), _whole(back_ms))
+def _strip(fault: Fault) -> list[Any]:
+    """The fields of a fault in order, without the last ones that are as usual."""
+    values = list(astuple(fault))
+    for each in reversed(fields(fault)):
+        if values[-1] != each.default:
+            break
+        values.pop()
+    return values
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is not a whole number")
+def _read_list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise LocalError(f"{name} of a fault plan are a list, not {value!r:.40}")
+    return list(value)
+
+
+def _read_fault(name: str, kind: type[Fault], value: Any) -> Fault:
+    """One fault, from a list of its fields in order or an object of them. Raises LocalError."""
+    known = [each.name for each in fields(kind)]
+    if isinstance(value, list | tuple):
+        value = dict(zip(known, value, strict=False)) if len(value) <= len(known) else {"too": "many"}
+    if not isinstance(value, dict) or not value.keys() <= set(known):
+        raise LocalError(f"each of {name} is an object with any of {', '.join(known)}, or a list of them in order")
+    try:
+        return kind(**{key: _read_field(kind, key, inner) for key, inner in value.items()})
+    except TypeError as error:
+        raise LocalError(f"one of {name} is not as it should be: {error}") from error
+
+
+def _read_field(kind: type[Fault], key: str, value: Any) -> Any:
+    """A field's value, of the field's type. Raises TypeError."""
+    if key == "groups":
+        return tuple(_read_names(key, group) for group in _read_list(key, value))
+    if key in ("sources", "targets"):
+        return _read_names(key, value)
+    if type(value) is not kind.__dataclass_fields__[key].type:
+        raise TypeError(f"{key} is {value!r:.40}, which is {type(value).__name__}")
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a name")
-    return value
+def _read_names(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(node, str) for node in value):
+        raise TypeError(f"{key} holds lists of node names, not {value!r:.40}")
+    return tuple(value)
 
 
-def _require_range(name: str, value: int, value_max: int) -> None:
-    if type(value) is not int or not 0 <= value <= value_max:
-        raise LocalError(f"{name} is a whole number from 0 to {value_max}, not {value!r}")
+__all__ = ["LIARS", "Crash", "FaultPlan", "LinkFault", "Partition", "Pause"]

@@ -6,6 +6,7 @@ network.run_until(lambda: asked.is_done)
 assert network.one_state_root()
 """
 
+import json
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
 from roles import core_effects as ce
 from roles.attempts import Ask, Outcome
+from roles.eventlog import format_event
+from testnet.fault_kinds import FAULT_ENDED, FAULT_STARTED, NETWORK_LOG, Named
 from testnet.faults import FaultPlan
 from testnet.kernel import Kernel
 from testnet.sim_build import Cast, build_nodes
@@ -279,6 +282,14 @@ class Network:
             self.kernel.at(start_ms + crash.at_ms, self._crash, crash.node)
             if crash.back_ms:
                 self.kernel.at(start_ms + crash.back_ms, self._restart, crash.node)
+        for named in faults.list_faults():
+            self.kernel.at(start_ms + named.start_ms, self._tell_fault, FAULT_STARTED, named)
+            if named.end_ms:
+                self.kernel.at(start_ms + named.end_ms, self._tell_fault, FAULT_ENDED, named)
+
+    def _tell_fault(self, name: str, named: Named) -> None:
+        line = format_event(self.kernel.now_ms, NETWORK_LOG, name, named.describe())
+        self._on_log(json.loads(line))
 
     def _note(self, kind: str, *arguments: Any) -> None:
         """Remember for the replay token what is done to the network from outside."""

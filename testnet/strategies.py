@@ -6,7 +6,7 @@ Hypothesis is needed by this module only; nothing else of `testnet` imports it.
 
 import typing
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any
 
@@ -19,11 +19,13 @@ from protocol.ledger.transactions import Transaction, all_transactions
 from protocol.registry import all_messages, get_message
 from protocol.signing import sign
 from protocol.types import INT_MAX, AtMost, Exactly, UpTo
-from testnet.faults import Crash, FaultPlan, Partition
+from testnet.faults import Crash, FaultPlan, LinkFault, Partition, Pause
 from testnet.genesis import DEFAULT_ROLES, name_nodes
 
 ITEMS_MAX = 4  # of a generated list, however many its bound allows
 BYTES_MAX = 256
+LINK_DELAY_MS_MAX = 400
+BYTES_PER_S_MIN, BYTES_PER_S_LARGE = 20_000, 1_000_000  # of a narrow link: enough to get work done in the end
 
 Strategy = st.SearchStrategy
 
@@ -111,12 +113,17 @@ def fault_plans(
     latency_ms_max: int = 80,
     partitions_max: int = 2,
     crashes_max: int = 3,
+    links_max: int = 2,
+    pauses_max: int = 2,
 ) -> Strategy[FaultPlan]:
     """Plans whose faults all end within `duration_ms`, and in which every crashed node comes back.
 
-    `nodes` are the names to cut off and crash, by default those of the default roles.
+    `nodes` are the names to do harm to, by default those of the default roles. A plan shrinks towards none: fewer
+    and shorter faults, of fewer nodes and ways. No node is both crashed and paused.
     """
     names = tuple(name_nodes(DEFAULT_ROLES)) if nodes is None else tuple(nodes)
+    crashed = st.lists(_crashes(names, duration_ms), max_size=crashes_max, unique_by=lambda crash: crash.node)
+    paused = st.lists(_pauses(names, duration_ms), max_size=pauses_max, unique_by=lambda pause: pause.node)
     return st.builds(
         FaultPlan,
         loss_bp=st.integers(0, loss_bp_max),
@@ -124,24 +131,58 @@ def fault_plans(
         latency_ms=st.integers(0, latency_ms_max),
         jitter_ms=st.integers(0, latency_ms_max),
         partitions=st.lists(_partitions(names, duration_ms), max_size=partitions_max).map(tuple),
-        crashes=st.lists(_crashes(names, duration_ms), max_size=crashes_max, unique_by=lambda crash: crash.node).map(
-            tuple
-        ),
-    )
+        crashes=crashed.map(tuple),
+        links=st.lists(_link_faults(names, duration_ms, loss_bp_max), max_size=links_max).map(tuple),
+        pauses=paused.map(tuple),
+    ).map(_part_crashed_from_paused)
+
+
+@st.composite
+def _spans(draw: st.DrawFn, duration_ms: int) -> tuple[int, int]:
+    start_ms = draw(st.integers(0, duration_ms - 1))
+    return start_ms, draw(st.integers(start_ms + 1, duration_ms))
 
 
 @st.composite
 def _partitions(draw: st.DrawFn, names: tuple[str, ...], duration_ms: int) -> Partition:
-    start_ms = draw(st.integers(0, duration_ms - 1))
-    end_ms = draw(st.integers(start_ms + 1, duration_ms))
+    start_ms, end_ms = draw(_spans(duration_ms))
     group = draw(st.lists(st.sampled_from(names), min_size=1, max_size=max(1, len(names) - 1), unique=True))
-    return Partition(start_ms, end_ms, (tuple(sorted(group)),))
+    return Partition(start_ms, end_ms, (tuple(sorted(group)),), one_way=draw(st.booleans()), refuse=draw(st.booleans()))
+
+
+@st.composite
+def _link_faults(draw: st.DrawFn, names: tuple[str, ...], duration_ms: int, loss_bp_max: int) -> LinkFault:
+    start_ms, end_ms = draw(_spans(duration_ms))
+    some = st.lists(st.sampled_from(names), max_size=3, unique=True).map(lambda chosen: tuple(sorted(chosen)))
+    return LinkFault(
+        start_ms,
+        end_ms,
+        sources=draw(some),
+        targets=draw(some),
+        both_ways=draw(st.booleans()),
+        delay_ms=draw(st.integers(0, LINK_DELAY_MS_MAX)),
+        jitter_ms=draw(st.integers(0, LINK_DELAY_MS_MAX)),
+        bytes_per_s=draw(st.one_of(st.just(0), st.integers(BYTES_PER_S_MIN, BYTES_PER_S_LARGE))),
+        loss_bp=draw(st.integers(0, loss_bp_max)),
+        silence=draw(st.sampled_from(("", "stall", "blackhole"))),
+    )
 
 
 @st.composite
 def _crashes(draw: st.DrawFn, names: tuple[str, ...], duration_ms: int) -> Crash:
-    at_ms = draw(st.integers(0, duration_ms - 1))
-    return Crash(draw(st.sampled_from(names)), at_ms, draw(st.integers(at_ms + 1, duration_ms)))
+    at_ms, back_ms = draw(_spans(duration_ms))
+    return Crash(draw(st.sampled_from(names)), at_ms, back_ms)
+
+
+@st.composite
+def _pauses(draw: st.DrawFn, names: tuple[str, ...], duration_ms: int) -> Pause:
+    start_ms, end_ms = draw(_spans(duration_ms))
+    return Pause(draw(st.sampled_from(names)), start_ms, end_ms)
+
+
+def _part_crashed_from_paused(plan: FaultPlan) -> FaultPlan:
+    crashed = {crash.node for crash in plan.crashes}
+    return replace(plan, pauses=tuple(pause for pause in plan.pauses if pause.node not in crashed))
 
 
 def _get_sizes(bounds: Sequence[Any]) -> tuple[int, int]:
