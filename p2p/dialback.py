@@ -115,6 +115,7 @@ async def probe(host: Host, node: bytes, ip: str, port: int) -> str:
     why = f"no answer within {host.limits.dial_s} s"
     with trio.move_on_after(host.limits.dial_s):
         try:
+            await host.faults.pass_dial(ip, node)
             stream = await trio.open_tcp_stream(ip, port, local_address=host.choose_source(ip))
         except OSError as error:
             return f"cannot be connected to: {error.strerror or error}"[:200]

@@ -32,10 +32,10 @@ from libp2p.stream_muxer.exceptions import (
 )
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
+from p2p.link_faults import LinkFaults, Passage
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
 from p2p.secured import RecordSession
-from p2p.wire import BufferedTCP
 from protocol.errors import LocalError
 
 LIBP2P_VERSION = "0.8.1"
@@ -199,6 +199,7 @@ class SafeSwarm(Swarm):
         self,
         *args: Any,
         tasks: trio.Nursery,
+        faults: LinkFaults,
         on_up: Callable[[ID], None],
         on_down: Callable[[ID], None],
         on_fault: Callable[[ID, str], None],
@@ -208,6 +209,7 @@ class SafeSwarm(Swarm):
         self.upgrader.muxer_multistream.__class__ = SafeMuxers
         self.on_fault = on_fault
         self._tasks = tasks
+        self._faults = faults
         self._on_up = on_up
         self._on_down = on_down
 
@@ -257,14 +259,15 @@ class SafeSwarm(Swarm):
         raise SwarmException(f"not connected to {peer_id}")
 
     async def upgrade(
-        self, stream: trio.SocketStream, peer: ID | None, admit: Callable[[ID], None] | None = None
+        self, stream: trio.SocketStream, peer: ID | None, passage: Passage, admit: Callable[[ID], None] | None = None
     ) -> SafeConn:
         """Handshake on a fresh socket; `peer` is whom we dialled, None if inbound. Closes the socket on failure.
 
         `admit` is asked once the other side has proved its key, before it counts as connected; it raises SwarmException
         to refuse. Raises SwarmException whatever the other side did wrong.
         """
-        raw = RawConnection(BufferedTCP(stream), peer is not None)
+        tcp = self._faults.open(stream, passage)
+        raw = RawConnection(tcp, peer is not None)
         try:
             secured = await self.upgrader.upgrade_security(raw, peer is not None, peer)
             remote = secured.get_remote_peer()
@@ -272,11 +275,12 @@ class SafeSwarm(Swarm):
                 raise SwarmException(f"{remote} is no Ed25519 peer, or ourselves")
             if admit is not None:
                 admit(remote)
+            self._faults.identify(tcp, passage, remote.to_bytes()[len(ED25519_PEER_HEAD) :])
             muxed = await self.upgrader.upgrade_connection(secured, remote)
             return await self.add_conn(muxed, "inbound" if peer is None else "outbound")
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
+                await tcp.abandon()
             if isinstance(error, Exception) and not isinstance(error, SwarmException):
                 raise SwarmException(f"handshake failed: {error!r}") from error
             raise

@@ -34,10 +34,12 @@ from p2p.addresses import parse_ip
 from p2p.doors import Doors, Held
 from p2p.doors import HostLimits as HostLimits
 from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, harden
+from p2p.link_faults import LinkFaults, Passage
 from p2p.muxed import Muxed
 from p2p.secured import RecordNoise
 from p2p.stream_limits import PER_S, StreamLimits
 from protocol.errors import LocalError
+from protocol.keys import PrivateKey
 
 NEGOTIATE_S = 5
 BACKLOG = 128
@@ -112,7 +114,7 @@ def to_node(peer: ID) -> bytes:
 class Host:
     """Open with `open_host`."""
 
-    def __init__(self, swarm: SafeSwarm, listener: trio.SocketListener, limits: HostLimits) -> None:
+    def __init__(self, swarm: SafeSwarm, listener: trio.SocketListener, limits: HostLimits, faults: LinkFaults) -> None:
         self.swarm = swarm
         self.limits = limits
         self.node = to_node(swarm.self_id)
@@ -124,6 +126,7 @@ class Host:
         family = "ip6" if ":" in self._bound_host else "ip4"
         self.addresses = (f"/{family}/{self._bound_host}/tcp/{self.port}",)
         self.doors = Doors(limits)
+        self.faults = faults
         self._streams = StreamLimits()
         self._dialling: dict[bytes, trio.Event] = {}
         self._check_address: Callable[[str], str] = lambda address: ""
@@ -224,8 +227,10 @@ class Host:
 
     async def _dial_one(self, peer: ID, host: str, port: int) -> None:
         try:
+            passage = Passage(host, to_node(peer))
+            await self.faults.pass_dial(host, passage.node)
             stream = await trio.open_tcp_stream(host, port, local_address=self.choose_source(host))
-            await self.swarm.upgrade(stream, peer, partial(self._admit, host, False))
+            await self.swarm.upgrade(stream, peer, passage, partial(self._admit, host, False))
         except (OSError, SwarmException):
             return
 
@@ -260,7 +265,12 @@ class Host:
         self.doors.begin(remote)
         try:
             with trio.move_on_after(self.limits.handshake_s):
-                await self.swarm.upgrade(stream, None, partial(self._admit, remote, True))
+                try:
+                    await self.faults.pass_dial(remote)
+                except OSError:
+                    await trio.aclose_forcefully(stream)
+                    return
+                await self.swarm.upgrade(stream, None, Passage(remote), partial(self._admit, remote, True))
         except SwarmException:
             return
         finally:
@@ -306,14 +316,16 @@ async def open_host(
     listener = await _bind(host, port)
     try:
         async with trio.open_nursery() as tasks:
+            faults = LinkFaults(PrivateKey(seed).public, tasks)
             swarm = _build_swarm(
                 seed,
                 tasks=tasks,
+                faults=faults,
                 on_up=lambda peer: on_up(to_node(peer)),
                 on_down=lambda peer: on_down(to_node(peer)),
                 on_fault=lambda peer, why: on_fault(to_node(peer), why),
             )
-            running = Host(swarm, listener, limits)
+            running = Host(swarm, listener, limits, faults)
             try:
                 yield running
             finally:

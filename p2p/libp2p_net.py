@@ -28,6 +28,7 @@ from p2p.gossipsub import Author, TopicParams
 from p2p.guard import Guard, verify_memory
 from p2p.host import Host, Link, open_host
 from p2p.keeper import Keeper
+from p2p.link_faults import LinkFaults
 from p2p.net import (
     Check,
     Delivered,
@@ -182,6 +183,11 @@ class Libp2pNet:
     def guard(self) -> Guard:
         """Bans, and who is exempt from them."""
         return self._guard
+
+    @property
+    def link_faults(self) -> LinkFaults:
+        """What is done on purpose to our links. Nothing, unless whoever runs the node says so."""
+        return self._host.faults
 
     def links(self) -> tuple[Link, ...]:
         """Every living connection."""
