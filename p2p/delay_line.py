@@ -17,6 +17,7 @@ RTO_S = 0.2  # Linux waits at least so long before it sends a segment again, and
 RTO_S_MAX = 3.2
 SHARE_WHOLE = 10_000  # loss is in basis points
 DELAY_MS_MAX = 60_000
+RULES_MAX = 512  # of one host
 
 
 class Silence(IntEnum):
@@ -54,6 +55,23 @@ class Conditions:
 
 
 CLEAR = Conditions()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Conditions of our ways to the peers with these node keys or IP addresses; with `is_all_but`, to all others.
+
+    Addresses count only until a peer has proved its key.
+    """
+
+    id: str
+    conditions: Conditions
+    nodes: frozenset[bytes] = frozenset()
+    addresses: frozenset[str] = frozenset()
+    is_all_but: bool = False
+
+    def covers(self, address: str, node: bytes | None) -> bool:
+        return (address in self.addresses if node is None else node in self.nodes) is not self.is_all_but
 
 
 class DelayLine:

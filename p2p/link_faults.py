@@ -12,30 +12,12 @@ from functools import partial
 
 import trio
 
-from p2p.delay_line import CLEAR, Conditions, DelayLine, Silence
+from p2p.delay_line import CLEAR, RULES_MAX, Conditions, DelayLine, Rule, Silence
 from p2p.wire import BufferedTCP, SocketWire
 from protocol.errors import LocalError
 
-RULES_MAX = 512
 DICE_MAX = 1_024  # peers whose draws go on where they stopped
 LINGER_S_MAX = 60.0  # a closed connection may still send what was under way, as a kernel lets it
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Conditions of our ways to some peers: all of them, or those with these node keys or IP addresses.
-
-    Addresses count only until a peer has proved its key.
-    """
-
-    id: str
-    conditions: Conditions
-    nodes: frozenset[bytes] = frozenset()
-    addresses: frozenset[str] = frozenset()
-    is_for_all: bool = False
-
-    def covers(self, address: str, node: bytes | None) -> bool:
-        return self.is_for_all or (address in self.addresses if node is None else node in self.nodes)
 
 
 @dataclass

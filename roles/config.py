@@ -68,6 +68,7 @@ class NodeConfig:
     `trusted` are networks no rule per address counts for. `reachability` is `auto` (peers must have dialled the node
     back before it serves, unless it announces loopback addresses alone), `dial-back` (they must) or `trusted` (they
     need not). `http` is a loopback address and port for `/livez`, `/readyz` and `/metrics`, port 0 for any; empty: off.
+    `faults` lets whoever may open the control socket spoil the node's links on purpose: for test networks only.
     """
 
     name: str
@@ -81,6 +82,7 @@ class NodeConfig:
     trusted: tuple[str, ...] = ()
     reachability: str = "auto"
     http: str = ""
+    faults: bool = False
 
 
 def read_config(directory: Path) -> NodeConfig:
@@ -107,6 +109,7 @@ def read_config(directory: Path) -> NodeConfig:
             trusted=_expect_texts(fields, "trusted", TRUSTED_MAX, []),
             reachability=_expect(fields, "reachability", str, NodeConfig.reachability),
             http=_expect(fields, "http", str, NodeConfig.http),
+            faults=_expect(fields, "faults", bool, NodeConfig.faults),
         )
         verify_config(config)
     except (ValueError, MalformedMessage) as error:

@@ -47,7 +47,7 @@ async def serve_control(directory: Path, answer: Answer, *, task_status: Any = t
     path.unlink(missing_ok=True)  # of a process that was killed
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short(directory) as short:
+        with short_path(directory) as short:
             await sock.bind(short)
         # Before anyone can connect, which takes listen().
         path.chmod(0o600)
@@ -71,7 +71,7 @@ def ask_node(directory: Path, request: Mapping[str, Any], timeout_s: float = REQ
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
         try:
-            with _short(directory) as short:
+            with short_path(directory) as short:
                 sock.connect(short)
             sock.sendall(json.dumps(request).encode() + b"\n")
             with sock.makefile("rb") as file:
@@ -100,7 +100,7 @@ async def _serve_one(stream: trio.SocketStream, answer: Answer) -> None:
 
 
 @contextmanager
-def _short(directory: Path) -> Iterator[str]:
+def short_path(directory: Path) -> Iterator[str]:
     """A path of the socket that is short enough however deep the directory lies."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

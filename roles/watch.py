@@ -18,6 +18,7 @@ from roles.durable import StoreFailed
 from roles.equipment import Plan, must_be_reachable
 from roles.health import Page, Vital, choose_page
 from roles.http_server import HttpServer, open_http
+from roles.link_orders import LinkOrders
 from roles.peers_file import write_peers
 from roles.status import get_rss_bytes
 
@@ -34,6 +35,9 @@ class Watch:
         self._plan = plan
         self._core = equipment.core
         self._carrier = carrier
+        self._events = equipment.events
+        self._clock = equipment.clock
+        self._link_orders = LinkOrders(net.link_faults.put, self._tell)
         self._version = importlib.metadata.version("rolemesh")
 
     def get_reach(self) -> str:
@@ -82,6 +86,8 @@ class Watch:
         command = request.get("command")
         if command == "peers.ls":
             return self._list_peers()
+        if command in ("faults.put", "faults.ls"):
+            return self._spoil_links(command, request)
         subject = _parse_subject(request.get("subject"))
         guard = self.net.guard
         match command:
@@ -94,6 +100,18 @@ class Watch:
             case _:
                 raise BadRequest(f"there is no command {command!r}")
         return {"subject": _format_subject(name_subject(subject)), "connected": len(self.net.links())}
+
+    def _spoil_links(self, command: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if not self._plan.config.faults:
+            raise BadRequest('this node takes no faults: only nodes of a test network do ("faults" in node.json)')
+        return self._link_orders.get() if command == "faults.ls" else self._link_orders.put(request)
+
+    def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
+        self._events.write(self._clock.now_ms(), name, fields)
+        try:
+            self._events.flush()
+        except OSError as error:
+            raise StoreFailed(error) from error
 
     def _list_peers(self) -> dict[str, Any]:
         guard, now_ms, now_s = self.net.guard, self.net.guard.now_ms(), trio.current_time()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from testnet.fault_kinds import FAULT_STARTED, NETWORK_LOG
+
 READ_BYTES_MAX = 8 * 1024 * 1024  # at a time, of one log
 LATENCIES_MAX = 1_000_000
 
@@ -30,6 +32,7 @@ class Tally:
     proven: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the reporter's record
     blobs: list[dict[str, Any]] = field(default_factory=list)
     reported: int = 0  # oracle reports that reached the ledger
+    faults: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id: the line of its start, with `ended_ms`
     blocks: int = 0
     height: int = 0
 
@@ -79,9 +82,18 @@ class Tally:
                 self.blobs.append(event)
             case "oracle.reported":
                 self.reported += int(bool(event.get("height")))
+            case "fault.started" | "fault.ended" if event.get("node") == NETWORK_LOG:
+                self._take_fault(event, time_ms)
             case "block.decided":
                 self.blocks += 1
                 self.height = max(self.height, int(event.get("height", 0)))
+
+    def _take_fault(self, event: dict[str, Any], time_ms: int) -> None:
+        fault = str(event.get("fault"))
+        if event["name"] == FAULT_STARTED:
+            self.faults[fault] = {**event, "ended_ms": 0}
+        elif fault in self.faults:
+            self.faults[fault]["ended_ms"] = time_ms
 
     def _settle(self, event: dict[str, Any], request: str, time_ms: int) -> None:
         reason = int(event.get("zero_reason") or 0)

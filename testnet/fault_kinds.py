@@ -142,6 +142,8 @@ class Named:
         """What the event log says of it: id, kind, and every field that is not as usual."""
         values = {each.name: getattr(self.fault, each.name) for each in fields(self.fault)}
         told = {key: value for key, value in values.items() if value and not key.endswith("_ms")}
+        if "node" in told:  # which in a log says whose line it is
+            told["nodes"] = (told.pop("node"),)
         for key in ("delay_ms", "jitter_ms"):
             if values.get(key):
                 told[key] = values[key]

@@ -6,6 +6,7 @@ since the network started; of real processes, since it was ready. `testnet.fault
 
 import json
 from dataclasses import asdict, astuple, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from p2p.delay_line import DELAY_MS_MAX, Conditions
@@ -66,6 +67,10 @@ class FaultPlan:
 
     def list_faults(self) -> tuple[Named, ...]:
         """Every fault with a beginning and its id, in the order in which they begin."""
+        return self._named
+
+    @cached_property
+    def _named(self) -> tuple[Named, ...]:
         named = [
             Named(f"{kind}-{index}", fault)
             for kind, faults in self._get_kinds().items()

@@ -186,6 +186,7 @@ def _write_node(
         bootstrap=tuple(BootstrapPeer(other.node, other.addresses) for other in choose_bootstrap(others)),
         options=options,
         # Everybody here is one of us, however many share a block; whoever comes from elsewhere is counted.
+        faults=True,
         trusted=(compute_block(entry.addresses[0].split("/")[2]),),
     )
     write_config(directory, config)

@@ -9,6 +9,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,6 +65,8 @@ class Launcher:
     grace_s: float = GRACE_S  # from SIGTERM to SIGKILL
     pids: dict[str, int] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
+    listener: socket.socket | None = None  # when someone calls there, `on_call` is to answer
+    on_call: Callable[[], None] = lambda: None
     _zygote: "subprocess.Popen[bytes] | None" = None
     _pending: bytes = b""
 
@@ -104,7 +107,12 @@ class Launcher:
         """Take in what the zygote reports, waiting at most `timeout_s` for it. Raises LaunchError when it is gone."""
         assert self._zygote is not None
         assert self._zygote.stdout is not None
-        for data in _read_some(self._zygote.stdout, timeout_s):
+        stdout = self._zygote.stdout
+        for source in _find_readable([stdout, *([self.listener] if self.listener is not None else [])], timeout_s):
+            if source is not stdout:
+                self.on_call()
+                continue
+            data = os.read(stdout.fileno(), 65536)
             if not data:
                 raise LaunchError(f"the zygote died; see {self.directory / 'logs' / 'zygote.log'}")
             *lines, self._pending = (self._pending + data).split(b"\n")
@@ -162,12 +170,12 @@ class Launcher:
                 self.exits[report["name"]] = report["code"]
 
 
-def _read_some(pipe: IO[bytes], timeout_s: float) -> Iterator[bytes]:
-    """At most one read, if something comes in time; empty bytes when the other side is gone."""
+def _find_readable(sources: list[IO[bytes] | socket.socket], timeout_s: float) -> list[object]:
+    """Those of `sources` that have something to say, waiting at most `timeout_s` for one."""
     with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        if selector.select(timeout_s):
-            yield os.read(pipe.fileno(), 65536)
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(timeout_s)]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from roles.files import write_atomically
 from testnet.events import Tally
+from testnet.fault_report import add_faults
 from testnet.found import is_liar
 from testnet.launch import read_status
 from testnet.network_file import NetworkFile
@@ -87,6 +88,7 @@ def review_run(material: Material) -> Report:
         liars = [node.account for node in material.network.nodes if is_liar(node.name, material.liars)]
         add_liars(report, material.tally, wanted, ledger, liars)
         _add_evidence(report, material.directory, ledger["evidence"])
+    add_faults(report, material.tally)
     add_topics(report, {node.name: read_status(material.directory, node) for node in material.network.nodes})
     for name, code in material.exits.items():
         report.add("gone", f"{name} ended with {code} during the run")

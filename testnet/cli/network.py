@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from testnet.cli import up
+from testnet.cli import fault, up
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
 from testnet.launch import is_alive, read_status
@@ -26,8 +26,11 @@ app.command(
     help_epilogue="Examples:\n\n  rolemesh testnet up\n\n  rolemesh testnet up --load digits --duration 60s\n\n"
     "  rolemesh testnet up --seed 7 --liar 1 --load digits --duration 60s\n\n"
     "  rolemesh testnet up --roles validator=1,inference=5,verifier=3,storage=1,client=1\n\n"
-    "  rolemesh testnet up --model my.onnx --samples my.npz --load my --duration 2m",
+    "  rolemesh testnet up --model my.onnx --samples my.npz --load my --duration 2m\n\n"
+    "  rolemesh testnet up --load digits --faults docs/examples/faults.json",
 )
+
+app.command(fault.app)
 
 Where = Annotated[
     Path | None, Parameter(name="--dir", help="Directory of the network; the newest under ./.rolemesh unless given.")

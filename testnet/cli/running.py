@@ -5,19 +5,22 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testnet.cli.output import CommandError, ExitCode, Output, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
 from testnet.cli.progress import Progress
 from testnet.events import EventFollower, Tally
-from testnet.launch import LIVE_STATES, Launcher, Terminated, plan_programs, read_status
+from testnet.faults import FaultPlan
+from testnet.launch import LIVE_STATES, Launcher, Program, Terminated, plan_programs, read_status
 from testnet.network_file import FILE_NAME, NetworkFile
 
 if TYPE_CHECKING:
     import numpy as np
 
     from protocol.ledger.records import ModelRecord
+    from testnet.fault_desk import FaultDesk
     from testnet.found import ModelFile
 
 READY_TIMEOUT_S = 60.0
@@ -54,6 +57,7 @@ class Order:
     feed: tuple[str, str] | None
     spawn: bool
     duration_s: float | None
+    faults: FaultPlan = field(default_factory=FaultPlan)
 
 
 @dataclass
@@ -64,6 +68,7 @@ class Run:
     network: NetworkFile
     launcher: Launcher
     follower: EventFollower
+    desk: "FaultDesk | None" = None
     progress: Progress = field(default_factory=Progress)
     moved: tuple[int, ...] = ()  # what had happened by `moved_s`
     moved_s: float = 0.0
@@ -88,6 +93,8 @@ class Run:
             return False
         tally = self.tally
         is_done = tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
+        if self.desk is not None and not self.desk.is_quiet:
+            return False
         return is_done and (tally.reported >= REPORTS_WANTED or not self.order.roles.get("oracle"))
 
     def is_over(self) -> bool:
@@ -101,6 +108,8 @@ class Run:
         moved = (len(tally.first_sent_ms), tally.ended, len(tally.settled_ms), len(tally.proven))
         if moved != self.moved:
             self.moved, self.moved_s = moved, now_s
+        if self.desk is not None and not self.desk.is_quiet:
+            return False
         if tally.ended >= len(load.inputs) and now_s > self.moved_s + QUIET_S:
             return True
         return self.order.duration_s is None and now_s > self.moved_s + SETTLE_TIMEOUT_S
@@ -115,6 +124,10 @@ class Run:
         """One line of what has happened so far."""
         tally = self.follower.read()
         exits = self.launcher.exits
+        faults = 0
+        if self.desk is not None:
+            self.desk.tick()
+            faults = self.desk.count_on()
         text = f"height {tally.height}"
         if self.order.load is not None:
             wanted = len(self.order.load.inputs)
@@ -123,6 +136,8 @@ class Run:
             text += f", {len(tally.failed)} failed"
         if tally.lies:
             text += f", {len(tally.lies)} lies told, {len(tally.proven)} proven"
+        if faults:
+            text += f", {format_count(faults, 'fault')} on"
         self.progress.show(text + (f", killed or ended: {', '.join(exits)}" if exits else ""))
 
     def _is_up(self, name: str) -> bool:
@@ -162,7 +177,7 @@ def run_network(order: Order, output: Output) -> int:
     network = _found(order)
     output.say(f"rolemesh testnet  seed {order.seed}  network {network.name}  dir {order.directory}")
     programs = plan_programs(order.directory, network, order.load is not None)
-    follower = EventFollower([order.directory / node.directory for node in network.nodes])
+    follower = EventFollower([order.directory, *(order.directory / node.directory for node in network.nodes)])
     with Launcher(order.directory, network, order.spawn) as launcher:
         run = Run(order, network, launcher, follower)
         started_s = time.monotonic()
@@ -175,7 +190,7 @@ def run_network(order: Order, output: Output) -> int:
         if order.load is None:
             _give_network(run, output)
         ready_s = time.monotonic()
-        ended_by = _stay(run)
+        ended_by = _stay_with_faults(run, programs)
         ran_s = time.monotonic() - ready_s
     run.progress.end()
     if ended_by == "interrupt":
@@ -238,6 +253,23 @@ def _wait_until_ready(run: Run) -> None:
             waiting=waiting,
             seed=run.order.seed,
         )
+
+
+def _stay_with_faults(run: Run, programs: list[Program]) -> str:
+    """As `_stay`, and meanwhile play the plan of faults and take in those that are asked for."""
+    from testnet.fault_control import open_control, serve_one
+    from testnet.fault_desk import PLAN, FaultDesk
+
+    order, launcher = run.order, run.launcher
+    run.desk = desk = FaultDesk(order.directory, launcher, {program.name: program for program in programs})
+    try:
+        with open_control(order.directory) as launcher.listener:
+            launcher.on_call = partial(serve_one, launcher.listener, desk)
+            desk.add(order.faults, PLAN)
+            return _stay(run)
+    finally:
+        launcher.listener = None
+        desk.close()
 
 
 def _stay(run: Run) -> str:

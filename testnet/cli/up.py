@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.running import Load, Order, run_network
+from testnet.faults import FaultPlan
 from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises
 from testnet.network_file import FILE_NAME, HOME, is_running
 
@@ -38,6 +40,7 @@ def up(
     directory: Annotated[Path | None, Parameter(name="--dir")] = None,
     accounts: int = 8,
     spawn: Annotated[bool, Parameter(negative="")] = False,
+    faults: Path | None = None,
     json: Json = False,
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
@@ -77,9 +80,12 @@ def up(
         How many spare funded accounts, for nodes and clients that join.
     spawn
         Start every node as a fresh interpreter instead of a fork.
+    faults
+        A fault plan as JSON (docs/faults.md) to play from "ready" on; `rolemesh testnet fault` does more at any time.
     """
     counts = _choose_roles(nodes, roles)
     _check_counts(counts, liar, accounts, rows, in_flight, load)
+    plan = _read_faults(faults, counts)
     files, loaded = _choose_models(load, rows, in_flight, model, samples, exact)
     seed = secrets.randbelow(SEEDS) if seed is None else seed
     duration_s = parse_duration(duration) if duration else None
@@ -94,6 +100,7 @@ def up(
         feed=_check_feed(feed),
         spawn=spawn,
         duration_s=duration_s,
+        faults=plan,
     )
     try:
         with termination_raises(), hold_directory(order.directory):
@@ -181,6 +188,25 @@ def _choose_models(
         hint = "save it with numpy.savez(file, inputs=..., labels=...)"
         raise CommandError("bad_samples", str(error), hint, ExitCode.USAGE) from error
     return files, Load(chosen.record, inputs[:rows], labels[:rows] if labels is not None else None, in_flight)
+
+
+def _read_faults(path: Path | None, counts: Mapping[str, int]) -> FaultPlan:
+    """The plan in a file, for nodes that there will be. Raises CommandError."""
+    from testnet.genesis import name_nodes
+
+    if path is None:
+        return FaultPlan()
+    try:
+        plan = FaultPlan.from_text(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LocalError) as error:
+        hint = "docs/faults.md shows one that works"
+        raise CommandError("bad_plan", f"{path} is no fault plan: {error}", hint, ExitCode.USAGE) from error
+    names = name_nodes({role.rpartition(":")[2].lower(): count for role, count in counts.items()})
+    for node in plan.list_nodes():
+        if node not in names:
+            hint = f"nodes of this network: {', '.join(names)}"
+            raise CommandError("unknown_node", f"{path} names {node!r}, which will not be there", hint, ExitCode.USAGE)
+    return plan
 
 
 def _check_feed(feed: str | None) -> tuple[str, str] | None:

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from p2p import link_faults
-from p2p.delay_line import CLEAR, QUEUE_BYTES_MAX, Conditions, Silence
+from p2p.delay_line import CLEAR, QUEUE_BYTES_MAX, RULES_MAX, Conditions, Rule, Silence
 from p2p.doors import HostLimits
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
-from p2p.link_faults import Rule
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, PeerDisconnected, Unanswered
 from p2p.wire import SocketWire
 from protocol.errors import LocalError
@@ -256,11 +254,14 @@ def test_rules_about_others_and_about_everybody() -> None:
         delay, stranger = Conditions(delay_ms=5), frozenset({bytes(32)})
         a.net.link_faults.put([Rule("other", Conditions(silence=REFUSE), stranger, frozenset({"127.0.11.9"}))])
         assert a.net.link_faults.find(b.address, b.net.node) == CLEAR
-        a.net.link_faults.put([Rule("one", delay, is_for_all=True), Rule("two", delay, frozenset({b.net.node}))])
+        a.net.link_faults.put([Rule("one", delay, is_all_but=True), Rule("two", delay, frozenset({b.net.node}))])
         assert a.net.link_faults.find(b.address, b.net.node) == Conditions(delay_ms=10)
         assert a.net.link_faults.find(b.address, None) == delay
+        a.net.link_faults.put([Rule("one", delay, frozenset({b.net.node}), is_all_but=True)])
+        assert a.net.link_faults.find(b.address, b.net.node) == CLEAR
+        assert a.net.link_faults.find(b.address, bytes(32)) == delay
         with pytest.raises(LocalError):
-            a.net.link_faults.put([Rule(str(number), delay) for number in range(link_faults.RULES_MAX + 1)])
-        assert len(a.net.link_faults.rules) == 2
+            a.net.link_faults.put([Rule(str(number), delay) for number in range(RULES_MAX + 1)])
+        assert len(a.net.link_faults.rules) == 1
 
     check(story)

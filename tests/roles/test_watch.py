@@ -16,6 +16,7 @@ from protocol.types import NodeState
 from roles.config import ConfigError, NodeConfig, read_config, write_config, write_genesis
 from roles.control import SOCKET_NAME, NodeUnreachable, RequestRefused, ask_node
 from roles.equipment import must_be_reachable
+from roles.eventlog import read_events
 from roles.keystore import write_key
 from roles.node import run_node
 from roles.peers_file import FILE_NAME, PeersDamaged, read_peers
@@ -247,3 +248,30 @@ def test_a_node_that_listens_everywhere_announces_nothing_it_was_not_told(tmp_pa
             assert node.net.addresses != ()
 
     run(main)
+
+
+def test_only_a_node_of_a_test_network_takes_faults_and_its_log_has_where_they_begin_and_end(tmp_path):
+    there = found(tmp_path, "validator-0", listen="/ip4/127.0.60.7/tcp/0")
+    here = found(tmp_path, "storage-0", listen="/ip4/127.0.60.8/tcp/0", faults=True)
+    stall = {"id": "f1.link-0", "kind": "stall", "is_all_but": True, "silence": 1}
+
+    async def main():
+        async with nodes(there, here) as (other, node):
+            await until(lambda: node.net.peers() and other.net.peers())
+            for command in ("faults.put", "faults.ls"):
+                with pytest.raises(RequestRefused, match="test network"):
+                    await ask(there, command, orders=[stall])
+            said = await ask(here, "faults.put", orders=[stall], seed=3)
+            assert [order["id"] for order in said["orders"]] == ["f1.link-0"]
+            assert len(node.net.link_faults.rules) == 1
+            with pytest.raises(RequestRefused, match="whole number"):
+                await ask(here, "faults.put", orders=[{**stall, "delay_ms": "5"}])
+            await ask(here, "faults.put", orders=[])
+            assert node.net.link_faults.rules == ()
+
+    run(main)
+    told = [event for event in read_events(here) if event["name"].startswith("fault.")]
+    assert [(event["name"], event["fault"], event["kind"]) for event in told] == [
+        ("fault.started", "f1.link-0", "stall"),
+        ("fault.ended", "f1.link-0", "stall"),
+    ]

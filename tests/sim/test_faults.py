@@ -59,7 +59,7 @@ def test_every_fault_has_an_id_and_says_what_it_is():
     assert [named.describe() for named in plan.list_faults()] == [
         {"fault": "link-0", "kind": "delay", "delay_ms": 7},
         {"fault": "link-1", "kind": "blackhole", "silence": "blackhole"},
-        {"fault": "pause-0", "kind": "pause", "node": "b"},
+        {"fault": "pause-0", "kind": "pause", "nodes": ("b",)},
         {"fault": "partition-0", "kind": "partition", "groups": (("a",),), "one_way": True},
     ]
     assert plan.list_nodes() == ("a", "b")
