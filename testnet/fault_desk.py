@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ ASK_AGAIN_S = 0.3  # after it did not
 FAULTS_MAX = 1_024  # of one run, planned, on and over
 START, END = "start", "end"
 PLAN = "plan"
+NO_ORDERS = "[]"
 
 
 @dataclass
@@ -56,7 +57,6 @@ class FaultDesk:
     directory: Path
     launcher: Launcher
     programs: Mapping[str, Program]
-    on_restart: Callable[[], None] = lambda: None
     faults: dict[str, Running] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)  # what nodes said that take no orders
     _due: list[tuple[float, int, str, str]] = field(default_factory=list)
@@ -142,6 +142,8 @@ class FaultDesk:
         if now_s >= self._look_at_s:  # a node may be back that knows of nothing
             self._look_at_s = now_s + ASK_AGAIN_S
             self._push_orders()
+            if self.launcher.pids != {node.name: node.pid for node in self.launcher.network.nodes}:
+                self.launcher.record_pids()
 
     def close(self) -> None:
         """The network is about to end: whatever is on is over, so that paused nodes hear that they are to stop."""
@@ -219,7 +221,6 @@ class FaultDesk:
     def _restart(self, name: str) -> None:
         if not self.find_pid(name):
             self.launcher.start([self.programs[name]])
-            self.on_restart()
 
     # Links
 
@@ -234,10 +235,11 @@ class FaultDesk:
             self._push_to(place.name, text)
 
     def _push_to(self, name: str, text: str) -> None:
+        sent_pid, sent = self._sent.get(name, (0, NO_ORDERS))
+        if text == sent and (text == NO_ORDERS or is_alive(sent_pid)):
+            return
         pid = self.find_pid(name)
         if not pid or self._is_on(Pause, name) or time.monotonic() < self._ask_at_s.get(name, 0.0):
-            return
-        if self._sent.get(name, (pid, "[]")) == (pid, text):
             return
         request = {"command": "faults.put", "seed": self.launcher.network.seed, "orders": json.loads(text)}
         try:

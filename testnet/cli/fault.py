@@ -60,7 +60,7 @@ def partition(
     parts = " ".join(groups).replace(" ", ",").split("/")
     named = [split_names(part) for part in parts]
     chosen = tuple(group for group in named if group not in ((), (REST,)))
-    if not chosen or any(REST in group for group in chosen):
+    if not chosen or any(REST in group for group in chosen) or (one_way and named[0] == (REST,)):
         raise CommandError(
             "usage", "name at least one group of nodes", "like: inference-0,client-0 / rest", ExitCode.USAGE
         )

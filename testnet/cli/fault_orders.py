@@ -115,12 +115,13 @@ def _check_nodes(root: Path, network: NetworkFile, names: tuple[str, ...], must_
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM too heals what this command has set."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM too heals what this command has set, and SIGINT even where a shell has us ignore it."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _to_document(plan: FaultPlan) -> Any:
