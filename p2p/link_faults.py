@@ -8,7 +8,6 @@ import random
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 
 import trio
 
@@ -77,7 +76,7 @@ class LinkFaults:
 
     def open(self, stream: trio.SocketStream, passage: Passage) -> BufferedTCP:
         """A fresh connection, under the rules from its first byte."""
-        tcp = BufferedTCP(stream, partial(self._take_wire, passage))
+        tcp = BufferedTCP(stream, lambda wire: self.watch(wire, passage))
         if self.find(passage.address, passage.node) != CLEAR:
             tcp.take_wire()
         return tcp
@@ -89,7 +88,8 @@ class LinkFaults:
             self._apply(tcp.take_wire(), passage)
         passage.node = node
 
-    def _take_wire(self, passage: Passage, wire: SocketWire) -> None:
+    def watch(self, wire: SocketWire, passage: Passage) -> None:
+        """From now on the rules hold for what is sent on a wire."""
         self._wires[wire] = passage
         self._apply(wire, passage)
 
@@ -132,8 +132,8 @@ class LineDetour:
         self._room.set()
 
     def send_some(self, data: memoryview) -> int:
-        if self.wire.is_closed:
-            raise BrokenPipeError("the connection was reset")
+        if self.wire.is_closed or self._until_s < float("inf"):
+            raise BrokenPipeError("the connection was closed")
         taken = self.line.push(data, trio.current_time())
         self._wake.set()
         return taken

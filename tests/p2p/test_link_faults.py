@@ -1,5 +1,6 @@
 """Two nets on real sockets in one process, and every fault a link can have: put on, taken off, nothing lost between."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import trio
 from p2p.delay_line import CLEAR, QUEUE_BYTES_MAX, RULES_MAX, Conditions, Rule, Silence
 from p2p.doors import HostLimits
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
+from p2p.link_faults import LinkFaults, Passage
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, PeerDisconnected, Unanswered
 from p2p.wire import SocketWire
 from protocol.errors import LocalError
@@ -265,3 +267,39 @@ def test_rules_about_others_and_about_everybody() -> None:
         assert len(a.net.link_faults.rules) == 1
 
     check(story)
+
+
+def test_who_hangs_up_still_sends_what_was_under_way_and_then_the_end() -> None:
+    async def main() -> None:
+        ours, theirs = (SocketWire(end) for end in socket.socketpair())
+        async with trio.open_nursery() as tasks:
+            faults = LinkFaults(bytes(32), tasks)
+            faults.watch(ours, Passage("127.0.11.1"))
+            faults.put([Rule("f", Conditions(delay_ms=100), is_all_but=True)])
+            assert ours.send_some(memoryview(b"last words")) == 10
+            start_s = trio.current_time()
+            ours.close()
+            with pytest.raises(BrokenPipeError):
+                ours.send_some(memoryview(b"too late"))
+            assert await theirs.receive() == b"last words"
+            assert await theirs.receive() == b""
+            assert trio.current_time() - start_s >= 0.1
+            assert ours.is_closed
+        theirs.close()
+
+    run(main)
+
+
+def test_a_peer_that_dies_behind_a_stall_is_gone_and_nothing_of_the_connection_stays() -> None:
+    async def main() -> None:
+        a, b = Side(1), Side(2)
+        async with open_libp2p_net(bytes([71]) * 32, a.address, 0, a.take, NetOptions(seed=1)) as a.net:
+            async with open_libp2p_net(bytes([72]) * 32, b.address, 0, b.take, NetOptions(seed=1)) as b.net:
+                meet(a, b)
+                await until(lambda: bool(a.net.peers() and b.net.peers()))
+                a.put(b, Conditions(delay_ms=50))
+                a.net.request(b.net.node, STREAM, b"x", "q", PATIENT_MS)
+            await until(lambda: a.count(PeerDisconnected) == 1)
+            await until(lambda: a.wires() == [])
+
+    run(main)

@@ -1,14 +1,19 @@
 """A fault plan is checked when made, and its text says all of it."""
 
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import find, given, settings
 
 from p2p.delay_line import CLEAR, Conditions, Silence
 from protocol.errors import LocalError
 from testnet.faults import Crash, FaultPlan, LinkFault, Partition, Pause
+from testnet.genesis import DEFAULT_ROLES, name_nodes
 from testnet.kernel import START_MS
 from testnet.sim import simulate
 from testnet.strategies import fault_plans
+
+ROOT = Path(__file__).parents[2]
 
 
 @given(fault_plans())
@@ -79,6 +84,24 @@ def test_a_simulated_run_logs_where_each_fault_begins_and_ends():
         ("fault.started", "crash-0", 500),
         ("fault.ended", "partition-0", 900),
     ]
+
+
+@pytest.mark.full
+def test_plans_shrink_to_the_one_fault_that_matters():
+    is_swallowed = lambda plan: any(link.silence == "blackhole" for link in plan.links)  # noqa: E731
+
+    smallest = find(fault_plans(("a", "b")), is_swallowed, settings=settings(database=None))
+
+    assert smallest == FaultPlan(latency_ms=0, jitter_ms=0, links=(LinkFault(0, 1, silence="blackhole"),))
+
+
+def test_the_plan_in_the_examples_is_one_for_the_default_network():
+    plan = FaultPlan.from_text((ROOT / "docs/examples/faults.json").read_text())
+
+    assert set(plan.list_nodes()) <= set(name_nodes(DEFAULT_ROLES))
+    assert {type(named.fault) for named in plan.list_faults()} == {Partition, LinkFault, Pause, Crash}
+    blocks = (ROOT / "docs/faults.md").read_text().split("```json\n")[1:]
+    assert [FaultPlan.from_text(block.partition("```")[0]).loss_bp for block in blocks] == [50]
 
 
 def test_quiet_begins_when_the_last_planned_thing_has_happened():
