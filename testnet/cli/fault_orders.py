@@ -13,7 +13,6 @@ from testnet.cli.arguments import open_network, parse_duration
 from testnet.cli.output import CommandError, ExitCode, Output, format_count
 from testnet.cli.progress import Progress
 from testnet.faults import FaultPlan
-from testnet.launch import read_status
 from testnet.network_file import NetworkFile, is_locked, is_running
 
 ASK_S = 30.0  # the launcher may be asking many nodes meanwhile
@@ -36,6 +35,9 @@ def carry_out(
         plan = make(duration_ms)
     except LocalError as error:
         raise CommandError("bad_fault", str(error), "see --help", ExitCode.USAGE) from error
+    if not plan.list_faults():
+        hint = "raise --rate or --for"
+        raise CommandError("bad_fault", "nothing would happen in that time", hint, ExitCode.USAGE)
     _check_nodes(root, network, plan.list_nodes(), must_run)
     with _interruptible():
         said = ask_launcher(root, {"command": "faults.add", "plan": _to_document(plan)})
@@ -106,11 +108,8 @@ def _check_nodes(root: Path, network: NetworkFile, names: tuple[str, ...], must_
     for node in network.nodes:
         lock = root / node.directory / "lock"
         if node.name in must_run and not (lock.is_file() and is_locked(lock)):
-            state = read_status(root, node).get("state", "unknown")
             hint = "`rolemesh testnet fault heal` starts what a fault has killed"
-            raise CommandError(
-                "node_down", f"{node.name} does not run (last state: {state})", hint, ExitCode.UNREACHABLE
-            )
+            raise CommandError("node_down", f"{node.name} does not run", hint, ExitCode.UNREACHABLE)
 
 
 @contextlib.contextmanager
