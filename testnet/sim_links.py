@@ -1,7 +1,8 @@
 """What lies between simulated hosts: connections, delays, losses, partitions, by one seeded generator per direction.
 
-Gossip crosses a link once or not at all, perhaps twice. Streams resend what is lost, so for them loss is delay; they
-break when the connection does. A connection outlives a partition by SILENCE_MS, as a host takes a while to notice.
+Gossip messages may be lost before they are sent, or sent twice (`sim_pipe`). Streams resend what is lost, so for them
+loss is delay; they break when the connection does. A connection outlives a partition by SILENCE_MS, as a host takes a
+while to notice.
 """
 
 import random
@@ -13,11 +14,11 @@ from protocol.errors import LocalError
 from protocol.types import BP
 from testnet.faults import FaultPlan
 from testnet.kernel import Kernel
+from testnet.sim_pipe import RESEND_MS, Pipe
 
 if TYPE_CHECKING:
     from testnet.sim_net import SimNet
 
-RESEND_MS = 200
 SILENCE_MS = 2_000
 HOSTS_MAX = 1_024
 
@@ -31,6 +32,8 @@ class Fabric:
         self._hosts: dict[str, SimNet] = {}  # by name, those that are up
         self._names: dict[str, str] = {}  # address -> name
         self._links: dict[tuple[str, str], random.Random] = {}
+        self._starts: dict[str, int] = {}  # how often each host came up
+        self._filled: list[Pipe] = []  # pipes with something to send, to be sent when this millisecond ends
         for cut in self.plan.partitions:
             kernel.at(kernel.start_ms + cut.start_ms + SILENCE_MS, self._notice_silence)
 
@@ -71,31 +74,32 @@ class Fabric:
             return False
         return self.plan.separates(one.name, other.name, self.kernel.now_ms - self.kernel.start_ms)
 
-    def draw_delay_ms(self, source: "SimNet", target: "SimNet") -> int:
-        return self.plan.latency_ms + self._get_link(source, target).randrange(self.plan.jitter_ms + 1)
+    def draw_dice(self, name: str) -> random.Random:
+        """For the router of a host that comes up: others each time, as a new process has."""
+        self._starts[name] = self._starts.get(name, 0) + 1
+        return self.kernel.random(f"gossip/{name}/{self._starts[name]}")
 
-    def carry_gossip(self, source: "SimNet", target: "SimNet", topic: str, data: bytes) -> None:
-        """Send one message over one link: lost, delivered, or delivered twice."""
-        if self.is_cut(source, target):
-            return
-        plan, link = self.plan, self._get_link(source, target)
-        if plan.loss_bp and link.randrange(BP) < plan.loss_bp:
-            return
-        copies = 2 if plan.duplicate_bp and link.randrange(BP) < plan.duplicate_bp else 1
-        for _ in range(copies):
-            self.kernel.after(self.draw_delay_ms(source, target), self._arrive_gossip, source, target, topic, data)
+    def draw_delay_ms(self, source: "SimNet", target: "SimNet") -> int:
+        return self.plan.latency_ms + self.get_link(source, target).randrange(self.plan.jitter_ms + 1)
+
+    def flush_later(self, pipe: Pipe) -> None:
+        """Let a pipe send when this millisecond ends, so that one packet holds all of it."""
+        if not self._filled:
+            self.kernel.after(0, self._flush)
+        self._filled.append(pipe)
+
+    def _flush(self) -> None:
+        filled, self._filled = self._filled, []
+        for pipe in filled:
+            pipe.flush()
 
     def carry_stream(self, source: "SimNet", target: "SimNet", arrive: Callable[[], None]) -> None:
         """Run `arrive` at the target once the bytes are through, unless the connection breaks before."""
         delay_ms = self.draw_delay_ms(source, target)
-        link = self._get_link(source, target)
+        link = self.get_link(source, target)
         while self.plan.loss_bp and link.randrange(BP) < min(self.plan.loss_bp, BP - 1):
             delay_ms += RESEND_MS
         self.kernel.after(delay_ms, self._arrive_stream, source, target, arrive)
-
-    def _arrive_gossip(self, source: "SimNet", target: "SimNet", topic: str, data: bytes) -> None:
-        if not target.is_closed and not self.is_cut(source, target):
-            target.take_gossip(topic, data, source.node)
 
     def _arrive_stream(self, source: "SimNet", target: "SimNet", arrive: Callable[[], None]) -> None:
         if target.is_closed or not target.is_linked(source):
@@ -112,7 +116,8 @@ class Fabric:
                     net.unlink(peer)
                     peer.unlink(net)
 
-    def _get_link(self, source: "SimNet", target: "SimNet") -> random.Random:
+    def get_link(self, source: "SimNet", target: "SimNet") -> random.Random:
+        """The dice of one direction."""
         key = source.name, target.name
         link = self._links.get(key)
         if link is None:
