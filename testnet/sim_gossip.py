@@ -169,6 +169,7 @@ class SimGossip:
             self._do(StreamEnded(node))
 
     def _beat(self) -> None:
-        if not self._host.is_closed:
-            self._do(Heartbeat())
-            self._kernel.after(PARAMS.heartbeat_ms, self._beat)
+        if self._host.is_closed or self._host.is_standing_still(self._beat):
+            return
+        self._do(Heartbeat())
+        self._kernel.after(PARAMS.heartbeat_ms, self._beat)

@@ -6,8 +6,10 @@ dialled, again and again.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from p2p.bans import Arrived, Bans, Blamed, HangUp
+from p2p.delay_line import Silence
 from p2p.doors import Doors, HostLimits
 from p2p.gossipsub import Deliver
 from p2p.net import (
@@ -22,10 +24,14 @@ from p2p.net import (
     Published,
     Unanswered,
 )
+from testnet.kernel import Callback
 from testnet.sim_gossip import SimGossip
-from testnet.sim_links import Fabric
+from testnet.sim_links import RESEND_MS, Fabric
 from testnet.sim_pipe import Pipe
+from testnet.sim_way import Way
 
+REQUEST_BYTES = 100  # around what is asked and answered on a stream
+DIAL_MS = int(HostLimits().dial_s * 1_000)  # a dial that gets no answer is given up
 REDIAL_MS_MIN = 500
 REDIAL_MS_MAX = 5_000
 PEERS_MAX = 256
@@ -57,6 +63,7 @@ class SimNet:
         self._sink = sink
         self._protocols: set[str] = set()
         self._links: dict[bytes, SimNet] = {}
+        self._ways: dict[bytes, Way] = {}  # to each of them
         self._addresses: dict[bytes, tuple[str, ...]] = {}
         self._dialling: set[bytes] = set()
         self._redials: dict[bytes, int] = {}  # peer -> number of the redial that counts
@@ -106,9 +113,9 @@ class SimNet:
             return
         if len(data) > STREAM_BYTES_MAX:
             reason = f"the answer's {len(data)} bytes are more than a stream's {STREAM_BYTES_MAX}"
-            self._fabric.carry_stream(self, asker, lambda: asker._fail(number, reason))
+            self._carry(asker, b"", lambda: asker._fail(number, reason))
             return
-        self._fabric.carry_stream(self, asker, lambda: asker._finish(number, data))
+        self._carry(asker, data, lambda: asker._finish(number, data))
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         if peer == self._node or (peer not in self._addresses and len(self._addresses) >= PEERS_MAX):
@@ -127,11 +134,15 @@ class SimNet:
     def subscribers(self, topic: str) -> tuple[bytes, ...]:
         return self.gossip.router.get_subscribers(topic)
 
-    # What the fabric tells us
+    # What the fabric tells us and asks
 
-    @property
-    def linked(self) -> "tuple[SimNet, ...]":
-        return tuple(self._links.values())
+    def get_way(self, peer: bytes) -> Way:
+        """The way to a connected peer."""
+        return self._ways[peer]
+
+    def is_standing_still(self, callback: Callback, *args: object) -> bool:
+        """Whether this host is paused: then this is called when it goes on."""
+        return self._fabric.defer(self.name, callback, *args)
 
     def is_linked(self, other: "SimNet") -> bool:
         return self._links.get(other.node) is other
@@ -139,12 +150,13 @@ class SimNet:
     def close(self) -> None:
         """Die: nothing more is sent, received or reported; peers learn of it a link's delay later."""
         self.is_closed = True
-        for peer in self.linked:
-            self.kernel.after(self._fabric.draw_delay_ms(self, peer), peer.unlink, self)
+        for way in tuple(self._ways.values()):
+            way.send(0, partial(way.target.unlink, self), in_order=True)
 
     def link(self, other: "SimNet", is_outbound: bool) -> None:
         self._links[other.node] = other
-        self.gossip.meet(other.node, is_outbound, other.ip, Pipe(self._fabric, self, other))
+        way = self._ways[other.node] = self._fabric.open_way(self, other)
+        self.gossip.meet(other.node, is_outbound, other.ip, Pipe(self._fabric, way))
         self._emit(PeerConnected(other.node))
         for number, question in tuple(self._questions.items()):
             if question.peer == other.node:
@@ -155,6 +167,9 @@ class SimNet:
         if self.is_closed or not self.is_linked(other):
             return
         del self._links[other.node]
+        self._ways.pop(other.node).close()
+        if other.is_closed:  # it can no longer say so itself
+            other.get_way(self._node).close()
         self.gossip.drop(other.node)
         self._emit(PeerDisconnected(other.node))
         for number, question in tuple(self._questions.items()):
@@ -173,19 +188,25 @@ class SimNet:
         if self._bans.is_banned(peer, self.kernel.now_ms):
             self._dial_later(peer, again_ms)
             return
+        if self.is_standing_still(self._dial, peer, again_ms):
+            return
         self._dialling.add(peer)
         host = self._find_host(peer)
         delay_ms = 1
         if host is not None:
             delay_ms = self._fabric.draw_delay_ms(self, host) + self._fabric.draw_delay_ms(host, self)
-        self.kernel.after(delay_ms, self._dialled, peer, again_ms)
+        self.kernel.after(delay_ms, self._dialled, peer, again_ms, self.kernel.now_ms + DIAL_MS)
 
-    def _dialled(self, peer: bytes, again_ms: int) -> None:
+    def _dialled(self, peer: bytes, again_ms: int, until_ms: int) -> None:
+        host = self._find_host(peer)
+        silence = Silence.REFUSE if host is None else self._fabric.get_silence(self.name, host.name)
+        if silence in (Silence.STALL, Silence.BLACKHOLE) and self.kernel.now_ms < until_ms and not self.is_closed:
+            self.kernel.after(RESEND_MS, self._dialled, peer, again_ms, until_ms)
+            return
         self._dialling.discard(peer)
         if self.is_closed or peer in self._links:
             return
-        host = self._find_host(peer)
-        if host is not None and not self._fabric.is_cut(self, host) and host.admits(self) and self.admits(host):
+        if host is not None and silence is Silence.NONE and host.admits(self) and self.admits(host):
             stale = host._links.get(self._node)
             if stale is not None:  # we died and came back before the news of it arrived
                 host.unlink(stale)
@@ -234,7 +255,10 @@ class SimNet:
     def _send_question(self, number: int) -> None:
         question = self._questions[number]
         peer = self._links[question.peer]
-        self._fabric.carry_stream(self, peer, lambda: peer._take_question(self, number, question))
+        self._carry(peer, question.data, lambda: peer._take_question(self, number, question))
+
+    def _carry(self, peer: "SimNet", data: bytes, arrive: Callable[[], None]) -> None:
+        self._fabric.carry_stream(self, peer, len(data) + REQUEST_BYTES, arrive)
 
     def _take_question(self, asker: "SimNet", number: int, question: _Question) -> None:
         refusal = ""
@@ -243,7 +267,7 @@ class SimNet:
         elif len(self._asked) >= STREAMS_IN_MAX:
             refusal = f"the peer has {STREAMS_IN_MAX} streams open"
         if refusal:
-            self._fabric.carry_stream(self, asker, lambda: asker._fail(number, refusal))
+            self._carry(asker, b"", lambda: asker._fail(number, refusal))
             return
         self._count += 1
         token = f"asked-{self._count}"
@@ -260,6 +284,8 @@ class SimNet:
             self._deliver(Answered(question.token, data))
 
     def _fail(self, number: int, reason: str) -> None:
+        if self.is_standing_still(self._fail, number, reason):
+            return
         question = self._questions.pop(number, None)
         if question is not None:
             self._emit(Unanswered(question.token, reason))
@@ -274,6 +300,6 @@ class SimNet:
         self._deliver(Delivered(*message))
 
     def _deliver(self, event: NetEvent) -> None:
-        if not self.is_closed:
+        if not self.is_closed and not self.is_standing_still(self._deliver, event):
             self.kernel.record(self._node, event)
             self._sink(event)

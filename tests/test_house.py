@@ -50,6 +50,7 @@ SANS_IO = (
     "testnet/sim_links.py",
     "testnet/sim_net.py",
     "testnet/sim_pipe.py",
+    "testnet/sim_way.py",
 )
 # What in those folders does, so that the rest need not: a new file decides unless it is named here.
 SHELLS = (
