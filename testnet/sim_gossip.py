@@ -57,13 +57,14 @@ class SimGossip:
         self._host = host
         self._kernel = host.kernel
         self._deliver = deliver
+        self._fault = fault
         self._pipes: dict[bytes, Pipe] = {}  # to each peer
         self._inbound: dict[bytes, Pipe] = {}  # from each peer that has sent something
         self._handlers: dict[type, Callable[[Any], object]] = {
             SendMessage: self._send_message,
             SendControl: self._send_control,
             SendSubscriptions: self._send_subscriptions,
-            Fault: lambda effect: fault(effect.peer, effect.reason),
+            Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: lambda effect: self._reset(effect.peer),
         }
         self._kernel.after(1 + dice.randrange(PARAMS.heartbeat_ms), self._beat)
@@ -114,7 +115,7 @@ class SimGossip:
                     effects = self._do(Resumed(node))
         except MalformedPacket as error:
             self._do(Blamed(node, MALFORMED))
-            self._handlers[Fault](Fault(node, f"malformed gossip packet: {error}"))
+            self._fault(node, f"malformed gossip packet: {error}")
             self._reset(node)
 
     def get_pipe(self, node: bytes) -> Pipe:
