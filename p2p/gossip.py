@@ -16,6 +16,7 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
+from p2p.gossip_params import PARAMS, build_topic_params, get_priority
 from p2p.gossipsub import (
     Author,
     Blamed,
@@ -59,8 +60,6 @@ from protocol.types import Verdict
 logger = logging.getLogger(__name__)
 
 MESHSUB = "/meshsub/1.1.0"
-# Smaller than the specification's: each step of degree is one more copy of everything for everyone.
-PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=1)
 READ_BYTES = 64 * 1024
 PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
 WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
@@ -68,21 +67,7 @@ RETRY_S = 0.1
 RETRY_S_MAX = 5.0
 VALIDATORS = 4  # slow verdicts sought at once
 
-# What a topic carries, by the short name that begins it: the lower goes first when a peer is slow.
-PRIORITIES = {"consensus": 0, "heads": 0, "proofs": 0, "claims": 1, "txs": 1, "oracle": 2, "infer": 2}
-CHATTER = 3
-
 SlowCheck = Callable[[str, bytes, bytes], Awaitable[Verdict]]  # as `Check`, in its own time
-
-
-def get_priority(topic: str) -> int:
-    """How urgent a topic's messages are.
-
-    >>> get_priority("/rolemesh/00/proofs/1"), get_priority("/rolemesh/00/node/1"), get_priority("/eth2/x")
-    (0, 3, 3)
-    """
-    parts = topic.split("/")
-    return PRIORITIES.get(parts[3], CHATTER) if len(parts) > 3 and parts[1] == "rolemesh" else CHATTER
 
 
 class Gossip:
@@ -164,7 +149,7 @@ class Gossip:
     def _get_params(self, topic: str) -> TopicParams:
         found = self._topics.get(topic)
         if found is None:
-            found = TopicParams(priority=get_priority(topic), data_bytes_max=GOSSIP_BYTES_MAX)
+            found = build_topic_params(topic)
             if self.router.is_subscribed(topic) or len(self._topics) < self._params.topics_max:
                 self._topics[topic] = found
         return found
@@ -313,7 +298,7 @@ class Gossip:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
                 outbox.stop_writing = nursery.cancel_scope.cancel
                 while True:
-                    packet = await outbox.take()
+                    packet = await _take(outbox)
                     outbox.writing_beats = 0
                     outbox.is_writing = True
                     await stream.write(packet)
@@ -368,6 +353,20 @@ class Gossip:
                     effects = self._do(Resumed(node))
                 if i % PACKETS_PER_TURN == 0:
                     await trio.lowlevel.checkpoint()
+
+
+async def _take(outbox: Outbox) -> bytes:
+    """Wait for something to send; one RPC with its length."""
+    while not outbox.is_waiting:
+        outbox.is_stirred = False
+        await _wait_for_stir(outbox)
+    return outbox.take_now()
+
+
+async def _wait_for_stir(outbox: Outbox) -> None:
+    stirred = trio.Event()
+    outbox.on_stir = lambda _: stirred.set()
+    await stirred.wait()
 
 
 def _now_ms() -> int:

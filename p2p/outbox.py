@@ -3,8 +3,6 @@
 from collections import deque
 from collections.abc import Callable
 
-import trio
-
 from p2p.gossipsub import TopicCounts
 from p2p.gossipsub.wire import wrap_control, write_varint
 
@@ -20,16 +18,20 @@ Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose 
 
 
 class Outbox:
-    """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each."""
+    """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each.
 
-    def __init__(self) -> None:
+    `on_stir` is called when something begins to wait, and not again before `is_stirred` was taken back.
+    """
+
+    def __init__(self, on_stir: Callable[["Outbox"], None] = lambda outbox: None) -> None:
         self._subscriptions = bytearray()
         self._queues: tuple[deque[Waiting], ...] = tuple(deque() for _ in range(PRIORITIES))
         self._control: deque[bytes] = deque()
         self._control_size = 0
         self._count = 0
         self._size = 0
-        self._wake: trio.Event | None = None
+        self.on_stir = on_stir
+        self.is_stirred = False
         self.is_writing = False
         self.writing_beats = 0
         self.stop_writing: Callable[[], None] = lambda: None
@@ -60,8 +62,8 @@ class Outbox:
         self._queues[priority].append(message)
         self._count += 1
         self._size += size
-        if self._wake is not None:
-            self._wake.set()
+        if not self.is_stirred:
+            self._stir()
         return True
 
     def _shed_below(self, priority: int) -> bool:
@@ -75,8 +77,9 @@ class Outbox:
         return False
 
     def _stir(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+        if not self.is_stirred:
+            self.is_stirred = True
+            self.on_stir(self)
 
     def clear(self) -> None:
         """A new stream begins: control and subscriptions for the old one mean nothing on it."""
@@ -84,16 +87,13 @@ class Outbox:
         self._control.clear()
         self._control_size = 0
 
-    async def take(self) -> bytes:
-        """Wait for something to send; one RPC with its length."""
-        while not (self._count or self._control or self._subscriptions):
-            self._wake = trio.Event()
-            await self._wake.wait()
-        self._wake = None
-        return self.take_now()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._count or self._control or self._subscriptions)
 
     def take_now(self) -> bytes:
-        """What `take` takes, for someone who knows that there is something."""
+        """The next RPC with its length, for someone who knows that there is one."""
         parts: list[bytes] = []
         size = 0
         if self._subscriptions:

@@ -38,9 +38,10 @@ LIARS = {"inference": "testnet.liars:LyingInference"}
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """Faults of a whole run. Shares are basis points, per message and way; `jitter_ms` reorders gossip.
+    """Faults of a whole run. Shares are basis points, per message and way; `latency_ms` is one way.
 
-    Loss and duplication strike gossip; a stream resends what is lost, so there loss is delay. `latency_ms` is one way.
+    Loss and duplication strike gossip's messages; a stream resends what is lost, so there loss is delay. Jitter
+    reorders what takes several paths.
     On real processes `loss_bp`, `latency_ms` and `jitter_ms` hold for every way for the whole run, where they differ
     from the defaults, which stand for a loopback's own; nothing is ever duplicated, since connections are TCP.
     """

@@ -1,17 +1,18 @@
 """The simulated network of one node: the `Net` of `p2p.net` over links in virtual time.
 
-Gossip floods what this node publishes to every subscriber and forwards what it accepts to a few; nothing repairs a
-loss, as with the real one when a queue overflows. Every peer whose address is known is dialled, again and again.
+Gossip is the router of real nodes (`sim_gossip`), and so are the rules about bans. Every peer whose address is known is
+dialled, again and again.
 """
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from p2p.bans import Arrived, Bans, Blamed, HangUp
+from p2p.delay_line import Silence
+from p2p.doors import Doors, HostLimits
+from p2p.gossipsub import Deliver
 from p2p.net import (
-    GOSSIP_BYTES_MAX,
     STREAM_BYTES_MAX,
     Answered,
     Asked,
@@ -23,19 +24,18 @@ from p2p.net import (
     Published,
     Unanswered,
 )
-from protocol.errors import LocalError
-from protocol.types import Verdict
-from testnet.sim_links import Fabric
+from testnet.kernel import Callback
+from testnet.sim_gossip import SimGossip
+from testnet.sim_links import RESEND_MS, Fabric
+from testnet.sim_pipe import Pipe
+from testnet.sim_way import Way
 
-MESH_DEGREE = 6
-SEEN_MS = 120_000
-SEEN_MAX = 65_536
+REQUEST_BYTES = 100  # around what is asked and answered on a stream
+DIAL_MS = int(HostLimits().dial_s * 1_000)  # a dial that gets no answer is given up
 REDIAL_MS_MIN = 500
 REDIAL_MS_MAX = 5_000
 PEERS_MAX = 256
 STREAMS_IN_MAX = 512
-PENALTIES_MAX = 20
-BAN_MS = 60_000
 
 
 @dataclass
@@ -55,26 +55,23 @@ class SimNet:
     def __init__(self, fabric: Fabric, name: str, node: bytes, address: str, sink: Callable[[NetEvent], None]) -> None:
         self.name = name
         self.address = address
+        self.ip = address.split("/")[2]
         self.is_closed = False
-        self.rejected = 0
+        self.kernel = fabric.kernel
         self._node = node
         self._fabric = fabric
-        self._kernel = fabric.kernel
         self._sink = sink
-        self._checks: dict[str, Check] = {}
         self._protocols: set[str] = set()
         self._links: dict[bytes, SimNet] = {}
+        self._ways: dict[bytes, Way] = {}  # to each of them
         self._addresses: dict[bytes, tuple[str, ...]] = {}
         self._dialling: set[bytes] = set()
-        self._topics: dict[bytes, tuple[int, frozenset[str]]] = {}  # peer -> version of its list, its topics
-        self._version = 0
-        self._meshes: dict[str, tuple[SimNet, ...]] = {}
-        self._seen: OrderedDict[bytes, int] = OrderedDict()
+        self._redials: dict[bytes, int] = {}  # peer -> number of the redial that counts
         self._questions: dict[int, _Question] = {}  # ours, by number
         self._asked: dict[str, tuple[SimNet, int]] = {}  # others', by our token: who asks, its number
         self._count = 0
-        self._penalties: dict[bytes, int] = {}
-        self._banned: dict[bytes, int] = {}  # until when
+        self._bans = Bans(Doors(HostLimits()))
+        self.gossip = SimGossip(self, fabric.draw_dice(name), self._hand_over, self._blame)
 
     # The seam
 
@@ -83,22 +80,13 @@ class SimNet:
         return self._node
 
     def subscribe(self, topic: str, check: Check) -> None:
-        self._checks[topic] = check
-        self._announce()
+        self.gossip.subscribe(topic, check)
 
     def unsubscribe(self, topic: str) -> None:
-        self._checks.pop(topic, None)
-        self._announce()
+        self.gossip.unsubscribe(topic)
 
     def publish(self, topic: str, data: bytes, token: str) -> None:
-        if len(data) > GOSSIP_BYTES_MAX:
-            raise LocalError(f"a gossip message has {len(data)} bytes, at most {GOSSIP_BYTES_MAX}")
-        targets: tuple[SimNet, ...] = ()
-        if self._is_new(topic, data):
-            targets = self._find_subscribers(topic)
-        for target in targets:
-            self._fabric.carry_gossip(self, target, topic, data)
-        self._emit(Published(token, topic, len(targets)))
+        self._emit(Published(token, topic, self.gossip.publish(topic, data)))
 
     def serve(self, protocol: str) -> None:
         self._protocols.add(protocol)
@@ -112,8 +100,8 @@ class SimNet:
             return
         self._count += 1
         number = self._count
-        self._questions[number] = _Question(peer, protocol, data, token, self._kernel.now_ms + timeout_ms)
-        self._kernel.after(timeout_ms, self._fail, number, f"no answer within {timeout_ms} ms")
+        self._questions[number] = _Question(peer, protocol, data, token, self.kernel.now_ms + timeout_ms)
+        self.kernel.after(timeout_ms, self._fail, number, f"no answer within {timeout_ms} ms")
         if peer in self._links:
             self._send_question(number)
         else:
@@ -125,9 +113,9 @@ class SimNet:
             return
         if len(data) > STREAM_BYTES_MAX:
             reason = f"the answer's {len(data)} bytes are more than a stream's {STREAM_BYTES_MAX}"
-            self._fabric.carry_stream(self, asker, lambda: asker._fail(number, reason))
+            self._carry(asker, b"", lambda: asker._fail(number, reason))
             return
-        self._fabric.carry_stream(self, asker, lambda: asker._finish(number, data))
+        self._carry(asker, data, lambda: asker._finish(number, data))
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         if peer == self._node or (peer not in self._addresses and len(self._addresses) >= PEERS_MAX):
@@ -137,27 +125,24 @@ class SimNet:
             self._dial(peer, REDIAL_MS_MIN)
 
     def penalise(self, peer: bytes, reason: str) -> None:
-        count = self._penalties.get(peer, 0) + 1
-        self._penalties[peer] = count
-        if count < PENALTIES_MAX:
-            return
-        self._penalties[peer] = 0
-        self._banned[peer] = self._kernel.now_ms + BAN_MS
-        link = self._links.get(peer)
-        if link is not None:
-            self._kernel.after(0, self._hang_up, link)
+        self.gossip.blame(peer)
+        self._blame(peer, reason)
 
     def peers(self) -> tuple[bytes, ...]:
         return tuple(sorted(self._links))
 
     def subscribers(self, topic: str) -> tuple[bytes, ...]:
-        return tuple(peer for peer in sorted(self._links) if self._is_on(peer, topic))
+        return self.gossip.router.get_subscribers(topic)
 
-    # What the fabric tells us
+    # What the fabric tells us and asks
 
-    @property
-    def linked(self) -> "tuple[SimNet, ...]":
-        return tuple(self._links.values())
+    def get_way(self, peer: bytes) -> Way:
+        """The way to a connected peer."""
+        return self._ways[peer]
+
+    def is_standing_still(self, callback: Callback, *args: object) -> bool:
+        """Whether this host is paused: then this is called when it goes on."""
+        return self._fabric.defer(self.name, callback, *args)
 
     def is_linked(self, other: "SimNet") -> bool:
         return self._links.get(other.node) is other
@@ -165,13 +150,13 @@ class SimNet:
     def close(self) -> None:
         """Die: nothing more is sent, received or reported; peers learn of it a link's delay later."""
         self.is_closed = True
-        for peer in self.linked:
-            self._kernel.after(self._fabric.draw_delay_ms(self, peer), peer.unlink, self)
+        for way in tuple(self._ways.values()):
+            way.send(0, partial(way.target.unlink, self), in_order=True)
 
-    def link(self, other: "SimNet") -> None:
+    def link(self, other: "SimNet", is_outbound: bool) -> None:
         self._links[other.node] = other
-        self._topics[other.node] = other._version, frozenset(other._checks)
-        self._meshes.clear()
+        way = self._ways[other.node] = self._fabric.open_way(self, other)
+        self.gossip.meet(other.node, is_outbound, other.ip, Pipe(self._fabric, way))
         self._emit(PeerConnected(other.node))
         for number, question in tuple(self._questions.items()):
             if question.peer == other.node:
@@ -182,8 +167,10 @@ class SimNet:
         if self.is_closed or not self.is_linked(other):
             return
         del self._links[other.node]
-        self._topics.pop(other.node, None)
-        self._meshes.clear()
+        self._ways.pop(other.node).close()
+        if other.is_closed:  # it can no longer say so itself
+            other.get_way(self._node).close()
+        self.gossip.drop(other.node)
         self._emit(PeerDisconnected(other.node))
         for number, question in tuple(self._questions.items()):
             if question.peer == other.node:
@@ -191,53 +178,66 @@ class SimNet:
         for token, (asker, _) in tuple(self._asked.items()):
             if asker is other:
                 del self._asked[token]
-        self._kernel.after(REDIAL_MS_MIN, self._dial, other.node, REDIAL_MS_MIN)
-
-    def take_gossip(self, topic: str, data: bytes, forwarder: bytes) -> None:
-        check = self._checks.get(topic)
-        if check is None or self._is_banned(forwarder) or len(data) > GOSSIP_BYTES_MAX:
-            return
-        if not self._is_new(topic, data):
-            return
-        verdict = check(topic, data, forwarder)
-        if verdict is Verdict.REJECT:
-            self.rejected += 1
-            self.penalise(forwarder, f"sent what {topic} refuses")
-        if verdict is not Verdict.ACCEPT:
-            return
-        for target in self._get_mesh(topic):
-            if target.node != forwarder:
-                self._fabric.carry_gossip(self, target, topic, data)
-        self._deliver(Delivered(topic, data, forwarder))
+        self._dial_later(other.node, REDIAL_MS_MIN)
 
     # Connections
 
     def _dial(self, peer: bytes, again_ms: int) -> None:
-        if self.is_closed or peer in self._links or peer in self._dialling or self._is_banned(peer):
+        if self.is_closed or peer in self._links or peer in self._dialling:
+            return
+        if self._bans.is_banned(peer, self.kernel.now_ms):
+            self._dial_later(peer, again_ms)
+            return
+        if self.is_standing_still(self._dial, peer, again_ms):
             return
         self._dialling.add(peer)
         host = self._find_host(peer)
         delay_ms = 1
         if host is not None:
             delay_ms = self._fabric.draw_delay_ms(self, host) + self._fabric.draw_delay_ms(host, self)
-        self._kernel.after(delay_ms, self._dialled, peer, again_ms)
+        self.kernel.after(delay_ms, self._dialled, peer, again_ms, self.kernel.now_ms + DIAL_MS)
 
-    def _dialled(self, peer: bytes, again_ms: int) -> None:
+    def _dialled(self, peer: bytes, again_ms: int, until_ms: int) -> None:
+        host = self._find_host(peer)
+        silence = Silence.REFUSE if host is None else self._fabric.get_silence(self.name, host.name)
+        if silence in (Silence.STALL, Silence.BLACKHOLE) and self.kernel.now_ms < until_ms and not self.is_closed:
+            self.kernel.after(RESEND_MS, self._dialled, peer, again_ms, until_ms)
+            return
         self._dialling.discard(peer)
         if self.is_closed or peer in self._links:
             return
-        host = self._find_host(peer)
-        if host is not None and not self._fabric.is_cut(self, host) and not host._is_banned(self._node):
+        if host is not None and silence is Silence.NONE and host.admits(self) and self.admits(host):
             stale = host._links.get(self._node)
             if stale is not None:  # we died and came back before the news of it arrived
                 host.unlink(stale)
-            self.link(host)
-            host.link(self)
+            self.link(host, is_outbound=True)
+            host.link(self, is_outbound=False)
             return
         for number, question in tuple(self._questions.items()):
             if question.peer == peer:
                 self._fail(number, "the peer cannot be reached")
-        self._kernel.after(again_ms, self._dial, peer, min(2 * again_ms, REDIAL_MS_MAX))
+        self._dial_later(peer, again_ms)
+
+    def _dial_later(self, peer: bytes, again_ms: int) -> None:
+        self._count += 1
+        self._redials[peer] = self._count
+        self.kernel.after(again_ms, self._redial, peer, min(2 * again_ms, REDIAL_MS_MAX), self._count)
+
+    def _redial(self, peer: bytes, again_ms: int, number: int) -> None:
+        if self._redials.get(peer) == number:
+            del self._redials[peer]
+            self._dial(peer, again_ms)
+
+    def admits(self, other: "SimNet") -> bool:
+        """Whether nothing we remember of a host stands against a connection with it."""
+        now_ms = self.kernel.now_ms
+        self._bans.handle(Arrived(other.node, other.ip), now_ms)
+        return not self._bans.check_peer(other.node, other.ip, other.node in self._addresses, now_ms)
+
+    def _blame(self, peer: bytes, reason: str) -> None:
+        for effect in self._bans.handle(Blamed(peer, reason), self.kernel.now_ms):
+            if isinstance(effect, HangUp) and (link := self._links.get(peer)) is not None:
+                self.kernel.after(0, self._hang_up, link)
 
     def _find_host(self, peer: bytes) -> "SimNet | None":
         for address in self._addresses.get(peer, ()):
@@ -250,55 +250,15 @@ class SimNet:
         self.unlink(peer)
         peer.unlink(self)
 
-    def _is_banned(self, peer: bytes) -> bool:
-        return self._banned.get(peer, 0) > self._kernel.now_ms
-
-    # Gossip
-
-    def _announce(self) -> None:
-        self._version += 1
-        version, topics = self._version, frozenset(self._checks)
-        for peer in self.linked:
-            self._fabric.carry_stream(self, peer, partial(peer._hear_topics, self, version, topics))
-
-    def _hear_topics(self, peer: "SimNet", version: int, topics: frozenset[str]) -> None:
-        if version > self._topics.get(peer.node, (0, topics))[0]:
-            self._topics[peer.node] = version, topics
-            self._meshes.clear()
-
-    def _is_on(self, peer: bytes, topic: str) -> bool:
-        return topic in self._topics[peer][1]
-
-    def _find_subscribers(self, topic: str) -> "tuple[SimNet, ...]":
-        return tuple(self._links[peer] for peer in self.subscribers(topic))
-
-    def _get_mesh(self, topic: str) -> "tuple[SimNet, ...]":
-        mesh = self._meshes.get(topic)
-        if mesh is None:
-            # Ranked by a hash, so that different nodes forward to different peers and a run repeats.
-            ranked = sorted(
-                self._find_subscribers(topic),
-                key=lambda peer: hashlib.sha256(self._node + peer.node + topic.encode()).digest(),
-            )
-            mesh = self._meshes[topic] = tuple(ranked[:MESH_DEGREE])
-        return mesh
-
-    def _is_new(self, topic: str, data: bytes) -> bool:
-        key = hashlib.sha256(topic.encode() + b"\0" + data).digest()[:20]
-        now_ms = self._kernel.now_ms
-        while self._seen and (len(self._seen) >= SEEN_MAX or next(iter(self._seen.values())) <= now_ms):
-            self._seen.popitem(last=False)
-        if key in self._seen:
-            return False
-        self._seen[key] = now_ms + SEEN_MS
-        return True
-
     # Questions and answers
 
     def _send_question(self, number: int) -> None:
         question = self._questions[number]
         peer = self._links[question.peer]
-        self._fabric.carry_stream(self, peer, lambda: peer._take_question(self, number, question))
+        self._carry(peer, question.data, lambda: peer._take_question(self, number, question))
+
+    def _carry(self, peer: "SimNet", data: bytes, arrive: Callable[[], None]) -> None:
+        self._fabric.carry_stream(self, peer, len(data) + REQUEST_BYTES, arrive)
 
     def _take_question(self, asker: "SimNet", number: int, question: _Question) -> None:
         refusal = ""
@@ -307,12 +267,12 @@ class SimNet:
         elif len(self._asked) >= STREAMS_IN_MAX:
             refusal = f"the peer has {STREAMS_IN_MAX} streams open"
         if refusal:
-            self._fabric.carry_stream(self, asker, lambda: asker._fail(number, refusal))
+            self._carry(asker, b"", lambda: asker._fail(number, refusal))
             return
         self._count += 1
         token = f"asked-{self._count}"
         self._asked[token] = asker, number
-        self._kernel.at(question.deadline_ms, self._forget, token)
+        self.kernel.at(question.deadline_ms, self._forget, token)
         self._deliver(Asked(question.protocol, asker.node, question.data, token))
 
     def _forget(self, token: str) -> None:
@@ -324,6 +284,8 @@ class SimNet:
             self._deliver(Answered(question.token, data))
 
     def _fail(self, number: int, reason: str) -> None:
+        if self.is_standing_still(self._fail, number, reason):
+            return
         question = self._questions.pop(number, None)
         if question is not None:
             self._emit(Unanswered(question.token, reason))
@@ -332,9 +294,12 @@ class SimNet:
 
     def _emit(self, event: NetEvent) -> None:
         """Report later in this millisecond: no call of the seam runs the sink inside itself."""
-        self._kernel.after(0, self._deliver, event)
+        self.kernel.after(0, self._deliver, event)
+
+    def _hand_over(self, message: Deliver) -> None:
+        self._deliver(Delivered(*message))
 
     def _deliver(self, event: NetEvent) -> None:
-        if not self.is_closed:
-            self._kernel.record(self._node, event)
+        if not self.is_closed and not self.is_standing_still(self._deliver, event):
+            self.kernel.record(self._node, event)
             self._sink(event)

@@ -172,7 +172,16 @@ class SimNode:
         self._kernel.after(CUT_WAIT_MS, self._die_idle, self.starts)
 
     def command(self, command: Any) -> None:
-        """Hand a command to this node's role, now. LocalError while it is down."""
+        """Hand a command to this node's role, now or when its pause ends. LocalError while it is down."""
+        if self._core is None:
+            raise LocalError(f"{self.name} is down")
+        self._obey(command, self.starts)
+
+    def _obey(self, command: Any, starts: int) -> None:
+        if self._core is None or self.starts != starts:
+            return
+        if self.net.is_standing_still(self._obey, command, starts):
+            return
         event = ce.Command(self.role, command)
         self._kernel.record(self.keys.node.public, event)
         self.handle(event)
@@ -217,7 +226,7 @@ class SimNode:
         """Make an event after a while and handle it, unless this process of the node is gone by then."""
 
         def happen() -> None:
-            if self._core is not None and self.starts == starts:
+            if self._core is not None and self.starts == starts and not self.net.is_standing_still(happen):
                 event = make()
                 self._kernel.record(self.keys.node.public, event)
                 self.handle(event)
@@ -277,7 +286,7 @@ class SimNode:
         self._kernel.at(at_ms, self._woke, name, number)
 
     def _woke(self, name: str, number: int) -> None:
-        if self._wakes.get(name) == number:
+        if self._wakes.get(name) == number and not self.net.is_standing_still(self._woke, name, number):
             del self._wakes[name]
             event = ce.Woke(name)
             self._kernel.record(self.keys.node.public, event)

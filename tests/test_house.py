@@ -34,8 +34,10 @@ SANS_IO = (
     "p2p/bans.py",
     "p2p/delay_line.py",
     "p2p/doors.py",
+    "p2p/gossip_params.py",
     "p2p/net.py",
     "p2p/noise_records.py",
+    "p2p/outbox.py",
     "p2p/reach.py",
     "p2p/stream_limits.py",
     "p2p/yamux.py",
@@ -44,8 +46,11 @@ SANS_IO = (
     "testnet/fault_kinds.py",
     "testnet/faults.py",
     "testnet/kernel.py",
+    "testnet/sim_gossip.py",
     "testnet/sim_links.py",
     "testnet/sim_net.py",
+    "testnet/sim_pipe.py",
+    "testnet/sim_way.py",
 )
 # What in those folders does, so that the rest need not: a new file decides unless it is named here.
 SHELLS = (

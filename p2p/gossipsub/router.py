@@ -228,7 +228,7 @@ class Router:
         fanout.published_ms = state.now_ms
         if not fanout.peers:
             self._mesh.fill_fanout(key, fanout)
-        return [*fanout.peers, *(node for node in state.direct if node in subscribers)]
+        return [*fanout.peers, *(node for node in subscribers if node in state.direct)]
 
     # What peers send
 

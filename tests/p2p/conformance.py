@@ -192,6 +192,53 @@ class NetConformance:
         assert judged == [b"bad", b"good"]
         assert received(members[1]) == [b"good"]
 
+    def test_what_a_peer_keeps_sending_against_the_rules_of_a_topic_costs_it_the_connection(
+        self, harness: Harness
+    ) -> None:
+        a, b = harness.make_nets(2)
+        a.net.subscribe(TOPIC, accept)
+        b.net.subscribe(TOPIC, reject)
+        settle(harness, lambda: a.net.subscribers(TOPIC) == (b.net.node,))
+        for i in range(40):
+            a.net.publish(TOPIC, b"refused %d" % i, f"p{i}")
+        settle(harness, lambda: select(b, PeerDisconnected) == [PeerDisconnected(a.net.node)])
+        assert received(b) == []
+
+    def test_what_a_check_ignores_is_nobodys_fault(self, harness: Harness) -> None:
+        a, b = harness.make_nets(2)
+        a.net.subscribe(TOPIC, accept)
+        b.net.subscribe(TOPIC, ignore)
+        b.net.subscribe(OTHER, accept)
+        settle(harness, lambda: a.net.subscribers(TOPIC) == a.net.subscribers(OTHER) == (b.net.node,))
+        for i in range(200):
+            a.net.publish(TOPIC, b"late %d" % i, f"p{i}")
+        a.net.publish(OTHER, b"welcome", "w")
+        settle(harness, lambda: received(b) == [b"welcome"])
+        assert select(b, PeerDisconnected) == []
+
+    def test_everyone_hears_everything_once_though_nobody_knows_more_than_a_few(self, harness: Harness) -> None:
+        # A ring with chords: three to four links each, so that most of it comes through the mesh of others.
+        count, messages = 9, 20
+        pairs = sorted({(min(i, j), max(i, j)) for i in range(count) for j in ((i + 1) % count, (i + 3) % count)})
+        members = harness.make_nets(count, pairs)
+        subscribe_all(harness, members, [sum(i in pair for pair in pairs) for i in range(count)])
+        for i in range(messages):
+            members[i % count].net.publish(TOPIC, b"number %d" % i, f"p{i}")
+        for i, member in enumerate(members):
+            expected = sorted(b"number %d" % j for j in range(messages) if j % count != i)
+            settle(harness, lambda member=member, expected=expected: sorted(received(member)) == expected)
+
+    def test_a_message_for_nobody_reaches_nobody_later_either(self, harness: Harness) -> None:
+        a, b = harness.make_nets(2)
+        settle(harness, lambda: a.net.peers() == (b.net.node,))
+        a.net.publish(TOPIC, b"too early", "p")
+        settle(harness, lambda: select(a, Published) == [Published("p", TOPIC, 0)])
+        b.net.subscribe(TOPIC, accept)
+        settle(harness, lambda: a.net.subscribers(TOPIC) == (b.net.node,))
+        a.net.publish(TOPIC, b"in time", "q")
+        settle(harness, lambda: b"in time" in received(b))
+        assert received(b) == [b"in time"]
+
     def test_after_unsubscribing_nothing_is_delivered(self, harness: Harness) -> None:
         members = harness.make_nets(3)
         subscribe_all(harness, members)

@@ -263,11 +263,14 @@ def test_no_plan_of_faults_makes_money_forks_the_ledger_or_loses_what_was_acknow
 
 
 TRACE = """
-from testnet.faults import Crash, FaultPlan, Partition
+from testnet.faults import Crash, FaultPlan, LinkFault, Partition, Pause
 from testnet.sim import simulate
 plan = FaultPlan(loss_bp=700, duplicate_bp=300, latency_ms=10, jitter_ms=30,
     partitions=(Partition(2_000, 4_000, (("inference-1", "verifier-0"),)),),
-    crashes=(Crash("inference-0", 1_500, 3_000), Crash("validator-0", 5_000, 6_000)))
+    crashes=(Crash("inference-0", 1_500, 3_000), Crash("validator-0", 5_000, 6_000)),
+    links=(LinkFault(500, 4_000, delay_ms=50, jitter_ms=50, bytes_per_s=200_000, loss_bp=500),
+        LinkFault(2_000, 3_000, ("client-0",), silence="blackhole")),
+    pauses=(Pause("verifier-1", 2_000, 3_500),))
 network = simulate({seed}, liars=1, faults=plan)
 asked = [network.request("digits") for _ in range(12)]
 network.run_until(lambda: all(each.is_done for each in asked))

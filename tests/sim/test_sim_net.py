@@ -1,11 +1,12 @@
 """What the simulated network adds to the conformance suite of tests/p2p: faults, and that they repeat."""
 
+from p2p.bans import BAN_MS_MIN
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, PeerDisconnected, Unanswered
 from protocol.types import Verdict
 from testnet.faults import FaultPlan, Partition
 from testnet.kernel import Kernel
 from testnet.sim_links import SILENCE_MS, Fabric
-from testnet.sim_net import BAN_MS, PENALTIES_MAX, SimNet
+from testnet.sim_net import SimNet
 
 TOPIC, PROTOCOL = "/topic", "/protocol"
 
@@ -38,27 +39,61 @@ class World:
         return [event for event in self.events[name] if isinstance(event, kind)]
 
 
-def test_lost_gossip_stays_lost_and_what_arrives_is_delivered_once():
+def received(world: World, name: str) -> list[bytes]:
+    return [event.data for event in world.get(name, Delivered) if isinstance(event, Delivered)]
+
+
+def test_two_alone_have_nobody_to_ask_so_lost_gossip_stays_lost_and_what_arrives_is_delivered_once():
     world = World(2, FaultPlan(loss_bp=3_000, duplicate_bp=3_000, latency_ms=5, jitter_ms=20))
 
     for number in range(1_000):
         world.nets["a"].publish(TOPIC, number.to_bytes(2, "big"), "")
     world.kernel.run_until(5_000)
 
-    delivered = [event.data for event in world.get("b", Delivered) if isinstance(event, Delivered)]
+    delivered = received(world, "b")
     assert 600 < len(delivered) < 800
-    assert len(set(delivered)) == len(delivered)
-    assert delivered != sorted(delivered), "jitter reorders"
+    assert delivered == sorted(set(delivered)), "a stream keeps its order"
+    counts = world.nets["b"].gossip.counts[TOPIC]
+    assert counts.duplicates > 100
+    assert world.nets["a"].gossip.counts[TOPIC].dropped == 1_000 - len(delivered)
 
 
-def test_with_several_peers_forwarding_makes_up_for_most_losses():
+def test_paths_of_different_delays_reorder():
+    world = World(8, FaultPlan(loss_bp=3_000, jitter_ms=40))
+
+    for number in range(100):
+        world.nets["a"].publish(TOPIC, bytes([number]), "")
+        world.kernel.run_until(1_000 + 10 * number)
+    world.kernel.run_until(10_000)
+
+    delivered = received(world, "b")
+    assert len(delivered) == 100
+    assert delivered != sorted(delivered)
+
+
+def test_what_the_mesh_loses_is_asked_for():
     world = World(8, FaultPlan(loss_bp=3_000))
 
     for number in range(100):
         world.nets["a"].publish(TOPIC, bytes([number]), "")
+    world.kernel.run_until(1_020)
+    before = min(len(received(world, name)) for name in "bcdefgh")
+    world.kernel.run_until(8_000)
+
+    assert before < 100
+    assert [len(received(world, name)) for name in "bcdefgh"] == [100] * 7
+
+
+def test_no_loss_of_messages_keeps_a_subscription_or_a_graft_from_arriving():
+    world = World(6, FaultPlan(loss_bp=10_000))
+
+    world.nets["a"].publish(TOPIC, b"x", "")
     world.kernel.run_until(5_000)
 
-    assert min(len(world.get(name, Delivered)) for name in "bcdefgh") > 95
+    for name, net in world.nets.items():
+        assert net.subscribers(TOPIC) == tuple(other.encode() * 32 for other in "abcdef" if other != name)
+        assert 3 <= len(net.gossip.router.get_mesh(TOPIC)) <= 6
+        assert received(world, name) == []
 
 
 def test_a_stream_resends_what_is_lost_so_loss_is_delay():
@@ -76,7 +111,7 @@ def test_a_stream_resends_what_is_lost_so_loss_is_delay():
 
 
 def test_a_short_cut_is_not_noticed_and_a_long_one_breaks_the_connection():
-    cuts = (Partition(2_000, 3_000, (("a",),)), Partition(10_000, 20_000, (("a",),)))
+    cuts = (Partition(2_000, 3_000, (("a",),)), Partition(10_000, 60_000, (("a",),)))
     world = World(2, FaultPlan(partitions=cuts))
 
     world.kernel.run_until(2_500)
@@ -84,16 +119,16 @@ def test_a_short_cut_is_not_noticed_and_a_long_one_breaks_the_connection():
     world.nets["a"].publish(TOPIC, b"into the cut", "")
     world.kernel.run_until(9_000)
     assert len(world.get("b", Asked)) == 1
-    assert world.get("b", Delivered) == []
+    assert received(world, "b") == [b"into the cut"], "the stream waited for the end of the cut"
     assert world.get("a", PeerDisconnected) == []
 
     world.kernel.run_until(10_500)
-    world.nets["a"].request(b"b" * 32, PROTOCOL, b"?", "lost", 60_000)
+    world.nets["a"].request(b"b" * 32, PROTOCOL, b"?", "lost", 90_000)
     world.kernel.run_until(10_000 + SILENCE_MS)
     assert world.nets["a"].peers() == world.nets["b"].peers() == ()
     assert Unanswered("lost", "the connection was lost") in world.get("a", Unanswered)
 
-    world.kernel.run_until(30_000)
+    world.kernel.run_until(70_000)
     assert len(world.get("a", PeerConnected)) == len(world.get("b", PeerConnected)) == 2
 
 
@@ -135,14 +170,30 @@ def test_a_peer_that_keeps_sending_refused_messages_is_shut_out_for_a_while():
     world = World(2)
     world.verdict = Verdict.REJECT
 
-    for number in range(PENALTIES_MAX):
+    for number in range(20):
         world.nets["a"].publish(TOPIC, bytes([number]), "")
     world.kernel.run_until(2_000)
 
-    assert world.nets["b"].rejected == PENALTIES_MAX
-    assert world.nets["b"].peers() == ()
-    world.kernel.run_until(2_000 + BAN_MS + 10_000)
+    assert world.nets["b"].gossip.counts[TOPIC].rejected == 20
+    assert world.nets["b"].peers() == world.nets["a"].peers() == ()
+    world.kernel.run_until(2_000 + BAN_MS_MIN + 10_000)
     assert world.nets["b"].peers() == (b"a" * 32,)
+
+
+def test_a_malformed_packet_costs_the_stream_and_the_next_one_carries_on():
+    world = World(2)
+    a, b = world.nets["a"], world.nets["b"]
+
+    b.gossip.take_bytes(a.node, a.gossip.get_pipe(b.node), b"\x02\x07\x07")
+    assert b.subscribers(TOPIC) == ()
+    a.publish(TOPIC, b"too early for the new stream", "")
+    world.kernel.run_until(2_000)
+
+    assert b.subscribers(TOPIC) == (a.node,)
+    assert b.peers() == (a.node,)
+    a.publish(TOPIC, b"on it", "")
+    world.kernel.run_until(3_000)
+    assert received(world, "b")[-1] == b"on it"
 
 
 def test_the_same_seed_carries_the_same_way_and_another_does_not():
