@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from testnet.cli.output import ExitCode, Output
+from testnet.cli.output import CommandError, ExitCode, Output
 
 if TYPE_CHECKING:
     from testnet.bench.figures import Figure
@@ -36,3 +36,24 @@ def transport(*, json: JsonLines = False) -> int:
 
     output = Output(json)
     return report(measure(output.note), output)
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench gossip\n\n  rolemesh bench gossip --json\n\n"
+    "  rolemesh bench gossip --only one_to_one_256 --only mesh_16"
+)
+def gossip(
+    *,
+    json: JsonLines = False,
+    full: Full = False,
+    only: Annotated[
+        tuple[str, ...], Parameter(name="--only", negative="", help="Only the figures of this name; may be repeated.")
+    ] = (),
+) -> int:
+    """Gossip, ours beside stock py-libp2p, js-libp2p and bare sockets."""
+    from testnet.bench.gossip.measure import NAMES, measure
+
+    output, hint = Output(json), "names are " + ", ".join(NAMES)
+    if unknown := [name for name in only if name not in NAMES]:
+        raise CommandError("unknown_figure", f"no figure is named {unknown[0]}", hint, ExitCode.USAGE)
+    return report(measure(output.note, full, frozenset(only)), output)
