@@ -79,15 +79,18 @@ class Slice(NamedTuple, Generic[Known]):
 
 
 class Framer:
-    """Cuts a stream into length-prefixed packets."""
+    """Cuts a stream into length-prefixed packets. `beats` is for the owner to count while no packet becomes whole."""
 
     def __init__(self, bytes_max: int = RPC_BYTES_MAX) -> None:
         self._buffer = bytearray()
         self._bytes_max = bytes_max
+        self.beats = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that are now whole. MalformedPacket for a length that is endless or too large."""
         buffer = self._buffer
+        if not buffer:
+            self.beats = 0
         if not buffer and (whole := self._read_whole(data)) is not None:
             return whole
         buffer += data
@@ -104,6 +107,7 @@ class Framer:
             used = end
         if used:
             del buffer[:used]
+            self.beats = 0
         return packets
 
     def _read_whole(self, data: bytes) -> list[bytes] | None:
