@@ -23,7 +23,7 @@ class Report:
     longest_turn_ms: float = 0.0
     growth_mb: float = 0.0
     published: int = 0
-    delivered: dict[str, list[int]] = field(default_factory=dict)  # by topic, in order of arrival
+    delivered: dict[str, list[int]] = field(default_factory=dict, repr=False)  # by topic, in order of arrival
     refused_at: dict[str, float] = field(
         default_factory=dict
     )  # when a stranger at an IP was first graylisted or banned

@@ -1,5 +1,6 @@
 """Runs one attack: a victim and an attacker, each a process, an honest peer here; then holds the victim to the bars."""
 
+import contextlib
 import logging
 import math
 import multiprocessing
@@ -70,6 +71,12 @@ class Scene:
         self.to_victim.send("report")
         return cast(Report, await _hear(self.to_victim))
 
+    async def until(self, is_so: Callable[[Report], bool]) -> None:
+        """Until the victim's report says so; TooSlowError after PATIENCE_S."""
+        with trio.fail_after(PATIENCE_S):
+            while not is_so(await self.ask_victim()):
+                await trio.sleep(0.02)
+
     async def hear_attacker(self) -> str:
         assert self.to_attacker is not None
         return str(await _hear(self.to_attacker))
@@ -129,7 +136,7 @@ async def _run(plan: Plan) -> Outcome:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(honest.speak)
                 to_victim.send("speak")
-                await _until(scene_, lambda report: min(len(honest.heard), _count(report)) >= WARM)
+                await scene_.until(lambda report: min(len(honest.heard), _count(report)) >= WARM)
                 to_victim.send("mark")
                 await _hear(to_victim)
                 details = {**plan.details, "first": honest.said}
@@ -169,8 +176,8 @@ async def _conclude(scene_: Scene, plan: Plan, began_s: float) -> Outcome:
         all_there = all(len(report.delivered.get(topic, ())) >= count for topic, count in said.items())
         return all_there and len(honest.heard) >= report.published
 
-    with trio.move_on_after(PATIENCE_S):
-        await _until(scene_, is_complete)
+    with contextlib.suppress(trio.TooSlowError):
+        await scene_.until(is_complete)
     report = await scene_.ask_victim()
     lost = repeated = 0
     for count, numbers in (
@@ -216,7 +223,7 @@ async def _meet(to_victim: Connection) -> AsyncIterator[Scene]:
         with trio.fail_after(PATIENCE_S):
             while not all(net.subscribers(topic) for topic in (scene.TOPIC, scene.SIGNED_TOPIC)):
                 await trio.sleep(0.005)
-            await _until(scene_, lambda report: report.neighbours == 2)
+            await scene_.until(lambda report: report.neighbours == 2)
         yield scene_
 
 
@@ -247,8 +254,3 @@ async def _hear(connection: Connection) -> Any:
     with trio.fail_after(PATIENCE_S):
         await trio.lowlevel.wait_readable(connection.fileno())
     return connection.recv()
-
-
-async def _until(scene_: Scene, is_so: Callable[[Report], bool]) -> None:
-    while not is_so(await scene_.ask_victim()):
-        await trio.sleep(0.02)
