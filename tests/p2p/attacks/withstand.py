@@ -28,7 +28,7 @@ GROWTH_MB_MAX = 64.0
 REFUSED_S_MAX = 10.0
 WARM = 25  # honest messages each way before anything is measured
 LASTS_S_MIN = 1.0  # an attack goes on so long, punished or not
-PATIENCE_S = 30.0  # for anything that has no bar of its own
+PATIENCE_S = 50.0  # for anything that has no bar of its own
 
 # Fork from a process that has imported everything: a test should not wait for imports, nor inherit pytest's memory.
 _PROCESSES = multiprocessing.get_context("forkserver")
