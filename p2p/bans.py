@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from p2p.addresses import Network, compute_place, parse_ip, parse_network
 
 FAULT = 10.0
+VIOLATION = 34.0  # what no implementation does: the third is the end, however slowly a busy node gets to see it
 BANNED_AT = 100.0  # ten faults within seconds
 HALF_LIFE_MS = 30_000
 BAN_MS_MIN = 60_000  # the first one; then four times as long each
@@ -47,6 +48,13 @@ class Blamed:
 
 
 @dataclass(frozen=True)
+class Botched:
+    """A handshake from an IP address came to nothing: there is nobody to blame but the address."""
+
+    address: str
+
+
+@dataclass(frozen=True)
 class Ban:
     """The operator refuses a node key (32 bytes), or an address or network (text), for so long."""
 
@@ -69,7 +77,7 @@ class Forget:
     subject: bytes | str
 
 
-Event = Arrived | Blamed | Ban | Allow | Forget
+Event = Arrived | Blamed | Botched | Ban | Allow | Forget
 
 # What is wanted
 
@@ -113,7 +121,7 @@ class Bans:
 
     def __init__(self, trust: Trusts) -> None:
         self._trust = trust
-        self._faults: dict[bytes, tuple[float, int]] = {}  # oldest fault first
+        self._faults: dict[bytes | str, tuple[float, int]] = {}  # of nodes and places, oldest fault first
         self._places: dict[bytes, str] = {}  # where a node last called from, oldest first
         self._sentences: dict[bytes | str, Sentence] = {}
         self._allowed: dict[bytes | str, Network | None] = {}
@@ -126,6 +134,8 @@ class Bans:
                 return []
             case Blamed(node, reason, amount):
                 return self._blame(node, reason, amount, now_ms)
+            case Botched(address):
+                return self._take_botched(address, now_ms)
             case Ban(subject, for_ms, reason):
                 return self._ban(subject, for_ms, reason, now_ms)
             case Allow(subject):
@@ -141,9 +151,9 @@ class Bans:
 
     # Questions
 
-    def get_faults(self, node: bytes, now_ms: int) -> float:
-        """What is left of a node's faults by now."""
-        amount, since_ms = self._faults.get(node, (0.0, now_ms))
+    def get_faults(self, subject: bytes | str, now_ms: int) -> float:
+        """What is left by now of the faults of a node, or of a place's failed handshakes."""
+        amount, since_ms = self._faults.get(subject, (0.0, now_ms))
         return float(amount * 2.0 ** (-max(0, now_ms - since_ms) / HALF_LIFE_MS))
 
     def is_allowed(self, node: bytes, address: str = "") -> bool:
@@ -212,14 +222,36 @@ class Bans:
         place = self._places.get(node, "")
         if self.is_allowed(node, place.partition("/")[0]):
             return []
-        total = self.get_faults(node, now_ms) + amount
-        self._faults.pop(node, None)  # so that the order is by the latest fault
-        if total < BANNED_AT or self.is_banned(node, now_ms):
-            if len(self._faults) >= PEERS_MAX:
-                del self._faults[next(iter(self._faults))]
-            self._faults[node] = (min(total, BANNED_AT), now_ms)
-            return [HangUp(node)] if total >= BANNED_AT else []
+        total = self._add_fault(node, amount, now_ms)
+        if total < BANNED_AT:
+            return []
+        if self.is_banned(node, now_ms):
+            return [HangUp(node)]
+        self._faults.pop(node, None)
         return self._punish(node, place, reason[:REASON_MAX], now_ms)
+
+    def _add_fault(self, subject: bytes | str, amount: float, now_ms: int) -> float:
+        total = self.get_faults(subject, now_ms) + amount
+        self._faults.pop(subject, None)  # so that the order is by the latest fault
+        if len(self._faults) >= PEERS_MAX:
+            del self._faults[next(iter(self._faults))]
+        self._faults[subject] = (min(total, BANNED_AT), now_ms)
+        return total
+
+    def _take_botched(self, address: str, now_ms: int) -> list[Effect]:
+        """Ten within seconds shut the place: an attacker without a key cannot be told from its neighbours."""
+        place = compute_place(address)
+        if not place or self._is_allowed_address(address) or self._trust.is_trusted(address):
+            return []
+        if self._add_fault(place, FAULT, now_ms) < BANNED_AT:
+            return []
+        del self._faults[place]
+        found = self._sentences.get(place)
+        strikes = max(PLACE_STRIKES, 1 + (found.count_strikes(now_ms) if found is not None else 0))
+        for_ms = min(compute_ban_ms(1 + strikes - PLACE_STRIKES), INHERIT_MS_MAX)
+        until_ms = max(now_ms + for_ms, found.until_ms if found is not None else 0)
+        self._sentence(place, Sentence(until_ms, strikes, "handshakes that come to nothing"))
+        return [Save()]
 
     def _punish(self, node: bytes, place: str, reason: str, now_ms: int) -> list[Effect]:
         at_place = self._sentences.get(place)

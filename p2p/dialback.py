@@ -17,7 +17,7 @@ from p2p.host import Host, StreamRefused, parse_address, to_node, to_peer
 from p2p.reach import Dialled, DialMe, Reach, Reachability
 from p2p.wire import BufferedTCP
 from protocol.codec import decode, encode
-from protocol.errors import RemoteError
+from protocol.errors import MalformedMessage, RemoteError
 
 PROTOCOL = "/rolemesh/dialback/1"
 FRAME_BYTES_MAX = 4_096
@@ -137,7 +137,7 @@ async def _write(stream: NetStream, body: bytes) -> None:
 async def _read(stream: NetStream) -> bytes:
     (length,) = _LENGTH.unpack(await _read_exactly(stream, _LENGTH.size))
     if length > FRAME_BYTES_MAX:
-        raise IOException(f"a frame of {length} bytes, at most {FRAME_BYTES_MAX}")
+        raise MalformedMessage(f"a frame of {length} bytes, at most {FRAME_BYTES_MAX}")
     return await _read_exactly(stream, length)
 
 

@@ -62,6 +62,7 @@ logger = logging.getLogger(__name__)
 MESHSUB = "/meshsub/1.1.0"
 READ_BYTES = 64 * 1024
 PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
+PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
 WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
 RETRY_S = 0.1
 RETRY_S_MAX = 5.0
@@ -102,6 +103,7 @@ class Gossip:
         self._outboxes: dict[bytes, Outbox] = {}
         self._scopes: dict[bytes, trio.CancelScope] = {}
         self._inbound: dict[bytes, trio.CancelScope] = {}
+        self._framers: dict[bytes, Framer] = {}
         self._slow: dict[str, SlowCheck] = {}
         self._to_validate: deque[Validate] = deque()  # bounded by the router's validations_max
         self._validate_wake = trio.Event()
@@ -227,6 +229,7 @@ class Gossip:
                 await trio.sleep_until(next_beat)
                 self._do(Heartbeat())
                 self._stop_stuck_writes()
+                self._stop_slow_packets()
 
     def _stop_stuck_writes(self) -> None:
         # A deadline around every write would cost as much as routing what is written.
@@ -235,6 +238,13 @@ class Gossip:
                 outbox.writing_beats += 1
                 if outbox.writing_beats > WRITE_BEATS_MAX:
                     outbox.stop_writing()
+
+    def _stop_slow_packets(self) -> None:
+        for node, framer in self._framers.items():
+            framer.beats += bool(len(framer))
+            if framer.beats > PACKET_BEATS_MAX:
+                self._fault(node, f"a gossip packet took more than {PACKET_BEATS_MAX} heartbeats")
+                self._end_inbound(ResetStream(node, ""))
 
     async def _validate_forever(self) -> None:
         while True:
@@ -259,10 +269,11 @@ class Gossip:
     def meet(self, node: bytes) -> Callable[[], Awaitable[None]]:
         """A peer is connected: what to run for it, until `drop`."""
         scope = self._scopes[node] = trio.CancelScope()
-        self._outboxes[node] = Outbox()
+        outbox = self._outboxes[node] = Outbox()
         is_outbound, group = self._describe(node)
         self._do(PeerUp(node, is_outbound, group))
-        return partial(self._feed_until, scope, node)
+        # Handed over: by the time the task starts the peer may be gone again, and its outbox with it.
+        return partial(self._feed_until, scope, node, outbox)
 
     def drop(self, node: bytes) -> None:
         """The peer is gone: stop feeding it and forget what it was on."""
@@ -272,9 +283,8 @@ class Gossip:
         self._outboxes.pop(node, None)
         self._do(PeerDown(node))
 
-    async def _feed_until(self, scope: trio.CancelScope, node: bytes) -> None:
+    async def _feed_until(self, scope: trio.CancelScope, node: bytes, outbox: Outbox) -> None:
         with scope:
-            outbox = self._outboxes[node]
             pause = RETRY_S
             is_first = True
             while True:
@@ -337,12 +347,13 @@ class Gossip:
             finally:
                 if self._inbound.get(node) is scope:
                     del self._inbound[node]
+                    self._framers.pop(node, None)
                     self._do(StreamEnded(node))
                 with trio.CancelScope(shield=True):
                     await stream.reset()
 
     async def _read(self, node: bytes, stream: NetStream) -> None:
-        framer = Framer()
+        framer = self._framers[node] = Framer()
         while data := await stream.read(READ_BYTES):
             for i, packet in enumerate(framer.feed(data), 1):
                 if self._is_refused(node):

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from p2p.addresses import parse_ip, parse_network
-from p2p.bans import Allow, Arrived, Ban, Bans, Blamed, Event, Forget, HangUp
+from p2p.bans import FAULT, VIOLATION, Allow, Arrived, Ban, Bans, Blamed, Botched, Event, Forget, HangUp
 from p2p.doors import Doors, HostLimits
 from p2p.host import Host
 from p2p.keeper import AddressBook, Keeper
@@ -39,7 +39,7 @@ class Guard:
         self._tasks = tasks
         self.bans = Bans(host.doors)
         _restore(self._memory, keeper.book, self.bans, self.now_ms())
-        host.guard(self._check_address, self._check_peer, self.is_known)
+        host.guard(self._check_address, self._check_peer, self.is_known, self._note_botched)
 
     def close(self) -> None:
         """Blame goes on being counted; nobody is hung up on any more."""
@@ -48,9 +48,9 @@ class Guard:
     def now_ms(self) -> int:
         return self._offset_ms + int(trio.current_time() * 1_000)
 
-    def blame(self, node: bytes, reason: str) -> None:
+    def blame(self, node: bytes, reason: str, is_violation: bool = False) -> None:
         self.faults.append((node, reason))
-        self._do(Blamed(node, reason))
+        self._do(Blamed(node, reason, VIOLATION if is_violation else FAULT))
 
     def ban(self, subject: bytes | str, for_ms: int, reason: str) -> None:
         """By hand. ValueError for what is neither node key nor address nor network."""
@@ -76,6 +76,9 @@ class Guard:
 
     def _check_address(self, address: str) -> str:
         return self.bans.check_address(address, self.now_ms())
+
+    def _note_botched(self, address: str) -> None:
+        self._do(Botched(address))
 
     def _check_peer(self, node: bytes, address: str) -> str:
         self._do(Arrived(node, address))

@@ -4,11 +4,13 @@ Written against exactly `LIBP2P_VERSION`; `tests/p2p/test_hardening.py` has one 
 stock code no longer needs it. Nothing here changes libp2p for others in the process, but for `harden()`.
 """
 
+import functools
+import gc
 import importlib.metadata
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
@@ -36,7 +38,7 @@ from p2p.link_faults import LinkFaults, Passage
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
 from p2p.secured import RecordSession
-from protocol.errors import LocalError
+from protocol.errors import LocalError, RemoteError
 
 LIBP2P_VERSION = "0.8.1"
 TIE_BREAK_S = 5.0  # two connections to one peer this close in age come from both sides dialling at once
@@ -46,11 +48,18 @@ _ED25519_KEY_HEAD = bytes((0x08, 0x01, 0x12, 0x20))  # libp2p PublicKey message:
 ED25519_PEER_HEAD = bytes((0x00, 0x24)) + _ED25519_KEY_HEAD
 
 
+class NoteFault(Protocol):
+    """Hears that a peer did something wrong; a violation is what no implementation does."""
+
+    def __call__(self, peer: ID, why: str, *, is_violation: bool) -> None: ...
+
+
 def harden() -> None:
-    """Check the version and make the two changes that are global. LocalError on another libp2p than ours.
+    """Check the version and make the three changes that are global. LocalError on another libp2p than ours.
 
     Loggers of libp2p and multiaddr go to WARNING (at DEBUG they format every frame), and a Noise handshake with any
-    key but Ed25519 ends before the key is looked at: checking a huge RSA key is work an attacker gets for free.
+    key but Ed25519 ends before the key is looked at: checking a huge RSA key is work an attacker gets for free. What is
+    imported by now is taken from the garbage collector's sight: looking through it all stops the loop for 110 ms.
     """
     found = importlib.metadata.version("libp2p")
     if found != LIBP2P_VERSION:
@@ -62,6 +71,14 @@ def harden() -> None:
     for name in ("libp2p.stream_muxer", "libp2p.protocol_muxer", "libp2p.host.basic_host"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     patterns.NoiseHandshakePayload = Ed25519Payload  # type: ignore[attr-defined]
+    _freeze_imports()
+
+
+@functools.cache
+def _freeze_imports() -> None:
+    """Once per process: what is frozen is never freed, and only modules live for ever."""
+    gc.collect()
+    gc.freeze()
 
 
 def is_ed25519_peer(peer: ID) -> bool:
@@ -143,7 +160,7 @@ class SafeConn(SwarmConn):
         """Serve the connection until it ends. Never raises but Cancelled."""
         swarm = cast(SafeSwarm, self.swarm)
         muxed = cast(Muxed, self.muxed_conn)
-        muxed.on_fault = partial(swarm.on_fault, muxed.peer_id)
+        muxed.on_fault = partial(swarm.on_fault, muxed.peer_id, is_violation=True)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(muxed.start)
@@ -178,7 +195,8 @@ class SafeConn(SwarmConn):
         except IOException:
             await stream.reset()  # it broke; nobody's fault
         except Exception as error:
-            cast(SafeSwarm, self.swarm).on_fault(self.muxed_conn.peer_id, repr(error))
+            is_violation = isinstance(error, RemoteError)
+            cast(SafeSwarm, self.swarm).on_fault(self.muxed_conn.peer_id, repr(error), is_violation=is_violation)
             with trio.CancelScope(shield=True):
                 await stream.reset()
         finally:
@@ -202,7 +220,7 @@ class SafeSwarm(Swarm):
         faults: LinkFaults,
         on_up: Callable[[ID], None],
         on_down: Callable[[ID], None],
-        on_fault: Callable[[ID, str], None],
+        on_fault: NoteFault,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)

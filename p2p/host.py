@@ -17,6 +17,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.exceptions import SwarmException
@@ -36,13 +37,16 @@ from p2p.doors import HostLimits as HostLimits
 from p2p.hardening import ED25519_PEER_HEAD, SafeConn, SafeSwarm, harden
 from p2p.link_faults import LinkFaults, Passage
 from p2p.muxed import Muxed
+from p2p.negotiation import negotiate
+from p2p.ping import PROTOCOL as PING
+from p2p.ping import answer_pings
 from p2p.secured import RecordNoise
 from p2p.stream_limits import PER_S, StreamLimits
-from protocol.errors import LocalError
+from protocol.errors import LocalError, MalformedMessage
 from protocol.keys import PrivateKey
 
 NEGOTIATE_S = 5
-BACKLOG = 128
+BACKLOG = 1_024  # callers the kernel keeps until we take them in: a burst of one must not delay another
 ACCEPT_PAUSE_S = 0.1
 
 StreamHandler = Callable[[NetStream], Awaitable[None]]
@@ -76,6 +80,14 @@ class PortInUse(CannotListen):
 
 class StreamsTooFast(Exception):
     """A peer opens stream after stream."""
+
+
+class Refused(SwarmException):
+    """The doors do not let a peer stay that has proved its key. `why` is a word."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"refused: {why}")
+        self.why = why
 
 
 class StreamRefused(Exception):
@@ -121,6 +133,8 @@ class Host:
         self._basic = BasicHost(swarm, disable_identify_address_discovery=True, negotiate_timeout=NEGOTIATE_S)
         # Identify pushes write whatever a peer says into a store that is never emptied; we have adverts.
         self._basic.remove_stream_handler(ID_PUSH)
+        self._protocols = cast(dict[str, StreamHandler], self._basic.multiselect.handlers)
+        swarm.set_stream_handler(self._take_stream)  # type: ignore[arg-type]
         self._listener = listener
         self._bound_host, self.port = listener.socket.getsockname()[:2]
         family = "ip6" if ":" in self._bound_host else "ip4"
@@ -128,22 +142,28 @@ class Host:
         self.doors = Doors(limits)
         self.faults = faults
         self._streams = StreamLimits()
+        self.serve(IDENTIFY, partial(_identify, self._protocols[IDENTIFY]))
+        self.serve(PING, answer_pings)
         self._dialling: dict[bytes, trio.Event] = {}
         self._check_address: Callable[[str], str] = lambda address: ""
         self._check_peer: Callable[[bytes, str], str] = lambda node, address: ""
         self._is_known: Callable[[bytes], bool] = lambda node: False
+        self._on_botched: Callable[[str], None] = lambda address: None
 
     def guard(
         self,
         check_address: Callable[[str], str],
         check_peer: Callable[[bytes, str], str],
         is_known: Callable[[bytes], bool],
+        on_botched: Callable[[str], None],
     ) -> None:
         """Have the doors guarded: a reason, one word, refuses an IP address or a peer calling from one.
 
-        For peers that are known, room is kept that strangers do not get.
+        For peers that are known, room is kept that strangers do not get. `on_botched` hears from which IP address a
+        handshake came to nothing.
         """
         self._check_address, self._check_peer, self._is_known = check_address, check_peer, is_known
+        self._on_botched = on_botched
 
     def links(self) -> tuple[Link, ...]:
         """Every living connection; while one of two is given up, a peer has both."""
@@ -169,8 +189,6 @@ class Host:
 
         async def serve_within_limits(stream: NetStream) -> None:
             node = to_node(stream.muxed_conn.peer_id)
-            if self._streams.is_too_fast(node, trio.current_time()):
-                raise StreamsTooFast(f"streams of {protocol} are opened faster than {PER_S} a second")
             if not self._streams.begin(node, protocol):
                 await stream.reset()
                 return
@@ -179,7 +197,18 @@ class Host:
             finally:
                 self._streams.end(node, protocol)
 
-        self._basic.set_stream_handler(TProtocol(protocol), serve_within_limits)  # type: ignore[arg-type]
+        self._protocols[protocol] = serve_within_limits
+
+    async def _take_stream(self, stream: NetStream) -> None:
+        """Let a peer's stream choose its protocol, and serve it. What this raises is a fault, but for IOException."""
+        if self._streams.is_too_fast(to_node(stream.muxed_conn.peer_id), trio.current_time()):
+            raise StreamsTooFast(f"streams are opened faster than {PER_S:.0f} a second")
+        try:
+            _, handler = await negotiate(stream, self._protocols)
+        except trio.TooSlowError:  # as happens to whoever is slow, or to whom we are
+            await stream.reset()
+            return
+        await handler(stream)
 
     async def open_stream(self, node: bytes, protocol: str) -> NetStream:
         """A new stream on an existing connection. Raises StreamRefused."""
@@ -263,18 +292,24 @@ class Host:
             await trio.aclose_forcefully(stream)
             return
         self.doors.begin(remote)
+        is_blameless = False
         try:
             with trio.move_on_after(self.limits.handshake_s):
                 try:
                     await self.faults.pass_dial(remote)
                 except OSError:
+                    is_blameless = True
                     await trio.aclose_forcefully(stream)
                     return
                 await self.swarm.upgrade(stream, None, Passage(remote), partial(self._admit, remote, True))
-        except SwarmException:
-            return
+                is_blameless = True
+        except SwarmException as error:
+            # Whom we have no room for has done nothing wrong; who is banned should have stayed away.
+            is_blameless = isinstance(error, Refused) and error.why == "strangers"
         finally:
             self.doors.end(remote)
+        if not is_blameless:
+            self._on_botched(remote)
 
     def _admit(self, remote: str, is_inbound: bool, peer: ID) -> None:
         """The doors' word on a peer that has proved its key, before it counts as connected. Raises SwarmException."""
@@ -284,7 +319,7 @@ class Host:
             why = self.doors.check_stranger(self._held())
         if why:
             self.doors.refused[why] += 1
-            raise SwarmException(f"refused: {why}")
+            raise Refused(why)
 
     def _held(self) -> list[Held]:
         return [Held(link.address, link.is_inbound, self._is_known(link.node)) for link in self.links()]
@@ -305,12 +340,13 @@ async def open_host(
     limits: HostLimits,
     on_up: Callable[[bytes], None],
     on_down: Callable[[bytes], None],
-    on_fault: Callable[[bytes, str], None],
+    on_fault: Callable[[bytes, str, bool], None],
 ) -> AsyncIterator[Host]:
     """A host, to be run with `accept_forever`; on leaving, every connection, task and descriptor is gone.
 
     seed is the 32-byte Ed25519 seed of the node key, port 0 takes any free one. `on_up`, `on_down` and `on_fault` are
-    called from the loop with a node key. Raises PortInUse or CannotListen before anything starts.
+    called from the loop with a node key, the last with a reason and whether that is what no implementation does.
+    Raises PortInUse or CannotListen before anything starts.
     """
     harden()
     listener = await _bind(host, port)
@@ -323,7 +359,7 @@ async def open_host(
                 faults=faults,
                 on_up=lambda peer: on_up(to_node(peer)),
                 on_down=lambda peer: on_down(to_node(peer)),
-                on_fault=lambda peer, why: on_fault(to_node(peer), why),
+                on_fault=lambda peer, why, *, is_violation: on_fault(to_node(peer), why, is_violation),
             )
             running = Host(swarm, listener, limits, faults)
             try:
@@ -335,6 +371,14 @@ async def open_host(
                 tasks.cancel_scope.cancel()
     finally:
         listener.socket.close()
+
+
+async def _identify(tell: StreamHandler, stream: NetStream) -> None:
+    """Say who we are. Who asks has nothing to say here itself. Source: libp2p identify, "identify"."""
+    await tell(stream)
+    with trio.move_on_after(NEGOTIATE_S):
+        if await stream.read(1):
+            raise MalformedMessage("identify is asked by opening a stream, with not a byte more")
 
 
 def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:

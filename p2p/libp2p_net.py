@@ -239,8 +239,8 @@ class Libp2pNet:
         reach = self._dialback.reach
         self._emit(Reachable(reach.state is Reach.REACHABLE, reach.advice))
 
-    def _blame(self, peer: bytes, reason: str) -> None:
-        self._guard.blame(peer, reason)
+    def _blame(self, peer: bytes, reason: str, is_violation: bool = False) -> None:
+        self._guard.blame(peer, reason, is_violation)
 
     def _note_topic(self, topic: str) -> None:
         if topic not in self._topics:

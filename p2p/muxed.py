@@ -45,6 +45,7 @@ SLICE_BYTES = 32 * 1024  # received bytes sorted in one go
 EVENTS_PER_TURN_MAX = 512  # such a slice is a flood of tiny frames: others run before the next
 GOODBYE_S = 0.2  # for what is queued to leave when a connection closes
 LINGER_S = 60.0  # for a peer to finish a stream nobody here reads any more
+LINGER_BYTES_MAX = 1024 * 1024  # that it may send meanwhile
 
 
 class Muxed(IMuxedConn):
@@ -202,7 +203,15 @@ class Muxed(IMuxedConn):
             self.reset(stream)
             return
         self._lingering[stream] = trio.current_time() + LINGER_S
-        stream.push_to(lambda data: None, lambda reason: None)
+        left = LINGER_BYTES_MAX
+
+        def discard(data: bytes) -> None:
+            nonlocal left
+            left -= len(data)
+            if left < 0:
+                self.reset(stream)
+
+        stream.push_to(discard, lambda reason: None)
 
     def note_blocked(self, stream: MuxedStream) -> None:
         """A writer of this stream waits for room."""

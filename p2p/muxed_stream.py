@@ -17,7 +17,8 @@ from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, Mu
 if TYPE_CHECKING:
     from p2p.muxed import Muxed
 
-STALL_S_MAX = 30.0  # a write waits so long for the peer to take anything at all
+STALL_S_MAX = 30.0  # a write waits so long for the peer to take STALL_BYTES, or what is left
+STALL_BYTES = 16 * 1024
 BUSY_BYTES = 64 * 1024  # with more than this waiting to go out, a write lets others run first
 
 
@@ -62,8 +63,8 @@ class MuxedStream(IMuxedStream):
     async def write(self, data: bytes) -> None:
         """Queue all of data, waiting for the peer's credit as long as it keeps coming.
 
-        Raises MuxedStreamClosed after `close`, MuxedStreamReset, and MuxedStreamError when the peer took nothing for
-        STALL_S_MAX seconds or the deadline passed. Two writes at once are sent one after the other.
+        Raises MuxedStreamClosed after `close`, MuxedStreamReset, and MuxedStreamError when the peer took next to
+        nothing for STALL_S_MAX seconds or the deadline passed. Two writes at once are sent one after the other.
         """
         taken = 0 if self._write_lock.locked() else self.write_now(data)
         if taken < len(data):
@@ -86,9 +87,13 @@ class MuxedStream(IMuxedStream):
 
     async def _write_rest(self, rest: memoryview) -> None:
         until_s = trio.current_time() + STALL_S_MAX
+        progress = 0
         while True:
             if taken := self.write_now(rest):
                 rest = rest[taken:]
+                progress += taken
+            if progress >= STALL_BYTES:
+                progress = 0
                 until_s = trio.current_time() + STALL_S_MAX
             if not rest:
                 return

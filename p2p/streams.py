@@ -19,6 +19,7 @@ from libp2p.network.stream.net_stream import NetStream
 
 from p2p.host import StreamRefused, to_node
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
+from protocol.errors import MalformedMessage
 
 logger = logging.getLogger(__name__)
 
@@ -27,29 +28,41 @@ REQUESTS_MAX = 4_096  # our own, under way
 PER_PEER_MAX = 64  # one peer's, waiting for our answer
 PER_PEER_BYTES_MAX = 16 * 1024 * 1024  # of such requests together
 REPLY_S = 60.0  # an `Asked` not answered by then is forgotten
-BODY_S = 30.0  # for a body to arrive whole after its header
+FRAME_S = 30.0  # for a frame to arrive whole once its first byte is here
 CHUNK = 64 * 1024 - 12  # the largest yamux frame that every implementation takes
-OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting on one stream
+OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting to be sent to one peer, on all streams together
 REASON_BYTES_MAX = 256
 _HEADER = struct.Struct("!BII")
 
 
 @dataclass
 class Wire:
-    """One open stream and what waits to be written to it."""
+    """One open stream and what waits to be written to it. `waiting` counts bytes by peer, over all its streams."""
 
     peer: bytes
+    waiting: Counter[bytes]
     frames: deque[bytes] = field(default_factory=deque)
     size: int = 0
     wake: trio.Event = field(default_factory=trio.Event)
 
     def push(self, kind: int, number: int, body: bytes) -> bool:
-        if self.size + len(body) > OUT_BYTES_MAX:
+        if self.waiting[self.peer] + len(body) > OUT_BYTES_MAX:
             return False
         self.frames.append(_HEADER.pack(kind, number, len(body)) + body)
-        self.size += len(body) + _HEADER.size
+        self._count(len(body) + _HEADER.size)
         self.wake.set()
         return True
+
+    def _count(self, change: int) -> None:
+        self.size += change
+        self.waiting[self.peer] += change
+        if not self.waiting[self.peer]:
+            del self.waiting[self.peer]
+
+    def clear(self) -> None:
+        """The stream has ended; nothing waits for it any more."""
+        self.frames.clear()
+        self._count(-self.size)
 
     async def write_to(self, stream: NetStream) -> None:
         """Write frames as they come, in chunks, until the stream breaks or this is cancelled between two."""
@@ -58,36 +71,63 @@ class Wire:
                 self.wake = trio.Event()
                 await self.wake.wait()
             frame = self.frames.popleft()
-            self.size -= len(frame)
             for start in range(0, len(frame), CHUNK):
                 await stream.write(frame[start : start + CHUNK])
+            self._count(-len(frame))
+
+
+class SlowFrame(Exception):
+    """A frame has begun and does not end."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a frame took more than {FRAME_S} s")
 
 
 class Reader:
-    """Frames off a stream, several per read when they are small."""
+    """Frames off a stream, several per read. IOException at the end, MalformedMessage, or SlowFrame."""
 
     def __init__(self, stream: NetStream) -> None:
         self._stream = stream
         self._buffer = bytearray()
+        self._due_s = 0.0  # when the frame under way must be whole
 
-    async def read(self) -> tuple[int, int, bytes]:
-        """The next frame: kind, number, body. IOException at the end, ValueError when it breaks a rule."""
+    async def read_header(self) -> tuple[int, int, int]:
+        """Wait for the next frame: its kind, number and length. `read_body` or `skip_body` must follow."""
+        if not self._buffer:
+            await self._read_more(float("inf"))
+        self._due_s = trio.current_time() + FRAME_S
         kind, number, length = _HEADER.unpack(await self._read_exactly(_HEADER.size))
         if kind > REFUSAL or length > STREAM_BYTES_MAX:
-            raise ValueError(f"a frame of kind {kind} with {length} bytes, at most {STREAM_BYTES_MAX}")
-        with trio.move_on_after(BODY_S):
-            return kind, number, await self._read_exactly(length)
-        raise ValueError(f"a body of {length} bytes took more than {BODY_S} s")
+            raise MalformedMessage(f"a frame of kind {kind} with {length} bytes, at most {STREAM_BYTES_MAX}")
+        return kind, number, length
+
+    async def read_body(self, length: int) -> bytes:
+        return await self._read_exactly(length)
+
+    async def skip_body(self, length: int) -> None:
+        """Pass over a body, keeping none of it."""
+        while length:
+            if not self._buffer:
+                await self._read_more(self._due_s)
+            size = min(length, len(self._buffer))
+            del self._buffer[:size]
+            length -= size
 
     async def _read_exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
+            await self._read_more(self._due_s)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def _read_more(self, due_s: float) -> None:
+        with trio.move_on_at(due_s):
             data = await self._stream.read(CHUNK)
             if not data:
                 raise IOException("the stream ended")
             self._buffer += data
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
+            return
+        raise SlowFrame
 
 
 @dataclass
@@ -116,6 +156,7 @@ class Requests:
         self._under_way: dict[str, tuple[Channel, int]] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._numbers = itertools.count()
+        self._sending: Counter[bytes] = Counter()
         self._wake = trio.Event()
 
     def ask(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
@@ -125,7 +166,7 @@ class Requests:
             return
         channel = self._channels.get((peer, protocol))
         if channel is None:
-            channel = self._channels[peer, protocol] = Channel(Wire(peer))
+            channel = self._channels[peer, protocol] = Channel(Wire(peer, self._sending))
             self._tasks.start_soon(self._run, peer, protocol, channel)
         number = next(self._numbers) % 2**32
         if not channel.wire.push(ASK, number, data):
@@ -172,6 +213,7 @@ class Requests:
         finally:
             if self._channels.get((peer, protocol)) is channel:
                 del self._channels[peer, protocol]
+            channel.wire.clear()
             for token in list(channel.waiting.values()):
                 self._end(token, reason)
 
@@ -184,7 +226,7 @@ class Requests:
                 await self._read(stream, channel)
         except* IOException as error:
             reason = f"the stream broke: {error.exceptions[0]!r}"
-        except* ValueError as error:
+        except* (MalformedMessage, SlowFrame) as error:
             reason = f"the peer broke a rule: {error.exceptions[0]}"
         finally:
             with trio.CancelScope(shield=True):
@@ -194,7 +236,8 @@ class Requests:
     async def _read(self, stream: NetStream, channel: Channel) -> None:
         reader = Reader(stream)
         while True:
-            kind, number, body = await reader.read()
+            kind, number, length = await reader.read_header()
+            body = await reader.read_body(length)
             token = channel.waiting.get(number)
             if token is None:
                 continue  # late: it was given up
@@ -223,46 +266,64 @@ class Open:
 class Answers:
     """The serving side."""
 
-    def __init__(self, emit: Callable[[NetEvent], None], fault: Callable[[bytes, str], None]) -> None:
+    def __init__(self, emit: Callable[[NetEvent], None], fault: Callable[[bytes, str, bool], None]) -> None:
         self._emit = emit
         self._fault = fault
         self._open: dict[str, Open] = {}  # oldest first; bounded by peers x PER_PEER_MAX
         self._held: Counter[bytes] = Counter()
         self._held_bytes: Counter[bytes] = Counter()
+        self._sending: Counter[bytes] = Counter()
         self._tokens = itertools.count(1)
 
     async def take_stream(self, protocol: str, stream: NetStream) -> None:
         """Serve one peer's stream until it ends."""
-        wire = Wire(to_node(stream.muxed_conn.peer_id))
+        wire = Wire(to_node(stream.muxed_conn.peer_id), self._sending)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wire.write_to, stream)
                 await self._read(protocol, stream, wire)
         except* IOException as error:
             logger.debug("a stream of %s ended: %r", protocol, error)
-        except* ValueError as error:
-            self._fault(wire.peer, str(error.exceptions[0]))
+        except* MalformedMessage as error:
+            self._fault(wire.peer, str(error.exceptions[0]), True)
+        except* SlowFrame as error:
+            self._fault(wire.peer, str(error.exceptions[0]), False)
         finally:
             for token in [token for token, asked in self._open.items() if asked.wire is wire]:
                 self._close(token)
+            wire.clear()
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
     async def _read(self, protocol: str, stream: NetStream, wire: Wire) -> None:
         reader = Reader(stream)
         while True:
-            kind, number, body = await reader.read()
+            kind, number, length = await reader.read_header()
             if kind != ASK:
-                raise ValueError("only requests may be sent on a stream its sender opened")
+                raise MalformedMessage("only requests may be sent on a stream its sender opened")
             self._expire()
-            if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + len(body) > PER_PEER_BYTES_MAX:
+            if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + length > PER_PEER_BYTES_MAX:
+                await reader.skip_body(length)
                 wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
                 continue
+            # Counted before it is here: a peer may begin as many bodies as it has streams.
+            self._hold(wire.peer, length)
+            try:
+                body = await reader.read_body(length)
+            except BaseException:
+                self._let_go(wire.peer, length)
+                raise
             token = f"asked-{next(self._tokens)}"
-            self._open[token] = Open(wire, number, len(body), trio.current_time() + REPLY_S)
-            self._held[wire.peer] += 1
-            self._held_bytes[wire.peer] += len(body)
+            self._open[token] = Open(wire, number, length, trio.current_time() + REPLY_S)
             self._emit(Asked(protocol, wire.peer, body, token))
+
+    def _hold(self, peer: bytes, size: int) -> None:
+        self._held[peer] += 1
+        self._held_bytes[peer] += size
+
+    def _let_go(self, peer: bytes, size: int) -> None:
+        self._held -= Counter((peer,))
+        self._held_bytes -= Counter({peer: size})
 
     def reply(self, token: str, data: bytes) -> None:
         self._expire()
@@ -277,8 +338,7 @@ class Answers:
     def _close(self, token: str) -> Open | None:
         asked = self._open.pop(token, None)
         if asked is not None:
-            self._held -= Counter((asked.wire.peer,))
-            self._held_bytes -= Counter({asked.wire.peer: asked.size})
+            self._let_go(asked.wire.peer, asked.size)
         return asked
 
     def _expire(self) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.io.trio import TrioTCPStream
 
 READ_BYTES = 256 * 1024  # asked of the kernel at once
+GREETING = b"\x13/multistream/1.0.0\n"  # the first that either side of a connection says. Source: multistream-select
+HANDSHAKE_BYTES_MAX = 512 * 1024  # read before a muxer takes over; a handshake has a few hundred, and one read ahead
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -96,6 +98,8 @@ class BufferedTCP(TrioTCPStream):
         """`on_wire` is told of the wire as soon as there is one."""
         super().__init__(stream)
         self._ahead = bytearray()
+        self._left = HANDSHAKE_BYTES_MAX
+        self._greeting = GREETING  # still to come
         self._on_wire = on_wire
         self._wire: SocketWire | None = None
 
@@ -104,6 +108,11 @@ class BufferedTCP(TrioTCPStream):
             return b""
         if not self._ahead:
             data = await self._read_some()
+            self._left -= len(data)
+            if self._left < 0:
+                raise IOException(f"a handshake of more than {HANDSHAKE_BYTES_MAX} bytes")
+            if self._greeting:
+                self._check_greeting(data)
             if n is None or len(data) <= n:
                 return data
             self._ahead += data
@@ -111,6 +120,13 @@ class BufferedTCP(TrioTCPStream):
         data = bytes(self._ahead[:size])
         del self._ahead[:size]
         return data
+
+    def _check_greeting(self, data: bytes) -> None:
+        # At once: whoever speaks something else would hold a place until the time for handshakes is up.
+        size = min(len(data), len(self._greeting))
+        if data[:size] != self._greeting[:size]:
+            raise IOException("what calls is no libp2p")
+        self._greeting = self._greeting[size:]
 
     async def write(self, data: bytes) -> None:
         if self._wire is None:

@@ -79,6 +79,7 @@ class Yamux:
         self._merge_at = 0
         self._unannounced: dict[int, None] = {}
         self._control_bytes = self._pongs = 0
+        self._stray_left = 0  # bytes that may be on their way to streams that ended here
         self._is_going = False
         self._head = b""  # a header that has not arrived whole
         self._body_left = 0
@@ -250,6 +251,7 @@ class Yamux:
 
     def _forget(self, stream: _Stream) -> None:
         del self._streams[stream.stream_id]
+        self._stray_left += 0 if stream.is_received_whole else stream.receive_window
         self._unannounced.pop(stream.stream_id, None)
         self.unread_bytes -= stream.unread
         self._inbound -= stream.is_inbound
@@ -309,8 +311,8 @@ class Yamux:
         if stream is None or flags & RST:
             if length > INITIAL_WINDOW:
                 raise YamuxViolation(f"{length} bytes for no stream, at most {INITIAL_WINDOW}")
-            if stream is None and not stream_id:
-                raise YamuxViolation("data for the session")
+            if stream is None:
+                self._take_stray(stream_id, length)
         elif length > stream.receive_window:
             raise YamuxViolation(f"{length} bytes on stream {stream_id}, which has credit for {stream.receive_window}")
         elif length and stream.is_received_whole:
@@ -321,6 +323,13 @@ class Yamux:
         self._body, self._body_left, self._body_flags = stream, length, flags
         if flags and stream is not None and (not length or flags & RST):
             self._end(stream, flags, events)
+
+    def _take_stray(self, stream_id: int, length: int) -> None:
+        if not stream_id:
+            raise YamuxViolation("data for the session")
+        self._stray_left -= length
+        if self._stray_left < 0:
+            raise YamuxViolation(f"data for stream {stream_id}, which is none, and more than can be on its way")
 
     def _take_body(self, data: bytes, events: list[Event]) -> None:
         self._body_left -= len(data)
@@ -379,6 +388,7 @@ class Yamux:
 
     def _refuse(self, stream_id: int) -> None:
         self._queue(WINDOW_UPDATE, RST, stream_id, 0)
+        self._stray_left += INITIAL_WINDOW
         self._control_bytes += HEADER_BYTES
         if self._control_bytes > self.limits.control_bytes_max:
             raise YamuxViolation("it opens streams faster than they can be refused")

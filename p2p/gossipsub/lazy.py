@@ -5,6 +5,7 @@ from p2p.gossipsub.state import Peer, State, Topic
 from p2p.gossipsub.wire import Control, write_idontwant, write_ihave, write_iwant
 
 PROMISES_MAX = 8_192  # in all; beyond it the oldest are forgiven
+AGAIN_MAX = 8.0  # what one packet of repeated wishes counts as behaviour at most: enough to be graylisted
 
 
 class LazyPull:
@@ -72,23 +73,36 @@ class LazyPull:
                 self._state.blame(peer, count, f"did not send {count} messages it said it had")
 
     def take_iwant(self, peer: Peer, control: Control) -> None:
-        """Send again what is asked for. Source: gossipsub v1.0, IWANT; v1.1, Spam Protection Measures."""
+        """Send again what is asked for. Source: gossipsub v1.0, IWANT; v1.1, Spam Protection Measures.
+
+        Each advertisement is answered once and there are as many as windows, so that nobody honest asks more often.
+        """
         state, params = self._state, self._params
         if not control.iwant or peer.score < params.score.gossip_threshold:
             return
-        for message in dict.fromkeys(key for ids in control.iwant for key in ids):
+        asked = dict.fromkeys(key for ids in control.iwant for key in ids)
+        again = sum(map(len, control.iwant)) - len(asked)
+        for message in asked:
             cached = state.cache.messages.get(message)
             if cached is None or message in peer.unwanted:
                 continue
             if cached.resent is None:
                 cached.resent = {}
             count = cached.resent.get(peer.node, 0)
-            if count >= params.retransmissions_max or peer.resent_bytes > params.resend_bytes_max:
+            if count >= params.retransmissions_max:
+                again += 1
+                continue
+            if peer.resent_bytes > params.resend_bytes_max:
                 continue
             cached.resent[peer.node] = count + 1
             peer.resent_bytes += len(cached.packet)
             topic = cached.topic.decode()
             state.effects.append(SendMessage([peer.node], topic, cached.packet, cached.priority, is_answer=True))
+        before, peer.asked_again = peer.asked_again, peer.asked_again + again
+        if steps := peer.asked_again // params.iwant_again_max - before // params.iwant_again_max:
+            state.blame(
+                peer, min(steps, AGAIN_MAX), f"asked for messages again, {peer.asked_again} times in a heartbeat"
+            )
 
     def take_idontwant(self, peer: Peer, control: Control) -> None:
         """Source: gossipsub v1.2, IDONTWANT Message."""

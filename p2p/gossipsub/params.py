@@ -144,6 +144,7 @@ class GossipParams:
     ihave_messages_max: int = 10
     ihave_ids_max: int = 5_000
     iwant_followup_ms: int = 3_000
+    iwant_again_max: int = 256  # ids asked for more often than they are sent again, between two heartbeats
     resend_bytes_max: int = 4 * 1024 * 1024  # answers to one peer's IWANTs between two heartbeats
     seen_ms: int = 120_000
     seen_max: int = 131_072
@@ -154,6 +155,7 @@ class GossipParams:
     topics_max: int = 64  # our own
     topics_per_peer_max: int = 256
     topic_bytes_max: int = 128
+    subscription_changes_max: int = 1_024  # of one peer between two heartbeats
     slice_messages: int = 32
     slice_bytes: int = 256 * 1024
     peer_exchange: bool = False

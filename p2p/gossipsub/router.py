@@ -57,6 +57,8 @@ from p2p.gossipsub.wire import (
 from protocol.errors import LocalError
 
 MALFORMED = 2.5  # how much a packet that is none counts as behaviour: the second is felt
+EXCESS_MAX = 4  # how many times that a control message counts that is longer than any implementation's
+FLOOD = 256  # subscriptions beyond the limit that count as one fault
 
 
 class Router:
@@ -288,10 +290,13 @@ class Router:
             state.effects.append(Continue(peer.node))
 
     def _take_subscription(self, peer: Peer, joins: bool, key: bytes) -> None:
+        params = self._params
+        peer.subscription_changes += 1
+        if peer.subscription_changes > params.subscription_changes_max and not peer.subscription_changes % FLOOD:
+            self._state.blame(peer, 1.0, f"changed {peer.subscription_changes} subscriptions within a heartbeat")
         if not joins:
             self._note_leave(peer, key)
             return
-        params = self._params
         if key in peer.topics or len(peer.topics) >= params.topics_per_peer_max or len(key) > params.topic_bytes_max:
             return
         peer.topics[key] = None
@@ -316,6 +321,11 @@ class Router:
 
     def _take_control(self, peer: Peer, control: Control) -> None:
         """Source: gossipsub v1.0, Control Messages; v1.2, IDONTWANT Message."""
+        if control.excess:
+            times = min(control.excess, EXCESS_MAX)
+            self._state.blame(
+                peer, MALFORMED * times, f"a control message {control.excess + 1} times as long as allowed"
+            )
         if control.ihave or control.iwant or control.graft:
             self._state.refresh(peer)
         self._lazy.take_ihave(peer, control)

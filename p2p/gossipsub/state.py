@@ -37,6 +37,7 @@ class Peer:
     """One connected peer. What is counted between two heartbeats begins anew with each."""
 
     __slots__ = (
+        "asked_again",
         "asked_ids",
         "conduct",
         "idontwant_messages",
@@ -49,6 +50,7 @@ class Peer:
         "resent_bytes",
         "score",
         "speaks_v12",
+        "subscription_changes",
         "topics",
         "unwanted",
         "validations",
@@ -68,11 +70,14 @@ class Peer:
         self.ihave_messages = 0
         self.asked_ids = 0
         self.resent_bytes = 0
+        self.asked_again = 0
+        self.subscription_changes = 0
         self.idontwant_messages = 0
         self.unwanted: dict[bytes, int] = {}
 
     def begin_beat(self) -> None:
         self.ihave_messages = self.asked_ids = self.resent_bytes = self.idontwant_messages = 0
+        self.asked_again = self.subscription_changes = 0
         if self.unwanted:
             self.unwanted = {key: beats - 1 for key, beats in self.unwanted.items() if beats > 1}
 

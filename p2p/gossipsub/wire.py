@@ -16,6 +16,8 @@ ID_BYTES_MAX = 128
 MESSAGE_FIELDS_MAX = 32  # fields in one message; the specification has six
 CONTROL_FIELDS_MAX = 1_024  # entries of one control message looked at; the rest is passed over
 IDS_MAX = 5_000  # ids of one IHAVE, IWANT or IDONTWANT looked at; the rest is passed over
+LOOKS_MAX = 2 * IDS_MAX + 64  # fields inside one control message looked at, and about so many in one slice
+STRAYS_MAX = 64  # fields of one IHAVE, IWANT or IDONTWANT that hold no id
 PX_PEERS_MAX = 16
 PX_RECORD_BYTES_MAX = 4_096
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -46,13 +48,18 @@ class Prune(NamedTuple):
 
 @dataclass
 class Control:
-    """The entries of one control message, in the order they came."""
+    """The entries of one control message, in the order they came.
+
+    `excess`: how many times IDS_MAX its lists go on beyond that, which no implementation's do; `looks`: what it cost.
+    """
 
     ihave: list[tuple[bytes, list[bytes]]] = field(default_factory=list)
     iwant: list[list[bytes]] = field(default_factory=list)
     graft: list[bytes] = field(default_factory=list)
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[list[bytes]] = field(default_factory=list)
+    excess: int = 0
+    looks: int = 0
 
 
 Known = TypeVar("Known")
@@ -72,15 +79,18 @@ class Slice(NamedTuple, Generic[Known]):
 
 
 class Framer:
-    """Cuts a stream into length-prefixed packets."""
+    """Cuts a stream into length-prefixed packets. `beats` is for the owner to count while no packet becomes whole."""
 
     def __init__(self, bytes_max: int = RPC_BYTES_MAX) -> None:
         self._buffer = bytearray()
         self._bytes_max = bytes_max
+        self.beats = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that are now whole. MalformedPacket for a length that is endless or too large."""
         buffer = self._buffer
+        if not buffer:
+            self.beats = 0
         if not buffer and (whole := self._read_whole(data)) is not None:
             return whole
         buffer += data
@@ -97,6 +107,7 @@ class Framer:
             used = end
         if used:
             del buffer[:used]
+            self.beats = 0
         return packets
 
     def _read_whole(self, data: bytes) -> list[bytes] | None:
@@ -149,6 +160,7 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
     controls: list[Control] = []
     end = len(packet)
     stop_at = at + size
+    looks_left = LOOKS_MAX
     try:
         while at < end:
             if not fields or at >= stop_at:
@@ -173,7 +185,11 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
                 elif tag == 0x0A:
                     subscriptions.append(_read_subscription(packet, at, stop))
                 else:
-                    controls.append(_read_control(packet, at, stop))
+                    control = _read_control(packet, at, stop)
+                    controls.append(control)
+                    looks_left -= control.looks
+                    if looks_left <= 0:
+                        stop_at = at
                 at = stop
             else:
                 _, _, _, at = _read_field(packet, at, end)
@@ -246,16 +262,25 @@ def _read_field(packet: bytes, at: int, end: int) -> tuple[int, int, bytes, int]
     return number, value, data, at
 
 
-def _fields(packet: bytes, at: int, stop: int, fields_max: int) -> Iterator[tuple[int, int, bytes]]:
-    while at < stop and fields_max:
-        fields_max -= 1
-        number, value, data, at = _read_field(packet, at, stop)
-        yield number, value, data
+class _Looks:
+    """How many more fields may be looked at."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def fields(self, packet: bytes, at: int, stop: int, fields_max: int) -> Iterator[tuple[int, int, bytes]]:
+        while at < stop and fields_max and self.left > 0:
+            fields_max -= 1
+            self.left -= 1
+            number, value, data, at = _read_field(packet, at, stop)
+            yield number, value, data
 
 
 def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
     joins, topic = False, b""
-    for number, value, data in _fields(packet, at, stop, MESSAGE_FIELDS_MAX):
+    for number, value, data in _Looks(MESSAGE_FIELDS_MAX).fields(packet, at, stop, MESSAGE_FIELDS_MAX):
         if number == 1:
             joins = bool(value)
         elif number == 2:
@@ -265,69 +290,75 @@ def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
 
 def _read_control(packet: bytes, at: int, stop: int) -> Control:
     control = Control()
-    ids_left = 2 * IDS_MAX
-    for number, _, body in _fields(packet, at, stop, CONTROL_FIELDS_MAX):
+    looks = _Looks(LOOKS_MAX)
+    for number, _, body in looks.fields(packet, at, stop, CONTROL_FIELDS_MAX):
         if number in (1, 2, 5):
-            topic, ids = _read_ids(body, 2 if number == 1 else 1, min(ids_left, IDS_MAX))
-            ids_left -= len(ids)
+            topic, ids, excess = _read_ids(body, 2 if number == 1 else 1, looks)
+            control.excess += excess
             if number == 1:
                 control.ihave.append((topic, ids))
             else:
                 (control.iwant if number == 2 else control.idontwant).append(ids)
         elif number == 3:
-            control.graft.append(_read_topic(body))
+            control.graft.append(_read_topic(body, looks))
         elif number == 4:
-            control.prune.append(_read_prune(body))
+            control.prune.append(_read_prune(body, looks))
+    control.looks = LOOKS_MAX - looks.left
     return control
 
 
-def _read_ids(body: bytes, id_field: int, ids_max: int) -> tuple[bytes, list[bytes]]:
+def _read_ids(body: bytes, id_field: int, looks: _Looks) -> tuple[bytes, list[bytes], int]:
+    """A topic, ids, and how many times as much as was looked at comes after IDS_MAX of them."""
     topic = b""
     ids: list[bytes] = []
     at, end = 0, len(body)
     tag = id_field << 3 | _BYTES
-    looked_at = 0
-    while at < end and looked_at < ids_max:
-        looked_at += 1
+    strays = 0
+    limit = max(min(looks.left, IDS_MAX), 0)
+    while at < end and len(ids) < limit and strays <= STRAYS_MAX:
         if body[at] == tag and (length := body[at + 1]) < 0x80:
             at += 2 + length
             if at > end:
                 raise MalformedPacket("an id that ends after what it is in")
             ids.append(body[at - length : at])
             continue
+        strays += 1
         number, _, data, at = _read_field(body, at, end)
         if number == id_field:
             if len(data) <= ID_BYTES_MAX:
                 ids.append(data)
+                strays -= 1
         elif number == 1:
             topic = data
-    return topic, ids
+    looks.left -= len(ids) + strays
+    is_over = len(ids) == IDS_MAX or strays > STRAYS_MAX
+    return topic, ids, -(-(end - at) // at) if is_over and at < end else 0
 
 
-def _read_topic(body: bytes) -> bytes:
+def _read_topic(body: bytes, looks: _Looks) -> bytes:
     topic = b""
-    for number, _, data in _fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
+    for number, _, data in looks.fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
         if number == 1:
             topic = data
     return topic
 
 
-def _read_prune(body: bytes) -> Prune:
+def _read_prune(body: bytes, looks: _Looks) -> Prune:
     topic, backoff_s = b"", 0
     peers: list[tuple[bytes, bytes]] = []
-    for number, value, data in _fields(body, 0, len(body), 4 * PX_PEERS_MAX):
+    for number, value, data in looks.fields(body, 0, len(body), 4 * PX_PEERS_MAX):
         if number == 1:
             topic = data
         elif number == 2 and len(peers) < PX_PEERS_MAX:
-            peers.append(_read_peer_info(data))
+            peers.append(_read_peer_info(data, looks))
         elif number == 3:
             backoff_s = value
     return Prune(topic, backoff_s, tuple(peers))
 
 
-def _read_peer_info(body: bytes) -> tuple[bytes, bytes]:
+def _read_peer_info(body: bytes, looks: _Looks) -> tuple[bytes, bytes]:
     peer_id, record = b"", b""
-    for number, _, data in _fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
+    for number, _, data in looks.fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
         if number == 1:
             peer_id = data[: ID_BYTES_MAX + 1]
         elif number == 2 and len(data) <= PX_RECORD_BYTES_MAX:

@@ -31,6 +31,10 @@ AnyHost = Host | StockHost
 Stream = Any
 
 
+def _ignore(*what: object) -> None:
+    """Who comes and goes, and who is to blame, is of no interest here."""
+
+
 @asynccontextmanager
 async def open_any(stack: str, number: int) -> AsyncIterator[AnyHost]:
     seed, address = bytes([number]) * 32, f"127.0.11.{number}"
@@ -39,7 +43,7 @@ async def open_any(stack: str, number: int) -> AsyncIterator[AnyHost]:
             yield stock
         return
     async with (
-        open_host(seed, address, 0, HostLimits(), lambda n: None, lambda n: None, lambda n, why: None) as host,
+        open_host(seed, address, 0, HostLimits(), _ignore, _ignore, _ignore) as host,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(host.accept_forever)

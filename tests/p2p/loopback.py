@@ -38,7 +38,7 @@ class Log:
         self.downs: list[bytes] = []
         self.faults: list[tuple[bytes, str]] = []
 
-    def note_fault(self, node: bytes, why: str) -> None:
+    def note_fault(self, node: bytes, why: str, is_violation: bool) -> None:
         self.faults.append((node, why))
 
 

@@ -1,7 +1,6 @@
-"""A stranger with a fresh key sends what ends or freezes a stock node. Ours lives, hears honest peers, and hangs up.
+"""What a stranger can make a node do, in one process, where its inside can be looked at.
 
-The names A1 to A7 are those of the measured attacks on py-libp2p 0.8.1; A7 (half-open connections) is in
-`test_hardening.py`.
+The attacks themselves, each by a process against a process and with bars for what they cost, are in `attacks/`.
 """
 
 import inspect
@@ -15,12 +14,10 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p.pubsub.pubsub import Pubsub
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 
 from p2p.gossip import MESHSUB, PARAMS
 from p2p.gossipsub.signing import compute_message_id
-from p2p.gossipsub.wire import RPC_BYTES_MAX
 from p2p.host import Host
 from p2p.libp2p_net import Libp2pNet, open_libp2p_net
 from p2p.net import Asked, Delivered, NetEvent, Unanswered
@@ -112,60 +109,20 @@ def attack(send: Callable[[Victim, Host], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk",
-    [
-        b"\x05\xff\xff\xff\xff\xff",  # A1: six bytes
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
-        encode_uvarint(RPC_BYTES_MAX + 1),
-        b"\x03\x12\x01\x22" + bytes(64),
-    ],
-    ids=["garbage", "endless length", "too long", "cut field"],
-)
-def test_a1_garbage_costs_its_stream(junk: bytes) -> None:
-    assert "DecodeError" not in inspect.getsource(Pubsub.continuously_read_stream), "stock survives garbage now"
-
-    async def send(victim: Victim, attacker: Host) -> None:
-        await send_raw(attacker, victim, junk)
-        await victim.blames(attacker)
-
-    attack(send)
-
-
-@pytest.mark.parametrize(
     "message",
     [
-        rpc_pb2.Message(topicIDs=[TOPIC], data=b"x", from_id=b"\x12\x20" + bytes(32), key=b"junk", signature=b"s"),
-        rpc_pb2.Message(topicIDs=[TOPIC], data=b"x", from_id=bytes(38), key=b"\x08\x01\x12\x03abc", signature=b"s"),
         rpc_pb2.Message(topicIDs=[TOPIC, "other"], data=b"x"),
         rpc_pb2.Message(data=b"x"),
     ],
-    ids=["A2 junk key", "A3 short key", "two topics", "no topic"],
+    ids=["two topics", "no topic"],
 )
-def test_a2_a3_a_message_with_an_author_or_without_one_topic_is_refused(message: rpc_pb2.Message) -> None:
+def test_a_message_without_exactly_one_topic_is_refused(message: rpc_pb2.Message) -> None:
     async def send(victim: Victim, attacker: Host) -> None:
         await send_raw(attacker, victim, prefix(rpc_pb2.RPC(publish=[message])))
         await victim.blames(attacker)
         assert not any(isinstance(event, Delivered) and event.data == b"x" for event in victim.events)
 
     attack(send)
-
-
-def test_a4_thousands_of_bad_messages_in_one_packet_get_their_sender_hung_up_on() -> None:
-    assert "run_task(self.push_msg" in inspect.getsource(Pubsub.continuously_read_stream), "stock has no task each now"
-
-    async def send(victim: Victim, attacker: Host) -> None:
-        messages = [rpc_pb2.Message(topicIDs=[TOPIC], data=b"bad %d" % i) for i in range(5_000)]
-        await send_raw(attacker, victim, prefix(rpc_pb2.RPC(publish=messages)))
-        await until(lambda: attacker.node not in victim.net.peers())
-        assert victim.net.counters()[TOPIC]["rejected"] < 100
-        assert not await attacker.dial(victim.net.node, victim.net.addresses) or await _is_cut(attacker, victim)
-
-    attack(send)
-
-
-async def _is_cut(attacker: Host, victim: Victim) -> bool:
-    await until(lambda: not attacker.is_connected(victim.net.node))
-    return True
 
 
 def test_a5_asking_again_and_again_for_one_message_gets_it_three_times() -> None:
@@ -232,24 +189,6 @@ def test_a_flood_of_subscriptions_prunes_and_grafts_leaves_nothing_behind() -> N
         assert all(size <= before[name] + SUBSCRIPTIONS_KEPT for name, size in sizes.items() if "bytes" not in name)
         await attacker.hang_up(victim.net.node)
         await until(lambda: victim.net.gossip_sizes()["subscriptions"] <= before["subscriptions"])
-
-    attack(send)
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        struct.pack("!BII", 0, 1, 0xFFFFFFFF),
-        struct.pack("!BII", 9, 1, 1) + b"x",
-        struct.pack("!BII", 1, 1, 1) + b"x",
-        b"\xff" * 100,
-    ],
-    ids=["four gigabytes", "unknown kind", "an answer nobody asked for", "junk"],
-)
-def test_a_frame_that_breaks_a_rule_costs_its_stream(frame: bytes) -> None:
-    async def send(victim: Victim, attacker: Host) -> None:
-        await send_raw(attacker, victim, frame, STREAM)
-        await victim.blames(attacker)
 
     attack(send)
 

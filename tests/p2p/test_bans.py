@@ -23,6 +23,7 @@ from p2p.bans import (
     Ban,
     Bans,
     Blamed,
+    Botched,
     Forget,
     HangUp,
     Save,
@@ -140,6 +141,31 @@ def test_forgiving_a_key_frees_its_place() -> None:
     assert bans.check_peer(key(2), HERE, False, NOW) == ""
 
 
+def test_ten_handshakes_that_come_to_nothing_shut_their_place_and_no_other_for_a_while_that_grows() -> None:
+    bans = make_bans()
+    now_ms = NOW
+    for minutes in (1, 4, 10):
+        for _ in range(NEEDED - 1):
+            assert bans.handle(Botched(HERE), now_ms) == []
+        assert bans.check_address(HERE, now_ms) == ""
+        assert bans.handle(Botched(HERE), now_ms) == [Save()]
+        assert bans.check_address(NEXT_DOOR, now_ms) == ""
+        ends_ms = now_ms + minutes * 60_000
+        assert bans.check_address(HERE, ends_ms - 1) == "banned"
+        assert bans.check_address(HERE, ends_ms) == ""
+        now_ms = ends_ms
+
+
+def test_handshakes_that_fail_now_and_then_and_those_at_trusted_or_allowed_places_shut_nobody_out() -> None:
+    bans = make_bans("203.0.113.0/24")
+    bans.handle(Allow(NEXT_DOOR), NOW)
+    for number in range(10 * NEEDED):
+        bans.handle(Botched(HERE), NOW + number * HALF_LIFE_MS // 4)
+        bans.handle(Botched(NEXT_DOOR), NOW)
+        bans.handle(Botched(FAR), NOW)
+    assert bans.list_sentences(NOW) == []
+
+
 SUBJECTS = st.one_of(
     st.integers(0, 5).map(key),
     st.sampled_from([HERE, NEXT_DOOR, FAR, "198.51.100.0/24", "2001:db8::1", "2001:db8::/32"]),
@@ -147,6 +173,7 @@ SUBJECTS = st.one_of(
 EVENTS = st.one_of(
     st.builds(Arrived, st.integers(0, 5).map(key), st.sampled_from([HERE, FAR, "2001:db8::1", ""])),
     st.builds(Blamed, st.integers(0, 5).map(key), st.just("junk"), st.floats(0, 200)),
+    st.builds(Botched, st.sampled_from([HERE, FAR, "2001:db8::1", ""])),
     st.builds(Ban, SUBJECTS, st.integers(1, 10**9)),
     st.builds(Allow, SUBJECTS),
     st.builds(Forget, SUBJECTS),

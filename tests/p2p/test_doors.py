@@ -89,7 +89,7 @@ def test_strangers_leave_room_for_known_peers_and_for_our_own_dials() -> None:
         places = [f"127.0.{30 + number}.1" for number in range(8)]
         async with running_host(1, limits) as (server, log), guests(*places) as hosts:
             friend, late, wanted = hosts[5:]
-            server.guard(lambda address: "", lambda node, address: "", lambda node: node == friend.node)
+            server.guard(lambda address: "", lambda node, address: "", lambda node: node == friend.node, print)
             for host in hosts[:4]:
                 await join(host, server)
             await hosts[4].dial(server.node, server.addresses)
@@ -109,7 +109,10 @@ def test_whoever_is_refused_by_address_gets_no_handshake() -> None:
     async def main() -> None:
         async with running_host(1) as (server, log), guests("127.0.20.1", "127.0.21.1") as (banned, other):
             server.guard(
-                lambda address: "banned" * (address == "127.0.20.1"), lambda node, address: "", lambda node: False
+                lambda address: "banned" * (address == "127.0.20.1"),
+                lambda node, address: "",
+                lambda node: False,
+                print,
             )
             assert not await banned.dial(server.node, server.addresses)
             assert server.doors.refused == {"banned": 1}

@@ -7,6 +7,7 @@ from functools import wraps
 
 import pytest
 import trio
+from libp2p.io.exceptions import IOException
 
 from p2p.gossip import MESHSUB, PARAMS, get_priority
 from p2p.gossipsub import Signature, TopicCounts, TopicParams, compute_message_id
@@ -94,6 +95,28 @@ async def until(predicate: Callable[[], bool]) -> None:
 
 def frame(fields: bytes) -> bytes:
     return write_varint(len(fields)) + fields
+
+
+@in_trio
+async def test_a_peer_that_is_gone_before_anything_runs_for_it_leaves_nothing_behind():
+    async with open_nodes(1) as (node,):
+        gossip = node.net._gossip
+        serve = gossip.meet(bytes(32))
+        gossip.drop(bytes(32))
+        await serve()
+        assert node.net.gossip_sizes()["peers"] == 0
+
+
+@in_trio
+async def test_a_packet_that_never_becomes_whole_ends_its_stream(monkeypatch):
+    monkeypatch.setattr("p2p.gossip.PACKET_BEATS_MAX", 1)
+    async with open_nodes(2) as nodes, open_attacker(nodes[0].net) as attacker:
+        stream = await attacker.open_stream(nodes[0].net.node, MESHSUB)
+        await stream.write(write_varint(1_000) + bytes(999))
+        with pytest.raises(IOException):
+            await stream.read(1)
+        await until(lambda: "heartbeats" in str(nodes[0].net.faults()))
+        await prove_alive(nodes)
 
 
 async def prove_alive(nodes: list[Node], count: int = 50) -> None:

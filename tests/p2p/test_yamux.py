@@ -230,10 +230,9 @@ def test_whatever_arrives_ends_in_our_own_error_or_in_bounded_memory(pieces, is_
         frame(WINDOW_UPDATE, 0, 1, 1),
         frame(WINDOW_UPDATE, 0, 77, 1),
         frame(PING, ACK, 0, 1),
-        data(77, b"x"),
         frame(WINDOW_UPDATE, SYN, 1, 0) + frame(WINDOW_UPDATE, RST, 1, 0),
     ],
-    ids=["credit", "credit for nobody", "pongs", "data for nobody", "open and reset"],
+    ids=["credit", "credit for nobody", "pongs", "open and reset"],
 )
 def test_a_flood_of_small_frames_costs_little_time(server, piece):
     batch = piece * (64 * 1024 // len(piece))
@@ -244,6 +243,29 @@ def test_a_flood_of_small_frames_costs_little_time(server, piece):
         server.bytes_to_send()
 
     assert time.process_time() - started < 2.0
+
+
+class TestStrays:
+    """Data for a stream that is none."""
+
+    def test_what_may_be_on_its_way_to_a_stream_we_ended_is_passed_over_and_a_byte_more_ends_the_session(self, server):
+        server.receive(data(1, b"", SYN))
+        server.reset(1)
+        server.bytes_to_send()
+        for _ in range(4):
+            assert server.receive(data(1, bytes(INITIAL_WINDOW // 4))) == []
+        with pytest.raises(YamuxViolation, match="which is none"):
+            server.receive(data(1, b"x"))
+
+    def test_data_for_a_stream_that_never_was_or_that_its_sender_ended_ends_the_session(self, server):
+        server.receive(frame(WINDOW_UPDATE, SYN, 1, 0) + frame(WINDOW_UPDATE, RST, 1, 0))
+        with pytest.raises(YamuxViolation, match="which is none"):
+            server.receive(data(1, b"x"))
+
+    def test_data_for_a_stream_we_refused_is_passed_over(self, server):
+        for i in range(LIMITS.streams_inbound_max + 1):
+            server.receive(frame(WINDOW_UPDATE, SYN, 2 * i + 1, 0))
+        assert server.receive(data(2 * LIMITS.streams_inbound_max + 1, b"said before it heard of that")) == []
 
 
 class TestOpening:
