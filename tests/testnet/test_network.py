@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from p2p import dialback
+from p2p.ping import PROTOCOL as PING
+from protocol.keys import parse_node
+from protocol.topics import protocol_name
 from testnet.cli.output import ExitCode
 from testnet.found import SAMPLES
 from testnet.launch import is_alive
+from tests.p2p.attacks import stream_attackers
+from tests.p2p.attacks.scene import Aim
+from tests.p2p.attacks.withstand import attacking
 from tests.testnet.networks import (
     CLI,
     Up,
@@ -288,3 +295,26 @@ def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_
     assert code == ExitCode.OK, report
     assert report["requests"]["settled"] == 5
     assert report["accuracy"]["right"] == 5
+
+
+def test_strangers_with_garbage_for_every_protocol_of_a_node_are_banned_and_the_network_goes_on(standing: Up) -> None:
+    entry = standing.network.get_node("storage-0")
+    assert entry is not None
+    chain = bytes.fromhex(standing.network.chain)
+    own = [protocol_name(chain, short) for short in ("blob", "sync", "status")]
+    protocols = (*own, dialback.PROTOCOL, "/ipfs/id/1.0.0", PING)
+    data = str(standing.directory / entry.directory)
+
+    def get_banned() -> list[str]:
+        bans = run_cli("peers", "ls", "--data", data)[1]["bans"]
+        return [ban["subject"] for ban in bans if ban["subject"].startswith("12D3Koo")]
+
+    with attacking(
+        stream_attackers.garbage_on_streams,
+        Aim(parse_node(entry.node), entry.addresses, details={"protocols": protocols}),
+    ):
+        wait_until(lambda: len(get_banned()) >= len(protocols), "each stranger banned")
+
+    assert all(is_alive(pid) for pid in standing.pids.values())
+    assert not {node.node for node in standing.network.nodes} & set(get_banned())
+    assert standing.get_status("storage-0")["state"] == "serving"

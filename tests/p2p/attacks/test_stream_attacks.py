@@ -3,7 +3,7 @@
 import pytest
 
 from p2p import dialback
-from tests.p2p.attacks import attackers, scene
+from tests.p2p.attacks import scene, slow_attackers, stream_attackers
 from tests.p2p.attacks.withstand import Scene, withstand
 
 PROTOCOLS = (*scene.PROTOCOLS, dialback.PROTOCOL, "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0")
@@ -19,15 +19,15 @@ HASTY = {
 
 def test_garbage_on_any_stream_protocol_costs_its_sender_the_connection() -> None:
     attacker_numbers = tuple(range(1, len(PROTOCOLS) + 1))
-    withstand(attackers.garbage_on_streams, attackers=attacker_numbers, details={"protocols": PROTOCOLS})
+    withstand(stream_attackers.garbage_on_streams, attackers=attacker_numbers, details={"protocols": PROTOCOLS})
 
 
 def test_garbage_where_a_protocol_is_chosen_costs_its_sender_the_connection() -> None:
-    withstand(attackers.garbage_before_streams, attackers=(1, 2, 3))
+    withstand(stream_attackers.garbage_before_streams, attackers=(1, 2, 3))
 
 
 def test_frames_that_break_yamux_and_floods_of_frames_that_do_not_cost_their_sender_the_connection() -> None:
-    withstand(attackers.garbage_on_yamux, attackers=(1, 2, 3, 4, 5, 6))
+    withstand(stream_attackers.garbage_on_yamux, attackers=(1, 2, 3, 4, 5, 6))
 
 
 hasty_or_not = pytest.mark.parametrize(
@@ -41,17 +41,17 @@ async def hear_the_end(scene_: Scene) -> None:
 
 @hasty_or_not
 def test_a_peer_that_reads_no_gossip_holds_up_nobody_and_loses_the_stream(patience: dict[str, float]) -> None:
-    withstand(attackers.deaf_to_gossip, attackers=(), meanwhile=hear_the_end, patience=patience)
+    withstand(slow_attackers.deaf_to_gossip, attackers=(), meanwhile=hear_the_end, patience=patience)
 
 
 @hasty_or_not
 def test_a_peer_that_reads_no_answers_makes_a_node_hold_few_and_loses_the_streams(patience: dict[str, float]) -> None:
-    withstand(attackers.deaf_to_answers, attackers=(), meanwhile=hear_the_end, patience=patience)
+    withstand(slow_attackers.deaf_to_answers, attackers=(), meanwhile=hear_the_end, patience=patience)
 
 
 @hasty_or_not
 def test_a_peer_that_reads_a_byte_at_a_time_loses_the_stream(patience: dict[str, float]) -> None:
-    withstand(attackers.sips_answers, attackers=(), meanwhile=hear_the_end, patience=patience)
+    withstand(slow_attackers.sips_answers, attackers=(), meanwhile=hear_the_end, patience=patience)
 
 
 @hasty_or_not
@@ -60,15 +60,15 @@ def test_a_peer_whose_socket_takes_nothing_loses_the_connection(patience: dict[s
         await scene_.until(lambda report: report.strangers == 1)
         await scene_.until(lambda report: report.strangers == 0)
 
-    withstand(attackers.deaf_socket, attackers=(), meanwhile=see_it_go, patience=patience)
+    withstand(slow_attackers.deaf_socket, attackers=(), meanwhile=see_it_go, patience=patience)
 
 
 @hasty_or_not
 def test_a_peer_that_sends_a_byte_at_a_time_loses_every_stream(patience: dict[str, float]) -> None:
     details = {"protocols": ("/meshsub/1.1.0", *PROTOCOLS[:-2]), "pause_s": 0.1}
-    withstand(attackers.slow_writers, attackers=(), meanwhile=hear_the_end, details=details, patience=patience)
+    withstand(slow_attackers.slow_writers, attackers=(), meanwhile=hear_the_end, details=details, patience=patience)
 
 
 @hasty_or_not
 def test_requests_that_never_end_make_a_node_hold_few_of_them(patience: dict[str, float]) -> None:
-    withstand(attackers.hoarders, attackers=(), meanwhile=hear_the_end, patience=patience)
+    withstand(slow_attackers.hoarders, attackers=(), meanwhile=hear_the_end, patience=patience)

@@ -6,8 +6,8 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,7 @@ import trio
 
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Delivered, NetEvent
-from tests.p2p.attacks import attackers, scene, victim
+from tests.p2p.attacks import scene, stranger, victim
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.victim import Report
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 TURN_MS_MAX = 100.0  # CPU time between two turns of the loop
 GROWTH_MB_MAX = 64.0
 REFUSED_S_MAX = 10.0
-WARM = 25  # honest messages each way before anything is measured
-LASTS_S_MIN = 1.0  # an attack goes on so long, punished or not
+WARM = 12  # honest messages each way before anything is measured
+LASTS_S_MIN = 0.6  # an attack goes on so long, punished or not
 PATIENCE_S = 50.0  # for anything that has no bar of its own
 
 # Fork from a process that has imported everything: a test should not wait for imports, nor inherit pytest's memory.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.p2p.attacks.attackers", "tests.p2p.attacks.victim"])
+_PROCESSES.set_forkserver_preload(["tests.p2p.attacks.stranger", "tests.p2p.attacks.victim"])
 
 
 @dataclass
@@ -43,14 +43,17 @@ class Honest:
     heard: list[int]
     said: int = 0
     said_signed: int = 0
+    is_silent: bool = False
 
     async def speak(self) -> None:
-        """On both topics in turn, at a steady rate, until cancelled."""
+        """At a steady rate, until cancelled."""
         next_s = trio.current_time()
         while True:
             next_s += 1 / scene.RATE_PER_S
             await trio.sleep_until(next_s)
-            if self.said_signed < self.said // 10:  # one in ten on the signed topic as well
+            if self.is_silent:
+                continue
+            if self.said_signed < self.said // 5:  # one in five on the signed topic as well
                 data = scene.write_honest(scene.HONEST_SEED, self.said_signed)
                 self.net.publish(scene.SIGNED_TOPIC, data, "")
                 self.said_signed += 1
@@ -97,20 +100,22 @@ class Plan:
     """An attack and what is asked of the victim.
 
     `attackers` are the numbers of those who must be graylisted, banned or shut out, none for those who are only slow;
-    `shut` of those whose address must get no handshake.
+    `shut` of those whose address must get no handshake. With `is_race` the honest peer says nothing until `meanwhile`
+    lets it.
     """
 
-    attack: str
+    attack: Callable[..., Any]
     attackers: tuple[int, ...] = (1,)
     shut: tuple[int, ...] = ()
     meanwhile: Callable[[Scene], Awaitable[None]] | None = None
+    is_race: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     patience: Mapping[str, float] = field(default_factory=dict)
 
 
 def withstand(attack: Callable[..., Any], **plan: Any) -> Outcome:
-    """Have an attack of `attackers` carried out and assert every bar; the rest as in `Plan`."""
-    outcome = trio.run(_run, Plan(attack.__name__, **plan))
+    """Have an attack carried out and assert every bar; the rest as in `Plan`."""
+    outcome = trio.run(_run, Plan(attack, **plan))
     report = outcome.report
     refused = ", ".join(f"{name} {after_s:.1f} s" for name, after_s in outcome.refused_s.items()) or "never"
     logger.info(
@@ -139,9 +144,10 @@ async def _run(plan: Plan) -> Outcome:
                 await scene_.until(lambda report: min(len(honest.heard), _count(report)) >= WARM)
                 to_victim.send("mark")
                 await _hear(to_victim)
-                details = {**plan.details, "first": honest.said}
+                honest.is_silent = plan.is_race
+                details = {**plan.details, "first": honest.said, "first_signed": honest.said_signed}
                 aim = replace(scene_.aim, details=details)
-                async with _process(attackers.main, plan.attack, aim) as (attacker, scene_.to_attacker):
+                async with _process(stranger.main, plan.attack, aim) as (attacker, scene_.to_attacker):
                     began_s = float(await scene_.hear_attacker())
                     if plan.meanwhile is not None:
                         await plan.meanwhile(scene_)
@@ -248,6 +254,22 @@ async def _process(main: Callable[..., None], *arguments: Any) -> AsyncIterator[
             assert process.exitcode == -signal.SIGKILL
         ours.close()
         process.close()
+
+
+@contextmanager
+def attacking(attack: Callable[..., Any], aim: Aim) -> Iterator[None]:
+    """An attack on a node that somebody else looks after."""
+    ours, theirs = _PROCESSES.Pipe()
+    process = _PROCESSES.Process(target=stranger.main, args=(theirs, attack, aim))
+    process.start()
+    theirs.close()
+    try:
+        yield
+        assert process.exitcode is None, "the attacker fell over"
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
 
 
 async def _hear(connection: Connection) -> Any:
