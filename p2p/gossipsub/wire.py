@@ -246,6 +246,14 @@ def _read_field(packet: bytes, at: int, end: int) -> tuple[int, int, bytes, int]
     return number, value, data, at
 
 
+def read_fields(message: bytes, fields_max: int) -> list[tuple[int, int, bytes]]:
+    """Number, value and bytes of each field of a protobuf message, at most so many. Raises MalformedPacket."""
+    try:
+        return list(_fields(message, 0, len(message), fields_max))
+    except IndexError as error:
+        raise MalformedPacket("a message that is cut off") from error
+
+
 def _fields(packet: bytes, at: int, stop: int, fields_max: int) -> Iterator[tuple[int, int, bytes]]:
     while at < stop and fields_max:
         fields_max -= 1
