@@ -174,3 +174,29 @@ def test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_
             return True
 
     run(main)
+
+
+def test_our_own_dials_stop_at_the_cap_too() -> None:
+    async def main() -> None:
+        limits = HostLimits(connections_max=4)
+        async with running_host(1, limits) as (server, _), guests(*(f"127.0.{30 + n}.1" for n in range(5))) as hosts:
+            for host in hosts[:4]:
+                await join(server, host)
+            assert not await server.dial(hosts[4].node, hosts[4].addresses)
+            assert len(server.peers()) == 4
+
+    run(main)
+
+
+def test_a_caller_that_never_finishes_its_handshake_is_put_out_by_its_deadline() -> None:
+    async def main() -> None:
+        async with running_host(1, HostLimits(handshake_s=0.3)) as (server, log):
+            stream = await trio.open_tcp_stream("127.0.8.1", server.port, local_address="127.0.24.1")
+            await until(lambda: server.doors.half_open.total() == 1)
+            await until(lambda: server.doors.half_open.total() == 0)
+            with trio.fail_after(5):
+                while await stream.receive_some():  # until it is closed on the other side
+                    pass
+            assert log.ups == []
+
+    run(main)
