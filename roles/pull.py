@@ -146,7 +146,7 @@ class Puller:
     def _ask(self, peer: bytes, now_ms: int) -> list[Out]:
         self._asked_count += 1
         is_full = peer in self._new or self._rng.randrange(FULL_EVERY) == 0
-        since_ms = now_ms - (KEPT_MS if is_full else RECENT_MS)
+        since_ms = max(0, now_ms - (KEPT_MS if is_full else RECENT_MS))
         question = self.backlog.ask(self._topics, since_ms, self._rng.randbytes(SALT_SIZE), now_ms)
         self._asked = peer, question
         return [self._courier.request(peer, "sync", question, "pull", ASK_TIMEOUT_MS, now_ms)]
