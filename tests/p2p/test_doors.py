@@ -200,3 +200,11 @@ def test_a_caller_that_never_finishes_its_handshake_is_put_out_by_its_deadline()
             assert log.ups == []
 
     run(main)
+
+
+def test_of_ipv6_a_block_is_what_one_home_has() -> None:
+    doors = Doors(HostLimits(per_block_max=2))
+    neighbours = [Held("2001:db8:1:2::1", True, False), Held("2001:db8:1:2:ffff::1", True, False)]
+
+    assert doors.check_knock("2001:db8:1:2:3::4", neighbours) == "block"
+    assert doors.check_knock("2001:db8:1:3::4", neighbours) == ""
