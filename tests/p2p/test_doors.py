@@ -208,3 +208,15 @@ def test_of_ipv6_a_block_is_what_one_home_has() -> None:
 
     assert doors.check_knock("2001:db8:1:2:3::4", neighbours) == "block"
     assert doors.check_knock("2001:db8:1:3::4", neighbours) == ""
+
+
+def test_of_handshakes_only_so_many_are_under_way_wherever_they_come_from() -> None:
+    doors = Doors(HostLimits(half_open_max=4))
+    callers = [f"198.51.{number}.1" for number in range(4)]
+    for caller in callers:
+        assert doors.check_knock(caller, ()) == ""
+        doors.begin(caller)
+
+    assert doors.check_knock("192.0.2.1", ()) == "half_open"
+    doors.end(callers[0])
+    assert doors.check_knock("192.0.2.1", ()) == ""
