@@ -8,7 +8,7 @@ stream, never more. On the wire this is `/meshsub/1.1.0`; our own topics are Str
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,9 @@ from p2p.gossipsub import (
     PeerDown,
     PeerUp,
     Publish,
+    Rated,
     Received,
+    Recorded,
     ResetStream,
     Resumed,
     Router,
@@ -84,12 +86,13 @@ class Gossip:
         *,
         has_room: Callable[[], bool] = lambda: True,
         describe: Callable[[bytes], tuple[bool, str]] = lambda node: (False, ""),
-        dial: Callable[[bytes], None] = lambda node: None,
+        dial: Callable[[bytes, bytes], None] = lambda node, record: None,
+        direct: Iterable[bytes] = (),
         author: Author | None = None,
         topics: Mapping[str, TopicParams] | None = None,
         params: GossipParams = PARAMS,
     ) -> None:
-        self.router = Router(params, dice, author)
+        self.router = Router(params, dice, author, direct)
         self.counts = self.router.get_counts()
         self._params = params
         self._topics = dict(topics or {})
@@ -115,7 +118,7 @@ class Gossip:
             Validate: self._queue_validation,
             Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: self._end_inbound,
-            Dial: lambda effect: self._dial(effect.peer),
+            Dial: lambda effect: self._dial(effect.peer, effect.record),
         }
 
     # The application's side
@@ -147,6 +150,14 @@ class Gossip:
     def blame(self, node: bytes) -> None:
         """The application saw a peer break a rule."""
         self._do(Blamed(node))
+
+    def rate(self, node: bytes, score: float) -> None:
+        """What the application thinks of a peer, P5."""
+        self._do(Rated(node, score))
+
+    def note_record(self, node: bytes, record: bytes) -> None:
+        """A peer's verified record, to tell others of it."""
+        self._do(Recorded(node, record))
 
     def _get_params(self, topic: str) -> TopicParams:
         found = self._topics.get(topic)

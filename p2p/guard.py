@@ -24,12 +24,13 @@ class MemoryDamaged(ValueError):
 class Guard:
     """Standing of peers. `bans` decides; this carries it out. `keeper` says which peers are known from before."""
 
-    def __init__(self, memory: Mapping[str, Any]) -> None:
+    def __init__(self, memory: Mapping[str, Any], direct: frozenset[bytes] = frozenset()) -> None:
         # Never goes back, whatever is done to the machine's clock while we run.
         self._offset_ms = time.time_ns() // 1_000_000 - int(trio.current_time() * 1_000)
         self.faults: deque[tuple[bytes, str]] = deque(maxlen=FAULTS_KEPT)
         self.changed = trio.Event()  # set once something is worth saving; whoever saves puts a new one here
         self._memory = memory
+        self._direct = direct  # agreed on by their operators: faults are noted, and lead to no ban
         self._is_closed = False
 
     def open(self, host: Host, keeper: Keeper, tasks: trio.Nursery) -> None:
@@ -50,7 +51,8 @@ class Guard:
 
     def blame(self, node: bytes, reason: str, is_violation: bool = False) -> None:
         self.faults.append((node, reason))
-        self._do(Blamed(node, reason, VIOLATION if is_violation else FAULT))
+        if node not in self._direct:
+            self._do(Blamed(node, reason, VIOLATION if is_violation else FAULT))
 
     def ban(self, subject: bytes | str, for_ms: int, reason: str) -> None:
         """By hand. ValueError for what is neither node key nor address nor network."""
@@ -68,7 +70,7 @@ class Guard:
         return self.bans.is_banned(node, self.now_ms())
 
     def is_known(self, node: bytes) -> bool:
-        return self._keeper.is_known(node) or self.bans.is_allowed(node)
+        return node in self._direct or self._keeper.is_known(node) or self.bans.is_allowed(node)
 
     def remember(self) -> dict[str, Any]:
         """What the next process should know, as JSON can hold it."""

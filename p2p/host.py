@@ -30,6 +30,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.addresses import parse_ip
 from p2p.doors import Doors, Held
@@ -164,6 +165,11 @@ class Host:
         """
         self._check_address, self._check_peer, self._is_known = check_address, check_peer, is_known
         self._on_botched = on_botched
+
+    def announce(self, addresses: tuple[str, ...]) -> None:
+        """Where peers that identify us, and whom they tell of us, should dial us."""
+        known = [Multiaddr(text) for text in addresses]
+        self._basic._addrs_factory = lambda found: known
 
     def links(self) -> tuple[Link, ...]:
         """Every living connection; while one of two is given up, a peer has both."""

@@ -55,6 +55,7 @@ class AddressBook:
     node: bytes
     dice: random.Random
     entries: dict[bytes, Entry] = field(default_factory=dict)
+    always: frozenset[bytes] = frozenset()  # peers the operator wants connected, whatever else is
     sought: dict[str, float] = field(default_factory=dict)  # topics nobody heard us on, and since when
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], now_s: float) -> None:
@@ -65,7 +66,8 @@ class AddressBook:
         entry = self.entries.get(peer)
         if entry is None:
             if len(self.entries) >= BOOK_MAX:
-                del self.entries[min(self.entries, key=lambda known: self.entries[known].since_s)]
+                others = [known for known in self.entries if known not in self.always]
+                del self.entries[min(others, key=lambda known: self.entries[known].since_s)]
             wait = YIELD_S * (1 + self.dice.random()) if peer < self.node else 0.0
             self.entries[peer] = Entry(good, now_s, now_s + wait)
             return
@@ -96,7 +98,7 @@ class AddressBook:
         entry = self.entries.get(peer)
         if entry is None:
             return
-        if now_s - entry.since_s > FORGET_S:
+        if now_s - entry.since_s > FORGET_S and peer not in self.always:
             del self.entries[peer]
             return
         entry.failures += 1
@@ -145,12 +147,13 @@ class AddressBook:
         outbound = len(connected) if outbound is None else outbound
         sought = {topic for topic, since_s in self.sought.items() if now_s - since_s < SEEK_S}
         wanted = self._count_wanted(len(missing), len(connected) + len(busy), outbound + len(busy), bool(sought), busy)
+        wanted = max(wanted, sum(peer in self.always for peer in missing))
         if not wanted:
             return [], float("inf")
 
-        def rank(peer: bytes) -> tuple[bool, float, bytes]:
+        def rank(peer: bytes) -> tuple[bool, bool, float, bytes]:
             entry = self.entries[peer]
-            return sought.isdisjoint(entry.topics), entry.due_s, peer
+            return peer not in self.always, sought.isdisjoint(entry.topics), entry.due_s, peer
 
         due = sorted(missing, key=rank)
         now = [peer for peer in due if self.entries[peer].due_s <= now_s][: min(wanted, DIALS_MAX - len(busy))]
@@ -188,12 +191,20 @@ class AddressBook:
 class Keeper:
     """Dials what the book says, redials what is lost, and believes only in connections it can see."""
 
-    def __init__(self, host: Host, dice: random.Random, is_refused: Callable[[bytes], bool]) -> None:
-        self.book = AddressBook(host.node, dice)
+    def __init__(
+        self,
+        host: Host,
+        dice: random.Random,
+        is_refused: Callable[[bytes], bool],
+        direct: Mapping[bytes, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.book = AddressBook(host.node, dice, always=frozenset(direct or ()))
         self._host = host
         self._is_refused = is_refused
         self._busy: set[bytes] = set()
         self._wake = trio.Event()
+        for peer, addresses in (direct or {}).items():
+            self.learn(peer, addresses)
 
     def learn(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         self.book.learn(peer, addresses, trio.current_time())

@@ -23,10 +23,11 @@ from p2p import dialback
 from p2p.addresses import is_wildcard
 from p2p.dialback import DialBack
 from p2p.doors import HostLimits
-from p2p.gossip import MESHSUB, Gossip
+from p2p.gossip import MESHSUB, PARAMS, Gossip
 from p2p.gossipsub import Author, TopicParams
 from p2p.guard import Guard, verify_memory
 from p2p.host import Host, Link, open_host
+from p2p.identify import fetch_record
 from p2p.keeper import Keeper
 from p2p.link_faults import LinkFaults
 from p2p.net import (
@@ -39,14 +40,17 @@ from p2p.net import (
     Reachable,
     Unanswered,
 )
+from p2p.peer_records import read_record
 from p2p.reach import Reach, Reachability
 from p2p.streams import Answers, Requests
+from protocol.errors import RemoteError
 from protocol.keys import PrivateKey
 
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it none is judged until there is room
 BATCH = 64  # events handed over between two turns of the loop
 TOPICS_MAX = 1_024
 LAST_MAX = 16_384  # events handed over while closing
+VOUCHED_SCORE = 100.0  # of a peer the operator vouches for: above what peer exchange asks for
 CLOSING = "this node is shutting down"
 
 
@@ -56,7 +60,10 @@ class NetOptions:
 
     `memory` is what `Libp2pNet.remember` gave in an earlier process. `announce` are the multiaddrs others should dial,
     if not those we listen on. `dial_back` asks peers whether they reach us there; `Reachable` tells what they say.
-    `topics` are those whose signatures or scores differ: of other networks, say.
+    `topics` are those whose signatures or scores differ: of other networks, say. `direct` are peers whose operators
+    have agreed to exchange everything, with multiaddrs to keep dialling: outside the mesh, always heard, never banned
+    for faults. Source: gossipsub v1.1, Explicit Peering Agreements. With `peer_exchange` peers turned away from a mesh
+    hear of others, and what peers the operator vouches for tell us of others is believed.
     """
 
     limits: HostLimits = field(default_factory=HostLimits)
@@ -65,6 +72,8 @@ class NetOptions:
     announce: tuple[str, ...] = ()
     dial_back: bool = False
     topics: Mapping[str, TopicParams] = field(default_factory=dict)
+    direct: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
+    peer_exchange: bool = False
 
 
 class Libp2pNet:
@@ -75,7 +84,7 @@ class Libp2pNet:
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
         self._wake = trio.Event()
-        self._guard = Guard(options.memory)
+        self._guard = Guard(options.memory, frozenset(options.direct))
         self._topics: dict[str, None] = {}  # we listen to or speak on, oldest first
         self._options = options
         self._closed = False
@@ -85,7 +94,7 @@ class Libp2pNet:
         self._host = host
         seed = self._options.seed
         dice = random.Random(host.node if seed is None else seed)
-        self._keeper = Keeper(host, dice, self._guard.is_refused)
+        self._keeper = Keeper(host, dice, self._guard.is_refused, self._options.direct)
         self._guard.open(host, self._keeper, tasks)
         self._gossip = Gossip(
             host.open_stream,
@@ -97,7 +106,11 @@ class Libp2pNet:
             describe=partial(_describe, host),
             author=author,
             topics=self._options.topics,
+            dial=self._dial,
+            direct=self._options.direct,
+            params=dataclasses.replace(PARAMS, peer_exchange=self._options.peer_exchange),
         )
+        host.announce(self.announced)
         self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
         self._answers = Answers(self._emit, self._blame)
         host.serve(MESHSUB, self._gossip.take_stream)
@@ -226,6 +239,10 @@ class Libp2pNet:
     def _on_up(self, peer: bytes) -> None:
         self._keeper.note_up(peer)
         self._tasks.start_soon(self._gossip.meet(peer))
+        if self._guard.bans.is_allowed(peer):
+            self._gossip.rate(peer, VOUCHED_SCORE)
+        if self._options.peer_exchange:
+            self._tasks.start_soon(self._learn_record, peer)
         self._dialback.look()
         self._emit(PeerConnected(peer))
 
@@ -234,6 +251,24 @@ class Libp2pNet:
         self._gossip.drop(peer)
         self._keeper.note_down(peer)
         self._emit(PeerDisconnected(peer))
+
+    def _dial(self, node: bytes, record: bytes) -> None:
+        """The router misses a direct peer, or a good peer told it of another: then its record says where that is."""
+        if node in self._options.direct:
+            self._tasks.start_soon(self._keeper.dial, node)
+            return
+        try:
+            signer, addresses = read_record(record)
+        except RemoteError:
+            return  # whoever passed it on need not have looked
+        if signer == node:
+            self._keeper.learn(node, addresses)
+
+    async def _learn_record(self, node: bytes) -> None:
+        """Ask a peer who it says it is and where, signed, to tell others of it."""
+        record = await fetch_record(self._host, node)
+        if record:
+            self._gossip.note_record(node, record)
 
     def _on_reach(self) -> None:
         reach = self._dialback.reach

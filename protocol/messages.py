@@ -11,11 +11,14 @@ from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import Block, Certificate, Header
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservation
 from protocol.registry import message
+from protocol.sketch import FILTER_BYTES_MAX
 from protocol.tensor import Tensor
-from protocol.types import AtMost, Digest, Grains, Line, Name, PublicKey, Whole
+from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, Whole
 
 BLOB_BYTES_MAX = 2 * 1024 * 1024
 GOSSIP_LIST_MAX = 64
+GOSSIP_BYTES_MAX = 64 * 1024
+MISSED_TOPICS_MAX = 16
 
 
 # On topics
@@ -173,6 +176,35 @@ class GetAttestations:
 @dataclass(frozen=True)
 class GetTransactions:
     transaction_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
+
+
+@message(0x0226, "sync.get_missed")
+@dataclass(frozen=True)
+class GetMissed:
+    """Asks for gossip of these topics, sent since `since_ms`, that the filter does not hold (`protocol.sketch`)."""
+
+    topics: Annotated[tuple[Name, ...], AtMost(MISSED_TOPICS_MAX)]  # short names
+    since_ms: TimeMs  # by the envelopes' own times
+    salt: Annotated[bytes, Exactly(16)]
+    filter: Annotated[bytes, AtMost(FILTER_BYTES_MAX)]  # of what the asker has; empty when that is nothing
+
+
+@dataclass(frozen=True)
+class MissedItem:
+    """One gossip message as its author sealed it: it is checked as if it had come by gossip."""
+
+    topic: Name  # short name
+    envelope: Annotated[bytes, AtMost(GOSSIP_BYTES_MAX)]
+
+
+@message(0x0227, "sync.missed")
+@dataclass(frozen=True)
+class Missed:
+    """What the asker may have missed, the oldest first. `tip` says whether it has missed blocks too."""
+
+    tip: Whole
+    left: Whole  # how many more did not fit this answer
+    items: Annotated[tuple[MissedItem, ...], AtMost(GOSSIP_LIST_MAX)]
 
 
 @message(0x0231, "proof.get_opening")

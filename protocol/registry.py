@@ -7,7 +7,7 @@ again, which is fine.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -34,13 +34,15 @@ class MessageKind:
 class Carrier:
     """A topic or a stream protocol: the kinds it carries, and who listens.
 
-    A name stands for all that begin with it and a slash: `oracle` for `oracle/btc-usd`.
+    A name stands for all that begin with it and a slash: `oracle` for `oracle/btc-usd`. What a topic carries that
+    `is_pulled` must arrive: listeners ask for what gossip lost (`sync.get_missed`).
     """
 
     name: str
     kinds: frozenset[int]
     listeners: tuple[str, ...]
     about: str
+    is_pulled: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,11 @@ def all_messages() -> tuple[MessageKind, ...]:
     return tuple(_kinds[kind] for kind in sorted(_kinds))
 
 
-def register_topic(name: str, kinds: frozenset[int], listeners: tuple[str, ...], about: str) -> None:
+def register_topic(
+    name: str, kinds: frozenset[int], listeners: tuple[str, ...], about: str, is_pulled: bool = False
+) -> None:
     """Add a topic. The kinds may be registered later."""
-    _add_carrier(_topics, Carrier(name, kinds, listeners, about))
+    _add_carrier(_topics, Carrier(name, kinds, listeners, about, is_pulled))
 
 
 def register_protocol(name: str, kinds: frozenset[int], listeners: tuple[str, ...], about: str) -> None:
@@ -206,8 +210,7 @@ def _add_carrier(table: dict[str, Carrier], carrier: Carrier) -> None:
     known = table.get(carrier.name)
     if known is not None and (known.about, known.listeners) != (carrier.about, carrier.listeners):
         raise LocalError(f"{carrier.name!r} is taken: {known.about}")
-    kinds = carrier.kinds if known is None else carrier.kinds | known.kinds
-    table[carrier.name] = Carrier(carrier.name, kinds, carrier.listeners, carrier.about)
+    table[carrier.name] = carrier if known is None else replace(carrier, kinds=carrier.kinds | known.kinds)
 
 
 def _extend(table: dict[str, Carrier], name: str, kind: int) -> None:
@@ -216,7 +219,7 @@ def _extend(table: dict[str, Carrier], name: str, kind: int) -> None:
         raise LocalError(f"{name!r} is not registered")
     if kind < EXTENSION_KIND_MIN:
         raise LocalError(f"kinds below 0x{EXTENSION_KIND_MIN:04x} are carried where rolemesh says")
-    table[name] = Carrier(name, known.kinds | {kind}, known.listeners, known.about)
+    table[name] = replace(known, kinds=known.kinds | {kind})
 
 
 def _find(table: dict[str, Carrier], short: str) -> Carrier | None:

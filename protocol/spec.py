@@ -127,7 +127,8 @@ def _format_carriers(carriers: Mapping[str, Carrier], kinds: Iterable[MessageKin
         carried = ", ".join(names[kind] for kind in sorted(carrier.kinds) if kind in names)
         if not carried:
             continue  # an extension's own
-        yield f"| `{name}` | {carrier.about} | {carried} | {', '.join(carrier.listeners)} |"
+        about = f"{carrier.about}; what gossip lost is pulled" if carrier.is_pulled else carrier.about
+        yield f"| `{name}` | {about} | {carried} | {', '.join(carrier.listeners)} |"
     yield ""
 
 

@@ -15,10 +15,16 @@ ROLES = ("validator", "inference", "verifier", "oracle", "storage", "gateway", "
 
 register_topic("node", frozenset({0x0001}), ROLES, "who is here: roles, models, price, load, addresses")
 register_topic("infer", frozenset({0x0101}), ("inference",), "requests for the models of one shard")
-register_topic("claims", frozenset({0x0102}), ("verifier",), "claims of finished work")
-register_topic("proofs", frozenset({0x0103}), ("verifier", "inference", "validator"), "blind attestations of claims")
+register_topic("claims", frozenset({0x0102}), ("verifier",), "claims of finished work", is_pulled=True)
+register_topic(
+    "proofs",
+    frozenset({0x0103}),
+    ("verifier", "inference", "validator"),
+    "blind attestations of claims",
+    is_pulled=True,
+)
 register_topic("oracle", frozenset({0x0104}), ("oracle",), "observations of one feed")
-register_topic("txs", frozenset({0x0105}), ("validator",), "transactions on their way into a block")
+register_topic("txs", frozenset({0x0105}), ("validator",), "transactions on their way into a block", is_pulled=True)
 register_topic("heads", frozenset({0x0106}), ROLES, "decided headers with their certificates")
 
 _REFUSED = frozenset({0x0204, 0x0205})  # every stream may say "accepted" or "refused"
@@ -31,9 +37,9 @@ register_protocol(
 register_protocol("blob", frozenset({0x0211, 0x0212}) | _REFUSED, ROLES, "blobs by digest")
 register_protocol(
     "sync",
-    frozenset({0x0102, 0x0103, 0x0105, 0x0221, 0x0222, 0x0223, 0x0224, 0x0225}) | _REFUSED,
+    frozenset({0x0102, 0x0103, 0x0105, 0x0221, 0x0222, 0x0223, 0x0224, 0x0225, 0x0226, 0x0227}) | _REFUSED,
     ROLES,
-    "what gossip lost: blocks by height; claims, attestations and transactions by id",
+    "what gossip lost: blocks by height; claims, attestations and transactions by id, or whatever a filter misses",
 )
 register_protocol("proof", frozenset({0x0103, 0x0231, 0x0232}) | _REFUSED, ("verifier",), "openings of attestations")
 register_protocol("txs", frozenset({0x0105}) | _REFUSED, ("validator",), "transactions straight to a validator")

@@ -26,6 +26,7 @@ BOOTSTRAP_MAX = 256
 NAME_MAX = 64
 ANNOUNCE_MAX = 4
 TRUSTED_MAX = 64
+DIRECT_MAX = 32
 REACHABILITY = ("auto", "dial-back", "trusted")
 HEX_MARK = "hex:"
 
@@ -69,6 +70,8 @@ class NodeConfig:
     back before it serves, unless it announces loopback addresses alone), `dial-back` (they must) or `trusted` (they
     need not). `http` is a loopback address and port for `/livez`, `/readyz` and `/metrics`, port 0 for any; empty: off.
     `faults` lets whoever may open the control socket spoil the node's links on purpose: for test networks only.
+    `direct` are peers whose operators have agreed to exchange all gossip, each naming the other. With `peer_exchange`
+    peers are told of others when they are turned away from a mesh, and peers the operator vouches for are believed.
     """
 
     name: str
@@ -83,6 +86,8 @@ class NodeConfig:
     reachability: str = "auto"
     http: str = ""
     faults: bool = False
+    direct: tuple[BootstrapPeer, ...] = ()
+    peer_exchange: bool = False
 
 
 def read_config(directory: Path) -> NodeConfig:
@@ -110,6 +115,8 @@ def read_config(directory: Path) -> NodeConfig:
             reachability=_expect(fields, "reachability", str, NodeConfig.reachability),
             http=_expect(fields, "http", str, NodeConfig.http),
             faults=_expect(fields, "faults", bool, NodeConfig.faults),
+            direct=tuple(_read_peer(peer) for peer in _expect(fields, "direct", list, [])),
+            peer_exchange=_expect(fields, "peer_exchange", bool, NodeConfig.peer_exchange),
         )
         verify_config(config)
     except (ValueError, MalformedMessage) as error:
@@ -137,7 +144,9 @@ def verify_config(config: NodeConfig) -> None:
         raise ValueError(f"listen {config.listen!r} is no multiaddr like {NodeConfig.listen}")
     if len(config.bootstrap) > BOOTSTRAP_MAX:
         raise ValueError(f"bootstrap: {len(config.bootstrap)} peers, at most {BOOTSTRAP_MAX}")
-    for peer in config.bootstrap:
+    if len(config.direct) > DIRECT_MAX or not all(peer.addresses for peer in config.direct):
+        raise ValueError(f"direct: {len(config.direct)} peers, at most {DIRECT_MAX}, each with an address")
+    for peer in (*config.bootstrap, *config.direct):
         parse_node(peer.node)
     if not 1 <= config.engine_workers <= 64:
         raise ValueError(f"engine_workers {config.engine_workers}: from 1 to 64")
@@ -164,6 +173,22 @@ def parse_http(text: str) -> tuple[str, int]:
     if address is None or not address.is_loopback or not port.isdecimal() or int(port) >= 65_536:
         raise ValueError(f"http {text!r} is no loopback address and port like 127.0.0.1:9464")
     return str(address), int(port)
+
+
+def parse_peer(text: str) -> BootstrapPeer:
+    """A peer and where to dial it. ValueError for anything but `/ip4/HOST/tcp/PORT/p2p/NODE` (or ip6).
+
+    >>> parse_peer("/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWKRyzVWW6ChFjQjK4miCty85Niy48tpPV95XdKu1BcvMA").addresses
+    ('/ip4/192.0.2.7/tcp/4001',)
+    """
+    address, separator, node = text.partition("/p2p/")
+    if not separator or not is_dialable(address):
+        raise ValueError(f"{text!r} is no peer like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…")
+    try:
+        parse_node(node)
+    except MalformedMessage as error:
+        raise ValueError(str(error)) from error
+    return BootstrapPeer(node, (address,))
 
 
 def is_dialable(text: str) -> bool:

@@ -23,9 +23,11 @@ from protocol.messages import (
     GetAttestations,
     GetBlocks,
     GetClaims,
+    GetMissed,
     GetStatus,
     GetTransactions,
     Head,
+    Missed,
     Refused,
     Status,
 )
@@ -38,6 +40,7 @@ from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
 from roles.presence import Presence, list_topics
+from roles.pull import Puller
 from roles.recent import Recent
 from roles.submitter import Submitter
 
@@ -92,6 +95,8 @@ class NodeCore:
         # Whoever orders blocks alone has nobody to catch up with.
         self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
+        topics = sorted({topic for role in self.roles for topic in role.topics})
+        self._puller = Puller(tuple(topics), self._mailbox, self._courier, rng)
         self._fetcher = Fetcher(self._node, self._courier, rng)
         self._presence = Presence(keys, self.roles, settings.must_be_reachable)
 
@@ -119,6 +124,8 @@ class NodeCore:
             item = queue.popleft()
             if not isinstance(item, ToRoles):
                 effects.append(item)
+                if isinstance(item, ce.NetPublish):
+                    self._puller.keep_own(self._shorten(item.topic) or "", item.data, now_ms)
                 continue
             produced: list[Out] = []
             if isinstance(item.event, seam.LedgerAdvanced):
@@ -156,9 +163,10 @@ class NodeCore:
                 return [ToRoles(seam.Fetched(url, data, error))]
             case PeerConnected(peer):
                 self._peers.add(peer)
-                return [ToRoles(seam.PeerUp(peer))]
+                return [*self._puller.note_up(peer, self.now_ms), ToRoles(seam.PeerUp(peer))]
             case PeerDisconnected(peer):
                 self._peers.discard(peer)
+                self._puller.note_down(peer)
                 return [ToRoles(seam.PeerDown(peer))]
             case Reachable(is_reachable, advice):
                 self._presence.note_reach(is_reachable)
@@ -186,15 +194,16 @@ class NodeCore:
             stored = {name.removeprefix(prefix): values for name, values in kept if name.startswith(prefix)}
             out.append(ToRoles(seam.Started(self.ledger, stored), index))
         out.append(self._courier.wake("advert", self.now_ms + 1_000))
-        return [*out, *self._follower.start(self.now_ms)]
+        return [*out, *self._follower.start(self.now_ms), *self._puller.start(self.now_ms)]
 
     def _on_delivered(self, topic: str, data: bytes, forwarder: bytes) -> list[Out]:
         short = self._shorten(topic)
         opened = self._mailbox.take(short, data) if short is not None else None
         if short is None or opened is None:
             return []
-        sender, message = opened
+        sender, message = opened.sender, opened.message
         self._recent.keep(message)
+        self._puller.backlog.keep(short, data, opened, self.now_ms)
         match message:
             case Head():
                 first = sender if sender in self._peers else forwarder
@@ -213,13 +222,19 @@ class NodeCore:
             refused = self._courier.reply(asked.token, Refused(reason[:500]), self.now_ms)
             return [ce.NetPenalise(asked.peer, reason), refused]
         if short in OWN_PROTOCOLS:
-            return [self._courier.reply(asked.token, self._answer(message), self.now_ms)]
+            hint = self._get_hint(asked.peer, message)
+            return [*hint, self._courier.reply(asked.token, self._answer(asked.peer, message), self.now_ms)]
         for index, role in enumerate(self.roles):
             if short in role.protocols:
                 return [ToRoles(seam.Requested(asked.peer, message, short or "", asked.token), index)]
         return [self._courier.reply(asked.token, Refused("this node does not serve that"), self.now_ms)]
 
-    def _answer(self, message: Any) -> Any:
+    def _get_hint(self, peer: bytes, message: Any) -> list[Out]:
+        """Whoever asks a verifier about a claim it has not heard of has that claim."""
+        is_news = isinstance(message, GetAttestations) and not self._recent.knows_claims(message.claim_ids)
+        return self._puller.hint(peer, self.now_ms) if is_news and self._listening("claims") else []
+
+    def _answer(self, peer: bytes, message: Any) -> Any:
         match message:
             case GetBlocks():
                 return self._follower.get_blocks(message)
@@ -229,6 +244,8 @@ class NodeCore:
                 return self._recent.get_attestations(ids)
             case GetTransactions(ids):
                 return self._recent.get_transactions(ids)
+            case GetMissed():
+                return self._puller.answer(peer, message, self.ledger.height, self.now_ms)
             case GetStatus():
                 names = tuple(role.name for role in self.roles)
                 ledger = self.ledger
@@ -243,6 +260,8 @@ class NodeCore:
             return [ce.NetPenalise(peer, f"malformed answer: {error}"), *self._on_unanswered(token, str(error))]
         if route == "sync":
             return self._follower.on_answer(peer, message, self._sorted_peers(), self.now_ms)
+        if route == "pull":
+            return self._on_pulled(peer, message)
         if route == "submit":
             return self._submitter.on_answer(message, self.ledger, self.now_ms)
         if route.startswith("fetch:"):
@@ -252,10 +271,22 @@ class NodeCore:
         index, own = _split(route)
         return [ToRoles(seam.Received(peer, message, token=own), index)]
 
+    def _on_pulled(self, peer: bytes, message: Any) -> list[Out]:
+        out, found = self._puller.on_answer(peer, message, self.ledger, self.now_ms)
+        for pulled in found:
+            self._recent.keep(pulled.message)
+            received = seam.Received(pulled.sender, pulled.message, pulled.topic)
+            out += [ToRoles(received, index) for index in self._listening(pulled.topic)]
+        if isinstance(message, Missed) and message.tip > self.ledger.height:
+            out += [*self._follower.on_tip(peer, message.tip, self.now_ms), *self._puller.on_news(self.now_ms)]
+        return out
+
     def _on_unanswered(self, token: str, reason: str) -> list[Out]:
         route, _, peer = parse_token(token)
         if route == "sync":
             return self._follower.on_unanswered(self._sorted_peers(), self.now_ms)
+        if route == "pull":
+            return self._puller.on_unanswered()
         if route == "submit":
             return self._submitter.on_unanswered()
         if route.startswith("fetch:"):
@@ -267,6 +298,8 @@ class NodeCore:
     def _on_woke(self, name: str) -> list[Out]:
         if name == "sync":
             return self._follower.on_timer(self._sorted_peers(), self.now_ms)
+        if name == "pull":
+            return self._puller.on_timer(self._follower.is_synced, self.now_ms)
         if name == "submit":
             validators = tuple(node.node for node in self.ledger.get_nodes("validator"))
             return self._submitter.on_timer(self.ledger, validators, self.now_ms)
@@ -373,7 +406,7 @@ class NodeCore:
                 self._replies[local] = (index, peer, token)
                 return [ToRoles(seam.Requested(peer, message, protocol, local), other)]
         if protocol in OWN_PROTOCOLS:
-            return [ToRoles(seam.Received(peer, self._answer(message), token=token), index)]
+            return [ToRoles(seam.Received(peer, self._answer(peer, message), token=token), index)]
         return [ToRoles(seam.RequestFailed(peer, token, "this node does not serve that"), index)]
 
     def _listening(self, topic: str) -> list[int]:

@@ -19,7 +19,7 @@ from p2p.guard import MemoryDamaged
 from p2p.host import CannotListen
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import NetEvent
-from protocol.keys import PrivateKey
+from protocol.keys import PrivateKey, parse_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from roles import core_effects as ce
 from roles.blobs import BlobStore
@@ -129,6 +129,8 @@ async def _open_net(plan: Plan, on_event: Callable[[NetEvent], None]) -> AsyncIt
         memory=read_peers(plan.directory),
         announce=config.announce,
         dial_back=must_be_reachable(config),
+        direct={parse_node(peer.node): peer.addresses for peer in config.direct},
+        peer_exchange=config.peer_exchange,
     )
     async with AsyncExitStack() as stack:
         try:

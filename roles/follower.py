@@ -1,6 +1,7 @@
 """Follows the ledger: hears of heads, fetches certified blocks, applies them in order.
 
-Gossip may lose a head, so the follower also asks a random peer now and then whether there is more.
+Gossip may lose a head: until it is level the follower asks a random peer again and again whether there is more, and
+after that it hears from every peer that is asked for lost gossip how high that one is (`roles.pull`).
 """
 
 import random
@@ -48,10 +49,14 @@ class Follower:
         self._height_heard = max(self._height_heard, head.header.height)
         return self._ask(peers, now_ms, first=sender)
 
+    def on_tip(self, peer: bytes, tip: int, now_ms: int) -> list[Out]:
+        """A peer's word that it has so many blocks: it is asked for those we lack."""
+        return self._ask((peer,), now_ms, first=peer) if tip > self.state.height else []
+
     def on_timer(self, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
-        is_behind = self._height_heard > self.state.height or not self.is_synced
-        wait_ms = ASK_AGAIN_MS if is_behind else IDLE_MS
-        return [*self._ask(peers, now_ms), self._courier.wake("sync", now_ms + wait_ms)]
+        if self._height_heard > self.state.height or not self.is_synced:
+            return [*self._ask(peers, now_ms), self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
+        return [self._courier.wake("sync", now_ms + IDLE_MS)]
 
     def on_answer(self, peer: bytes, message: Any, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
         self._asked = None

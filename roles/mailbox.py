@@ -5,20 +5,32 @@ anything received: size, decode, kind, time, replay, signature, content.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 from p2p.net import GOSSIP_BYTES_MAX, STREAM_BYTES_MAX
 from protocol.check import check_message
-from protocol.envelope import decode_body, decode_envelope, seal_message, verify_envelope
+from protocol.envelope import Envelope, decode_body, decode_envelope, seal_message, verify_envelope
 from protocol.errors import BadSignature, RemoteError, UnexpectedKind
 from protocol.keys import Signer
 from protocol.ledger.state import State
 from protocol.registry import Carrier, find_protocol, find_topic
 from protocol.replay import ReplayWindow
+from protocol.sketch import compute_name
 from protocol.types import Verdict
 
 CLOCK_SKEW_MS_MAX = 30_000
 OPENED_MAX = 1_024  # accepted messages that wait for their delivery
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A message out of its envelope, sealed at `sealed_ms` by the word of its sender. `name` is for filters."""
+
+    sender: bytes
+    message: Any
+    sealed_ms: int
+    name: bytes
 
 
 class Mailbox:
@@ -30,7 +42,7 @@ class Mailbox:
         self._boot = boot
         self._seq = 0
         self._replay = ReplayWindow()
-        self._opened: OrderedDict[tuple[str, bytes], tuple[bytes, Any]] = OrderedDict()
+        self._opened: OrderedDict[tuple[str, bytes], Opened] = OrderedDict()
 
     def seal(self, message: Any, now_ms: int) -> bytes:
         """The message in a new envelope of ours."""
@@ -52,8 +64,7 @@ class Mailbox:
     def check(self, topic: str, wire: bytes, state: State, now_ms: int) -> tuple[Verdict, str]:
         """What gossip should do with this message, and why. An accepted one is kept until `take`."""
         try:
-            envelope = decode_envelope(wire, self._chain, GOSSIP_BYTES_MAX)
-            _verify_carried(find_topic(topic), envelope.kind)
+            envelope = self._read(topic, wire)
             if abs(envelope.time_ms - now_ms) > CLOCK_SKEW_MS_MAX:
                 return Verdict.IGNORE, f"sent {envelope.time_ms - now_ms:+d} ms from now"
             verify_envelope(envelope, wire)
@@ -65,14 +76,55 @@ class Mailbox:
             return error.verdict, str(error)
         verdict, reason = check_message(topic, envelope.sender, message, state, now_ms)
         if verdict is Verdict.ACCEPT:
-            self._opened[topic, wire] = envelope.sender, message
+            self._opened[topic, wire] = _open(topic, envelope, message)
             while len(self._opened) > OPENED_MAX:
                 self._opened.popitem(last=False)
         return verdict, reason
 
-    def take(self, topic: str, wire: bytes) -> tuple[bytes, Any] | None:
-        """The sender and message of a delivery this mailbox accepted; None if it no longer holds it."""
+    def check_pulled(
+        self, topic: str, wire: bytes, state: State, age_ms_max: int, now_ms: int
+    ) -> tuple[Verdict, str, Opened | None]:
+        """As `check`, for a gossip message that a peer gave us later: at most so old, and opened at once.
+
+        It may have been seen and ignored before: what the ledger did not know then it may know now.
+        """
+        try:
+            envelope = self._read(topic, wire)
+            if not -CLOCK_SKEW_MS_MAX <= now_ms - envelope.time_ms < age_ms_max:
+                return Verdict.IGNORE, f"sent {envelope.time_ms - now_ms:+d} ms from now", None
+            verify_envelope(envelope, wire)
+            message = decode_body(envelope)
+        except RemoteError as error:
+            return error.verdict, str(error), None
+        verdict, reason = check_message(topic, envelope.sender, message, state, now_ms)
+        if verdict is not Verdict.ACCEPT:
+            return verdict, reason, None
+        self._replay.is_new(envelope.sender, envelope.boot, envelope.seq)  # a copy by gossip is not taken again
+        return verdict, "", _open(topic, envelope, message)
+
+    def take(self, topic: str, wire: bytes) -> Opened | None:
+        """A delivery this mailbox accepted; None if it no longer holds it."""
         return self._opened.pop((topic, wire), None)
+
+    def open_own(self, topic: str, wire: bytes) -> Opened:
+        """What this node has sealed itself for a topic."""
+        envelope = self._read(topic, wire)
+        return _open(topic, envelope, decode_body(envelope))
+
+    def read_name(self, topic: str, wire: bytes) -> bytes:
+        """The name in filters of a gossip message that is not verified yet. Raises RemoteError."""
+        envelope = self._read(topic, wire)
+        return compute_name(topic, envelope.sender, envelope.body)
+
+    def _read(self, topic: str, wire: bytes) -> Envelope:
+        envelope = decode_envelope(wire, self._chain, GOSSIP_BYTES_MAX)
+        _verify_carried(find_topic(topic), envelope.kind)
+        return envelope
+
+
+def _open(topic: str, envelope: Envelope, message: Any) -> Opened:
+    name = compute_name(topic, envelope.sender, envelope.body)
+    return Opened(envelope.sender, message, envelope.time_ms, name)
 
 
 def _verify_carried(carrier: Carrier | None, kind: int) -> None:

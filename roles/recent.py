@@ -39,6 +39,9 @@ class Recent:
     def keep_transaction(self, transaction: Transaction) -> None:
         _put(self._transactions, compute_transaction_id(transaction), encode(transaction))
 
+    def knows_claims(self, claim_ids: tuple[bytes, ...]) -> bool:
+        return all(key in self._claims for key in claim_ids)
+
     def get_claims(self, claim_ids: tuple[bytes, ...]) -> Claims:
         return Claims(tuple(self._claims[key] for key in claim_ids if key in self._claims)[:GOSSIP_LIST_MAX])
 

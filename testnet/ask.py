@@ -39,9 +39,9 @@ class _Asker:
     async def drive(self, commands: Commands, outcomes: Outcomes) -> None:
         assert self.node is not None
         with trio.move_on_after(JOIN_TIMEOUT_S) as joining:
-            while not self._is_connected(self.node):
+            while not self._is_connected(self.node, LISTENERS_WANTED):
                 await trio.sleep(POLL_S)
-        if joining.cancelled_caught:
+        if joining.cancelled_caught and not self._is_connected(self.node, 1):
             peers = len(self.node.net.peers())
             raise NoNetwork(f"not caught up with the network after {JOIN_TIMEOUT_S:.0f} s ({peers} peers connected)")
         self.note(f"joined: {len(self.node.net.peers())} peers, height {self.node.core.ledger.height}")
@@ -55,10 +55,11 @@ class _Asker:
             while self.outcome is not None and self._is_opening(self.node, self.outcome):
                 await trio.sleep(POLL_S)
 
-    def _is_connected(self, node: RunningNode) -> bool:
+    def _is_connected(self, node: RunningNode, listeners_wanted: int) -> bool:
         """The ledger is followed and a request would find ears: what nobody hears is only repeated seconds later."""
         listeners = node.net.subscribers(topic_name(node.plan.chain, "infer/0"))
-        return node.core.state is NodeState.SERVING and len(listeners) >= min(LISTENERS_WANTED, len(node.net.peers()))
+        workers = len(node.core.ledger.get_nodes("inference"))
+        return node.core.state is NodeState.SERVING and len(listeners) >= min(listeners_wanted, workers)
 
     def _is_opening(self, node: RunningNode, outcome: Outcome) -> bool:
         """A worker before the one who answered was passed over because the channel to it is only being opened.

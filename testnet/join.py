@@ -10,7 +10,7 @@ from typing import Any
 
 from protocol.keys import PrivateKey, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
-from roles.config import BootstrapPeer, ConfigError, NodeConfig, read_config, write_config, write_genesis
+from roles.config import BootstrapPeer, ConfigError, NodeConfig, parse_peer, read_config, write_config, write_genesis
 from roles.keystore import write_key
 from roles.lock import is_locked
 from testnet.found import ADDRESSES_TRIED_MAX, PORT, NoAddress, build_role_options, choose_bootstrap, is_free
@@ -57,7 +57,14 @@ def make_node(
     }
 
 
-def change_node(directory: Path, role: str, listen: str, announce: tuple[str, ...] = (), http: str = "") -> NodeConfig:
+def change_node(
+    directory: Path,
+    role: str = "",
+    listen: str = "",
+    announce: tuple[str, ...] = (),
+    http: str = "",
+    direct: tuple[str, ...] = (),
+) -> NodeConfig:
     """The configuration of a data directory, rewritten first when an argument asks for something else.
 
     An empty one changes nothing. Raises ConfigError.
@@ -72,6 +79,8 @@ def change_node(directory: Path, role: str, listen: str, announce: tuple[str, ..
         changed = replace(changed, announce=announce)
     if http:
         changed = replace(changed, http=http)
+    if direct:
+        changed = replace(changed, direct=tuple(parse_peer(text) for text in direct))
     if changed != config:
         write_config(directory, changed)
     return changed

@@ -38,6 +38,7 @@ SANS_IO = (
     "p2p/net.py",
     "p2p/noise_records.py",
     "p2p/outbox.py",
+    "p2p/peer_records.py",
     "p2p/reach.py",
     "p2p/stream_limits.py",
     "p2p/yamux.py",

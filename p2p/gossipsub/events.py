@@ -95,6 +95,13 @@ class Rated(NamedTuple):
     score: float
 
 
+class Recorded(NamedTuple):
+    """A connected peer's signed peer record, for peer exchange; the shell has verified it."""
+
+    peer: bytes
+    record: bytes
+
+
 class Heartbeat(NamedTuple):
     """Comes every `GossipParams.heartbeat_ms`."""
 
@@ -112,6 +119,7 @@ Event = (
     | Judged
     | Blamed
     | Rated
+    | Recorded
     | Heartbeat
 )
 

@@ -49,7 +49,7 @@ class Mesh:
         others: tuple[tuple[bytes, bytes], ...] = ()
         if self._params.peer_exchange and shares_peers and peer.score >= 0:
             fit = self._state.pick(topic, 16, lambda other: other is not peer and other.score >= 0)
-            others = tuple((ED25519_HEAD + other.node, b"") for other in fit)
+            others = tuple((ED25519_HEAD + other.node, other.record) for other in fit)
         body = write_prune(Prune(topic, backoff_ms // 1_000, others))
         self._state.effects.append(SendControl(peer.node, body))
 

@@ -24,6 +24,7 @@ from p2p.gossipsub.events import (
     Publish,
     Rated,
     Received,
+    Recorded,
     ResetStream,
     Resumed,
     SendControl,
@@ -91,6 +92,7 @@ class Router:
             Judged: self._messages.take_verdict,
             Blamed: self._take_blame,
             Rated: self._rate,
+            Recorded: self._note_record,
             Heartbeat: self._beat,
         }
 
@@ -156,6 +158,11 @@ class Router:
         if (peer := self._state.peers.get(event.peer)) is not None:
             peer.conduct.app_score = event.score
             self._state.refresh(peer)
+
+    def _note_record(self, event: Recorded) -> None:
+        """Source: gossipsub v1.1, PRUNE Backoff and Peer Exchange."""
+        if (peer := self._state.peers.get(event.peer)) is not None:
+            peer.record = event.record
 
     # Our topics
 

@@ -47,6 +47,7 @@ class Peer:
         "node",
         "packet",
         "packet_at",
+        "record",
         "resent_bytes",
         "score",
         "speaks_v12",
@@ -66,6 +67,7 @@ class Peer:
         self.topics: dict[bytes, None] = {}
         self.packet: bytes | None = None  # being worked off in slices
         self.packet_at = 0
+        self.record = b""  # signed by the peer itself, for peer exchange
         self.validations = 0
         self.ihave_messages = 0
         self.asked_ids = 0

@@ -278,6 +278,14 @@ class _Looks:
             yield number, value, data
 
 
+def read_fields(message: bytes, fields_max: int) -> list[tuple[int, int, bytes]]:
+    """Number, value and bytes of each field of a protobuf message, at most so many. Raises MalformedPacket."""
+    try:
+        return list(_Looks(fields_max).fields(message, 0, len(message), fields_max))
+    except IndexError as error:
+        raise MalformedPacket("a message that is cut off") from error
+
+
 def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
     joins, topic = False, b""
     for number, value, data in _Looks(MESSAGE_FIELDS_MAX).fields(packet, at, stop, MESSAGE_FIELDS_MAX):

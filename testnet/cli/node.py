@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 DATA = Path(".rolemesh/node")
 
+Direct = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--direct",
+        negative="",
+        help="Peer whose operator has agreed to exchange all gossip: /ip4/HOST/tcp/PORT/p2p/NODE. May be given often.",
+    ),
+]
+
 app = App(name="node", help="One node: make a data directory, run it, look at it.")
 Data = Annotated[Path, Parameter(name="--data", help="Data directory of the node.")]
 Listen = Annotated[
@@ -26,7 +35,9 @@ Listen = Annotated[
 
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh node init --network .rolemesh/dev-42/testnet.json --role inference\n\n"
-    "  rolemesh node init --network testnet.json --data ./worker --role verifier --listen /ip4/127.0.0.9/tcp/4009"
+    "  rolemesh node init --network testnet.json --data ./worker --role verifier --listen /ip4/127.0.0.9/tcp/4009\n\n"
+    "  rolemesh node init --network testnet.json"
+    " --direct /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWKRyzVWW6ChFjQjK4miCty85Niy48tpPV95XdKu1BcvMA"
 )
 def init(
     *,
@@ -34,6 +45,7 @@ def init(
     data: Data = DATA,
     role: str = "inference",
     listen: Listen = "",
+    direct: Direct = None,
     json: Json = False,
 ) -> None:
     """Make the data directory of a new node: keys of its own, the network's genesis, a spare funded account.
@@ -43,9 +55,12 @@ def init(
     role
         What the node will do, unless `node run --role` says otherwise.
     """
+    from testnet.join import change_node
+
     output = Output(json)
     _check_role(role)
     _check_listen(listen)
+    _check_direct(direct or [])
     path, found = open_network(network)
     if data.exists() and any(data.iterdir()):
         raise CommandError(
@@ -55,6 +70,8 @@ def init(
             ExitCode.CONFIG,
         )
     made = _claim_and_make(path, found, data, role, listen)
+    if direct:
+        change_node(data, direct=tuple(direct))
     output.say(f"node {made['node']} is ready in {data}")
     output.say(f"account {made['account']} (a public development key, funded in genesis)")
     output.say(f"start it with `rolemesh node run --data {data} --role {role}`")
@@ -73,6 +90,7 @@ def run(
     listen: Listen = "",
     announce: Annotated[list[str] | None, Parameter(negative="")] = None,
     http: str = "",
+    direct: Direct = None,
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -90,12 +108,13 @@ def run(
     from roles.status import read_status
     from testnet.join import change_node
 
+    _check_direct(direct or [])
     if role:
         _check_role(role)
     _check_listen(listen)
     _check_reachable_at(announce or [], http)
     output = Output(json)
-    config = change_node(data, role, listen, tuple(announce or ()), http)
+    config = change_node(data, role, listen, tuple(announce or ()), http, tuple(direct or ()))
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     _check_startable(data, config)
     code = _run(data)
@@ -199,6 +218,19 @@ def _check_reachable_at(announce: list[str], http: str) -> None:
             parse_http(http)
         except ValueError as error:
             raise CommandError("bad_address", str(error), "write it like 127.0.0.1:9464", ExitCode.USAGE) from error
+
+
+def _check_direct(direct: list[str]) -> None:
+    from roles.config import DIRECT_MAX, parse_peer
+
+    try:
+        if len(direct) > DIRECT_MAX:
+            raise ValueError(f"{len(direct)} direct peers, at most {DIRECT_MAX}")
+        for text in direct:
+            parse_peer(text)
+    except ValueError as error:
+        hint = "write it like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…; `rolemesh node status` there shows both"
+        raise CommandError("bad_address", str(error), hint, ExitCode.USAGE) from error
 
 
 def _check_listen(listen: str) -> None:

@@ -177,3 +177,49 @@ def test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_
             return True
 
     run(main)
+
+
+def test_our_own_dials_stop_at_the_cap_too() -> None:
+    async def main() -> None:
+        limits = HostLimits(connections_max=4)
+        async with running_host(1, limits) as (server, _), guests(*(f"127.0.{30 + n}.1" for n in range(5))) as hosts:
+            for host in hosts[:4]:
+                await join(server, host)
+            assert not await server.dial(hosts[4].node, hosts[4].addresses)
+            assert len(server.peers()) == 4
+
+    run(main)
+
+
+def test_a_caller_that_never_finishes_its_handshake_is_put_out_by_its_deadline() -> None:
+    async def main() -> None:
+        async with running_host(1, HostLimits(handshake_s=0.3)) as (server, log):
+            stream = await trio.open_tcp_stream("127.0.8.1", server.port, local_address="127.0.24.1")
+            await until(lambda: server.doors.half_open.total() == 1)
+            await until(lambda: server.doors.half_open.total() == 0)
+            with trio.fail_after(5):
+                while await stream.receive_some():  # until it is closed on the other side
+                    pass
+            assert log.ups == []
+
+    run(main)
+
+
+def test_of_ipv6_a_block_is_what_one_home_has() -> None:
+    doors = Doors(HostLimits(per_block_max=2))
+    neighbours = [Held("2001:db8:1:2::1", True, False), Held("2001:db8:1:2:ffff::1", True, False)]
+
+    assert doors.check_knock("2001:db8:1:2:3::4", neighbours) == "block"
+    assert doors.check_knock("2001:db8:1:3::4", neighbours) == ""
+
+
+def test_of_handshakes_only_so_many_are_under_way_wherever_they_come_from() -> None:
+    doors = Doors(HostLimits(half_open_max=4))
+    callers = [f"198.51.{number}.1" for number in range(4)]
+    for caller in callers:
+        assert doors.check_knock(caller, ()) == ""
+        doors.begin(caller)
+
+    assert doors.check_knock("192.0.2.1", ()) == "half_open"
+    doors.end(callers[0])
+    assert doors.check_knock("192.0.2.1", ()) == ""

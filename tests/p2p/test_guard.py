@@ -57,6 +57,8 @@ def test_a_banned_peer_is_hung_up_on_and_neither_it_nor_its_next_key_comes_back_
                 await until(lambda: bad.node in net.peers())
 
     async def comes_back(host: Any, net: Libp2pNet) -> bool:
+        # While it has not noticed that it was hung up on, a host sees no reason to dial.
+        await until(lambda: not host.is_connected(net.node))
         turned_away = sum(net.refusals().values())
         await host.dial(net.node, net.addresses)
         await until(lambda: sum(net.refusals().values()) > turned_away)

@@ -207,3 +207,13 @@ def test_what_was_reached_is_remembered_known_and_sought_by_topic_in_the_next_pr
     assert after.is_known(latest, 1_000.0)
     assert after.entries[latest].topics == ("t",)
     assert after.get_addresses(latest) == book.get_addresses(latest)
+
+
+def test_two_nodes_that_lost_the_same_peer_do_not_come_back_at_the_same_moment() -> None:
+    waits = set()
+    for seed in range(20):
+        book = AddressBook(ME, random.Random(seed))
+        book.learn(PEER, (ADDRESS,), 0.0)
+        book.note_failed(PEER, 100.0)
+        waits.add(book.entries[PEER].due_s)
+    assert len(waits) == 20

@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
@@ -285,3 +286,52 @@ def test_a_request_goes_back_over_the_connection_of_a_peer_whose_address_is_not_
 
     run(main)
     assert PeerConnected(PrivateKey.from_seed(bytes([2]) * 32).public) in first
+
+
+def test_a_publish_that_reached_nobody_has_peers_of_that_topic_sought() -> None:
+    async def main() -> None:
+        events: list[NetEvent] = []
+        async with opened(1, events) as net, opened(2, []) as other:
+            other.subscribe(TOPIC, accept)
+            net.publish(TOPIC, b"to nobody", "1")
+            await until(lambda: Published("1", TOPIC, 0) in events)
+            assert TOPIC in net._keeper.book.sought
+            net._keeper.book.sought.clear()
+            net.learn(other.node, other.addresses)
+            await until(lambda: net.subscribers(TOPIC) == (other.node,))
+            net.publish(TOPIC, b"to one", "2")
+            await until(lambda: Published("2", TOPIC, 1) in events)
+            assert net._keeper.book.sought == {}
+
+    run(main)
+
+
+def test_what_an_advert_says_a_peer_listens_to_is_remembered_until_the_peer_says_it_itself() -> None:
+    async def main() -> None:
+        async with opened(1, []) as net, opened(2, []) as other:
+            nobody = bytes([9]) * 32
+            net.learn(nobody, ("/ip4/127.0.8.9/tcp/9",), (TOPIC,))
+            assert net._keeper.book.entries[nobody].topics == (TOPIC,)
+            net.learn(other.node, other.addresses)
+            await until(lambda: net.peers() == (other.node,))
+            net.learn(other.node, other.addresses, ("what it is not on",))
+            assert net._keeper.book.entries[other.node].topics == ()
+
+    run(main)
+
+
+def test_of_full_inbound_connections_we_still_dial_some_of_our_own_choosing() -> None:
+    async def main() -> None:
+        async with opened(1, []) as net, opened(2, []) as wanted:
+            callers = [(bytes([20 + number]) * 32, f"127.0.{60 + number}.1") for number in range(20)]
+            async with AsyncExitStack() as stack:
+                for seed, address in callers:
+                    caller = await stack.enter_async_context(running_host(seed[0], address=address))
+                    assert await caller[0].dial(net.node, net.addresses)
+                await until(lambda: len(net.peers()) == 20)
+                for number in range(50):  # a book too large to be dialled whole, of peers that are not there
+                    net.learn(number.to_bytes(32, "big"), (f"/ip4/127.0.9.9/tcp/{number + 1}",))
+                net.learn(wanted.node, wanted.addresses)
+                await until(lambda: wanted.node in net.peers())
+
+    run(main)

@@ -16,6 +16,8 @@ CONFIG = NodeConfig(
     options={"inference": {"price": 7, "models": [bytes(32), b"\x01" * 32], "deep": {"key": b"\xff"}}},
     enrol=True,
     engine_workers=2,
+    direct=(BootstrapPeer(format_node(b"\x02" * 32), ("/ip4/192.0.2.7/tcp/4001",)),),
+    peer_exchange=True,
 )
 
 
@@ -37,6 +39,9 @@ def test_writing_leaves_nothing_but_the_file(tmp_path):
     [
         ({"format": 2}, "format"),
         ({"name": ""}, "name"),
+        ({"direct": [{"node": format_node(bytes(32)), "addresses": []}]}, "direct"),
+        ({"direct": [{"node": "12D3KooNobody", "addresses": ["/ip4/192.0.2.7/tcp/1"]}]}, "peer id"),
+        ({"peer_exchange": 1}, "peer_exchange"),
         ({"name": None}, "missing"),
         ({"name": "a/b"}, "name"),
         ({"roles": []}, "roles"),

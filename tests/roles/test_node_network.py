@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from protocol.tensor import Tensor
+from protocol.types import Verdict
 from roles.attempts import Ask
+from roles.core import NodeCore
 from roles.eventlog import read_events
 from roles.node import run_node
 from testnet.found import NetworkPlan, found_network, load_model_files
@@ -88,6 +90,23 @@ def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(
     assert all(outcome.is_attested and len(outcome.verifiers) == 2 for outcome in outcomes)
     assert len(list((tmp_path / "nodes" / "client-0" / "receipts").glob("*.receipt"))) == 2 * ROWS
     assert not any(shed)
+
+
+def test_on_real_sockets_too_claims_are_pulled_when_gossip_brings_none(tmp_path, monkeypatch):
+    check = NodeCore.check
+
+    def check_or_lose(self, topic, data, forwarder, now_ms):
+        return Verdict.IGNORE if "/claims/" in topic else check(self, topic, data, forwarder, now_ms)
+
+    monkeypatch.setattr(NodeCore, "check", check_or_lose)
+
+    async def main():
+        async with network(tmp_path) as (nodes, _, record):
+            return await infer(nodes["client-0"], record, 2)
+
+    assert all(outcome.is_attested for outcome in trio.run(main))
+    logs = [tmp_path / "nodes" / f"verifier-{index}" for index in range(ROLES["verifier"])]
+    assert all(any(event["name"] == "gossip.pulled" for event in read_events(log)) for log in logs)
 
 
 def count_settled(folder):

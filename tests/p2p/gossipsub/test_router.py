@@ -599,3 +599,18 @@ def test_verdicts_that_take_their_time_reach_everyone_too():
         network.publish(i, b"%d" % i)
     network.run(2_000)
     assert [len(node.delivered) for node in network.nodes] == [19] * 20
+
+
+@pytest.mark.parametrize("others", [1, 3, 5, 6])
+def test_on_a_topic_with_no_more_peers_than_the_degree_all_of_them_are_the_mesh(others):
+    """PROTOCOL: the mesh degree is min(D, subscribers)."""
+    peers = [node_key(number) for number in range(1, others + 1)]
+    router = on_topic(*peers, params=GossipParams(degree=6, degree_low=4))
+    assert router.get_mesh(TOPIC) == tuple(sorted(peers))
+
+    send_control(router, peers[0], write_prune(Prune(KEY, 1, ())), 1_000)
+    assert len(router.get_mesh(TOPIC)) == others - 1
+    for beat in range(10):
+        router.handle(Heartbeat(), 2_000 + 1_000 * beat)
+
+    assert router.get_mesh(TOPIC) == tuple(sorted(peers))

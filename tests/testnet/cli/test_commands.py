@@ -82,6 +82,7 @@ def test_help_and_version_start_without_anything_heavy() -> None:
         (["testnet", "check"], ExitCode.UNREACHABLE, "no_network"),
         (["testnet", "check", "nowhere"], ExitCode.USAGE, "no_directory"),
         (["node", "init"], ExitCode.UNREACHABLE, "no_network"),
+        (["node", "init", "--direct", "12D3Koo"], ExitCode.USAGE, "bad_address"),
         (["node", "status"], ExitCode.CONFIG, "no_node"),
         (["node", "run"], ExitCode.CONFIG, "config"),
         (["node", "run", "--announce", "/ip4/0.0.0.0/tcp/4001"], ExitCode.USAGE, "bad_address"),
