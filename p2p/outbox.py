@@ -3,8 +3,6 @@
 from collections import deque
 from collections.abc import Callable
 
-import trio
-
 from p2p.gossipsub import TopicCounts
 from p2p.gossipsub.wire import wrap_control, write_varint
 
@@ -20,19 +18,22 @@ Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose 
 
 
 class Outbox:
-    """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each."""
+    """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each.
 
-    def __init__(self) -> None:
+    `on_stir` is called when something begins to wait, and not again before `produce` or `rest` was.
+    """
+
+    def __init__(self, on_stir: Callable[["Outbox"], None] = lambda outbox: None) -> None:
         self._subscriptions = bytearray()
         self._queues: tuple[deque[Waiting], ...] = tuple(deque() for _ in range(PRIORITIES))
         self._control: deque[bytes] = deque()
         self._control_size = 0
         self._count = 0
         self._size = 0
-        self._wake: trio.Event | None = None
-        self.is_writing = False
-        self.writing_beats = 0
-        self.stop_writing: Callable[[], None] = lambda: None
+        self._begun = memoryview(b"")  # what did not fit of an RPC that was begun
+        self._on_stir = on_stir
+        self.is_stirred = False
+        self.idle_beats = 0  # heartbeats since the stream last took anything, while something waits
 
     def push_subscriptions(self, fields: bytes) -> bool:
         """Never shed: without them the peer sends us nothing. False when this peer does not read at all."""
@@ -60,8 +61,8 @@ class Outbox:
         self._queues[priority].append(message)
         self._count += 1
         self._size += size
-        if self._wake is not None:
-            self._wake.set()
+        if not self.is_stirred:
+            self._stir()
         return True
 
     def _shed_below(self, priority: int) -> bool:
@@ -75,25 +76,35 @@ class Outbox:
         return False
 
     def _stir(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+        if not self.is_stirred:
+            self.is_stirred = True
+            self._on_stir(self)
 
     def clear(self) -> None:
         """A new stream begins: control and subscriptions for the old one mean nothing on it."""
+        self._begun = memoryview(b"")
         self._subscriptions.clear()
         self._control.clear()
         self._control_size = 0
 
-    async def take(self) -> bytes:
-        """Wait for something to send; one RPC with its length."""
-        while not (self._count or self._control or self._subscriptions):
-            self._wake = trio.Event()
-            await self._wake.wait()
-        self._wake = None
-        return self.take_now()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._count or self._begun or self._control or self._subscriptions)
+
+    def produce(self, room: int) -> bytes:
+        """At most `room` bytes of RPCs, each behind its length; fewer only when no more is waiting."""
+        self.idle_beats = 0
+        parts: list[bytes | memoryview] = []
+        while room and self.is_waiting:
+            packet = self._begun or memoryview(self.take_now())
+            parts.append(packet[:room])
+            self._begun = packet[room:]
+            room -= len(parts[-1])
+        return b"".join(parts)
 
     def take_now(self) -> bytes:
-        """What `take` takes, for someone who knows that there is something."""
+        """The next RPC, for someone who knows that there is one."""
         parts: list[bytes] = []
         size = 0
         if self._subscriptions:
