@@ -1,19 +1,20 @@
-"""Gossip on real streams: the pure router of `p2p.gossipsub`, one task per direction and peer, and a clock.
+"""Gossip on real streams: the pure router of `p2p.gossipsub`, the peers' streams, and a clock.
 
-A peer's packets go to the router as they come, and what it wants done is done here: messages into bounded queues, most
-urgent first, from which each peer's writer sends many per packet. Whatever a peer sends costs it a penalty or its
-stream, never more. On the wire this is `/meshsub/1.1.0`; our own topics are StrictNoSign: the envelopes sign.
+What peers send is gathered as it arrives and handed to the router once per turn of the loop, peer by peer and for a
+bounded time (`work`); what the router wants sent waits in bounded queues, most urgent first, and leaves at the end of
+the turn as few packets and one write per connection (`flush`). Whatever a peer sends costs it a penalty or its stream,
+never more. On the wire this is `/meshsub/1.1.0`; our own topics are StrictNoSign: the envelopes sign.
 """
 
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
-from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
 from p2p.gossip_params import PARAMS, build_topic_params, get_priority
@@ -29,7 +30,6 @@ from p2p.gossipsub import (
     GossipParams,
     Heartbeat,
     Judge,
-    Judged,
     PeerDown,
     PeerUp,
     Publish,
@@ -52,29 +52,31 @@ from p2p.gossipsub import (
     compute_message_id,
 )
 from p2p.gossipsub.router import MALFORMED
-from p2p.gossipsub.wire import Framer, MalformedPacket
 from p2p.host import StreamRefused, to_node
+from p2p.inbound import Inbound
+from p2p.muxed_stream import MuxedStream
 from p2p.net import GOSSIP_BYTES_MAX, Check
 from p2p.outbox import Outbox
+from p2p.slow_checks import SlowCheck, SlowChecks
+from p2p.turns import Turns
 from protocol.errors import LocalError
 from protocol.types import Verdict
 
 logger = logging.getLogger(__name__)
 
 MESHSUB = "/meshsub/1.1.0"
-READ_BYTES = 64 * 1024
-PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
-PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
-WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
+WORK_S_MAX = 0.01  # given to what peers sent, between two turns of the loop
+PACKETS_IN_A_ROW = 32  # of one peer, before the next one's
+WRITE_BEATS_MAX = 30  # a peer that reads nothing for so many heartbeats loses the stream
 RETRY_S = 0.1
 RETRY_S_MAX = 5.0
-VALIDATORS = 4  # slow verdicts sought at once
-
-SlowCheck = Callable[[str, bytes, bytes], Awaitable[Verdict]]  # as `Check`, in its own time
 
 
 class Gossip:
-    """One node's topics. `describe` says of a connected peer whether we dialled it and what P6 counts it by."""
+    """One node's topics. `work` and `flush` are to be called in each of its `turns`.
+
+    `describe` says of a connected peer whether we dialled it and what P6 counts it by.
+    """
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Gossip:
         fault: Callable[[bytes, str], None],
         is_refused: Callable[[bytes], bool],
         dice: random.Random,
+        turns: Turns,
         *,
         has_room: Callable[[], bool] = lambda: True,
         describe: Callable[[bytes], tuple[bool, str]] = lambda node: (False, ""),
@@ -100,22 +103,23 @@ class Gossip:
         self._deliver = deliver
         self._fault = fault
         self._is_refused = is_refused
+        self._turns = turns
         self._has_room = has_room
         self._describe = describe
         self._dial = dial
         self._outboxes: dict[bytes, Outbox] = {}
         self._scopes: dict[bytes, trio.CancelScope] = {}
-        self._inbound: dict[bytes, trio.CancelScope] = {}
-        self._framers: dict[bytes, Framer] = {}
-        self._slow: dict[str, SlowCheck] = {}
-        self._to_validate: deque[Validate] = deque()  # bounded by the router's validations_max
-        self._validate_wake = trio.Event()
+        self._streams: dict[Outbox, MuxedStream] = {}  # on which an outbox is sent
+        self._stirred: list[Outbox] = []
+        self._inbound: dict[bytes, Inbound] = {}
+        self._ready: deque[Inbound] = deque()
+        self._slow = SlowChecks(self._do, self._note_check_error, params.validation_ms_max / 1_000)
         self._handlers: dict[type, Callable[[Any], object]] = {
             SendMessage: self._send_message,
             SendControl: self._send_control,
             SendSubscriptions: self._send_subscriptions,
             Deliver: self._hand_over,
-            Validate: self._queue_validation,
+            Validate: self._slow.queue,
             Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: self._end_inbound,
             Dial: lambda effect: self._dial(effect.peer, effect.record),
@@ -124,16 +128,16 @@ class Gossip:
     # The application's side
 
     def subscribe(self, topic: str, check: Check) -> None:
-        self._slow.pop(topic, None)
+        self._slow.by_topic.pop(topic, None)
         self._do(Subscribe(topic, self._guard(check), self._get_params(topic)))
 
     def subscribe_slowly(self, topic: str, check: SlowCheck) -> None:
         """As `subscribe`, for a check that has to wait for something; the router bounds how many are under way."""
-        self._slow[topic] = check
+        self._slow.by_topic[topic] = check
         self._do(Subscribe(topic, None, self._get_params(topic)))
 
     def unsubscribe(self, topic: str) -> None:
-        self._slow.pop(topic, None)
+        self._slow.by_topic.pop(topic, None)
         self._do(Unsubscribe(topic))
 
     def publish(self, topic: str, data: bytes) -> int:
@@ -174,11 +178,14 @@ class Gossip:
             try:
                 return check(topic, data, forwarder)
             except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
-                self.counts[topic].check_errors += 1
+                self._note_check_error(topic)
                 logger.exception("the check of %s failed", topic)
                 return Verdict.IGNORE
 
         return judge
+
+    def _note_check_error(self, topic: str) -> None:
+        self.counts[topic].check_errors += 1
 
     # Doing what the router wants
 
@@ -218,69 +225,91 @@ class Gossip:
         if not self._deliver(effect.topic, effect.data, effect.forwarder):
             self.counts[effect.topic].dropped += 1
 
-    def _queue_validation(self, effect: Validate) -> None:
-        self._to_validate.append(effect)
-        self._validate_wake.set()
-
     def _end_inbound(self, effect: ResetStream) -> None:
-        scope = self._inbound.get(effect.peer)
-        if scope is not None:
-            scope.cancel()
+        if (inbound := self._inbound.get(effect.peer)) is not None:
+            inbound.end()
+
+    # Each turn of the loop
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits for `work` or `flush`."""
+        return bool(self._ready or self._stirred)
+
+    def work(self) -> None:
+        """Hand the router what peers sent, each in turn, for WORK_S_MAX seconds at most."""
+        until_s = time.perf_counter() + WORK_S_MAX
+        ready = self._ready
+        while ready and self._has_room():
+            inbound = ready.popleft()
+            self._work_off(inbound)
+            if inbound.has_work:
+                ready.append(inbound)
+            else:
+                inbound.is_ready = False
+            if time.perf_counter() > until_s:
+                return
+
+    def _work_off(self, inbound: Inbound) -> None:
+        node, packets = inbound.node, inbound.packets
+        if self._is_refused(node):
+            inbound.end("the peer is refused")
+        for _ in range(PACKETS_IN_A_ROW):
+            if inbound.is_cut:
+                effects = self._do(Resumed(node))
+            elif packets:
+                effects = self._do(Received(node, packets.popleft()))
+            else:
+                break
+            inbound.is_cut = bool(effects) and type(effects[-1]) is Continue
+        inbound.settle()
+
+    def flush(self) -> None:
+        """Send what has gathered: one write per connection."""
+        stirred, self._stirred = self._stirred, []
+        for outbox in stirred:
+            outbox.is_stirred = False
+            if (stream := self._streams.get(outbox)) is not None:
+                stream.flush()
+
+    def _note_ready(self, inbound: Inbound) -> None:
+        if not inbound.is_ready:
+            inbound.is_ready = True
+            self._ready.append(inbound)
+            self._turns.ring()
+        if inbound.is_plenty:
+            self._turns.hurry()
+
+    def _note_stirred(self, outbox: Outbox) -> None:
+        self._stirred.append(outbox)
+        self._turns.ring()
 
     # What runs
 
     async def keep_mesh(self) -> None:
         """Beat and see to slow verdicts, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for _ in range(VALIDATORS):
-                nursery.start_soon(self._validate_forever)
+            nursery.start_soon(self._slow.run)
             next_beat = trio.current_time()
             while True:
                 next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())
                 await trio.sleep_until(next_beat)
                 self._do(Heartbeat())
-                self._stop_stuck_writes()
-                self._stop_slow_packets()
+                self._reset_stuck()
 
-    def _stop_stuck_writes(self) -> None:
-        # A deadline around every write would cost as much as routing what is written.
-        for outbox in self._outboxes.values():
-            if outbox.is_writing:
-                outbox.writing_beats += 1
-                if outbox.writing_beats > WRITE_BEATS_MAX:
-                    outbox.stop_writing()
-
-    def _stop_slow_packets(self) -> None:
-        for node, framer in self._framers.items():
-            framer.beats += bool(len(framer))
-            if framer.beats > PACKET_BEATS_MAX:
-                self._fault(node, f"a gossip packet took more than {PACKET_BEATS_MAX} heartbeats")
-                self._end_inbound(ResetStream(node, ""))
-
-    async def _validate_forever(self) -> None:
-        while True:
-            while not self._to_validate:
-                self._validate_wake = trio.Event() if self._validate_wake.is_set() else self._validate_wake
-                await self._validate_wake.wait()
-            ticket, topic, data, forwarder = self._to_validate.popleft()
-            self._do(Judged(ticket, await self._seek_verdict(topic, data, forwarder)))
-
-    async def _seek_verdict(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
-        check = self._slow.get(topic)
-        if check is None:
-            return Verdict.IGNORE
-        try:
-            with trio.move_on_after(self._params.validation_ms_max / 1_000):
-                return await check(topic, data, forwarder)
-        except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
-            self.counts[topic].check_errors += 1
-            logger.exception("the check of %s failed", topic)
-        return Verdict.IGNORE
+    def _reset_stuck(self) -> None:
+        """End streams on which a peer takes nothing, or for too long sends no whole packet."""
+        for outbox, stream in list(self._streams.items()):
+            outbox.idle_beats += outbox.is_waiting
+            if outbox.idle_beats > WRITE_BEATS_MAX:
+                stream.reset_now()
+        for inbound in list(self._inbound.values()):
+            inbound.note_beat()
 
     def meet(self, node: bytes) -> Callable[[], Awaitable[None]]:
         """A peer is connected: what to run for it, until `drop`."""
         scope = self._scopes[node] = trio.CancelScope()
-        outbox = self._outboxes[node] = Outbox()
+        outbox = self._outboxes[node] = Outbox(self._note_stirred)
         is_outbound, group = self._describe(node)
         self._do(PeerUp(node, is_outbound, group))
         # Handed over: by the time the task starts the peer may be gone again, and its outbox with it.
@@ -288,9 +317,10 @@ class Gossip:
 
     def drop(self, node: bytes) -> None:
         """The peer is gone: stop feeding it and forget what it was on."""
-        for scopes in (self._scopes, self._inbound):
-            if (scope := scopes.pop(node, None)) is not None:
-                scope.cancel()
+        if (scope := self._scopes.pop(node, None)) is not None:
+            scope.cancel()
+        if (inbound := self._inbound.pop(node, None)) is not None:
+            inbound.end()
         self._outboxes.pop(node, None)
         self._do(PeerDown(node))
 
@@ -314,81 +344,40 @@ class Gossip:
                 await trio.sleep(RETRY_S)
 
     async def _feed(self, outbox: Outbox, stream: NetStream) -> None:
+        """Send an outbox on a stream for as long as that lasts. Nothing is ever read on it but its end."""
+        ended = trio.Event()
+        muxed = cast(MuxedStream, stream.muxed_stream)
+        muxed.push_to(lambda data: None, lambda reason: ended.set())
+        muxed.feed_from(outbox.produce)
+        self._streams[outbox] = muxed
+        muxed.has_more()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, stream, nursery.cancel_scope)
-                outbox.stop_writing = nursery.cancel_scope.cancel
-                while True:
-                    packet = await _take(outbox)
-                    outbox.writing_beats = 0
-                    outbox.is_writing = True
-                    await stream.write(packet)
-                    outbox.is_writing = False
-        except* IOException as error:  # it is opened again for as long as the peer is connected
-            logger.debug("a gossip stream ended: %r", error.exceptions[0])
+            await ended.wait()  # it is opened again for as long as the peer is connected
         finally:
-            outbox.is_writing = False
+            del self._streams[outbox]
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
-    async def _watch(self, stream: NetStream, scope: trio.CancelScope) -> None:
-        """Nothing is ever read on this stream but its end, which stock notices only at the next message lost on it."""
-        try:
-            while await stream.read(1):
-                pass
-        finally:
-            scope.cancel()
-
     async def take_stream(self, stream: NetStream) -> None:
-        """Read one peer's packets until its stream ends. A malformed one costs the stream and standing, never more."""
+        """Hear one peer until its stream ends. A malformed packet costs the stream and standing, never more."""
         node = to_node(stream.muxed_conn.peer_id)
         # Only the newest stream speaks for the peer: an older one may end after it.
         if (older := self._inbound.get(node)) is not None:
-            older.cancel()
+            older.end()
             self._do(StreamEnded(node))
-        with trio.CancelScope() as scope:
-            self._inbound[node] = scope
-            try:
-                await self._read(node, stream)
-            except IOException:
-                pass  # it ended, one way or another
-            except MalformedPacket as error:
+        inbound = self._inbound[node] = Inbound(node, cast(MuxedStream, stream.muxed_stream), self._note_ready)
+        try:
+            inbound.begin()
+            await inbound.ended.wait()
+            if inbound.fault:
                 self._do(Blamed(node, MALFORMED))
-                self._fault(node, f"malformed gossip packet: {error}")
-            finally:
-                if self._inbound.get(node) is scope:
-                    del self._inbound[node]
-                    self._framers.pop(node, None)
-                    self._do(StreamEnded(node))
-                with trio.CancelScope(shield=True):
-                    await stream.reset()
-
-    async def _read(self, node: bytes, stream: NetStream) -> None:
-        framer = self._framers[node] = Framer()
-        while data := await stream.read(READ_BYTES):
-            for i, packet in enumerate(framer.feed(data), 1):
-                if self._is_refused(node):
-                    raise MalformedPacket("the peer is refused")
-                effects = self._do(Received(node, packet))
-                while effects and type(effects[-1]) is Continue:
-                    await trio.lowlevel.checkpoint()
-                    effects = self._do(Resumed(node))
-                if i % PACKETS_PER_TURN == 0:
-                    await trio.lowlevel.checkpoint()
-
-
-async def _take(outbox: Outbox) -> bytes:
-    """Wait for something to send; one RPC with its length."""
-    while not outbox.is_waiting:
-        outbox.is_stirred = False
-        await _wait_for_stir(outbox)
-    return outbox.take_now()
-
-
-async def _wait_for_stir(outbox: Outbox) -> None:
-    stirred = trio.Event()
-    outbox.on_stir = lambda _: stirred.set()
-    await stirred.wait()
+                self._fault(node, f"malformed gossip packet: {inbound.fault}")
+        finally:
+            if self._inbound.get(node) is inbound:
+                del self._inbound[node]
+                self._do(StreamEnded(node))
+            with trio.CancelScope(shield=True):
+                await stream.reset()
 
 
 def _now_ms() -> int:

@@ -43,11 +43,12 @@ from p2p.net import (
 from p2p.peer_records import read_record
 from p2p.reach import Reach, Reachability
 from p2p.streams import Answers, Requests
+from p2p.turns import Turns
 from protocol.errors import RemoteError
 from protocol.keys import PrivateKey
 
 DELIVERED_MAX = 8_192  # accepted messages waiting for the node; beyond it none is judged until there is room
-BATCH = 64  # events handed over between two turns of the loop
+BATCH = 256  # events handed over between two turns of the loop
 TOPICS_MAX = 1_024
 LAST_MAX = 16_384  # events handed over while closing
 VOUCHED_SCORE = 100.0  # of a peer the operator vouches for: above what peer exchange asks for
@@ -83,7 +84,7 @@ class Libp2pNet:
         self._on_event = on_event
         self._events: deque[NetEvent] = deque()
         self._delivered_waiting = 0
-        self._wake = trio.Event()
+        self._turns = Turns()
         self._guard = Guard(options.memory, frozenset(options.direct))
         self._topics: dict[str, None] = {}  # we listen to or speak on, oldest first
         self._options = options
@@ -102,6 +103,7 @@ class Libp2pNet:
             self._blame,
             self._guard.is_refused,
             dice,
+            self._turns,
             has_room=self._has_room,
             describe=partial(_describe, host),
             author=author,
@@ -146,7 +148,8 @@ class Libp2pNet:
         peers = 0 if self._closed else self._gossip.publish(topic, data)
         if not peers:
             self._keeper.hurry(topic)
-        self._emit(Published(token, topic, peers))
+        self._events.append(Published(token, topic, peers))
+        self._turns.ring()
 
     def serve(self, protocol: str) -> None:
         self._host.serve(protocol, partial(self._answers.take_stream, protocol))
@@ -225,7 +228,7 @@ class Libp2pNet:
 
     def _emit(self, event: NetEvent) -> None:
         self._events.append(event)
-        self._wake.set()
+        self._turns.hurry()
 
     def _has_room(self) -> bool:
         return self._delivered_waiting < DELIVERED_MAX
@@ -233,7 +236,7 @@ class Libp2pNet:
     def _deliver(self, topic: str, data: bytes, forwarder: bytes) -> bool:
         # The router asked `_has_room` of each message before: this is over by one slice of a packet at most.
         self._delivered_waiting += 1
-        self._emit(Delivered(topic, data, forwarder))
+        self._events.append(Delivered(topic, data, forwarder))
         return True
 
     def _on_up(self, peer: bytes) -> None:
@@ -287,15 +290,15 @@ class Libp2pNet:
         topics = tuple(topic for topic in self._topics if peer in self._gossip.subscribers(topic))
         self._keeper.note_topics(peer, topics)
 
-    async def _hand_over(self) -> None:
+    async def _take_turns(self) -> None:
+        """What peers sent, what the node is told of it, and what is to be sent."""
         while True:
-            for _ in range(min(BATCH, len(self._events))):
+            self._gossip.work()
+            done = min(BATCH, len(self._events))
+            for _ in range(done):
                 self._hand_over_one()
-            if not self._events:
-                self._wake = trio.Event()
-                await self._wake.wait()
-            else:
-                await trio.lowlevel.checkpoint()
+            self._gossip.flush()
+            await self._turns.next(done, bool(self._events) or self._gossip.has_work)
 
     def _hand_over_last(self) -> None:
         # Bounded: the node may answer each outcome with one more request, which has its outcome at once.
@@ -343,7 +346,7 @@ async def open_libp2p_net(
         private = PrivateKey(seed)
         net._build(running, tasks, Author(private.public, private.sign, time.time_ns()))
         tasks.start_soon(running.accept_forever)
-        tasks.start_soon(net._hand_over)
+        tasks.start_soon(net._take_turns)
         tasks.start_soon(net._gossip.keep_mesh)
         tasks.start_soon(net._keeper.run)
         tasks.start_soon(net._requests.expire_forever)

@@ -18,7 +18,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 
 from p2p.muxed_stream import MuxedStream
-from p2p.noise_records import BadRecord
+from p2p.noise_records import BadRecord, Sealer
 from p2p.secured import RecordSession, TakenOver
 from p2p.wire import SocketWire
 from p2p.yamux import Yamux
@@ -78,8 +78,9 @@ class Muxed(IMuxedConn):
         self._wake = trio.Event()
         self._quiet = trio.Event()
         self._wire: SocketWire | None = None
+        self._sealer: Sealer | None = None
         self._scope: trio.CancelScope | None = None
-        self._is_mid_write = False
+        self._unsent = memoryview(b"")  # records the socket has not taken yet
         self._heard_at = trio.current_time()
 
     # What py-libp2p asks for
@@ -110,14 +111,14 @@ class Muxed(IMuxedConn):
         reason = "it was closed"
         try:
             taken = self.secured_conn.take_over()
-            self._wire = taken.wire
+            self._wire, self._sealer = taken.wire, taken.sealer
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                nursery.start_soon(self._write_forever, taken)
+                nursery.start_soon(self._write_forever, taken.wire)
                 nursery.start_soon(self._keep_alive)
                 self.event_started.set()
                 reason = await self._read_forever(taken)
-                self._say_last_words(taken)
+                self._say_last_words()
                 nursery.cancel_scope.cancel()
         except* Exception as group:  # a fault of ours that this peer has found: its connection's end, nobody else's
             logger.error("the connection to %s ended with a fault", self.peer_id, exc_info=group)
@@ -220,6 +221,17 @@ class Muxed(IMuxedConn):
     def note_feeding(self, stream: MuxedStream) -> None:
         self._feeding[stream] = None
         self._wake.set()
+
+    def flush(self, stream: MuxedStream) -> None:
+        """Ask a stream's feed, and write now instead of in the writer's turn; what is left over is the writer's."""
+        self._feeding[stream] = None
+        if self.is_established and not self._unsent:
+            try:
+                self._write_now()
+            except OSError as error:
+                self._end(f"the connection broke: {error}")
+        if self._unsent or self._feeding:
+            self._wake.set()
 
     def push(self, stream: MuxedStream, data: bytes) -> None:
         """Hand data to the stream's callback. What that raises is the stream's end."""
@@ -329,33 +341,42 @@ class Muxed(IMuxedConn):
 
     # Sending
 
-    async def _write_forever(self, taken: TakenOver) -> None:
+    async def _write_forever(self, wire: SocketWire) -> None:
         try:
             while True:
-                self._feed_all()
-                if not self._session.has_to_send:
+                while self._unsent:
+                    with trio.fail_after(STUCK_S_MAX):
+                        await wire.wait_sendable()
+                    self._unsent = self._unsent[wire.send_some(self._unsent) :]
+                self._write_now()
+                if self._unsent:
+                    continue
+                if self._feeding:
+                    await trio.lowlevel.checkpoint()
+                elif not self._session.has_to_send:
                     self._quiet.set()
                     self._wake = trio.Event()
                     await self._wake.wait()
-                    continue
-                await self._send(taken.wire, taken.sealer.seal(self._session.bytes_to_send()))
-                blocked, self._blocked = self._blocked, {}
-                for stream in blocked:
-                    stream.wake_writer()
-                if self._feeding:
-                    await trio.lowlevel.checkpoint()
         except trio.TooSlowError:
             self._end(f"the peer took no data for {STUCK_S_MAX} s")
         except (OSError, trio.ClosedResourceError) as error:
             self._end(f"the connection broke: {error}")
 
-    async def _send(self, wire: SocketWire, records: bytes) -> None:
-        self._is_mid_write = True
-        rest = memoryview(records)
-        while rest := rest[wire.send_some(rest) :]:
-            with trio.fail_after(STUCK_S_MAX):
-                await wire.wait_sendable()
-        self._is_mid_write = False
+    def _write_now(self) -> None:
+        """One write of all that is queued and fed, as far as the socket takes it. Raises OSError."""
+        self._feed_all()
+        if self._session.has_to_send:
+            self._seal_and_send()
+        if self._blocked and not self._unsent:
+            blocked, self._blocked = self._blocked, {}
+            for stream in blocked:
+                stream.wake_writer()
+
+    def _seal_and_send(self) -> None:
+        assert self._wire is not None
+        assert self._sealer is not None
+        records = memoryview(self._sealer.seal(self._session.bytes_to_send()))
+        self._unsent = records[self._wire.send_some(records) :]
 
     def _feed_all(self) -> None:
         feeding, self._feeding = self._feeding, {}
@@ -381,11 +402,11 @@ class Muxed(IMuxedConn):
         else:
             stream.is_starved = True  # until the peer gives credit
 
-    def _say_last_words(self, taken: TakenOver) -> None:
+    def _say_last_words(self) -> None:
         """What is queued when a session ends, a go-away above all, if the socket takes it at once."""
-        if not self._is_mid_write and self._session.has_to_send:
+        if not self._unsent and self._session.has_to_send:
             try:
-                taken.wire.send_some(memoryview(taken.sealer.seal(self._session.bytes_to_send())))
+                self._seal_and_send()
             except OSError as error:
                 logger.debug("no last words to %s: %r", self.peer_id, error)
 

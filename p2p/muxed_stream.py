@@ -176,6 +176,10 @@ class MuxedStream(IMuxedStream):
         """There is something for the feed to produce."""
         self.muxed_conn.note_feeding(self)
 
+    def flush(self) -> None:
+        """As `has_more`, and the connection is written to at once: for whoever has gathered all of this turn."""
+        self.muxed_conn.flush(self)
+
     # The rest of what py-libp2p asks for
 
     @property

@@ -20,7 +20,7 @@ Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose 
 class Outbox:
     """Subscriptions first, then messages by priority and age, then control; one RPC holds some of each.
 
-    `on_stir` is called when something begins to wait, and not again before `is_stirred` was taken back.
+    `on_stir` is called when something begins to wait, and not again before its hearer has taken `is_stirred` back.
     """
 
     def __init__(self, on_stir: Callable[["Outbox"], None] = lambda outbox: None) -> None:
@@ -30,11 +30,10 @@ class Outbox:
         self._control_size = 0
         self._count = 0
         self._size = 0
-        self.on_stir = on_stir
+        self._begun = memoryview(b"")  # what did not fit of an RPC that was begun
+        self._on_stir = on_stir
         self.is_stirred = False
-        self.is_writing = False
-        self.writing_beats = 0
-        self.stop_writing: Callable[[], None] = lambda: None
+        self.idle_beats = 0  # heartbeats since the stream last took anything, while something waits
 
     def push_subscriptions(self, fields: bytes) -> bool:
         """Never shed: without them the peer sends us nothing. False when this peer does not read at all."""
@@ -79,10 +78,11 @@ class Outbox:
     def _stir(self) -> None:
         if not self.is_stirred:
             self.is_stirred = True
-            self.on_stir(self)
+            self._on_stir(self)
 
     def clear(self) -> None:
         """A new stream begins: control and subscriptions for the old one mean nothing on it."""
+        self._begun = memoryview(b"")
         self._subscriptions.clear()
         self._control.clear()
         self._control_size = 0
@@ -90,10 +90,21 @@ class Outbox:
     @property
     def is_waiting(self) -> bool:
         """Whether there is something to send."""
-        return bool(self._count or self._control or self._subscriptions)
+        return bool(self._count or self._begun or self._control or self._subscriptions)
+
+    def produce(self, room: int) -> bytes:
+        """At most `room` bytes of RPCs, each behind its length; fewer only when no more is waiting."""
+        self.idle_beats = 0
+        parts: list[bytes | memoryview] = []
+        while room and self.is_waiting:
+            packet = self._begun or memoryview(self.take_now())
+            parts.append(packet[:room])
+            self._begun = packet[room:]
+            room -= len(parts[-1])
+        return b"".join(parts)
 
     def take_now(self) -> bytes:
-        """The next RPC with its length, for someone who knows that there is one."""
+        """The next RPC, for someone who knows that there is one."""
         parts: list[bytes] = []
         size = 0
         if self._subscriptions:

@@ -1,18 +1,23 @@
 """Gossip on real sockets, against peers that keep no rule and against libp2p's own router."""
 
+import itertools
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import wraps
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from libp2p.io.exceptions import IOException
 
 from p2p.gossip import MESHSUB, PARAMS, get_priority
 from p2p.gossipsub import Signature, TopicCounts, TopicParams, compute_message_id
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.wire import (
+    Framer,
     Message,
     wrap_control,
     write_graft,
@@ -109,7 +114,7 @@ async def test_a_peer_that_is_gone_before_anything_runs_for_it_leaves_nothing_be
 
 @in_trio
 async def test_a_packet_that_never_becomes_whole_ends_its_stream(monkeypatch):
-    monkeypatch.setattr("p2p.gossip.PACKET_BEATS_MAX", 1)
+    monkeypatch.setattr("p2p.inbound.PACKET_BEATS_MAX", 1)
     async with open_nodes(2) as nodes, open_attacker(nodes[0].net) as attacker:
         stream = await attacker.open_stream(nodes[0].net.node, MESHSUB)
         await stream.write(write_varint(1_000) + bytes(999))
@@ -278,7 +283,55 @@ def test_a_queue_is_bounded_in_bytes_and_gossip_about_messages_is_shed_before_me
     assert outbox.push_control(b"ihave", is_gossip=True)
 
 
+def read_packets(data: bytes) -> list[bytes]:
+    framer = Framer()
+    packets = framer.feed(data)
+    assert not len(framer)
+    return packets
+
+
+@given(st.lists(st.integers(1, 300), min_size=1), st.lists(st.integers(1, 2_000), min_size=1))
+def test_a_stream_takes_from_a_queue_in_whatever_portions_and_the_other_side_reads_all_of_it(sizes, rooms):
+    outbox, counts = Outbox(), TopicCounts()
+    messages = [write_message(Message(KEY, bytes([i % 256]) * size)) for i, size in enumerate(sizes)]
+    outbox.push_subscriptions(write_subscription(True, KEY))
+    for message in messages:
+        outbox.push((message, counts), 1)
+    outbox.push_control(write_graft(KEY), is_gossip=False)
+    sent = b""
+    for room in itertools.cycle(rooms):
+        portion = outbox.produce(room)
+        assert len(portion) <= room
+        sent += portion
+        if len(portion) < room:
+            break
+    assert not outbox.is_waiting
+    expected = [write_subscription(True, KEY), *messages, wrap_control(write_graft(KEY))]
+    assert b"".join(read_packets(sent)) == b"".join(expected)
+
+
+def test_a_queue_stirs_once_until_it_is_looked_after():
+    stirs = []
+    outbox = Outbox(stirs.append)
+    for i in range(10):
+        outbox.push((b"%d" % i, TopicCounts()), 1)
+    outbox.push_control(b"graft", is_gossip=False)
+    assert stirs == [outbox]
+
+
+def test_whatever_is_pushed_leaves_by_priority_then_age():
+    order = ["consensus", "heads", "proofs", "claims", "txs", "infer/0", "oracle/f", "node", "store"]
+    outbox, dice = Outbox(), random.Random(4)
+    pushed = [(get_priority(f"/rolemesh/00/{name}/1"), i) for i, name in enumerate(order * 5)]
+    dice.shuffle(pushed)
+    for priority, i in pushed:
+        outbox.push((b"<%d>" % i, TopicCounts()), priority)
+    left = [int(text) for text in re.findall(rb"<(\d+)>", outbox.produce(10_000))]
+    assert left == [i for _, i in sorted(pushed, key=lambda each: each[0])]
+
+
 def test_topics_have_their_priorities():
-    order = ["consensus", "claims", "infer/0", "node"]
-    assert [get_priority(f"/rolemesh/00/{name}/1") for name in order] == [0, 1, 2, 3]
+    order = [["consensus", "heads", "proofs"], ["claims", "txs"], ["infer/0", "oracle/f"], ["node", "store"]]
+    for priority, names in enumerate(order):
+        assert {get_priority(f"/rolemesh/00/{name}/1") for name in names} == {priority}
     assert get_priority("") == get_priority("/") == get_priority("another network's") == 3

@@ -492,6 +492,48 @@ class TestFeed:
 
         run(main)
 
+    def test_a_flush_writes_before_any_other_task_runs(self) -> None:
+        async def main() -> None:
+            async with stream_pair() as (a, b):
+                assert a.muxed_conn._wire is not None
+                writes: list[int] = []
+                send_some = a.muxed_conn._wire.send_some
+
+                def note(data: memoryview) -> int:
+                    writes.append(len(data))
+                    return send_some(data)
+
+                a.muxed_conn._wire.send_some = note  # type: ignore[method-assign]
+                a.feed_from(lambda room: b"all of it")
+                a.flush()
+                assert len(writes) == 1
+                assert await b.read() == b"all of it"
+
+        run(main)
+
+    def test_what_a_flush_leaves_over_follows_in_order(self) -> None:
+        async def main() -> None:
+            async with stream_pair() as (a, b):
+                queue = bytearray(bytes(range(256)) * 4_000)
+                whole = bytes(queue)
+                assert a.muxed_conn._wire is not None
+                send_some = a.muxed_conn._wire.send_some
+                a.muxed_conn._wire.send_some = lambda data: send_some(data[:100])  # type: ignore[method-assign]
+
+                def produce(room: int) -> bytes:
+                    data = bytes(queue[:room])
+                    del queue[:room]
+                    return data
+
+                a.feed_from(produce)
+                got = bytearray()
+                while len(got) < len(whole):
+                    a.flush()
+                    got += await b.read(70_000)
+                assert bytes(got) == whole
+
+        run(main)
+
     def test_a_feed_that_raises_or_overflows_costs_its_stream_alone(self) -> None:
         async def main() -> None:
             async with muxed_pair() as (a, _):

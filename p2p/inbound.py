@@ -1,0 +1,88 @@
+"""What one peer's gossip stream brings: packets that wait for their turn. The peer sends on as they are worked off."""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from p2p.gossipsub.wire import Framer, MalformedPacket
+from p2p.muxed_stream import MuxedStream
+
+PLENTY_BYTES = 64 * 1024
+PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
+
+
+class Inbound:
+    """No task reads: what arrives is pushed here, and `on_ready` hears of it. Over once `ended` is set.
+
+    Bytes are credited when their packet has been worked off, so that a peer has at most a window of yamux waiting here,
+    and one packet that is not yet whole.
+    """
+
+    def __init__(self, node: bytes, stream: MuxedStream, on_ready: Callable[["Inbound"], None]) -> None:
+        self.node = node
+        self.packets: deque[bytes] = deque()
+        self.is_cut = False  # the router has begun a packet and wants to go on with it
+        self.is_ready = False  # it waits for its turn
+        self.fault = ""  # what ended it, if that was the peer's fault
+        self.ended = trio.Event()
+        self._stream = stream
+        self._on_ready = on_ready
+        self._framer = Framer()
+        self._owed = 0  # bytes received and not credited
+        self._has_finished = False
+
+    def begin(self) -> None:
+        self._stream.push_to(self._take, self._take_end, gives_credit=False)
+
+    def end(self, fault: str = "") -> None:
+        """Take nothing more in."""
+        if not self.ended.is_set():
+            self.fault = fault
+            self.packets.clear()
+            self.is_cut = False
+            self.ended.set()
+
+    @property
+    def is_plenty(self) -> bool:
+        """Whether the peer will soon have to wait for us."""
+        return self._owed >= PLENTY_BYTES
+
+    @property
+    def has_work(self) -> bool:
+        return self.is_cut or bool(self.packets)
+
+    def settle(self) -> None:
+        """Some packets have been worked off: the peer may send as much again."""
+        waiting = sum(map(len, self.packets))
+        if self._owed > waiting:
+            self._stream.give_credit(self._owed - waiting)
+            self._owed = waiting
+        if self._has_finished and not self.has_work:
+            self.end()
+
+    def note_beat(self) -> None:
+        """A heartbeat has passed. A packet that trickles in holds memory for as long as its sender likes."""
+        if not self.has_work:  # else it is we who keep the peer waiting
+            self._framer.beats += bool(len(self._framer))
+        if self._framer.beats > PACKET_BEATS_MAX:
+            self.end(f"a packet took more than {PACKET_BEATS_MAX} heartbeats")
+
+    def _take(self, data: bytes) -> None:
+        self._owed += len(data)
+        if self.ended.is_set():
+            return
+        try:
+            self.packets += self._framer.feed(data)
+        except MalformedPacket as error:
+            self.end(str(error))
+            return
+        if self.packets:
+            self._on_ready(self)
+        else:
+            self.settle()
+
+    def _take_end(self, reason: str | None) -> None:
+        self._has_finished = True
+        if not self.has_work:
+            self.end()

@@ -1,0 +1,67 @@
+"""When a node sees to what has gathered, on a clock that jumps."""
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from p2p.turns import GATHER_S, PLENTY, QUIET_S, Turns
+
+
+def wait_for_next(done: int = 1, is_more: bool = False, after_s: float = 0.0, hurries: bool = False) -> float:
+    """Seconds from a ring, `after_s` seconds after a turn that saw to `done` things, to the next turn."""
+
+    async def main() -> float:
+        turns = Turns()
+        took: list[float] = []
+
+        async def take_one() -> None:
+            await turns.next(done, is_more)
+            took.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_one)
+            await wait_all_tasks_blocked()
+            await trio.sleep(after_s)
+            rung_s = trio.current_time()
+            turns.ring()
+            if hurries:
+                turns.hurry()
+        return took[0] - rung_s
+
+    return trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_after_a_quiet_moment_what_comes_is_seen_to_at_once() -> None:
+    assert wait_for_next(after_s=2 * QUIET_S) == 0
+
+
+def test_soon_after_a_turn_more_is_gathered_for_a_moment() -> None:
+    assert 0 < wait_for_next() <= GATHER_S * 1.001
+
+
+def test_a_turn_that_found_plenty_is_followed_at_once() -> None:
+    assert wait_for_next(done=PLENTY) == 0
+
+
+def test_what_is_urgent_waits_for_nothing() -> None:
+    assert wait_for_next(hurries=True) == 0
+
+
+def test_two_nodes_of_one_process_gather_until_the_same_moment() -> None:
+    async def main() -> None:
+        one, other = Turns(), Turns()
+        ends: list[float] = []
+
+        async def take_one(turns: Turns) -> None:
+            await turns.next(1, False)
+            ends.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            for turns in (one, other):
+                nursery.start_soon(take_one, turns)
+            await wait_all_tasks_blocked()
+            one.ring()
+            await trio.sleep(GATHER_S / 2)
+            other.ring()
+        assert ends[0] == ends[1]
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
