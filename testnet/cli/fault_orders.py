@@ -2,6 +2,7 @@
 
 import contextlib
 import json as jsonlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -39,14 +40,14 @@ def carry_out(
         hint = "raise --rate or --for"
         raise CommandError("bad_fault", "nothing would happen in that time", hint, ExitCode.USAGE)
     _check_nodes(root, network, plan.list_nodes(), must_run)
+    by = f"{os.getpid()}/{time.time_ns()}"  # known even when we are interrupted before the launcher has answered
     with _interruptible():
-        said = ask_launcher(root, {"command": "faults.add", "plan": _to_document(plan)})
-        mine = set(said["ids"])
         try:
+            mine = set(ask_launcher(root, {"command": "faults.add", "plan": _to_document(plan), "by": by})["ids"])
             if duration_ms:
                 _stay(root, mine, (duration_ms + extra_ms) / 1_000)
         except KeyboardInterrupt:
-            ask_launcher(root, {"command": "faults.heal", "which": next(iter(mine)).partition(".")[0]})
+            ask_launcher(root, {"command": "faults.heal", "which": by})
             raise
     found = [fault for fault in ask_launcher(root, {"command": "faults.ls"})["faults"] if fault["fault"] in mine]
     for fault in found:
