@@ -53,8 +53,8 @@ def answer(line: bytes, desk: FaultDesk) -> Mapping[str, Any]:
     try:
         request = json.loads(line)
         match request:
-            case {"command": "faults.add", "plan": plan}:
-                return {"ids": desk.add(FaultPlan.from_document(plan)), **_list(desk)}
+            case {"command": "faults.add", "plan": plan, "by": str(by)}:
+                return {"ids": desk.add(FaultPlan.from_document(plan), by=by), **_list(desk)}
             case {"command": "faults.heal", "which": str(which)}:
                 return {"healed": desk.heal(which), **_list(desk)}
             case {"command": "faults.ls"}:

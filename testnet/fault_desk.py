@@ -34,12 +34,13 @@ NO_ORDERS = "[]"
 
 @dataclass
 class Running:
-    """A fault on its way: planned, on or over. `due_s` is when it begins, a time of time.monotonic()."""
+    """A fault on its way: planned, on or over. `due_s` is when it begins, of time.monotonic(); `by` says who asked."""
 
     named: Named
     set_id: str
     due_s: float
     until_s: float | None  # when it ends by itself
+    by: str
     state: str = "planned"
     started_ms: int = 0
     ended_ms: int = 0
@@ -72,7 +73,7 @@ class FaultDesk:
             Place(node.name, node.node, node.addresses[0].split("/")[2]) for node in self.launcher.network.nodes
         ]
 
-    def add(self, plan: FaultPlan, set_id: str = "") -> list[str]:
+    def add(self, plan: FaultPlan, set_id: str = "", by: str = "") -> list[str]:
         """Take in a plan whose times count from now; the ids of its faults. Raises LocalError, and takes none of it.
 
         Those of the PLAN a network was started with are the plan's own, as in the simulator; others begin with a set's.
@@ -92,18 +93,18 @@ class FaultDesk:
         for named in found:
             told = named if is_plan else Named(f"{set_id}.{named.id}", named.fault)
             until_s = now_s + named.end_ms / 1_000 if named.end_ms else None
-            self.faults[told.id] = Running(told, set_id, now_s + named.start_ms / 1_000, until_s)
+            self.faults[told.id] = Running(told, set_id, now_s + named.start_ms / 1_000, until_s, by)
             self._schedule(self.faults[told.id].due_s, START, told.id)
             ids.append(told.id)
         self.tick()
         return ids
 
     def heal(self, which: str = "") -> list[str]:
-        """End a fault or a set of them, on or only planned, by its id; all without one. The ids of those ended."""
+        """End faults, on or only planned: one, a set, or those of one who asked; all unless said. The ids of those."""
         chosen = [
             fault
             for fault in self.faults.values()
-            if fault.state in ("planned", "on") and which in ("", fault.set_id, fault.named.id)
+            if fault.state in ("planned", "on") and which in ("", fault.set_id, fault.named.id, fault.by)
         ]
         for fault in chosen:
             if fault.state == "on":

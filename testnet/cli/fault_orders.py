@@ -2,6 +2,7 @@
 
 import contextlib
 import json as jsonlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from testnet.cli.arguments import open_network, parse_duration
 from testnet.cli.output import CommandError, ExitCode, Output, format_count
 from testnet.cli.progress import Progress
 from testnet.faults import FaultPlan
-from testnet.network_file import NetworkFile, is_locked, is_running
+from testnet.launch import is_alive, read_status
+from testnet.network_file import NetworkFile, NodeEntry, is_locked, is_running
 
 ASK_S = 30.0  # the launcher may be asking many nodes meanwhile
 POLL_S = 0.2
@@ -39,14 +41,14 @@ def carry_out(
         hint = "raise --rate or --for"
         raise CommandError("bad_fault", "nothing would happen in that time", hint, ExitCode.USAGE)
     _check_nodes(root, network, plan.list_nodes(), must_run)
+    by = f"{os.getpid()}/{time.time_ns()}"  # known even when we are interrupted before the launcher has answered
     with _interruptible():
-        said = ask_launcher(root, {"command": "faults.add", "plan": _to_document(plan)})
-        mine = set(said["ids"])
         try:
+            mine = set(ask_launcher(root, {"command": "faults.add", "plan": _to_document(plan), "by": by})["ids"])
             if duration_ms:
                 _stay(root, mine, (duration_ms + extra_ms) / 1_000)
         except KeyboardInterrupt:
-            ask_launcher(root, {"command": "faults.heal", "which": next(iter(mine)).partition(".")[0]})
+            ask_launcher(root, {"command": "faults.heal", "which": by})
             raise
     found = [fault for fault in ask_launcher(root, {"command": "faults.ls"})["faults"] if fault["fault"] in mine]
     for fault in found:
@@ -106,10 +108,15 @@ def _check_nodes(root: Path, network: NetworkFile, names: tuple[str, ...], must_
             hint = f"there is: {', '.join(known)}"
             raise CommandError("unknown_node", f"no node {name!r} in network {network.name}", hint, ExitCode.USAGE)
     for node in network.nodes:
-        lock = root / node.directory / "lock"
-        if node.name in must_run and not (lock.is_file() and is_locked(lock)):
+        if node.name in must_run and not _is_running(root, node):
             hint = "`rolemesh testnet fault heal` starts what a fault has killed"
             raise CommandError("node_down", f"{node.name} does not run", hint, ExitCode.UNREACHABLE)
+
+
+def _is_running(root: Path, node: NodeEntry) -> bool:
+    # The lock alone does not say: a worker of a node that was killed may hold it for a moment more.
+    lock = root / node.directory / "lock"
+    return lock.is_file() and is_locked(lock) and is_alive(int(read_status(root, node).get("pid") or node.pid))
 
 
 @contextlib.contextmanager
