@@ -60,6 +60,7 @@ def test_a_banned_peer_is_hung_up_on_and_neither_it_nor_its_next_key_comes_back_
         # While it has not noticed that it was hung up on, a host sees no reason to dial.
         await until(lambda: not host.is_connected(net.node))
         turned_away = sum(net.refusals().values())
+        await until(lambda: not host.is_connected(net.node))
         await host.dial(net.node, net.addresses)
         await until(lambda: sum(net.refusals().values()) > turned_away)
         return host.node in net.peers()
