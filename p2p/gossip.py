@@ -274,10 +274,10 @@ class Gossip:
     def meet(self, node: bytes) -> Callable[[], Awaitable[None]]:
         """A peer is connected: what to run for it, until `drop`."""
         scope = self._scopes[node] = trio.CancelScope()
-        self._outboxes[node] = Outbox()
+        outbox = self._outboxes[node] = Outbox()
         is_outbound, group = self._describe(node)
         self._do(PeerUp(node, is_outbound, group))
-        return partial(self._feed_until, scope, node)
+        return partial(self._feed_until, scope, node, outbox)
 
     def drop(self, node: bytes) -> None:
         """The peer is gone: stop feeding it and forget what it was on."""
@@ -287,9 +287,9 @@ class Gossip:
         self._outboxes.pop(node, None)
         self._do(PeerDown(node))
 
-    async def _feed_until(self, scope: trio.CancelScope, node: bytes) -> None:
+    async def _feed_until(self, scope: trio.CancelScope, node: bytes, outbox: Outbox) -> None:
         with scope:
-            outbox = self._outboxes[node]
+            await trio.lowlevel.checkpoint()  # the peer may have gone before this task had its first turn
             pause = RETRY_S
             is_first = True
             while True:

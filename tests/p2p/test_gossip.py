@@ -8,7 +8,7 @@ from functools import wraps
 import pytest
 import trio
 
-from p2p.gossip import MESHSUB, PARAMS, get_priority
+from p2p.gossip import MESHSUB, PARAMS, Gossip, get_priority
 from p2p.gossipsub import Signature, TopicCounts, TopicParams, compute_message_id
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.wire import (
@@ -259,3 +259,15 @@ def test_topics_have_their_priorities():
     order = ["consensus", "claims", "infer/0", "node"]
     assert [get_priority(f"/rolemesh/00/{name}/1") for name in order] == [0, 1, 2, 3]
     assert get_priority("") == get_priority("/") == get_priority("another network's") == 3
+
+
+@in_trio
+async def test_a_peer_that_is_gone_before_its_feeder_has_begun_ends_nothing_but_that():
+    async def open_stream(node, protocol):
+        raise AssertionError("there is nobody to open a stream to")
+
+    nothing = lambda *args: True  # noqa: E731
+    gossip = Gossip(open_stream, nothing, nothing, lambda node: False, random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gossip.meet(b"n" * 32))
+        gossip.drop(b"n" * 32)  # within the same turn of the loop
