@@ -1,14 +1,13 @@
 """Requests and answers over streams that stay open: one per peer and protocol, many requests at once on it.
 
-A frame is `kind (1) ‖ number (4) ‖ length (4) ‖ body`, big endian. Kinds: ask, answer, refusal (its body is a reason).
-The asker opens the stream and numbers its requests; answers come in any order. Lengths are checked before a body is
-read, every wait has a deadline, and each request ends in exactly one `Answered` or `Unanswered`.
+`frames` says what goes over them. The asker opens the stream and numbers its requests; answers come in any order.
+Lengths are checked before a body is read, every wait has a deadline, and each request ends in exactly one `Answered` or
+`Unanswered`.
 """
 
 import heapq
 import itertools
 import logging
-import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,12 +16,12 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
+from p2p.frames import ANSWER, ASK, REFUSAL, BadFrame, Frame, Frames, write_frame
 from p2p.host import StreamRefused, to_node
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
 
 logger = logging.getLogger(__name__)
 
-ASK, ANSWER, REFUSAL = 0, 1, 2
 REQUESTS_MAX = 4_096  # our own, under way
 PER_PEER_MAX = 64  # one peer's, waiting for our answer
 PER_PEER_BYTES_MAX = 16 * 1024 * 1024  # of such requests together
@@ -31,7 +30,6 @@ BODY_S = 30.0  # for a body to arrive whole after its header
 CHUNK = 64 * 1024 - 12  # the largest yamux frame that every implementation takes
 OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting on one stream
 REASON_BYTES_MAX = 256
-_HEADER = struct.Struct("!BII")
 
 
 @dataclass
@@ -46,8 +44,9 @@ class Wire:
     def push(self, kind: int, number: int, body: bytes) -> bool:
         if self.size + len(body) > OUT_BYTES_MAX:
             return False
-        self.frames.append(_HEADER.pack(kind, number, len(body)) + body)
-        self.size += len(body) + _HEADER.size
+        frame = write_frame(kind, number, body)
+        self.frames.append(frame)
+        self.size += len(frame)
         self.wake.set()
         return True
 
@@ -68,26 +67,23 @@ class Reader:
 
     def __init__(self, stream: NetStream) -> None:
         self._stream = stream
-        self._buffer = bytearray()
+        self._frames = Frames()
 
-    async def read(self) -> tuple[int, int, bytes]:
-        """The next frame: kind, number, body. IOException at the end, ValueError when it breaks a rule."""
-        kind, number, length = _HEADER.unpack(await self._read_exactly(_HEADER.size))
-        if kind > REFUSAL or length > STREAM_BYTES_MAX:
-            raise ValueError(f"a frame of kind {kind} with {length} bytes, at most {STREAM_BYTES_MAX}")
+    async def read(self) -> Frame:
+        """The next frame. IOException at the end, BadFrame when it breaks a rule or its body takes too long."""
+        while not self._frames.has_header:
+            await self._read_more()
         with trio.move_on_after(BODY_S):
-            return kind, number, await self._read_exactly(length)
-        raise ValueError(f"a body of {length} bytes took more than {BODY_S} s")
+            while (frame := self._frames.take()) is None:
+                await self._read_more()
+            return frame
+        raise BadFrame(f"a body took more than {BODY_S} s")
 
-    async def _read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            data = await self._stream.read(CHUNK)
-            if not data:
-                raise IOException("the stream ended")
-            self._buffer += data
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
+    async def _read_more(self) -> None:
+        data = await self._stream.read(CHUNK)
+        if not data:
+            raise IOException("the stream ended")
+        self._frames.feed(data)
 
 
 @dataclass
@@ -146,6 +142,10 @@ class Requests:
             with trio.move_on_at(self._deadlines[0][0] if self._deadlines else float("inf")):
                 await self._wake.wait()
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"asking": len(self._under_way), "channels": len(self._channels), "deadlines": len(self._deadlines)}
+
     def end_all(self, reason: str) -> None:
         """Every request under way ends now."""
         for token in list(self._under_way):
@@ -184,7 +184,7 @@ class Requests:
                 await self._read(stream, channel)
         except* IOException as error:
             reason = f"the stream broke: {error.exceptions[0]!r}"
-        except* ValueError as error:
+        except* BadFrame as error:
             reason = f"the peer broke a rule: {error.exceptions[0]}"
         finally:
             with trio.CancelScope(shield=True):
@@ -240,7 +240,7 @@ class Answers:
                 await self._read(protocol, stream, wire)
         except* IOException as error:
             logger.debug("a stream of %s ended: %r", protocol, error)
-        except* ValueError as error:
+        except* BadFrame as error:
             self._fault(wire.peer, str(error.exceptions[0]))
         finally:
             for token in [token for token, asked in self._open.items() if asked.wire is wire]:
@@ -253,7 +253,7 @@ class Answers:
         while True:
             kind, number, body = await reader.read()
             if kind != ASK:
-                raise ValueError("only requests may be sent on a stream its sender opened")
+                raise BadFrame("only requests may be sent on a stream its sender opened")
             self._expire()
             if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + len(body) > PER_PEER_BYTES_MAX:
                 wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
@@ -285,3 +285,7 @@ class Answers:
         now_s = trio.current_time()
         while self._open and (token := next(iter(self._open))) and self._open[token].until_s <= now_s:
             self._close(token)
+
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"asked": len(self._open), "askers": len(self._held) + len(self._held_bytes)}

@@ -33,6 +33,7 @@ SANS_IO = (
     "p2p/addresses.py",
     "p2p/bans.py",
     "p2p/doors.py",
+    "p2p/frames.py",
     "p2p/net.py",
     "p2p/noise_records.py",
     "p2p/reach.py",
