@@ -161,6 +161,18 @@ class Gossip:
         """The application saw a peer break a rule."""
         self._do(Blamed(node))
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name: the router's and this shell's own."""
+        return {
+            **self.router.get_sizes(),
+            "outboxes": len(self._outboxes),
+            "feeders": len(self._scopes),
+            "inbound": len(self._inbound),
+            "topics": len(self._topics),
+            "queued": sum(map(len, self._outboxes.values())),
+            "to_validate": len(self._to_validate),
+        }
+
     def _get_params(self, topic: str) -> TopicParams:
         found = self._topics.get(topic)
         if found is None:
