@@ -1,10 +1,11 @@
 # rolemesh. `make` lists what there is. Every target sets up .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full nightly check format lock benchmarks models spec vectors clean
+.PHONY: help setup demo test test-full nightly fuzz check format lock benchmarks models spec vectors clean
 
 python := .venv/bin/python
 # For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
 ARGS ?=
+FUZZ ?=
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -23,8 +24,17 @@ test: setup  ## the tests, in at most 5 minutes
 test-full: setup  ## the tests and the longer ones, in at most an hour
 	@$(python) -m pytest -m "not nightly" $(ARGS)
 
-nightly: setup  ## every test, with many more examples
-	@ROLEMESH_PROFILE=nightly $(python) -m pytest $(ARGS)
+# A night is resumable. ROLEMESH_SEEDS=FIRST:LAST names the seeds of its sweeps; FIRST seeds the properties as well, so
+# that the same range is the same night. What a property found is tried first next time (.hypothesis), and the fuzzer goes
+# on from its last finished chunk (.fuzz).
+seed = $(firstword $(subst :, ,$(ROLEMESH_SEEDS)))
+nightly: setup  ## every test with many more examples, and the fuzzer; ROLEMESH_SEEDS=1000:9000 for a range of seeds
+	@ROLEMESH_PROFILE=nightly $(python) -m pytest $(if $(seed),--hypothesis-seed=$(seed)) $(ARGS)
+	@$(MAKE) --no-print-directory fuzz
+
+fuzz:  ## what is left of ten million inputs for the decoders; FUZZ="yamux --minutes 30" for less
+	@.ci/setup fuzz
+	@$(python) -m tests.fuzz.run $(FUZZ)
 
 check: setup  ## linters and types
 	@$(python) -m ruff check .
@@ -52,4 +62,4 @@ vectors: setup  ## write tests/vectors anew: only when the wire changes on purpo
 	@$(python) tests/make_vectors.py
 
 clean:  ## remove .venv and what tools leave behind
-	@rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz build dist

@@ -199,6 +199,10 @@ class Bans:
         """Whom the operator vouches for, in the order it was said."""
         return list(self._allowed)
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name: each has a bound above."""
+        return {"faults": len(self._faults), "places": len(self._places), "bans": len(self._sentences)}
+
     # For the next process
 
     def to_json(self, now_ms: int) -> dict[str, Any]:

@@ -163,6 +163,18 @@ class Gossip:
         """A peer's verified record, to tell others of it."""
         self._do(Recorded(node, record))
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name: the router's and this shell's own."""
+        return {
+            **self.router.get_sizes(),
+            "outboxes": len(self._outboxes),
+            "feeders": len(self._scopes),
+            "inbound": len(self._inbound),
+            "topics": len(self._topics),
+            "queued": sum(map(len, self._outboxes.values())),
+            "to_validate": len(self._slow),
+        }
+
     def _get_params(self, topic: str) -> TopicParams:
         found = self._topics.get(topic)
         if found is None:
@@ -326,6 +338,7 @@ class Gossip:
 
     async def _feed_until(self, scope: trio.CancelScope, node: bytes, outbox: Outbox) -> None:
         with scope:
+            await trio.lowlevel.checkpoint()  # the peer may have gone before this task had its first turn
             pause = RETRY_S
             is_first = True
             while True:

@@ -179,6 +179,18 @@ class Host:
             for conn in cast(list[SafeConn], conns)
         )
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name; `stock` is all that py-libp2p's own objects hold beneath us."""
+        muxed = [cast(Muxed, conn.muxed_conn) for conns in self.swarm.connections.values() for conn in conns]
+        return {
+            "connections": len(muxed),
+            "muxed_streams": sum(conn.count_streams() for conn in muxed),
+            "half_open": self.doors.half_open.total(),
+            "dialling": len(self._dialling),
+            "stock": sum(map(_count_held, (self.swarm, self._basic, self.swarm.peerstore))),
+            **self._streams.get_sizes(),
+        }
+
     def peers(self) -> tuple[bytes, ...]:
         """Node keys of peers with a living connection, sorted."""
         return tuple(sorted(to_node(peer) for peer in self.swarm.connections))
@@ -397,6 +409,11 @@ def _build_swarm(seed: bytes, **parts: Any) -> SafeSwarm:
     noise = RecordNoise(keys, noise_privkey=create_noise_key_pair().private_key)
     upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Muxed}, NEGOTIATE_S)
     return SafeSwarm(peer, store, upgrader, [], connection_config=ConnectionConfig(), **parts)
+
+
+def _count_held(owner: object) -> int:
+    # Whatever it is called: py-libp2p has several maps by peer that it never clears, and more with each release.
+    return sum(len(held) for held in vars(owner).values() if isinstance(held, dict | set | list))
 
 
 def _get_remote(conn: SafeConn) -> str:

@@ -226,6 +226,10 @@ class Keeper:
     def remember(self) -> list[dict[str, Any]]:
         return self.book.remember()
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"book": len(self.book.entries), "sought": len(self.book.sought), "dials": len(self._busy)}
+
     def hurry(self, topic: str) -> None:
         """Nobody heard us on a topic: look for peers now, at most once per HURRY_S."""
         if self.book.hurry(topic, trio.current_time()):

@@ -189,6 +189,19 @@ class Libp2pNet:
         """How much the gossip router remembers, by name."""
         return self._gossip.router.get_sizes()
 
+    def sizes(self) -> dict[str, int]:
+        """How much every part of this network remembers, as `part.name`: what an idle node must not let grow."""
+        parts: dict[str, Mapping[str, int]] = {
+            "gossip": self._gossip.get_sizes(),
+            "host": self._host.get_sizes(),
+            "bans": self._guard.bans.get_sizes(),
+            "keeper": self._keeper.get_sizes(),
+            "requests": self._requests.get_sizes(),
+            "answers": self._answers.get_sizes(),
+            "net": {"events": len(self._events), "topics": len(self._topics)},
+        }
+        return {f"{part}.{name}": size for part, sizes in parts.items() for name, size in sizes.items()}
+
     def faults(self) -> tuple[tuple[bytes, str], ...]:
         """The last faults counted against peers: node key and what it did."""
         return tuple(self._guard.faults)

@@ -106,6 +106,10 @@ class Muxed(IMuxedConn):
     def get_connection_type(self) -> ConnectionType:
         return self._connection_type
 
+    def count_streams(self) -> int:
+        """Streams either side has not yet done with."""
+        return len(self._streams)
+
     async def start(self) -> None:
         """Carry the connection until it ends. Never raises but Cancelled."""
         reason = "it was closed"

@@ -29,6 +29,9 @@ class SlowChecks:
         self._waiting: deque[Validate] = deque()  # bounded by the router's validations_max
         self._wake = trio.Event()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def queue(self, effect: Validate) -> None:
         self._waiting.append(effect)
         self._wake.set()

@@ -38,3 +38,7 @@ class StreamLimits:
         self._open[node, protocol] -= 1
         if not self._open[node, protocol]:
             del self._open[node, protocol]
+
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"streams": self._open.total(), "stream_buckets": len(self._buckets)}

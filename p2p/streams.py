@@ -1,14 +1,13 @@
 """Requests and answers over streams that stay open: one per peer and protocol, many requests at once on it.
 
-A frame is `kind (1) ‖ number (4) ‖ length (4) ‖ body`, big endian. Kinds: ask, answer, refusal (its body is a reason).
-The asker opens the stream and numbers its requests; answers come in any order. Lengths are checked before a body is
-read, every wait has a deadline, and each request ends in exactly one `Answered` or `Unanswered`.
+`frames` says what goes over them. The asker opens the stream and numbers its requests; answers come in any order.
+Lengths are checked before a body is read, every wait has a deadline, and each request ends in exactly one `Answered` or
+`Unanswered`.
 """
 
 import heapq
 import itertools
 import logging
-import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,13 +16,12 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
+from p2p.frames import ANSWER, ASK, REFUSAL, BadFrame, Frames, Header, write_frame
 from p2p.host import StreamRefused, to_node
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
-from protocol.errors import MalformedMessage
 
 logger = logging.getLogger(__name__)
 
-ASK, ANSWER, REFUSAL = 0, 1, 2
 REQUESTS_MAX = 4_096  # our own, under way
 PER_PEER_MAX = 64  # one peer's, waiting for our answer
 PER_PEER_BYTES_MAX = 16 * 1024 * 1024  # of such requests together
@@ -32,7 +30,6 @@ FRAME_S = 30.0  # for a frame to arrive whole once its first byte is here
 CHUNK = 64 * 1024 - 12  # the largest yamux frame that every implementation takes
 OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting to be sent to one peer, on all streams together
 REASON_BYTES_MAX = 256
-_HEADER = struct.Struct("!BII")
 
 
 @dataclass
@@ -48,8 +45,9 @@ class Wire:
     def push(self, kind: int, number: int, body: bytes) -> bool:
         if self.waiting[self.peer] + len(body) > OUT_BYTES_MAX:
             return False
-        self.frames.append(_HEADER.pack(kind, number, len(body)) + body)
-        self._count(len(body) + _HEADER.size)
+        frame = write_frame(kind, number, body)
+        self.frames.append(frame)
+        self._count(len(frame))
         self.wake.set()
         return True
 
@@ -84,48 +82,38 @@ class SlowFrame(Exception):
 
 
 class Reader:
-    """Frames off a stream, several per read. IOException at the end, MalformedMessage, or SlowFrame."""
+    """Frames off a stream, several per read. IOException at the end, BadFrame, or SlowFrame."""
 
     def __init__(self, stream: NetStream) -> None:
         self._stream = stream
-        self._buffer = bytearray()
+        self._frames = Frames()
         self._due_s = 0.0  # when the frame under way must be whole
 
-    async def read_header(self) -> tuple[int, int, int]:
-        """Wait for the next frame: its kind, number and length. `read_body` or `skip_body` must follow."""
-        if not self._buffer:
+    async def read_header(self) -> Header:
+        """Wait for the next frame's. `read_body` or `skip_body` must follow. Raises BadFrame."""
+        if not len(self._frames):
             await self._read_more(float("inf"))
         self._due_s = trio.current_time() + FRAME_S
-        kind, number, length = _HEADER.unpack(await self._read_exactly(_HEADER.size))
-        if kind > REFUSAL or length > STREAM_BYTES_MAX:
-            raise MalformedMessage(f"a frame of kind {kind} with {length} bytes, at most {STREAM_BYTES_MAX}")
-        return kind, number, length
-
-    async def read_body(self, length: int) -> bytes:
-        return await self._read_exactly(length)
-
-    async def skip_body(self, length: int) -> None:
-        """Pass over a body, keeping none of it."""
-        while length:
-            if not self._buffer:
-                await self._read_more(self._due_s)
-            size = min(length, len(self._buffer))
-            del self._buffer[:size]
-            length -= size
-
-    async def _read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
+        while (header := self._frames.read_header()) is None:
             await self._read_more(self._due_s)
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
+        return header
+
+    async def read_body(self) -> bytes:
+        while (frame := self._frames.take()) is None:
+            await self._read_more(self._due_s)
+        return frame.body
+
+    async def skip_body(self) -> None:
+        """Pass over a body, keeping none of it."""
+        while not self._frames.drop():
+            await self._read_more(self._due_s)
 
     async def _read_more(self, due_s: float) -> None:
         with trio.move_on_at(due_s):
             data = await self._stream.read(CHUNK)
             if not data:
                 raise IOException("the stream ended")
-            self._buffer += data
+            self._frames.feed(data)
             return
         raise SlowFrame
 
@@ -187,6 +175,10 @@ class Requests:
             with trio.move_on_at(self._deadlines[0][0] if self._deadlines else float("inf")):
                 await self._wake.wait()
 
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"asking": len(self._under_way), "channels": len(self._channels), "deadlines": len(self._deadlines)}
+
     def end_all(self, reason: str) -> None:
         """Every request under way ends now."""
         for token in list(self._under_way):
@@ -226,7 +218,7 @@ class Requests:
                 await self._read(stream, channel)
         except* IOException as error:
             reason = f"the stream broke: {error.exceptions[0]!r}"
-        except* (MalformedMessage, SlowFrame) as error:
+        except* (BadFrame, SlowFrame) as error:
             reason = f"the peer broke a rule: {error.exceptions[0]}"
         finally:
             with trio.CancelScope(shield=True):
@@ -236,8 +228,8 @@ class Requests:
     async def _read(self, stream: NetStream, channel: Channel) -> None:
         reader = Reader(stream)
         while True:
-            kind, number, length = await reader.read_header()
-            body = await reader.read_body(length)
+            kind, number, _ = await reader.read_header()
+            body = await reader.read_body()
             token = channel.waiting.get(number)
             if token is None:
                 continue  # late: it was given up
@@ -284,7 +276,7 @@ class Answers:
                 await self._read(protocol, stream, wire)
         except* IOException as error:
             logger.debug("a stream of %s ended: %r", protocol, error)
-        except* MalformedMessage as error:
+        except* BadFrame as error:
             self._fault(wire.peer, str(error.exceptions[0]), True)
         except* SlowFrame as error:
             self._fault(wire.peer, str(error.exceptions[0]), False)
@@ -300,16 +292,16 @@ class Answers:
         while True:
             kind, number, length = await reader.read_header()
             if kind != ASK:
-                raise MalformedMessage("only requests may be sent on a stream its sender opened")
+                raise BadFrame("only requests may be sent on a stream its sender opened")
             self._expire()
             if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + length > PER_PEER_BYTES_MAX:
-                await reader.skip_body(length)
+                await reader.skip_body()
                 wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
                 continue
             # Counted before it is here: a peer may begin as many bodies as it has streams.
             self._hold(wire.peer, length)
             try:
-                body = await reader.read_body(length)
+                body = await reader.read_body()
             except BaseException:
                 self._let_go(wire.peer, length)
                 raise
@@ -345,3 +337,7 @@ class Answers:
         now_s = trio.current_time()
         while self._open and (token := next(iter(self._open))) and self._open[token].until_s <= now_s:
             self._close(token)
+
+    def get_sizes(self) -> dict[str, int]:
+        """How much is remembered, by name."""
+        return {"asked": len(self._open), "askers": len(self._held) + len(self._held_bytes)}

@@ -35,6 +35,7 @@ SANS_IO = (
     "p2p/delay_line.py",
     "p2p/doors.py",
     "p2p/gossip_params.py",
+    "p2p/frames.py",
     "p2p/net.py",
     "p2p/noise_records.py",
     "p2p/outbox.py",

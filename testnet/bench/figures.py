@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 Note = Callable[[str], None]  # tells people how far a benchmark is
 
 # Units in which less is better: there the ratio is turned round, so that above 1 always means better than the peer.
-LESS_IS_BETTER = frozenset({"us", "ms", "s", "MB"})
+LESS_IS_BETTER = frozenset({"us", "ms", "s", "MB", "MB/h"})
 
 
 @dataclass(frozen=True)

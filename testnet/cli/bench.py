@@ -57,3 +57,34 @@ def gossip(
     if unknown := [name for name in only if name not in NAMES]:
         raise CommandError("unknown_figure", f"no figure is named {unknown[0]}", hint, ExitCode.USAGE)
     return report(measure(output.note, full, frozenset(only)), output)
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench soak\n\n  rolemesh bench soak --minutes 5 --json\n\n"
+    "Exit code 6 names what grew. Below 20 minutes caches still fill up to their bounds: the bar for memory is loose."
+)
+def soak(
+    *,
+    minutes: Annotated[float, Parameter(help="How long; two fifths of it are warm-up.")] = 30.0,
+    seed: Annotated[int, Parameter(help="Who comes, and how they leave.")] = 1,
+    json: JsonLines = False,
+) -> int:
+    """Does a node leak? Ten strangers a second come and go; its memory, tasks, descriptors and maps must stay flat."""
+    from testnet.bench.soak import MINUTES_MIN, PartEnded, measure
+
+    output = Output(json)
+    if minutes < MINUTES_MIN:
+        hint = f"give --minutes {MINUTES_MIN:g} or more"
+        raise CommandError("too_short", f"{minutes:g} minutes show nothing", hint, ExitCode.USAGE)
+    try:
+        verdict = measure(minutes, seed, output.note)
+    except PartEnded as error:
+        hint = "its last words stand above; run it again with the same --seed"
+        raise CommandError("part_ended", str(error), hint, ExitCode.INVARIANT_VIOLATED) from error
+    report(verdict.figures, output)
+    if verdict.grew:
+        what = "; ".join(f"{name} ({how})" for name, how in verdict.grew.items())
+        hint = "look for who adds to what grew and never takes away"
+        raise CommandError("grew", f"verdict: grew: {what}", hint, ExitCode.INVARIANT_VIOLATED, grew=dict(verdict.grew))
+    output.say(f"verdict: nothing grew in {verdict.seconds:.0f} s after the warm-up")
+    return int(ExitCode.OK)

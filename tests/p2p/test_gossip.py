@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.io.exceptions import IOException
 
-from p2p.gossip import MESHSUB, PARAMS, get_priority
+from p2p.gossip import MESHSUB, PARAMS, Gossip, get_priority
 from p2p.gossipsub import Signature, TopicCounts, TopicParams, compute_message_id
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.wire import (
@@ -335,3 +335,15 @@ def test_topics_have_their_priorities():
     for priority, names in enumerate(order):
         assert {get_priority(f"/rolemesh/00/{name}/1") for name in names} == {priority}
     assert get_priority("") == get_priority("/") == get_priority("another network's") == 3
+
+
+@in_trio
+async def test_a_peer_that_is_gone_before_its_feeder_has_begun_ends_nothing_but_that():
+    async def open_stream(node, protocol):
+        raise AssertionError("there is nobody to open a stream to")
+
+    nothing = lambda *args: True  # noqa: E731
+    gossip = Gossip(open_stream, nothing, nothing, lambda node: False, random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gossip.meet(b"n" * 32))
+        gossip.drop(b"n" * 32)  # within the same turn of the loop

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from noise.connection import NoiseConnection
 
 from p2p.noise_records import NONCE_END, PLAINTEXT_BYTES_MAX, BadRecord, KeyWornOut, Opener, Sealer
+from tests.support.examples import scale
 
 KEY = bytes(range(32))
 
@@ -22,7 +23,7 @@ def finished_handshake() -> tuple[NoiseConnection, NoiseConnection]:
     return ends[0], ends[1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scale(40), deadline=None)
 @given(st.lists(st.integers(0, 200_000), max_size=6), st.lists(st.integers(200, 70_000), min_size=1))
 def test_whatever_is_sealed_is_opened_in_order_however_it_is_cut(sizes, cuts):
     plain = [bytes([index % 251]) * size for index, size in enumerate(sizes)]

@@ -30,6 +30,7 @@ from p2p.yamux_words import (
     YamuxViolation,
 )
 from protocol.errors import LocalError
+from tests.support.examples import scale
 
 LIMITS = YamuxLimits()
 
@@ -77,6 +78,7 @@ class Pair:
         self.finished: set[tuple[int, int]] = set()
         self.ended: set[tuple[int, int]] = set()
         self.broken: set[int] = set()
+        self.pings: list[list[int]] = [[], []]  # not yet answered
         self.count = 0
 
     def open(self, side: int) -> None:
@@ -107,6 +109,11 @@ class Pair:
             self.sides[side].reset(stream_id)
             self.broken.add(stream_id)
 
+    def ping(self, side: int, value: int) -> None:
+        if len(self.pings[side]) < LIMITS.pongs_max:
+            self.sides[side].ping(value)
+            self.pings[side].append(value)
+
     def consume(self, side: int, index: int, size: int) -> None:
         if (stream_id := self.pick(side, index)) is not None:
             unread = self.unread[side].get(stream_id, 0)
@@ -136,6 +143,8 @@ class Pair:
                 self.finished.add((side, stream_id))
             case WasReset(stream_id):
                 assert stream_id in self.broken
+            case Ponged(value):
+                assert self.pings[side].pop(0) == value
 
     def settle(self) -> None:
         """Carry and consume everything until nothing moves."""
@@ -167,12 +176,13 @@ STEPS = st.one_of(
     st.tuples(st.just("carry"), SIDE, st.integers(1, 30)),
     st.tuples(st.just("finish"), SIDE, INDEX),
     st.tuples(st.just("reset"), SIDE, INDEX),
+    st.tuples(st.just("ping"), SIDE, st.integers(0, 2**32 - 1)),
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(STEPS, min_size=15, max_size=60))
-def test_any_interleaving_over_any_cutting_delivers_every_byte_in_order(steps):
+@settings(max_examples=scale(150), deadline=None)
+@given(st.lists(STEPS, min_size=15, max_size=60), SIDE)
+def test_any_interleaving_over_any_cutting_delivers_every_byte_in_order(steps, leaver):
     pair = Pair()
     for side in (0, 0, 1):
         pair.open(side)
@@ -189,6 +199,21 @@ def test_any_interleaving_over_any_cutting_delivers_every_byte_in_order(steps):
         assert session.unread_bytes == 0
         for stream_id in session.stream_ids():
             assert stream_id not in pair.broken
+    assert pair.pings == [[], []]
+    leave(pair, leaver)
+
+
+def leave(pair, leaver):
+    """After a go-away neither side opens anything, and the other hears nothing more."""
+    gone, left = pair.sides[leaver], pair.sides[1 - leaver]
+    gone.go_away()
+    gone.ping(1)
+    assert left.receive(gone.bytes_to_send()) == [GoneAway(0)]
+    assert left.is_over
+    for session in (gone, left):
+        with pytest.raises(NoStream):
+            session.open()
+    assert left.receive(frame(PING, SYN, 0, 1)) == []
 
 
 FRAMES = st.one_of(
@@ -205,7 +230,7 @@ FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scale(400), deadline=None)
 @given(st.lists(FRAMES, max_size=40), st.booleans(), st.integers(1, 5_000))
 def test_whatever_arrives_ends_in_our_own_error_or_in_bounded_memory(pieces, is_client, cut):
     session = Yamux(is_client)

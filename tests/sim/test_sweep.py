@@ -2,7 +2,8 @@
 
     ROLEMESH_SEEDS=1000:9000 make nightly ARGS=tests/sim/test_sweep.py
 
-runs that range, so a night that was broken off goes on where it stopped.
+runs that range, so a night that was broken off goes on where it stopped. `make nightly` takes the range for all of it:
+the Makefile says how.
 """
 
 import os
