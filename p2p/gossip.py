@@ -48,6 +48,7 @@ from p2p.gossipsub import (
     Validate,
     compute_message_id,
 )
+from p2p.gossipsub.params import NODE_PARAMS as PARAMS
 from p2p.gossipsub.router import MALFORMED
 from p2p.gossipsub.wire import Framer, MalformedPacket
 from p2p.host import StreamRefused, to_node
@@ -59,8 +60,6 @@ from protocol.types import Verdict
 logger = logging.getLogger(__name__)
 
 MESHSUB = "/meshsub/1.1.0"
-# Smaller than the specification's: each step of degree is one more copy of everything for everyone.
-PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=1)
 READ_BYTES = 64 * 1024
 PACKETS_PER_TURN = 32  # small packets of one peer handled between two turns of the loop
 WRITE_BEATS_MAX = 30  # heartbeats one write may take: a peer that reads nothing for so long loses the stream
