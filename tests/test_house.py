@@ -40,6 +40,7 @@ SANS_IO = (
     "p2p/yamux.py",
     "p2p/yamux_words.py",
     "roles/",
+    "testnet/gossip/",
     "testnet/kernel.py",
     "testnet/sim_links.py",
     "testnet/sim_net.py",
