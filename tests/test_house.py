@@ -47,6 +47,7 @@ SANS_IO = (
     "roles/",
     "testnet/fault_kinds.py",
     "testnet/faults.py",
+    "testnet/gossip/",
     "testnet/kernel.py",
     "testnet/sim_gossip.py",
     "testnet/sim_links.py",

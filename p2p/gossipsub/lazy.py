@@ -137,10 +137,15 @@ class LazyPull:
             if node not in exclude and not peer.is_direct and peer.score >= threshold
         ]
         count = max(params.degree_lazy, int(params.gossip_factor * len(fit)))
-        for peer in fit if len(fit) <= count else state.dice.sample(fit, count):
-            start = state.dice.randrange(len(ids)) if len(ids) > params.ihave_ids_max else 0
+        chosen = fit if len(fit) <= count else state.dice.sample(fit, count)
+        if len(ids) <= params.ihave_ids_max:
+            body = write_ihave(topic, ids)  # the same for all
+            state.effects += [SendControl(peer.node, body, is_gossip=True) for peer in chosen]
+            return
+        for peer in chosen:
+            start = state.dice.randrange(len(ids))
             some = ids[start : start + params.ihave_ids_max]
-            some += ids[: params.ihave_ids_max - len(some)] if start else []
+            some += ids[: params.ihave_ids_max - len(some)]
             state.effects.append(SendControl(peer.node, write_ihave(topic, some), is_gossip=True))
 
     def get_sizes(self) -> dict[str, int]:

@@ -128,8 +128,20 @@ class Mesh:
         if peer.score < 0:
             return False
         if len(topic.mesh) >= self._params.degree_high and not peer.is_outbound:
-            return True
+            return None if self._displace(topic, peer) else True
         return None
+
+    def _displace(self, topic: Topic, peer: Peer) -> bool:
+        """Whether a full mesh makes room for a peer that asks, having been of far more use than one that is in it."""
+        worst = min(topic.mesh.values(), key=lambda other: other.score)
+        if not self._is_better(peer, worst):
+            return False
+        self.prune(topic, worst)
+        return True
+
+    def _is_better(self, peer: Peer, other: Peer) -> bool:
+        """Whether the difference is worth a change: half as much again would be noise."""
+        return peer.score >= self._params.score.opportunistic_graft_threshold and peer.score > 2 * other.score
 
     def take_prunes(self, peer: Peer, control: Control) -> None:
         """Source: gossipsub v1.0, PRUNE; v1.1, PRUNE Backoff and Peer Exchange, Score Thresholds."""
@@ -172,13 +184,23 @@ class Mesh:
                 self.prune(topic, peer)
         missing = params.degree_out - sum(peer.is_outbound for peer in mesh.values())
         if missing > 0 and len(mesh) >= params.degree_low:
-            fit = self._state.pick(
-                topic.key,
-                min(missing, params.degree_high - len(mesh)),
-                lambda peer: peer.is_outbound and self._is_fit(topic, peer),
-            )
+            fit = self._state.pick(topic.key, missing, lambda peer: peer.is_outbound and self._is_fit(topic, peer))
+            self._make_room(topic, len(fit))
             for peer in fit:
                 self.graft(topic, peer)
+
+    def _make_room(self, topic: Topic, count: int) -> None:
+        """Let `count` more in: where the mesh is full, the inbound peers that were of least use leave.
+
+        go-libp2p-pubsub grafts beyond degree_high and prunes a heartbeat later; ours is never beyond it.
+        """
+        surplus = len(topic.mesh) + count - self._params.degree_high
+        if surplus > 0:
+            inbound = sorted(
+                (peer for peer in topic.mesh.values() if not peer.is_outbound), key=lambda peer: peer.score
+            )
+            for peer in inbound[:surplus]:
+                self.prune(topic, peer)
 
     def _choose_surplus(self, topic: Topic) -> list[Peer]:
         """Whom to prune: all but the best degree_score and some by lot, degree_out of them dialled by us.
@@ -200,19 +222,26 @@ class Mesh:
         return [peer for peer in surplus if peer not in outbound] + inbound
 
     def _graft_opportunistically(self, topic: Topic) -> None:
-        """Source: gossipsub v1.1, Opportunistic Grafting."""
-        if len(topic.mesh) < 2:
+        """Source: gossipsub v1.1, Opportunistic Grafting.
+
+        The specification grafts beside a mesh that is poor as a whole. Sybils leave no room for that, so whatever the
+        median the best from outside also take the places of those that are of far less use.
+        """
+        params, mesh = self._params, topic.mesh
+        if len(mesh) < 2:
             return
-        median = sorted(peer.score for peer in topic.mesh.values())[len(topic.mesh) // 2]
-        if median >= self._params.score.opportunistic_graft_threshold:
-            return
-        room = self._params.degree_high - len(topic.mesh)
-        fit = self._state.pick(
-            topic.key,
-            min(self._params.opportunistic_graft_peers, room),
-            lambda peer: peer.score > median and self._is_fit(topic, peer),
-        )
-        for peer in fit:
+        others = self._state.subscribers.get(topic.key, {}).values()
+        better = [peer for peer in others if peer.score > 0 and self._is_fit(topic, peer)]
+        better.sort(key=lambda peer: -peer.score)
+        worst = sorted(mesh.values(), key=lambda peer: peer.score)
+        median = worst[len(worst) // 2].score
+        is_poor = median < params.score.opportunistic_graft_threshold
+        for peer, other in zip(better[: params.opportunistic_graft_peers], worst, strict=False):
+            if self._is_better(peer, other):
+                if len(mesh) >= params.degree:
+                    self.prune(topic, other)
+            elif not is_poor or peer.score <= median or len(mesh) >= params.degree_high:
+                return
             self.graft(topic, peer)
 
     def _mend_fanouts(self) -> None:
@@ -243,7 +272,11 @@ class Mesh:
         return others if others <= self._params.degree else self._params.degree_low
 
     def _pick(self, topic: Topic, count: int) -> list[Peer]:
-        return self._state.pick(topic.key, count, lambda peer: self._is_fit(topic, peer))
+        """By lot, but first from those that strangers cannot be among: peers we dialled ourselves."""
+        picked = self._state.pick(topic.key, count, lambda peer: peer.is_outbound and self._is_fit(topic, peer))
+        return picked + self._state.pick(
+            topic.key, count - len(picked), lambda peer: not peer.is_outbound and self._is_fit(topic, peer)
+        )
 
     def _is_fit(self, topic: Topic, peer: Peer) -> bool:
         return (

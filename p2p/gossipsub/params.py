@@ -27,9 +27,9 @@ class TopicScore:
     time_in_mesh_weight: float = 0.01  # P1
     time_in_mesh_quantum_ms: int = 1_000
     time_in_mesh_cap: float = 60.0
-    first_deliveries_weight: float = 0.1  # P2
-    first_deliveries_decay: float = 0.98
-    first_deliveries_cap: float = 50.0
+    first_deliveries_weight: float = 0.25  # P2
+    first_deliveries_decay: float = 0.9  # who stops delivering has lost half of the credit after seven beats
+    first_deliveries_cap: float = 20.0
     mesh_deliveries_weight: float = 0.0  # P3
     mesh_deliveries_decay: float = 0.95
     mesh_deliveries_threshold: float = 0.0
@@ -137,7 +137,7 @@ class GossipParams:
     backoff_slack_ms: int = 2_000
     backoff_ms_max: int = 3_600_000
     graft_flood_ms: int = 10_000
-    opportunistic_graft_ticks: int = 60
+    opportunistic_graft_ticks: int = 2
     opportunistic_graft_peers: int = 2
     direct_connect_ticks: int = 300
     retransmissions_max: int = 3

@@ -114,13 +114,16 @@ class Scores:
         """The score. Source: v1.1, The Score Function; the behaviour threshold is go-libp2p-pubsub's."""
         params = self._params
         score = 0.0
-        for topic in conduct.topics.values():
-            score += topic.compute()
-        score = min(score, params.topic_score_cap)
-        score += conduct.app_score * params.app_weight
-        surplus = len(self._groups.get(conduct.group, ())) - params.colocation_threshold
-        if surplus > 0:
-            score += surplus * surplus * params.colocation_weight
+        if conduct.topics:
+            for topic in conduct.topics.values():
+                score += topic.compute()
+            score = min(score, params.topic_score_cap)
+        if conduct.app_score:
+            score += conduct.app_score * params.app_weight
+        if conduct.group:
+            surplus = len(self._groups.get(conduct.group, ())) - params.colocation_threshold
+            if surplus > 0:
+                score += surplus * surplus * params.colocation_weight
         excess = conduct.behaviour - params.behaviour_threshold
         if excess > 0:
             score += excess * excess * params.behaviour_weight
@@ -138,7 +141,10 @@ class Scores:
         self._decayed_ms = now_ms
         zero = self._params.decay_to_zero
         for conduct in conducts:
-            conduct.behaviour = _fade(conduct.behaviour, self._params.behaviour_decay, zero)
+            if conduct.behaviour:
+                conduct.behaviour = _fade(conduct.behaviour, self._params.behaviour_decay, zero)
+            if not conduct.topics:
+                continue
             for key, topic in list(conduct.topics.items()):
                 topic.decay(zero, now_ms)
                 if topic.is_blank():

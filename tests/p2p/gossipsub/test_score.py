@@ -33,7 +33,7 @@ def conduct_on(params=None, **counters):
         pytest.param(conduct_on(in_mesh=True, in_mesh_ms=10_500), 10 * 0.01, id="P1: whole quanta in the mesh"),
         pytest.param(conduct_on(in_mesh=True, in_mesh_ms=10**9), 60 * 0.01, id="P1 is capped"),
         pytest.param(conduct_on(in_mesh=False, in_mesh_ms=10**9), 0.0, id="P1 ends with the mesh"),
-        pytest.param(conduct_on(first=7.0), 7 * 0.1, id="P2: first deliveries"),
+        pytest.param(conduct_on(first=7.0), 7 * 0.25, id="P2: first deliveries"),
         pytest.param(conduct_on(RATED, in_mesh=True, is_active=True, mesh=4.0), -36.0, id="P3: the deficit squared"),
         pytest.param(conduct_on(RATED, in_mesh=True, is_active=False, mesh=4.0), 0.0, id="P3 begins after a while"),
         pytest.param(conduct_on(in_mesh=True, is_active=True), 0.0, id="P3 is off where little is said"),
