@@ -31,6 +31,7 @@ from p2p.host import Host, HostLimits, open_host
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Delivered, NetEvent
 from p2p.outbox import BYTES_MAX, MESSAGES_MAX, Outbox
+from p2p.turns import Turns
 from protocol.types import Verdict
 
 TOPIC = "/rolemesh/00/claims/1"
@@ -343,7 +344,7 @@ async def test_a_peer_that_is_gone_before_its_feeder_has_begun_ends_nothing_but_
         raise AssertionError("there is nobody to open a stream to")
 
     nothing = lambda *args: True  # noqa: E731
-    gossip = Gossip(open_stream, nothing, nothing, lambda node: False, random.Random(1))
+    gossip = Gossip(open_stream, nothing, nothing, lambda node: False, random.Random(1), Turns())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(gossip.meet(b"n" * 32))
         gossip.drop(b"n" * 32)  # within the same turn of the loop
