@@ -26,7 +26,8 @@ from protocol.ledger.records import (
     TensorSpec,
     VoteKey,
 )
-from protocol.ledger.state import TABLES, State, compute_image
+from protocol.ledger.rows import list_rows, update_tree
+from protocol.ledger.state import TABLES, State
 from protocol.signing import compute_domain_prefix
 from protocol.types import INT_MAX, AtMost, Digest, Grains, Name, PublicKey, TimeMs
 
@@ -149,7 +150,7 @@ def build_state(genesis: Genesis) -> State:
         for node in genesis.nodes
     }
     epoch_end = DueItem(genesis.time_ms + genesis.params.epoch_ms, EPOCH_KIND, bytes(32), waking=0)
-    tables: dict[str, dict[Any, Any]] = {table.name: {} for table in TABLES} | {
+    tables: dict[str, Any] = {table.name: {} for table in TABLES} | {
         "accounts": accounts,
         "nodes": nodes,
         "node_owners": {node.node: NodeOwner(node.account) for node in genesis.nodes},
@@ -170,7 +171,7 @@ def build_state(genesis: Genesis) -> State:
         supply=sum(entry.amount for entry in genesis.allocations),
         treasury=0,
         burned=0,
-        images=tuple(compute_image(table, tables[table.name]) for table in TABLES),
+        tree=update_tree(None, list_rows(tables)),
         **tables,
     )
 
