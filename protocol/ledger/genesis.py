@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from protocol.codec import encode, get_field_types
 from protocol.errors import LocalError, MalformedMessage
 from protocol.keys import format_account, format_node, parse_account, parse_node
-from protocol.ledger.block import HEADER_TIME_MS_MAX
+from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
 from protocol.ledger.params import Params, verify_params
@@ -116,6 +116,8 @@ def verify_genesis(genesis: Genesis) -> None:
         raise ValueError(f"an account is allocated twice, or the supply exceeds {INT_MAX} grains")
     if len(bonds) != len(genesis.nodes) or len({node.node for node in genesis.nodes}) != len(genesis.nodes):
         raise ValueError("two nodes share an account or a node key")
+    if len(votes) > VOTES_MAX:
+        raise ValueError(f"{len(votes)} validators, at most {VOTES_MAX}")
     if len(set(votes)) != len(votes) or any(len(vote) != 32 for vote in votes):
         raise ValueError("vote keys are 32 bytes and no two nodes share one")
     if genesis.time_ms > HEADER_TIME_MS_MAX:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from testnet.cli import prove
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
 
@@ -18,6 +19,8 @@ Where = Annotated[
     Path | None,
     Parameter(name="--dir", help="Directory of a network or node; the newest network under ./.rolemesh unless given."),
 ]
+
+app.command(prove.prove, help_epilogue=prove.EPILOGUE)
 
 
 @app.command(
