@@ -1,12 +1,13 @@
 """A node's database: decided blocks with their certificates, the newest state, and whatever its roles keep.
 
 SQLite in WAL mode with `synchronous=FULL`: what `write` has returned from survives a kill and a power cut. A block, its
-certificate and the state after it are kept in one transaction, so a restart begins at the tip without replaying.
+certificate and the entries of the state that it changed are kept in one transaction, so a restart begins at the tip
+without replaying, and a block costs what it changes, not what the ledger holds.
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 from protocol.codec import decode, encode
 from protocol.errors import LocalError, MalformedMessage
 from protocol.ledger.block import Block, Certificate, compute_block_id
-from protocol.ledger.state import State, compute_state_root, decode_state, encode_state
+from protocol.ledger.rows import encode_frame, list_state_rows, restore_state
+from protocol.ledger.state import Row, RowChange, State, compute_state_root
 from protocol.messages import CertifiedBlock
 from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
 CACHE_KIB = 8 * 1024
@@ -29,7 +31,10 @@ _SCHEMA = (
     "CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL CHECK (typeof(block) = 'blob'),"
     " certificate BLOB NOT NULL CHECK (typeof(certificate) = 'blob'))",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), height INTEGER NOT NULL,"
-    " data BLOB NOT NULL CHECK (typeof(data) = 'blob'))",
+    " frame BLOB NOT NULL CHECK (typeof(frame) = 'blob'))",
+    "CREATE TABLE entries (name TEXT NOT NULL CHECK (typeof(name) = 'text'), key BLOB NOT NULL"
+    " CHECK (typeof(key) = 'blob'), record BLOB NOT NULL CHECK (typeof(record) = 'blob'), PRIMARY KEY (name, key))"
+    " WITHOUT ROWID",
     "CREATE TABLE kv (bucket TEXT NOT NULL CHECK (typeof(bucket) = 'text'), key BLOB NOT NULL"
     " CHECK (typeof(key) = 'blob'), value BLOB NOT NULL CHECK (typeof(value) = 'blob'), PRIMARY KEY (bucket, key))"
     " WITHOUT ROWID",
@@ -54,6 +59,18 @@ class ForeignDatabase(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         hint = "give this network's node a data directory of its own"
         super().__init__(f"{path} cannot be used: {reason}", hint, EXIT_CONFIG)
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """The state a node has kept, as bytes: `restore` makes it one."""
+
+    frame: bytes
+    rows: tuple[Row, ...]
+
+    def restore(self) -> State:
+        """MalformedMessage when it is none."""
+        return restore_state(self.frame, self.rows)
 
 
 @dataclass(frozen=True)
@@ -115,8 +132,8 @@ class Chain:
                 self._append(commit)
             if commits:
                 state = commits[-1].state
-                row = (1, state.height, encode_state(state))
-                self._writer.execute("INSERT OR REPLACE INTO state (id, height, data) VALUES (?, ?, ?)", row)
+                row = (1, state.height, encode_frame(state))
+                self._writer.execute("INSERT OR REPLACE INTO state (id, height, frame) VALUES (?, ?, ?)", row)
 
     def read_block(self, height: int) -> CertifiedBlock | None:
         """A decided block with its certificate; None when this node does not hold it. Raises DatabaseDamaged."""
@@ -151,13 +168,13 @@ class Chain:
     def _restore_state(self) -> State | None:
         """The state at the tip, if it is the one the newest block leads to."""
         height, count = self._writer.execute("SELECT coalesce(max(height), 0), count(*) FROM blocks").fetchone()
-        row = self._writer.execute("SELECT height, data FROM state").fetchone()
+        row = self._writer.execute("SELECT height, frame FROM state").fetchone()
         if row is None and not height:
             return None
         if row is None or row[0] != height or count != height:
             told = "none" if row is None else row[0]
             raise DatabaseDamaged(self._path, f"{count} blocks up to height {height}, but the state is of {told}")
-        state, tip = decode_state(row[1]), self.read_block(height)
+        state, tip = StoredState(row[1], _read_rows(self._writer)).restore(), self.read_block(height)
         if tip is None or compute_block_id(tip.block.header) != state.block_id:
             raise DatabaseDamaged(self._path, f"the state does not follow block {height}")
         if compute_state_root(state) != tip.block.header.state_root:
@@ -173,6 +190,19 @@ class Chain:
             self._put_meta("chain", header.chain)
         row = (header.height, encode(commit.block), encode(commit.certificate))
         self._writer.execute("INSERT INTO blocks (height, block, certificate) VALUES (?, ?, ?)", row)
+        # What genesis put into the state comes with the first block.
+        self._write_entries(list_state_rows(commit.state) if last == 0 else commit.state.changes)
+
+    def _write_entries(self, changes: Iterable[RowChange]) -> None:
+        kept: list[RowChange] = []
+        gone: list[tuple[str, bytes]] = []
+        for name, key, record in changes:
+            if record is None:
+                gone.append((name, key))
+            else:
+                kept.append((name, key, record))
+        self._writer.executemany("DELETE FROM entries WHERE name = ? AND key = ?", gone)
+        self._writer.executemany("INSERT OR REPLACE INTO entries (name, key, record) VALUES (?, ?, ?)", kept)
 
     def _put(self, put: Put) -> None:
         if put.value is None:
@@ -190,8 +220,8 @@ class Chain:
 
 
 @contextmanager
-def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], bytes | None]]:
-    """The blocks, by height, and the encoded state of a database, as of one moment and unchanged by reading.
+def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState | None]]:
+    """The blocks, by height, and the state of a database, as of one moment and unchanged by reading.
 
     The node may be running. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
     """
@@ -201,14 +231,21 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], bytes | Non
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise ForeignDatabase(path, "it is not a node's database")
             connection.execute("BEGIN")
-            row = connection.execute("SELECT data, height FROM state").fetchone()
+            row = connection.execute("SELECT frame, height FROM state").fetchone()
             last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
             if row is not None and row[1] != last:
                 raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
             rows = connection.execute("SELECT height, block, certificate FROM blocks ORDER BY height")
-            yield (StoredBlock(*row) for row in rows), None if row is None else row[0]
+            yield (
+                (StoredBlock(*row) for row in rows),
+                None if row is None else StoredState(row[0], _read_rows(connection)),
+            )
         finally:
             connection.close()
+
+
+def _read_rows(connection: sqlite3.Connection) -> tuple[Row, ...]:
+    return tuple(connection.execute("SELECT name, key, record FROM entries ORDER BY name, key"))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ from protocol.ledger.block import (
     Header,
     compute_block_id,
     compute_transactions_root,
+    compute_validators_digest,
     get_validators,
 )
 from protocol.ledger.channels import apply_close_channel, apply_open_channels
@@ -117,6 +118,8 @@ def apply_block(state: State, block: Block, check_signatures: bool = True) -> St
     if root != header.state_root:
         told = header.state_root.hex()
         raise InvalidBlock(f"block {header.height}: state root is {root.hex()}, the header says {told}")
+    if compute_validators_digest(get_validators(after)) != header.next_validators:
+        raise InvalidBlock(f"block {header.height}: the header names other validators for the next height")
     return after
 
 
@@ -144,6 +147,7 @@ def build_block(
         builder=builder,
         transactions_root=compute_transactions_root(chosen),
         state_root=compute_state_root(after),
+        next_validators=compute_validators_digest(get_validators(after)),
     )
     return Block(header, chosen), replace(after, block_id=compute_block_id(header)), dropped
 

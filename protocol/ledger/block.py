@@ -24,6 +24,7 @@ HEADER_TIME_MS_MAX = 2**61  # leaves room for every delay that may be added to i
 _BLOCK_PREFIX = compute_domain_prefix("block")
 _VOTE_PREFIX = compute_domain_prefix("vote")
 _TRANSACTIONS_PREFIX = compute_domain_prefix("transactions")
+_VALIDATORS_PREFIX = compute_domain_prefix("validators")
 
 
 class VoteKind(IntEnum):
@@ -40,7 +41,10 @@ class InvalidCertificate(RemoteError):
 
 @dataclass(frozen=True)
 class Header:
-    """`builder` is a validator's account; `state_root` is the state's after this very block."""
+    """`builder` is a validator's account; `state_root` is the state's after this very block.
+
+    `next_validators` is the digest of those who decide the next height, for clients that see headers only.
+    """
 
     chain: ChainId
     height: Whole
@@ -49,6 +53,7 @@ class Header:
     builder: PublicKey
     transactions_root: Digest
     state_root: Digest
+    next_validators: Digest
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,29 @@ class Validator:
     weight: Grains
 
 
+@dataclass(frozen=True)
+class ValidatorSet:
+    """Who decides a height, by vote key."""
+
+    validators: Annotated[tuple[Validator, ...], AtMost(VOTES_MAX)]
+
+
 def compute_block_id(header: Header) -> bytes:
     return hashlib.sha256(_BLOCK_PREFIX + encode(header)).digest()
 
 
 def compute_transactions_root(transactions: tuple[bytes, ...]) -> bytes:
     """sha256 of domain, count and the sha256 of each encoded transaction, signatures included."""
-    digests = b"".join(hashlib.sha256(data).digest() for data in transactions)
-    return hashlib.sha256(_TRANSACTIONS_PREFIX + len(transactions).to_bytes(4, "big") + digests).digest()
+    return compute_digests_root(tuple(hashlib.sha256(data).digest() for data in transactions))
+
+
+def compute_digests_root(digests: tuple[bytes, ...]) -> bytes:
+    """The same from the transactions' digests: all that a proof of one of them needs of the others."""
+    return hashlib.sha256(_TRANSACTIONS_PREFIX + len(digests).to_bytes(4, "big") + b"".join(digests)).digest()
+
+
+def compute_validators_digest(validators: tuple[Validator, ...]) -> bytes:
+    return hashlib.sha256(_VALIDATORS_PREFIX + encode(ValidatorSet(validators))).digest()
 
 
 def compute_vote_bytes(chain: bytes, height: int, view: int, kind: int, value: bytes) -> bytes:
@@ -134,22 +154,27 @@ def verify_certificate(certificate: Certificate, header: Header, state: State, i
 
     Without `is_next` the header may be further ahead: good only if the validators are still the same.
     """
-    block_id = compute_block_id(header)
     if header.chain != state.chain or (is_next and header.height != state.height + 1):
         raise InvalidCertificate(f"header {header.height} does not follow height {state.height} of this chain")
+    verify_decided(certificate, header, get_validators(state))
+
+
+def verify_decided(certificate: Certificate, header: Header, validators: tuple[Validator, ...]) -> None:
+    """InvalidCertificate unless a quorum of these validators has voted for this header."""
+    block_id = compute_block_id(header)
     if (certificate.height, certificate.kind, certificate.block_id) != (header.height, VoteKind.FINALISE, block_id):
         raise InvalidCertificate(f"the certificate of height {certificate.height} decides another block")
-    validators = {validator.vote: validator.weight for validator in get_validators(state)}
+    weights = {validator.vote: validator.weight for validator in validators}
     data = compute_vote_bytes(header.chain, header.height, certificate.view, certificate.kind, block_id)
     weight, before = 0, b""
     for item in certificate.votes:
-        if item.vote <= before or item.vote not in validators:
+        if item.vote <= before or item.vote not in weights:
             raise InvalidCertificate(f"vote key {item.vote.hex()} is no validator's, repeated or out of order")
         if not verify(item.vote, data, item.signature):
             raise InvalidCertificate(f"the vote of {item.vote.hex()} is not signed by it")
         before = item.vote
-        weight += validators[item.vote]
-    total = sum(validators.values())
+        weight += weights[item.vote]
+    total = sum(weights.values())
     if not is_quorum(weight, total):
         raise InvalidCertificate(f"votes of weight {weight} out of {total} are no quorum")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from protocol.codec import encode
 from protocol.errors import InsufficientBalance
 from protocol.ledger.errors import LimitReached
 from protocol.ledger.records import (
@@ -23,7 +24,8 @@ from protocol.ledger.records import (
     Unbonding,
     WorkCount,
 )
-from protocol.ledger.state import TABLES, State, compute_image
+from protocol.ledger.rows import update_tree
+from protocol.ledger.state import TABLES, RowChange, State, Table
 from protocol.types import INT_MAX
 
 K = TypeVar("K")
@@ -59,9 +61,10 @@ class Overlay(Generic[K, V]):
             if value is not None:
                 yield key, value
 
-    @property
-    def is_changed(self) -> bool:
-        return bool(self._changed)
+    def list_changes(self, table: Table) -> Iterator[RowChange]:
+        """What was written, as rows, by key."""
+        for key, record in sorted(self._changed.items(), key=lambda change: table.key_to_bytes(change[0])):
+            yield table.name, table.key_to_bytes(key), None if record is None else encode(record)
 
     def freeze(self) -> Mapping[K, V]:
         """The table with all changes; the old one itself when there are none."""
@@ -131,13 +134,13 @@ class Draft:
         self.treasury, self.burned = mark.treasury, mark.burned
 
     def freeze(self, block_id: bytes) -> State:
-        """The finished state. Only tables that changed are encoded again."""
+        """The finished state. Only what changed is encoded again."""
         tables: dict[str, Any] = {}
-        images = []
-        for table, image in zip(TABLES, self.base.images, strict=True):
+        changes: list[RowChange] = []
+        for table in TABLES:
             overlay: Overlay[Any, Any] = getattr(self, table.name)
             tables[table.name] = overlay.freeze()
-            images.append(compute_image(table, tables[table.name]) if overlay.is_changed else image)
+            changes += overlay.list_changes(table)
         return replace(
             self.base,
             height=self.height,
@@ -146,7 +149,8 @@ class Draft:
             epoch=self.epoch,
             treasury=self.treasury,
             burned=self.burned,
-            images=tuple(images),
+            tree=update_tree(self.base.tree, changes),
+            changes=tuple(changes),
             **tables,
         )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from protocol.codec import encode, get_field_types
 from protocol.errors import LocalError, MalformedMessage
 from protocol.keys import format_account, format_node, parse_account, parse_node
-from protocol.ledger.block import HEADER_TIME_MS_MAX
+from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
 from protocol.ledger.params import Params, verify_params
@@ -26,7 +26,8 @@ from protocol.ledger.records import (
     TensorSpec,
     VoteKey,
 )
-from protocol.ledger.state import TABLES, State, compute_image
+from protocol.ledger.rows import list_rows, update_tree
+from protocol.ledger.state import TABLES, State
 from protocol.signing import compute_domain_prefix
 from protocol.types import INT_MAX, AtMost, Digest, Grains, Name, PublicKey, TimeMs
 
@@ -115,6 +116,8 @@ def verify_genesis(genesis: Genesis) -> None:
         raise ValueError(f"an account is allocated twice, or the supply exceeds {INT_MAX} grains")
     if len(bonds) != len(genesis.nodes) or len({node.node for node in genesis.nodes}) != len(genesis.nodes):
         raise ValueError("two nodes share an account or a node key")
+    if len(votes) > VOTES_MAX:
+        raise ValueError(f"{len(votes)} validators, at most {VOTES_MAX}")
     if len(set(votes)) != len(votes) or any(len(vote) != 32 for vote in votes):
         raise ValueError("vote keys are 32 bytes and no two nodes share one")
     if genesis.time_ms > HEADER_TIME_MS_MAX:
@@ -149,7 +152,7 @@ def build_state(genesis: Genesis) -> State:
         for node in genesis.nodes
     }
     epoch_end = DueItem(genesis.time_ms + genesis.params.epoch_ms, EPOCH_KIND, bytes(32), waking=0)
-    tables: dict[str, dict[Any, Any]] = {table.name: {} for table in TABLES} | {
+    tables: dict[str, Any] = {table.name: {} for table in TABLES} | {
         "accounts": accounts,
         "nodes": nodes,
         "node_owners": {node.node: NodeOwner(node.account) for node in genesis.nodes},
@@ -170,7 +173,7 @@ def build_state(genesis: Genesis) -> State:
         supply=sum(entry.amount for entry in genesis.allocations),
         treasury=0,
         burned=0,
-        images=tuple(compute_image(table, tables[table.name]) for table in TABLES),
+        tree=update_tree(None, list_rows(tables)),
         **tables,
     )
 

@@ -1,16 +1,15 @@
 """The whole state of the ledger at one height, and the one hash that stands for it.
 
-A state is frozen: applying a block gives a new one (`draft`). Each table's canonical bytes, sorted by key, are kept
-beside it, so that a block pays only for the tables it touches. The root is over all of it.
+A state is frozen: applying a block gives a new one (`draft`). The root is over its head, its params and the root of a
+Merkle tree that holds every entry of every table (`tree`), which a block pays for entry by entry.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol.codec import decode, encode
-from protocol.errors import MalformedMessage
+from protocol.codec import encode
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
@@ -26,6 +25,7 @@ from protocol.ledger.records import (
     Unbonding,
     WorkCount,
 )
+from protocol.ledger.tree import Tree, get_root
 from protocol.signing import compute_domain_prefix
 from protocol.types import ChainId, Digest, Grains, TimeMs, Whole
 
@@ -52,7 +52,7 @@ class Table:
         return data.decode() if self.key is str else data
 
 
-# The order is part of the state root.
+# A table's name is part of its entries' keys in the tree.
 TABLES = (
     Table("accounts", Account),
     Table("nodes", NodeRecord),
@@ -69,12 +69,9 @@ TABLES = (
 )
 
 
-@dataclass(frozen=True)
-class TableImage:
-    """A table's canonical bytes and their sha256."""
-
-    data: bytes
-    digest: bytes
+# One entry of a table as bytes: the table's name, key and record; without a record it is taken away.
+Row = tuple[str, bytes, bytes]
+RowChange = tuple[str, bytes, bytes | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,8 @@ class StateHead:
 class State:
     """The ledger after block `height`. `block_id` is that block's and the only thing the root does not cover.
 
-    `images` must fit the tables: states are made by genesis, `Draft.freeze` and `decode_state` alone.
+    `tree` must fit the tables: states are made by genesis, `Draft.freeze` and `restore_state` alone. `changes` are the
+    rows in which this state differs from the one before it.
     """
 
     chain: bytes
@@ -122,7 +120,8 @@ class State:
     epochs: Mapping[int, EpochSnapshot]
     models: Mapping[bytes, ModelRecord]  # by digest
     feeds: Mapping[str, FeedState]
-    images: tuple[TableImage, ...] = field(repr=False, compare=False)
+    tree: Tree = field(repr=False, compare=False)
+    changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
     def get_balance(self, account: bytes) -> int:
         return self.accounts.get(account, _NO_ACCOUNT).balance
@@ -163,44 +162,30 @@ def compute_supply(state: State) -> int:
 
 
 def compute_state_root(state: State) -> bytes:
-    """sha256 over domain, head, params and the digest of every table."""
-    hasher = hashlib.sha256(_ROOT_PREFIX)
-    for part in (encode(_get_head(state)), encode(state.params)):
-        hasher.update(_frame(part))
-    for image in state.images:
-        hasher.update(image.digest)
-    return hasher.digest()
+    """The root of a state: see `compute_root`."""
+    return compute_root(get_head(state), compute_params_digest(state.params), get_root(state.tree))
 
 
-def compute_image(table: Table, records: Mapping[Any, Any]) -> TableImage:
-    """A table's bytes: key and record of each entry, length first, sorted by key."""
-    entries = sorted((table.key_to_bytes(key), record) for key, record in records.items())
-    data = b"".join([_frame(key) + _frame(encode(record)) for key, record in entries])
-    return TableImage(data, hashlib.sha256(table.name.encode() + b"\0" + data).digest())
+def compute_root(head: StateHead, params_digest: bytes, tree_root: bytes) -> bytes:
+    """sha256 over domain, the head's digest, the params' digest and the root of the tree."""
+    return hashlib.sha256(_ROOT_PREFIX + hashlib.sha256(encode(head)).digest() + params_digest + tree_root).digest()
 
 
-def encode_state(state: State) -> bytes:
-    """All of a state, for the disk. The same state gives the same bytes."""
-    parts = [state.block_id, encode(_get_head(state)), encode(state.params), *(image.data for image in state.images)]
-    return b"".join(map(_frame, parts))
+def compute_params_digest(params: Params) -> bytes:
+    return hashlib.sha256(encode(params)).digest()
 
 
-def decode_state(data: bytes) -> State:
-    """Read what `encode_state` wrote. MalformedMessage for anything else."""
-    parts = list(_unframe(data))
-    if len(parts) != 3 + len(TABLES) or len(parts[0]) != 32:
-        raise MalformedMessage(f"a state has {3 + len(TABLES)} parts, not {len(parts)}")
-    head, params = decode(StateHead, parts[1]), decode(Params, parts[2])
-    tables: dict[str, Any] = {
-        table.name: _read_table(table, part) for table, part in zip(TABLES, parts[3:], strict=True)
-    }
-    images = tuple(compute_image(table, tables[table.name]) for table in TABLES)
-    if any(image.data != part for image, part in zip(images, parts[3:], strict=True)):
-        raise MalformedMessage("a table of the state is not in canonical order")
-    return State(block_id=parts[0], params=params, images=images, **vars(head), **tables)
+def compute_tree_key(table: str, key: bytes) -> bytes:
+    """Where an entry stands in the tree."""
+    return hashlib.sha256(table.encode() + b"\0" + key).digest()
 
 
-def _get_head(state: State) -> StateHead:
+def compute_record_digest(record: bytes) -> bytes:
+    """What the tree holds of an encoded record."""
+    return hashlib.sha256(record).digest()
+
+
+def get_head(state: State) -> StateHead:
     return StateHead(
         state.chain,
         state.height,
@@ -212,30 +197,3 @@ def _get_head(state: State) -> StateHead:
         state.treasury,
         state.burned,
     )
-
-
-def _read_table(table: Table, data: bytes) -> dict[Any, Any]:
-    parts = list(_unframe(data))
-    if len(parts) % 2:
-        raise MalformedMessage(f"table {table.name}: a key without its record")
-    try:
-        return {
-            table.key_from_bytes(key): decode(table.record, record)
-            for key, record in zip(parts[::2], parts[1::2], strict=True)
-        }
-    except UnicodeDecodeError as error:
-        raise MalformedMessage(f"table {table.name}: a key is not text") from error
-
-
-def _frame(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + data
-
-
-def _unframe(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if at + 4 + size > len(data):
-            raise MalformedMessage(f"cut off at byte {len(data)}")
-        yield data[at + 4 : at + 4 + size]
-        at += 4 + size

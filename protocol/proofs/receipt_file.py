@@ -58,8 +58,8 @@ def verify_receipt_file(
 ) -> tuple[Finding, ...]:
     """What the file shows, level by level. RemoteError, with the reason, when anything in it does not fit.
 
-    `state` and `leaves` come from a ledger recomputed from genesis; without them the levels that need one are not
-    shown.
+    `state` and `leaves` come from a ledger recomputed from genesis, `leaves` alone from a ledger file that holds;
+    without them the levels that need one are not shown.
     """
     if file.version != VERSION:
         raise InvalidProof(f"a receipt file of version {file.version}; this program reads version {VERSION}")
@@ -73,7 +73,7 @@ def verify_receipt_file(
         Finding("signed", True, f"node {format_node(claim.worker)} signed this output for this input and model"),
         Finding("attested", True, f"{names} signed that they computed the same output, bit for bit"),
         _find_drawn(file, state, leaves),
-        _find_settled(file, state, leaves),
+        _find_settled(file, leaves),
     )
 
 
@@ -102,6 +102,8 @@ def _verify_parts(file: ReceiptFile) -> None:
 
 def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:
     claim = file.receipt.claim
+    if state is None and _is_settled(file, leaves):
+        return Finding("drawn", True, "the ledger settled this claim, for which it drew these verifiers")
     if state is None:
         return Finding("drawn", False, "that the ledger drew these verifiers: no ledger was given")
     if state.chain != file.request.chain:
@@ -126,13 +128,13 @@ def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -
     return Finding("drawn", True, f"the ledger drew exactly these verifiers in epoch {claim.epoch}")
 
 
-def _find_settled(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:
-    if state is None or leaves is None:
+def _find_settled(file: ReceiptFile, leaves: Leaves | None) -> Finding:
+    if leaves is None:
         return Finding("settled", False, "that the worker was paid: no ledger was given")
     claim = file.receipt.claim
     leaf = leaves.get((claim.channel, claim.seq))
     if leaf is None:
-        return Finding("settled", False, f"that the worker was paid: its leaf is not settled at height {state.height}")
+        return Finding("settled", False, "that the worker was paid: no block given here settles its leaf")
     if _is_settled(file, leaves):
         return Finding("settled", True, f"block {leaf.height} settled {leaf.amount} grains for this very claim")
     how = "for another claim" if leaf.claim_id else f"without pay, reason {ZeroReason(leaf.reason).name.lower()}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from testnet.cli import prove
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
 
@@ -18,6 +19,8 @@ Where = Annotated[
     Path | None,
     Parameter(name="--dir", help="Directory of a network or node; the newest network under ./.rolemesh unless given."),
 ]
+
+app.command(prove.prove, help_epilogue=prove.EPILOGUE)
 
 
 @app.command(
@@ -79,7 +82,6 @@ def supply(*, directory: Where = None, json: Json = False) -> None:
 
 def _read(directory: Path | None) -> "tuple[State, dict[str, str]]":
     """The newest stored state of a network or node, and the accounts of the network's nodes by name."""
-    from protocol.ledger.state import decode_state
     from roles.chain import open_stored
     from testnet.recompute import find_chains
 
@@ -89,9 +91,9 @@ def _read(directory: Path | None) -> "tuple[State, dict[str, str]]":
         directory, names = path.parent, {node.name: node.account for node in network.nodes}
     states = []
     for path in find_chains(directory).values():
-        with open_stored(path) as (_, data):
-            if data is not None:
-                states.append(decode_state(data))
+        with open_stored(path) as (_, stored):
+            if stored is not None:
+                states.append(stored.restore())
     if not states:
         hint = "the first block comes with the first transaction; name a network's or node's directory with --dir"
         raise CommandError("no_ledger", f"no block is stored in {directory}", hint, ExitCode.CONFIG)

@@ -1,6 +1,5 @@
-"""`rolemesh verify`: check receipts and evidence offline, level by level."""
+"""`rolemesh verify`: check receipts, evidence and what the ledger says offline, level by level."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +8,18 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json
 from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.cli.prove import PROOF_SUFFIX, read_trusted, verify_proof
 
 if TYPE_CHECKING:
-    from protocol.proofs.receipt_file import Finding
+    from protocol.ledger.light import Trusted
+    from protocol.ledger.state import State
+    from protocol.proofs.ledger_file import Shown
+    from protocol.proofs.receipt_file import Finding, Leaves
     from testnet.recompute import Recomputation
 
 RECEIPT_SUFFIX = ".receipt"
 EVIDENCE_SUFFIX = ".evidence"
+SUFFIXES = (RECEIPT_SUFFIX, EVIDENCE_SUFFIX, PROOF_SUFFIX)
 FILE_BYTES_MAX = 4 * 1024 * 1024
 DETAILED_MAX = 3  # files shown level by level; of more only the sums
 
@@ -26,8 +30,20 @@ def add_to(app: App) -> None:
         verify,
         help_epilogue="Examples:\n\n  rolemesh verify answer.receipt\n\n"
         "  rolemesh verify .rolemesh/dev-42/nodes/client-0/receipts --ledger .rolemesh/dev-42\n\n"
-        "  rolemesh verify .rolemesh/dev-7/evidence --ledger .rolemesh/dev-7 --json",
+        "  rolemesh verify .rolemesh/dev-7/evidence --ledger .rolemesh/dev-7 --json\n\n"
+        "  rolemesh verify inference-0.proof --genesis .rolemesh/dev-42/testnet.json\n\n"
+        "  rolemesh verify answer.receipt --proof answer.proof --genesis testnet.json",
     )
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What files are checked against besides themselves."""
+
+    state: "State | None" = None
+    leaves: "Leaves | None" = None
+    trusted: "Trusted | None" = None
+    shown: "Shown | None" = None  # by a ledger file
 
 
 @dataclass(frozen=True)
@@ -44,9 +60,11 @@ def verify(
     /,
     *,
     ledger: Annotated[Path | None, Parameter(name="--ledger")] = None,
+    genesis: Annotated[Path | None, Parameter(name="--genesis")] = None,
+    proof: Annotated[Path | None, Parameter(name="--proof")] = None,
     json: Json = False,
 ) -> None:
-    """Check a receipt, a piece of evidence, or every one in a directory. Needs no network and believes nobody.
+    """Check a receipt, a piece of evidence, a ledger proof, or all in a directory. Needs no network, believes nobody.
 
     Exits 5 with the reason if anything does not fit: every byte of a file is under a hash or a signature. Says of each
     level of proof what it shows and what it does not.
@@ -54,14 +72,18 @@ def verify(
     Parameters
     ----------
     target
-        A .receipt or .evidence file, or a directory of them.
+        A .receipt, .evidence or .proof file, or a directory of them.
     ledger
         Directory of a network or node whose ledger is recomputed from genesis, to show what a file alone cannot.
+    genesis
+        A genesis.json or testnet.json: what .proof files are checked against.
+    proof
+        A .proof file of `rolemesh ledger prove RECEIPT`, in place of a whole ledger. Needs --genesis.
     """
     output = Output(json)
     files = _find_files(target)
-    recomputed = _recompute(ledger, output) if ledger is not None else None
-    results = [check_file(path, recomputed) for path in files]
+    backing = _gather_backing(ledger, genesis, proof, output)
+    results = [check_file(path, backing) for path in files]
     refused = {result.path.name: result.reason for result in results if result.reason}
     for result in results if len(results) <= DETAILED_MAX else []:
         _show(output, result)
@@ -79,9 +101,10 @@ def verify(
             verified=len(results) - len(refused),
             refused=refused,
         )
+    not_shown = NOT_SHOWN_BY_PROOFS if all(path.suffix == PROOF_SUFFIX for path in files) else NOT_SHOWN
     output.say(f"{'verified':>12}  {len(results)} of {len(results)}")
-    output.say(f"{'not shown':>12}  {NOT_SHOWN}")
-    output.give({"verified": len(results), "levels": sums, "not_shown": NOT_SHOWN, "files": _describe(results)})
+    output.say(f"{'not shown':>12}  {not_shown}")
+    output.give({"verified": len(results), "levels": sums, "not_shown": not_shown, "files": _describe(results)})
 
 
 NOT_SHOWN = (
@@ -89,25 +112,34 @@ NOT_SHOWN = (
     "two colluding verifiers can attest anything"
 )
 
+NOT_SHOWN_BY_PROOFS = (
+    "that these blocks follow the rules: a quorum of validators vouches for it, and `--ledger` would recompute it; "
+    "nor what happened after that height"
+)
 
-def check_file(path: Path, recomputed: "Recomputation | None") -> Checked:
+
+def check_file(path: Path, backing: Backing) -> Checked:
     """Check one file, by its suffix."""
     from protocol.errors import ProtocolError
+    from protocol.jobs import compute_claim_id
+    from protocol.proofs.kinds import InvalidProof
     from protocol.proofs.receipt_file import decode_receipt_file, verify_receipt_file
     from testnet.evidence import decode_evidence, verify_evidence
 
-    state = recomputed.state if recomputed is not None else None
-    leaves = recomputed.leaves if recomputed is not None else None
-    check: Callable[[bytes], tuple[Finding, ...]]
-    if path.suffix == EVIDENCE_SUFFIX:
+    if path.suffix == PROOF_SUFFIX and backing.trusted is None:
+        hint = "name a genesis.json or testnet.json you trust with --genesis"
+        raise CommandError("no_genesis", f"{path} shows nothing without a genesis", hint, ExitCode.USAGE)
 
-        def check(data: bytes) -> "tuple[Finding, ...]":
-            return verify_evidence(decode_evidence(data), state)
-
-    else:
-
-        def check(data: bytes) -> "tuple[Finding, ...]":
-            return verify_receipt_file(decode_receipt_file(data), state, leaves)
+    def check(data: bytes) -> "tuple[Finding, ...]":
+        if path.suffix == EVIDENCE_SUFFIX:
+            return verify_evidence(decode_evidence(data), backing.state)
+        if path.suffix == PROOF_SUFFIX and backing.trusted is not None:
+            return verify_proof(data, backing.trusted)
+        file = decode_receipt_file(data)
+        claim_id = compute_claim_id(file.receipt.claim)
+        if backing.shown is not None and backing.shown.entries.get(("wrong", claim_id)) is not None:
+            raise InvalidProof("the ledger holds a proof that this claim is wrong")
+        return verify_receipt_file(file, backing.state, backing.leaves)
 
     try:
         with path.open("rb") as file:
@@ -123,13 +155,35 @@ def check_file(path: Path, recomputed: "Recomputation | None") -> Checked:
 
 def _find_files(target: Path) -> list[Path]:
     if target.is_dir():
-        files = sorted(path for path in target.iterdir() if path.suffix in (RECEIPT_SUFFIX, EVIDENCE_SUFFIX))
+        files = sorted(path for path in target.iterdir() if path.suffix in SUFFIXES)
     else:
         files = [target] if target.is_file() else []
     if not files:
-        hint = f"name a {RECEIPT_SUFFIX} or {EVIDENCE_SUFFIX} file, or a directory that holds some"
+        hint = f"name a file that ends in {', '.join(SUFFIXES)}, or a directory that holds some"
         raise CommandError("no_file", f"nothing to verify at {target}", hint, ExitCode.USAGE)
     return files
+
+
+def _gather_backing(ledger: Path | None, genesis: Path | None, proof: Path | None, output: Output) -> Backing:
+    """Raises CommandError when what is to back the files does not hold itself."""
+    from protocol.errors import ProtocolError
+    from protocol.proofs.ledger_file import LEDGER_FILE_BYTES_MAX, decode_ledger_file, verify_ledger_file
+
+    trusted = read_trusted(genesis) if genesis is not None else None
+    if ledger is not None:
+        recomputed = _recompute(ledger, output)
+        return Backing(recomputed.state, recomputed.leaves, trusted)
+    if proof is None:
+        return Backing(trusted=trusted)
+    if trusted is None:
+        raise CommandError("no_genesis", "--proof needs --genesis", "name the genesis you trust", ExitCode.USAGE)
+    try:
+        with proof.open("rb") as file:
+            shown = verify_ledger_file(decode_ledger_file(file.read(LEDGER_FILE_BYTES_MAX + 1)), trusted)
+    except (OSError, ProtocolError) as error:
+        hint = "have it made again with `rolemesh ledger prove RECEIPT`"
+        raise CommandError("bad_proof", f"{proof}: {error}", hint, ExitCode.VERIFICATION_FAILED) from error
+    return Backing(leaves=shown.leaves, trusted=trusted, shown=shown)
 
 
 def _recompute(ledger: Path, output: Output) -> "Recomputation":

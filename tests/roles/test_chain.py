@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.errors import LocalError
-from protocol.ledger.state import compute_state_root, decode_state, encode_state
+from protocol.ledger.records import Account
+from protocol.ledger.state import compute_state_root
 from protocol.ledger.transactions import Transfer
 from protocol.messages import CertifiedBlock
 from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, open_stored
@@ -127,13 +128,13 @@ def _overwrite(path: Path) -> None:
 
 
 def _change_balance(path: Path) -> None:
-    """One grain more for somebody, at the end of the record of an account."""
+    """One grain more for somebody."""
     connection = sqlite3.connect(path)
-    state = decode_state(connection.execute("SELECT data FROM state").fetchone()[0])
-    account = state.accounts[bytes([2]) * 32]
-    data = encode_state(state).replace(encode(account), encode(replace(account, balance=account.balance + 1)))
-    assert data != encode_state(state)
-    connection.execute("UPDATE state SET data = ?", (data,))
+    where = "WHERE name = 'accounts' AND key = ?"
+    (record,) = connection.execute(f"SELECT record FROM entries {where}", (bytes([2]) * 32,)).fetchone()
+    account = decode(Account, record)
+    changed = encode(replace(account, balance=account.balance + 1))
+    assert connection.execute(f"UPDATE entries SET record = ? {where}", (changed, bytes([2]) * 32)).rowcount == 1
     connection.commit()
     connection.close()
 
@@ -141,7 +142,7 @@ def _change_balance(path: Path) -> None:
 def _retype(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA ignore_check_constraints = ON")
-    connection.execute("UPDATE state SET data = 5")
+    connection.execute("UPDATE state SET frame = 5")
     connection.commit()
     connection.close()
 
@@ -152,7 +153,13 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a block in between is gone": _run("DELETE FROM blocks WHERE height = 2"),
     "the state is gone": _run("DELETE FROM state"),
     "the state is of another height": _run("UPDATE state SET height = 2"),
-    "the state is cut short": _run("UPDATE state SET data = substr(data, 1, 300)"),
+    "the state is cut short": _run("UPDATE state SET frame = substr(frame, 1, 100)"),
+    "an entry is gone": _run("DELETE FROM entries WHERE name = 'models'"),
+    "an entry is of no table": _run("UPDATE entries SET name = 'songs' WHERE name = 'models'"),
+    "an entry's key is cut short": _run(
+        "UPDATE entries SET key = x'00' WHERE key = (SELECT max(key) FROM entries WHERE name = 'nodes')"
+    ),
+    "an entry is junk": _run("UPDATE entries SET record = x'c0' WHERE name = 'models'"),
     "a balance is changed": _change_balance,
     "a value has another type": _retype,
     "the last block is junk": _run("UPDATE blocks SET block = x'00' WHERE height = 3"),

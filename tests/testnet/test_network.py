@@ -132,6 +132,29 @@ def test_check_holds_on_what_a_run_left_and_finds_what_was_tampered_with(
     assert f"verifier-0: block {height}" in result["error"]["message"]
 
 
+def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
+    loaded: tuple[Path, int, dict[str, Any]], tmp_path: Path
+) -> None:
+    directory, _, _ = loaded
+    genesis = ("--genesis", str(directory / "nodes/client-0/genesis.json"))
+    receipt = next(iter(sorted((directory / "nodes/client-0/receipts").glob("*.receipt"))))
+    for subject, name in (("inference-1", "balance"), (str(receipt), "settled")):
+        proof = tmp_path / f"{name}.proof"
+        code, made = run_cli("ledger", "prove", subject, "--dir", str(directory), "--out", str(proof))
+        assert code == ExitCode.OK, made
+        assert proof.stat().st_size == made["bytes"]
+        code, shown = run_cli("verify", str(proof), *genesis)
+        assert code == ExitCode.OK
+        assert {"decided", name} <= shown["levels"].keys()
+    assert run_cli("verify", str(proof))[0] == ExitCode.USAGE
+    code, shown = run_cli("verify", str(receipt), "--proof", str(tmp_path / "settled.proof"), *genesis)
+    assert code == ExitCode.OK
+    assert shown["levels"]["settled"] == 1
+    (tmp_path / "settled.proof").write_bytes(proof.read_bytes()[:-1] + b"x")
+    code, failed = run_cli("verify", str(tmp_path / "settled.proof"), *genesis)
+    assert (code, failed["error"]["code"]) == (ExitCode.VERIFICATION_FAILED, "verification_failed")
+
+
 def test_status_shows_every_node_serving_at_one_state_root(standing: Up) -> None:
     code, status = run_cli("testnet", "status", "--dir", str(standing.directory))
 

@@ -126,13 +126,15 @@ def _change_network_file(network: Path) -> None:
     path.write_text(path.read_text().replace('"dev-7"', '"dev-8"'))
 
 
+FIRST_ENTRY = "name = 'accounts' AND key = (SELECT min(key) FROM entries WHERE name = 'accounts')"
 TAMPERINGS: dict[str, Callable[[Path], None]] = {
     "a block is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM blocks WHERE height = 4"),
     "the first block is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM blocks WHERE height = 1"),
     "the last block is dropped": _cut_tail,
     "all blocks are dropped": lambda n: _edit(n, "inference-0", "DELETE FROM blocks"),
     "the state is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM state"),
-    "the state of a node that is behind": lambda n: _flip(n, "verifier-0", "state", "data", "id = 1", 0.5),
+    "the state of a node that is behind": lambda n: _flip(n, "verifier-0", "state", "frame", "id = 1", 0.5),
+    "an entry of the state is dropped": lambda n: _edit(n, "inference-0", "DELETE FROM entries WHERE name = 'feeds'"),
     "certificates are swapped": lambda n: _edit(
         n,
         "inference-0",
@@ -166,7 +168,12 @@ def test_tampering_is_found(network: Path, name: str) -> None:
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 @pytest.mark.parametrize(
     ("table", "column", "where"),
-    [("blocks", "block", "height = 2"), ("blocks", "certificate", "height = 5"), ("state", "data", "id = 1")],
+    [
+        ("blocks", "block", "height = 2"),
+        ("blocks", "certificate", "height = 5"),
+        ("state", "frame", "id = 1"),
+        ("entries", "record", FIRST_ENTRY),
+    ],
 )
 def test_a_flipped_byte_is_found_wherever_it_is(
     network: Path, node: str, place: float, table: str, column: str, where: str

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from protocol.errors import MalformedMessage, RemoteError
 from protocol.ledger.draft import Draft
 from protocol.ledger.records import Account
-from protocol.ledger.state import TABLES, compute_image, compute_state_root, decode_state, encode_state
+from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
+from protocol.ledger.state import TABLES, compute_state_root
 from protocol.ledger.transactions import Transfer
 from tests.support.ledgers import Ledger
 
@@ -28,33 +29,67 @@ def _make_history() -> Ledger:
     return ledger
 
 
-def test_a_state_survives_its_encoding() -> None:
+def test_a_state_survives_as_rows() -> None:
     state = _make_history().state
-    again = decode_state(encode_state(state))
+    again = restore_state(encode_frame(state), list_state_rows(state))
     assert again == state
-    assert again.images == state.images
+    assert again.tree == state.tree
     assert compute_state_root(again) == compute_state_root(state)
 
 
-@settings(max_examples=200, deadline=None)
-@given(place=st.integers(0, 10**9), flip=st.integers(1, 255))
-def test_a_changed_encoding_is_refused_or_has_another_root(place: int, flip: int) -> None:
+def test_changes_of_each_block_lead_from_one_state_to_the_next() -> None:
     ledger = _make_history_once()
-    data = bytearray(encode_state(ledger.state))
-    data[place % len(data)] ^= flip
+    rows: dict[tuple[str, bytes], bytes] = {}
+    for number, (_, _, state) in enumerate(ledger.blocks):
+        changes = list_state_rows(state) if number == 0 else state.changes
+        for table, key, record in changes:
+            if record is None:
+                del rows[table, key]
+            else:
+                rows[table, key] = record
+        assert sorted((*place, record) for place, record in rows.items()) == sorted(list_state_rows(state))
+        assert restore_state(encode_frame(state), ((*place, record) for place, record in rows.items())) == state
+
+
+@settings(max_examples=300, deadline=None)
+@given(row=st.integers(-1, 10**6), place=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_a_changed_byte_is_refused_or_leads_to_another_root(row: int, place: int, flip: int) -> None:
+    before = _make_history_once().state
+    frame, rows = encode_frame(before), list(list_state_rows(before))
+    if row < 0:
+        frame = _flip(frame, place, flip)
+    else:
+        name, key, record = rows[row % len(rows)]
+        changed = _flip(key + record, place, flip)
+        rows[row % len(rows)] = name, changed[: len(key)], changed[len(key) :]
     try:
-        state = decode_state(bytes(data))
+        state = restore_state(frame, rows)
     except RemoteError:
         return
-    changed = compute_state_root(state) != compute_state_root(ledger.state)
-    assert changed or state.block_id != ledger.state.block_id
+    assert compute_state_root(state) != compute_state_root(before) or state.block_id != before.block_id
 
 
-def test_a_state_cut_short_is_refused() -> None:
-    data = encode_state(_make_history_once().state)
-    for size in range(0, len(data), 97):
+def _flip(data: bytes, place: int, flip: int) -> bytes:
+    changed = bytearray(data)
+    changed[place % len(data)] ^= flip
+    return bytes(changed)
+
+
+def test_rows_that_are_none_of_a_state_are_refused() -> None:
+    state = _make_history_once().state
+    frame, rows = encode_frame(state), list(list_state_rows(state))
+    unfit = {
+        "no table": ("songs", b"x", b""),
+        "twice": rows[0],
+        "no key": ("epochs", b"\x00" * 9, rows[0][2]),
+        "nor text": ("feeds", b"\xff", rows[0][2]),
+        "no record": ("accounts", b"\x01" * 32, b"\xc0"),
+    }
+    for row in unfit.values():
         with pytest.raises(MalformedMessage):
-            decode_state(data[:size])
+            restore_state(frame, [*rows, row])
+    with pytest.raises(MalformedMessage):
+        restore_state(frame[:-1], rows)
 
 
 def test_every_field_of_the_state_but_the_block_id_is_under_the_root() -> None:
@@ -74,14 +109,10 @@ def test_every_field_of_the_state_but_the_block_id_is_under_the_root() -> None:
     }
     for name, value in changes.items():
         assert compute_state_root(replace(state, **{name: value})) != root, name
-    for index, table in enumerate(TABLES):
-        held = getattr(state, table.name)
-        if not held:
-            continue
-        fewer = dict(list(held.items())[1:])
-        images = list(state.images)
-        images[index] = compute_image(table, fewer)
-        assert compute_state_root(replace(state, images=tuple(images))) != root, table.name
+    for table, key, record in list_state_rows(state):
+        for changed in (record + b"\0", None):
+            tree = update_tree(state.tree, [(table, key, changed)])
+            assert compute_state_root(replace(state, tree=tree)) != root, table
 
 
 def test_the_root_does_not_depend_on_the_order_of_writing() -> None:

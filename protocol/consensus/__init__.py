@@ -1,0 +1,1 @@
+"""Agreement among validators: single-shot Simplex per height, as a pure state machine."""

@@ -1,0 +1,414 @@
+"""The consensus core: single-shot Simplex for one height after another, as a pure state machine.
+
+Within a height validators go through views. A view's leader proposes; more than two thirds notarise the block, then
+finalise it. A view that yields nothing in time is nullified, and the next leader repeats the newest notarised block or,
+if all views since are void, proposes its own. Nobody both finalises and nullifies a view: that is all that safety
+needs. Liveness needs every certificate relayed once, and timers that repeat what lets others into the view.
+
+Heights are made on demand: each sleeps until there is a reason for a block. Source: facts on consensus, sections 2 to 4
+(with a permissive notarise vote and lazy advance); PROTOCOL, "Blocks on demand, time".
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from protocol.consensus.events import (
+    Accuse,
+    Began,
+    Broadcast,
+    Build,
+    Built,
+    CatchUp,
+    Check,
+    Checked,
+    Decide,
+    Effect,
+    Event,
+    Heard,
+    Persist,
+    SetTimer,
+    ShareCause,
+    TimedOut,
+    Woken,
+)
+from protocol.consensus.messages import (
+    GAP_MAX,
+    NOTHING,
+    Ballot,
+    Certified,
+    InvalidVote,
+    Justification,
+    Message,
+    Proposal,
+    Signatures,
+    Vote,
+    verify_ballot,
+    verify_certified,
+    verify_justification,
+)
+from protocol.consensus.tally import Tally
+from protocol.ledger.block import Validator, VoteKind
+from protocol.signing import compute_domain_prefix
+
+TIMER_MS = 250  # on one machine; a network over long distances takes 1,000
+EARLY_MAX = 64  # messages of the next height kept per validator
+ANSWER_MS = 100  # between two answers to those who are behind
+_LEADER_PREFIX = compute_domain_prefix("leader")
+NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY
+
+
+def draw_leader(validators: tuple[Validator, ...], seed: bytes, height: int, view: int) -> bytes:
+    """The vote key of a view's leader, drawn by weight. Everyone draws the same."""
+    data = _LEADER_PREFIX + seed + height.to_bytes(8, "big") + view.to_bytes(8, "big")
+    point = int.from_bytes(sha256(data).digest(), "big") % sum(validator.weight for validator in validators)
+    for validator in validators:
+        point -= validator.weight
+        if point < 0:
+            return validator.vote
+    raise AssertionError("weights add up to more than the point drawn")
+
+
+class Core:
+    """One validator's part in the agreement; without a vote key it follows and says nothing.
+
+    The first event is `Began`. What peers send is checked here, signatures included; what they do wrong costs nothing
+    but their message, or is reported as `Accuse`.
+    """
+
+    def __init__(self, voter: bytes | None, signatures: Signatures, timer_ms: int = TIMER_MS) -> None:
+        self._voter = voter
+        self._signatures = signatures
+        self._timer_ms = timer_ms
+        self._effects: list[Effect] = []
+        self._now_ms = 0
+        self._answered_ms = -ANSWER_MS
+        self._early: dict[bytes, list[Message]] = {}
+        self._begin(Began(0, (), b""))
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Began: self._take_began,
+            Woken: self._take_woken,
+            Heard: self._take_heard,
+            Built: self._take_built,
+            Checked: self._take_checked,
+            TimedOut: self._take_timeout,
+        }
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """What is to be done, in order."""
+        self._now_ms = now_ms
+        effects = self._effects = []
+        self._handlers[type(event)](event)
+        return effects
+
+    # A height
+
+    def _begin(self, began: Began) -> None:
+        self.height = began.height
+        self.view = 0  # 0: asleep
+        self.is_decided = not began.validators
+        self._validators = began.validators
+        self._seed = began.seed
+        self._decided_before = began.decided
+        self._weights = {validator.vote: validator.weight for validator in began.validators}
+        self._tally = Tally(self._weights)
+        self._votes_here = began.may_vote and self._voter in self._weights
+        self._proposals: dict[int, Proposal] = {}
+        self._notarised: dict[int, Certified] = {}
+        self._nullified: dict[int, Certified] = {}
+        self._checked: set[bytes] = set()
+        self._asked_for: set[bytes] = set()
+        self._building = 0
+        self._leaders: dict[int, bytes] = {}
+        # What we have signed, which the log remembers.
+        self._my_proposals: dict[int, Proposal] = {}
+        self._my_votes: dict[int, dict[int, Vote]] = {NOTARISE: {}, FINALISE: {}, NULLIFY: {}}
+
+    def _take_began(self, event: Began) -> None:
+        early = self._early if event.height == self.height + 1 else {}
+        self._early = {}
+        self._begin(event)
+        for record in event.log:
+            if isinstance(record, Proposal):
+                self._my_proposals[record.ballot.view] = record
+            else:
+                self._my_votes[record.ballot.kind][record.ballot.view] = record
+        if event.log:
+            self._wake()
+            for votes in self._my_votes.values():
+                for vote in votes.values():
+                    self._count(vote)
+        for messages in early.values():
+            for message in messages:
+                if not self.is_decided:
+                    self._take_message(message)
+
+    def _take_woken(self, event: Woken) -> None:
+        if not self.is_decided:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self.view:
+            self._emit(ShareCause())
+            self._enter(1)
+
+    def _enter(self, view: int) -> None:
+        if view <= self.view:
+            return
+        self.view = view
+        self._emit(SetTimer(self.height, view, self._timer_ms * min(16, view + 1) // 2))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._propose()
+        self._try_notarise()
+        # A lazy validator stays in a view it has notarised until there is something to do in the next.
+        while self.view in self._notarised and self.view + 1 in self._proposals:
+            self._enter(self.view + 1)
+
+    # Proposing
+
+    def _leader(self, view: int) -> bytes:
+        leader = self._leaders.get(view)
+        if leader is None:
+            leader = self._leaders[view] = draw_leader(self._validators, self._seed, self.height, view)
+        return leader
+
+    def _propose(self) -> None:
+        view = self.view
+        if not self._votes_here or self._leader(view) != self._voter:
+            return
+        if view in self._my_votes[NOTARISE] or view in self._my_votes[NULLIFY]:
+            return
+        if view in self._my_proposals:
+            if view not in self._proposals:  # after a restart: the same bytes once more
+                self._emit(Broadcast(self._my_proposals[view]))
+                self._take_proposal(self._my_proposals[view])
+            return
+        parent = max((v for v in self._notarised if v < view), default=0)
+        if any(v not in self._nullified for v in range(parent + 1, view)):
+            return
+        if parent:
+            self._make_proposal(parent, self._notarised[parent].ballot.block_id)
+        elif self._building != view:
+            self._building = view
+            self._emit(Build(self.height, view))
+
+    def _take_built(self, event: Built) -> None:
+        if self.is_decided or (event.height, event.view) != (self.height, self.view):
+            return
+        if self.view in self._my_proposals:
+            return
+        if self.view in self._my_votes[NULLIFY] or any(v < self.view for v in self._notarised):
+            return
+        self._checked.add(event.block_id)
+        self._make_proposal(0, event.block_id)
+
+    def _make_proposal(self, parent: int, block_id: bytes) -> None:
+        view = self.view
+        notarised = (self._notarised[parent],) if parent else ()
+        why = Justification(notarised, tuple(self._nullified[v] for v in range(parent + 1, view)))
+        ballot = Ballot(self.height, view, NOTARISE, parent, block_id, self._signatures.digest(why))
+        assert self._voter is not None
+        proposal = Proposal(ballot, why, self._voter, self._signatures.sign_proposal(ballot))
+        self._my_proposals[view] = proposal
+        self._emit(Persist(proposal))
+        self._emit(Broadcast(proposal))
+        self._take_proposal(proposal)
+
+    # Hearing
+
+    def _take_heard(self, event: Heard) -> None:
+        message = event.message
+        height = message.ballot.height
+        if height == self.height and not self.is_decided:
+            self._take_message(message)
+        elif height == self.height + 1:
+            self._keep_early(message)
+        elif height > self.height + 1:
+            self._emit(CatchUp(height))
+        elif height < self.height:
+            self._answer_late()
+
+    def _answer_late(self) -> None:
+        if self._decided_before is not None and self._now_ms - self._answered_ms >= ANSWER_MS:
+            self._answered_ms = self._now_ms
+            self._emit(Broadcast(self._decided_before))
+
+    def _keep_early(self, message: Message) -> None:
+        sender = (
+            message.voter if isinstance(message, Vote) else message.leader if isinstance(message, Proposal) else b""
+        )
+        if sender and sender not in self._weights:
+            return
+        kept = self._early.setdefault(sender, [])
+        if len(kept) < EARLY_MAX:
+            kept.append(message)
+
+    def _take_message(self, message: Message) -> None:
+        try:
+            if isinstance(message, Vote):
+                self._take_vote(message)
+            elif isinstance(message, Certified):
+                self._take_certificate(message)
+            else:
+                self._take_proposal(message)
+        except InvalidVote:
+            return
+
+    def _take_vote(self, vote: Vote) -> None:
+        if vote.voter not in self._weights or vote.ballot.view > self.view + GAP_MAX or self._tally.has(vote):
+            return
+        verify_ballot(vote.ballot)
+        if not self._signatures.is_vote(vote.voter, vote.ballot, vote.signature):
+            raise InvalidVote("the vote is not signed by its voter")
+        self._count(vote)
+        if not self.view and not self.is_decided and self._tally.is_more_than_a_third_heard:
+            self._wake()
+
+    def _count(self, vote: Vote) -> None:
+        for accusation in self._tally.add(vote):
+            self._emit(accusation)
+        certified = self._tally.certify(vote.ballot)
+        if certified is not None:
+            self._add_certificate(certified)
+
+    def _take_certificate(self, item: Certified) -> None:
+        if not self._is_held(item.ballot):
+            verify_certified(item, self._weights, self._signatures)
+            self._add_certificate(item)
+
+    def _take_proposal(self, proposal: Proposal) -> None:
+        ballot = proposal.ballot
+        if ballot.view > self.view + GAP_MAX or proposal.leader != self._leader(ballot.view):
+            raise InvalidVote("the proposal is not its view's leader's")
+        known = self._proposals.get(ballot.view)
+        if known is not None and known.ballot == ballot:
+            return
+        if not self._signatures.is_proposal(proposal.leader, ballot, proposal.signature):
+            raise InvalidVote("the proposal is not signed by its leader")
+        if known is not None:
+            self._emit(Accuse("two proposals in a view", known, proposal))
+            return
+        certificates = (*proposal.why.notarised, *proposal.why.nullified)
+        try:
+            verify_justification(proposal, self._signatures)
+            for item in certificates:
+                if not self._is_held(item.ballot):
+                    verify_certified(item, self._weights, self._signatures)
+        except InvalidVote:
+            for accusation in self._tally.note_bad(proposal):
+                self._emit(accusation)
+            raise
+        for item in certificates:
+            self._add_certificate(item)
+        if self.is_decided:
+            return
+        self._proposals[ballot.view] = proposal
+        if ballot.block_id not in self._checked and ballot.block_id not in self._asked_for:
+            self._asked_for.add(ballot.block_id)
+            self._emit(Check(self.height, ballot.block_id, bool(ballot.parent)))
+        if self.view:
+            self._go_on()
+
+    def _take_checked(self, event: Checked) -> None:
+        if self.is_decided:
+            return
+        self._checked.add(event.block_id)
+        if event.wakes and any(item.ballot.block_id == event.block_id for item in self._proposals.values()):
+            self._wake()
+        if self.view:
+            self._go_on()
+
+    # Certificates
+
+    def _is_held(self, ballot: Ballot) -> bool:
+        held = self._notarised if ballot.kind == NOTARISE else self._nullified if ballot.kind == NULLIFY else {}
+        found = held.get(ballot.view)
+        return found is not None and found.ballot == ballot
+
+    def _add_certificate(self, item: Certified) -> None:
+        """A certificate whose votes hold. It is relayed once: others may have missed what we have not."""
+        ballot = item.ballot
+        if self.is_decided or self._is_held(ballot):
+            return
+        if ballot.kind == FINALISE:
+            self.is_decided = True
+            self._emit(Broadcast(item))
+            self._emit(Decide(item))
+            return
+        self._wake()
+        if ballot.kind == NOTARISE:
+            if ballot.view in self._notarised:
+                return
+            self._notarised[ballot.view] = item
+            self._emit(Broadcast(item))
+            self._finalise(ballot)
+            if self.is_decided:
+                return
+            self._enter(ballot.view)
+        else:
+            self._nullified[ballot.view] = item
+            self._emit(Broadcast(item))
+            self._enter(ballot.view + 1)
+        if not self.is_decided:
+            self._go_on()
+
+    # Voting
+
+    def _try_notarise(self) -> None:
+        view = self.view
+        proposal = self._proposals.get(view)
+        if not self._votes_here or proposal is None or view in self._my_votes[NOTARISE]:
+            return
+        if proposal.ballot.block_id in self._checked:
+            self._vote(proposal.ballot)
+
+    def _finalise(self, ballot: Ballot) -> None:
+        view = ballot.view
+        if self._votes_here and view not in self._my_votes[NULLIFY] and view not in self._my_votes[FINALISE]:
+            self._vote(Ballot(self.height, view, FINALISE, 0, ballot.block_id, NOTHING))
+
+    def _vote(self, ballot: Ballot) -> None:
+        assert self._voter is not None
+        vote = Vote(ballot, self._voter, self._signatures.sign_vote(ballot))
+        self._my_votes[ballot.kind][ballot.view] = vote
+        self._emit(Persist(vote))
+        self._emit(Broadcast(vote))
+        self._count(vote)
+
+    def _take_timeout(self, event: TimedOut) -> None:
+        view = event.view
+        if self.is_decided or (event.height, view) != (self.height, self.view):
+            return
+        self._emit(ShareCause())
+        self._repeat_votes()
+        if view in self._notarised:
+            self._emit(Broadcast(self._notarised[view]))
+            self._enter(view + 1)
+            return
+        if self._votes_here and view not in self._my_votes[FINALISE] and view not in self._my_votes[NULLIFY]:
+            self._vote(Ballot(self.height, view, NULLIFY, 0, NOTHING, NOTHING))
+        if self.view != view:
+            return
+        self._prove_entry()
+        self._emit(SetTimer(self.height, view, self._timer_ms))
+
+    def _repeat_votes(self) -> None:
+        for votes in self._my_votes.values():
+            for vote in votes.values():
+                self._emit(Broadcast(vote))
+        if self.view in self._my_proposals:
+            self._emit(Broadcast(self._my_proposals[self.view]))
+
+    def _prove_entry(self) -> None:
+        """What lets a validator that missed it into our view: without this a height can stand still for ever."""
+        newest = max(self._notarised, default=0)
+        if newest:
+            self._emit(Broadcast(self._notarised[newest]))
+        for view in range(newest + 1, self.view):
+            if view in self._nullified:
+                self._emit(Broadcast(self._nullified[view]))
+
+    def _emit(self, effect: Effect) -> None:
+        self._effects.append(effect)

@@ -1,0 +1,156 @@
+"""What happens to the consensus core and what it wants done. Effects are carried out in order.
+
+`Persist` comes before whatever rests on it leaves: the shell syncs it to disk before it carries out the next effect.
+"""
+
+from dataclasses import dataclass
+
+from protocol.consensus.messages import Ballot, Certified, Message, Proposal, Vote
+from protocol.ledger.block import Validator
+
+
+@dataclass(frozen=True)
+class Began:
+    """The ledger stands at `height` - 1: these validators decide the next height, their leaders drawn by `seed`.
+
+    `decided` is the certificate of the height before, for whoever asks; `log` what was persisted for this height.
+    `may_vote` is False after a vote log was lost, until the next height.
+    """
+
+    height: int
+    validators: tuple[Validator, ...]
+    seed: bytes
+    decided: Certified | None = None
+    log: tuple[Vote | Proposal, ...] = ()
+    may_vote: bool = True
+
+
+@dataclass(frozen=True)
+class Woken:
+    """There is a reason for a block: a valid transaction, or a due item that wakes."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message of a peer, decoded and bounded; nothing else of it has been checked."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class Built:
+    """Answers `Build`: our block for a view. Ignored when the view has passed."""
+
+    height: int
+    view: int
+    block_id: bytes
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Answers `Check`: the block is held and may follow the chain. `wakes` if it holds a reason for a block."""
+
+    block_id: bytes
+    wakes: bool = True
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    height: int
+    view: int
+
+
+Event = Began | Woken | Heard | Built | Checked | TimedOut
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Send to all other validators."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Keep, durably, before anything after this leaves."""
+
+    record: Vote | Proposal
+
+
+@dataclass(frozen=True)
+class SetTimer:
+    height: int
+    view: int
+    delay_ms: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """Build a block on the chain as it stands, an empty one if there is nothing to put into it."""
+
+    height: int
+    view: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """Fetch a block's body if it is missing, and check that it may be voted for. Silence is a no.
+
+    A `is_repeated` block was notarised before: its header time is not checked again.
+    """
+
+    height: int
+    block_id: bytes
+    is_repeated: bool
+
+
+@dataclass(frozen=True)
+class ShareCause:
+    """Send what this node was woken by to all validators."""
+
+
+@dataclass(frozen=True)
+class Decide:
+    """This height is decided: apply the block, keep it with its certificate in one commit, then say `Began`."""
+
+    certificate: Certified
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """Others are at a later height: fetch decided blocks."""
+
+    height: int
+
+
+@dataclass(frozen=True)
+class Accuse:
+    """Two things that the same validator signed and no honest one signs both, or one that it never signs."""
+
+    kind: str
+    first: Vote | Proposal
+    second: Vote | Proposal
+
+
+Effect = Broadcast | Persist | SetTimer | Build | Check | ShareCause | Decide | CatchUp | Accuse
+
+__all__ = [
+    "Accuse",
+    "Ballot",
+    "Began",
+    "Broadcast",
+    "Build",
+    "Built",
+    "CatchUp",
+    "Check",
+    "Checked",
+    "Decide",
+    "Effect",
+    "Event",
+    "Heard",
+    "Persist",
+    "SetTimer",
+    "ShareCause",
+    "TimedOut",
+    "Woken",
+]

@@ -1,0 +1,136 @@
+"""What validators say to each other about one height: ballots, votes, certificates of votes, proposals.
+
+A ballot is what is voted on. All votes for one ballot sign the same bytes, so that a certificate is the ballot once and
+signatures. A vote to notarise commits to the whole proposal, its justification included: a validator that votes for a
+proposal with a gap convicts itself. Source: PROTOCOL, "Envelope and ids"; facts on consensus, sections 2 and 4.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from protocol.errors import RemoteError
+from protocol.ledger.block import VOTES_MAX, VoteKind, VoteSignature, is_quorum
+from protocol.types import AtMost, Digest, PublicKey, Signature, UpTo, Whole
+
+NOTHING = bytes(32)
+GAP_MAX = 1_000  # views without a block between a proposal and the one it repeats
+_KINDS = frozenset((VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY))
+
+
+class InvalidVote(RemoteError):
+    """A vote, certificate or proposal that no honest validator sends."""
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One thing to vote on in a view.
+
+    To notarise names the block, the view whose block it repeats (`parent`, 0 for a new block) and the digest of the
+    proposal's justification; to finalise names the block alone, to nullify nothing.
+    """
+
+    height: Whole
+    view: Whole
+    kind: Annotated[int, UpTo(3)]
+    parent: Whole
+    block_id: Digest
+    justification: Digest
+
+
+@dataclass(frozen=True)
+class Vote:
+    ballot: Ballot
+    voter: PublicKey
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A ballot with votes of more than two thirds of the weight, in strict order of vote key."""
+
+    ballot: Ballot
+    votes: Annotated[tuple[VoteSignature, ...], AtMost(VOTES_MAX)]
+
+
+@dataclass(frozen=True)
+class Justification:
+    """Why a proposal may be made: the notarisation it repeats, if any, and that all views since are void."""
+
+    notarised: Annotated[tuple[Certified, ...], AtMost(1)]
+    nullified: Annotated[tuple[Certified, ...], AtMost(GAP_MAX)]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A leader's block for a view. `signature` is over the ballot to notarise it, under a domain of its own."""
+
+    ballot: Ballot
+    why: Justification
+    leader: PublicKey
+    signature: Signature
+
+
+Message = Vote | Certified | Proposal
+
+
+class Signatures(Protocol):
+    """How ballots are signed: with keys (`signatures.KeySignatures`), or in large simulations by name."""
+
+    def sign_vote(self, ballot: Ballot) -> bytes: ...
+
+    def sign_proposal(self, ballot: Ballot) -> bytes: ...
+
+    def is_vote(self, voter: bytes, ballot: Ballot, signature: bytes) -> bool: ...
+
+    def is_proposal(self, leader: bytes, ballot: Ballot, signature: bytes) -> bool: ...
+
+    def digest(self, why: Justification) -> bytes: ...
+
+
+def verify_ballot(ballot: Ballot) -> None:
+    """InvalidVote for a ballot that says more or less than its kind does: each has one spelling."""
+    if ballot.view < 1 or ballot.kind not in _KINDS:
+        raise InvalidVote(f"no ballot is of view {ballot.view} and kind {ballot.kind}")
+    if ballot.kind == VoteKind.NOTARISE:
+        if ballot.parent >= ballot.view or ballot.block_id == NOTHING:
+            raise InvalidVote(f"view {ballot.view} cannot repeat view {ballot.parent}")
+        return
+    if ballot.parent or ballot.justification != NOTHING:
+        raise InvalidVote("only a vote to notarise has a parent and a justification")
+    if (ballot.block_id == NOTHING) != (ballot.kind == VoteKind.NULLIFY):
+        raise InvalidVote("a vote to nullify names no block, one to finalise does")
+
+
+def verify_certified(item: Certified, weights: Mapping[bytes, int], signatures: Signatures) -> None:
+    """InvalidVote unless validators of a quorum of these weights, by vote key, have signed the ballot."""
+    verify_ballot(item.ballot)
+    weight, before = 0, b""
+    for vote in item.votes:
+        if vote.vote <= before or vote.vote not in weights:
+            raise InvalidVote(f"vote key {vote.vote.hex()} is no validator's, repeated or out of order")
+        if not signatures.is_vote(vote.vote, item.ballot, vote.signature):
+            raise InvalidVote(f"the vote of {vote.vote.hex()} is not signed by it")
+        before = vote.vote
+        weight += weights[vote.vote]
+    if not is_quorum(weight, sum(weights.values())):
+        raise InvalidVote(f"votes of weight {weight} out of {sum(weights.values())} are no quorum")
+
+
+def verify_justification(proposal: Proposal, signatures: Signatures) -> None:
+    """InvalidVote unless the justification is exactly the one its view and parent ask for.
+
+    The votes in its certificates are not looked at: `verify_certified` does that.
+    """
+    ballot, why = proposal.ballot, proposal.why
+    verify_ballot(ballot)
+    if ballot.kind != VoteKind.NOTARISE or ballot.justification != signatures.digest(why):
+        raise InvalidVote("a proposal's ballot names another justification")
+    notarised = [(item.ballot.kind, item.ballot.height, item.ballot.view) for item in why.notarised]
+    wanted = [(VoteKind.NOTARISE, ballot.height, ballot.parent)] if ballot.parent else []
+    nullified = [(item.ballot.kind, item.ballot.height, item.ballot.view) for item in why.nullified]
+    gap = [(VoteKind.NULLIFY, ballot.height, view) for view in range(ballot.parent + 1, ballot.view)]
+    if notarised != wanted or nullified != gap:
+        raise InvalidVote(f"view {ballot.view} after {ballot.parent} is justified by other certificates")
+    if why.notarised and why.notarised[0].ballot.block_id != ballot.block_id:
+        raise InvalidVote(f"view {ballot.view} repeats view {ballot.parent} with another block")

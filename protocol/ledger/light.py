@@ -1,0 +1,60 @@
+"""A light client: follows certified headers from genesis, and knows at any height who may decide the next one.
+
+It holds neither blocks nor states. Validators change only in headers that say so, and such a header is decided by the
+old ones: following those alone, in order, is enough. Whoever decides a height after leaving the set could deceive it;
+that costs their stake only while it is bonded, so a client follows more often than unbonding takes.
+"""
+
+from dataclasses import dataclass
+
+from protocol.ledger.block import (
+    Certificate,
+    Header,
+    InvalidCertificate,
+    Validator,
+    ValidatorSet,
+    compute_validators_digest,
+    get_validators,
+    verify_decided,
+)
+from protocol.ledger.genesis import Genesis, build_state
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What a client has come to believe: who decides the heights after `height`, until a header says otherwise."""
+
+    chain: bytes
+    height: int
+    validators: tuple[Validator, ...]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """A decided header that names new validators, and these."""
+
+    header: Header
+    certificate: Certificate
+    validators: ValidatorSet
+
+
+def trust_genesis(genesis: Genesis) -> Trusted:
+    """Where a client begins. ValueError for a genesis no ledger could start from."""
+    state = build_state(genesis)
+    return Trusted(state.chain, 0, get_validators(state))
+
+
+def verify_header(trusted: Trusted, header: Header, certificate: Certificate) -> None:
+    """InvalidCertificate unless the trusted validators have decided this header, of a later height."""
+    if header.chain != trusted.chain or header.height <= trusted.height:
+        raise InvalidCertificate(f"header {header.height} does not follow height {trusted.height} of this chain")
+    verify_decided(certificate, header, trusted.validators)
+
+
+def follow(trusted: Trusted, handover: Handover) -> Trusted:
+    """What to believe after a change of validators. InvalidCertificate unless the old ones have decided it."""
+    verify_header(trusted, handover.header, handover.certificate)
+    validators = handover.validators.validators
+    if compute_validators_digest(validators) != handover.header.next_validators:
+        raise InvalidCertificate(f"header {handover.header.height} hands over to other validators")
+    return Trusted(trusted.chain, handover.header.height, validators)
