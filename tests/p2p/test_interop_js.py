@@ -1,83 +1,35 @@
-"""Our transport speaks with js-libp2p, whichever side dials and whichever opens. Needs Node.js and its packages:
+"""Our transport speaks with js-libp2p, whichever side dials and whichever opens."""
 
-npm ci --prefix tests/p2p/js
-"""
-
-import json
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.peer.id import ID
 
-from p2p.host import Host, to_node, to_peer
+from p2p.host import Host, to_peer
+from tests.p2p.js_peer import START_S, JsPeer, needs_js, open_js_peer
 from tests.p2p.loopback import run, running_host, until
 
-JS = Path(__file__).parent / "js"
 ECHO, LISTEN = "/echo/1", "/listen/1"
 SIZES = [1, 255, 4_096, 65_507, 262_145, 1_048_576]
-START_S = 20.0
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or not (JS / "node_modules" / "libp2p").is_dir(),
-    reason="NO INTEROPERATION TEST WITH js-libp2p: install Node.js and run `npm ci --prefix tests/p2p/js`",
-)
-
-
-class JsPeer:
-    """A js-libp2p node in its own process, asked one thing at a time."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._rest = b""
-        self.node = b""
-        self.address = ""
-
-    async def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        with trio.fail_after(START_S):
-            while b"\n" not in self._rest:
-                data = await self._process.stdout.receive_some()
-                assert data, "the js peer has ended"
-                self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        assert "error" not in found, found
-        return found
-
-    async def ask(self, **command: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(json.dumps(command).encode() + b"\n")
-        return await self.answer()
+pytestmark = needs_js
 
 
 @asynccontextmanager
 async def joined(who_dials: str) -> AsyncIterator[tuple[Host, JsPeer]]:
-    command = ["node", str(JS / "peer.mjs"), "127.0.0.1"]
-    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        js = JsPeer(process)
-        hello = await js.answer()
-        js.node, js.address = to_node(ID.from_base58(hello["peer"])), hello["addresses"][0]
-        async with running_host(1) as (ours, log):
-            ours.serve(ECHO, echo)
-            if who_dials == "ours":
-                assert await ours.dial(js.node, [js.address])
-            else:
-                await js.ask(dial=f"{ours.addresses[0]}/p2p/{to_peer(ours.node)}")
-            await until(lambda: ours.peers() == (js.node,))
-            yield ours, js
-            assert log.faults == []
-    finally:
-        process.kill()
-        await process.wait()
+    async with open_js_peer() as js, running_host(1) as (ours, log):
+        ours.serve(ECHO, echo)
+        if who_dials == "ours":
+            assert await ours.dial(js.node, [js.address])
+        else:
+            await js.ask(dial=f"{ours.addresses[0]}/p2p/{to_peer(ours.node)}")
+        await until(lambda: ours.peers() == (js.node,))
+        yield ours, js
+        assert log.faults == []
 
 
 async def echo(stream: Any) -> None:

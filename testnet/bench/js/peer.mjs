@@ -1,32 +1,20 @@
-// A js-libp2p node driven over standard input, one JSON command per line, one JSON answer each:
+// A js-libp2p node for tests: node peer.mjs HOST [sign|nosign]. It says who and where it is, then takes commands:
 // {dial: multiaddr} {echo: bytes, peer, protocol} {reset: true, peer, protocol} {heard: true}
+// {subscribe: topic} {mesh: topic} {publish: base64, topic} {delivered: topic}
 
-// libp2p 3 is written for Node 22; this one function is all that Node 20 lacks.
-Promise.withResolvers ??= function () {
-  let resolve, reject
-  const promise = new Promise((a, b) => { resolve = a; reject = b })
-  return { promise, resolve, reject }
-}
+import { createNode, takeCommands } from './node.mjs'
 
 const { createHash } = await import('node:crypto')
-const { createInterface } = await import('node:readline')
-const { createLibp2p } = await import('libp2p')
-const { tcp } = await import('@libp2p/tcp')
-const { noise } = await import('@libp2p/noise')
-const { yamux } = await import('@libp2p/yamux')
 const { multiaddr } = await import('@multiformats/multiaddr')
 const { peerIdFromString } = await import('@libp2p/peer-id')
 
 const ECHO = '/echo/1'
 const LISTEN = '/listen/1'
 const heard = []
+const delivered = [] // of each gossip message its size and SHA-256
 
-const node = await createLibp2p({
-  addresses: { listen: [`/ip4/${process.argv[2]}/tcp/0`] },
-  transports: [tcp()],
-  connectionEncrypters: [noise()],
-  streamMuxers: [yamux()]
-})
+const node = await createNode(process.argv[2], process.argv[3] ?? 'nosign')
+const gossip = node.services.gossip
 
 async function send (stream, bytes) {
   if (!stream.send(bytes)) await stream.onDrain()
@@ -42,12 +30,26 @@ await node.handle(LISTEN, async (stream) => {
   for await (const chunk of stream) heard.push(chunk.byteLength)
 })
 
+gossip.addEventListener('message', ({ detail: { topic, data } }) => {
+  delivered.push({ topic, size: data.length, hash: createHash('sha256').update(data).digest('hex') })
+})
+
 async function run (command) {
   if (command.dial) {
     await node.dial(multiaddr(command.dial))
     return {}
   }
   if (command.heard) return { heard }
+  if (command.subscribe) {
+    gossip.subscribe(command.subscribe)
+    return {}
+  }
+  if (command.mesh) return { mesh: gossip.getMeshPeers(command.mesh) }
+  if (command.delivered) return { delivered: delivered.filter(({ topic }) => topic === command.delivered) }
+  if (command.publish !== undefined) {
+    const { recipients } = await gossip.publish(command.topic, new Uint8Array(Buffer.from(command.publish, 'base64')))
+    return { recipients: recipients.length }
+  }
   const stream = await node.dialProtocol(peerIdFromString(command.peer), command.protocol)
   if (command.reset) {
     await send(stream, new Uint8Array(3))
@@ -71,11 +73,4 @@ async function run (command) {
 }
 
 console.log(JSON.stringify({ peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) }))
-for await (const line of createInterface({ input: process.stdin })) {
-  try {
-    console.log(JSON.stringify(await run(JSON.parse(line))))
-  } catch (error) {
-    console.log(JSON.stringify({ error: `${error.name}: ${error.message}` }))
-  }
-}
-process.exit(0)
+await takeCommands(run)
