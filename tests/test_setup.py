@@ -1,5 +1,6 @@
 """What is installed is what the locks name, it works without a compiler, and a machine that lacks something says so."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCKS = {name: ROOT / f".ci/locks/{name}.lock" for name in ("build", "run", "dev", "train")}
+JS = Path("testnet/bench/js")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PIN = re.compile(
     r"^([A-Za-z0-9_.-]+)==([^ ]+) ; ([^\\]+)\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
@@ -153,6 +155,16 @@ trio.run(meet)
     assert (run.stdout, run.returncode) == ("met\n", 0), run.stderr
 
 
+def test_every_js_package_has_a_pin_and_a_hash() -> None:
+    wanted = json.loads((ROOT / JS / "package.json").read_text("utf-8"))["dependencies"]
+    packages = json.loads((ROOT / JS / "package-lock.json").read_text("utf-8"))["packages"]
+
+    assert packages.pop("")["dependencies"] == wanted
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert not any("resolved" in package for package in packages.values())  # whatever registry npm is told of
+
+
 @pytest.fixture
 def bare_machine(tmp_path: Path) -> Path:
     """A checkout in a folder with a space in its name, and `bin`: the few programs of a machine without Python."""
@@ -161,6 +173,9 @@ def bare_machine(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / ".ci/locks", checkout / ".ci/locks")
     shutil.copy(ROOT / ".ci/setup", checkout / ".ci/setup")
     shutil.copy(ROOT / "pyproject.toml", checkout)
+    (checkout / JS).mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / JS / name, checkout / JS / name)
     (tmp_path / "bin").mkdir()
     for name in ("cat", "cut", "dirname", "flock", "mkdir", "rm", "sed", "sh", "sha256sum", "uname"):
         where = shutil.which(name)
@@ -295,3 +310,77 @@ def test_a_checkout_that_moved_is_set_up_again(bare_machine: Path) -> None:
 
     assert ended.returncode == 0
     assert "venv --clear" in calls.read_text()
+
+
+def place_node(machine: Path, version: str = "20.1.0") -> Path:
+    """A Node.js of that version, and an npm that records what it is asked; `offline` makes it fail."""
+    place_program(machine / "bin/node", f"[ {version.split('.')[0]} -ge 20 ]")
+    place_program(
+        machine / "bin/npm",
+        f"""echo "$@" >>'{machine}/npm-calls'; [ ! -e '{machine}/offline' ] && mkdir -p "$3/node_modules" """,
+    )
+    return machine / "npm-calls"
+
+
+def test_set_up_installs_the_js_packages_once_where_node_is_there(bare_machine: Path) -> None:
+    place_recording_python(bare_machine)
+    calls = place_node(bare_machine)
+
+    first = run_setup(bare_machine)
+    installs = calls.read_text().splitlines()
+    calls.unlink()
+    second = run_setup(bare_machine)
+
+    assert first.returncode == 0, first.stderr
+    assert len(installs) == 1
+    assert installs[0].startswith(f"ci --prefix {JS} --ignore-scripts ")
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert not calls.exists()
+
+
+def test_a_changed_js_lock_is_installed(bare_machine: Path) -> None:
+    place_recording_python(bare_machine)
+    calls = place_node(bare_machine)
+    run_setup(bare_machine)
+    calls.unlink()
+    with (bare_machine / "a checkout" / JS / "package-lock.json").open("a") as file:
+        file.write("\n")
+
+    assert run_setup(bare_machine).returncode == 0
+    assert calls.read_text().startswith("ci ")
+
+
+def test_nodes_alone_need_no_js_packages(bare_machine: Path) -> None:
+    place_recording_python(bare_machine)
+    calls = place_node(bare_machine)
+
+    assert run_setup(bare_machine, "run").returncode == 0
+    assert not calls.exists()
+
+
+def test_an_npm_that_fails_is_loud_and_stops_nothing(bare_machine: Path) -> None:
+    place_recording_python(bare_machine)
+    calls = place_node(bare_machine)
+    (bare_machine / "offline").touch()
+
+    failed = run_setup(bare_machine)
+    (bare_machine / "offline").unlink()
+    again = run_setup(bare_machine)
+
+    assert failed.returncode == 0
+    assert "NO TESTS AGAINST js-libp2p: npm failed" in failed.stderr
+    assert (bare_machine / "a checkout/.venv/bin/rolemesh").exists()
+    assert (again.returncode, again.stderr, len(calls.read_text().splitlines())) == (0, "", 2)
+
+
+@pytest.mark.parametrize("version", [None, "18.20.0"])
+def test_without_a_fitting_node_set_up_says_what_will_be_missing(bare_machine: Path, version: str | None) -> None:
+    place_recording_python(bare_machine)
+    if version is not None:
+        place_node(bare_machine, version)
+
+    ended = run_setup(bare_machine)
+
+    assert ended.returncode == 0
+    assert "NO TESTS AGAINST js-libp2p: they need Node.js 20 or later with npm" in ended.stdout
+    assert not (bare_machine / "npm-calls").exists()
