@@ -4,19 +4,40 @@ One to one is two processes on loopback. Rounds of the stacks take turns, a firs
 median of its rounds. Everybody publishes in the same loop with as many messages under way; only what arrived counts.
 """
 
-import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
+from testnet.bench import transport
 from testnet.bench.figures import Figure, Note, compare
-from testnet.bench.gossip.peers import MESH_S, Mesh, Pair, find_missing_js, open_mesh, open_pair
+from testnet.bench.gossip.peers import MESH_S, Pair, find_missing_js, open_mesh, open_pair
+from testnet.bench.gossip.rounds import (
+    FLOWS,
+    MESH_NODES,
+    Flow,
+    find_highest_rate,
+    run_burst,
+    run_flow,
+    run_mesh,
+    run_paced,
+)
 
-LABELS = {"stock": "py-libp2p", "js": "js-libp2p", "raw": "raw trio TCP", "limit": "verify limit"}
+LABELS = {
+    "stock": "py-libp2p",
+    "js": "js-libp2p",
+    "raw": "raw trio TCP",
+    "limit": "verify limit",
+    "published": "published",
+}
 VERIFY_S = 0.3
+PACE = 100.0  # messages a second of all sixteen together
+BURST = 1_000
+BULK_BYTES = 65_536
+RECEIVER = "receiver's time"
 
 
 @dataclass(frozen=True)
@@ -27,70 +48,6 @@ class Plan:
     seconds: float
     stacks: tuple[str, ...]
     tell: Note
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Messages from one process to another: what they are like, how many may be under way, and which stacks can."""
-
-    name: str
-    size: int
-    window: int
-    policy: str
-    stacks: tuple[str, ...]
-
-
-FLOWS = (
-    Flow("one_to_one_256", 256, 256, "nosign", ("ours", "stock", "js", "raw")),
-    Flow("one_to_one_256_envelope", 256, 256, "envelope", ("ours",)),
-    Flow("one_to_one_256_signed", 256, 256, "sign", ("ours", "stock", "js")),
-    Flow("one_to_one_60k", 60 * 1_024, 32, "nosign", ("ours", "stock", "js", "raw")),
-)
-MESH_NODES = 16
-MESH_WINDOW = 64
-MESSAGES_MAX = 1_000_000
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a round gave: deliveries a second of those delivered, and the share of all that were."""
-
-    rate: float
-    share: float
-    shares: dict[str, float]
-
-
-_rounds = itertools.count(1)
-
-
-async def run_flow(pair: Pair, flow: Flow, seconds: float, is_sampled: bool = False) -> Result:
-    """One round from the sender to the receiver."""
-    round_ = {"number": next(_rounds), "size": flow.size}
-    tell_every = max(1, flow.window // 8)
-    port = (await pair.receiver.ask("expect", tell_every=tell_every, is_sampled=is_sampled, **round_))["port"]
-    sent = await pair.sender.ask(
-        "flow", seconds=seconds, messages=MESSAGES_MAX, window=flow.window, port=port, **round_
-    )
-    spent = await pair.receiver.ask("spent")
-    return Result(spent["delivered"] / sent["seconds"], spent["delivered"] / sent["sent"], spent["shares"])
-
-
-async def run_mesh(mesh: Mesh, seconds: float) -> Result:
-    """One round in one process, its nodes publishing in turn."""
-    (peer,) = mesh.peers
-    listeners = len(peer.nodes) - 1
-    round_ = {"number": next(_rounds), "size": 256, "listeners": listeners}
-    sent = await peer.ask("flow", seconds=seconds, messages=MESSAGES_MAX, window=MESH_WINDOW, **round_)
-    return Result(sent["delivered"] / sent["seconds"], sent["delivered"] / (sent["sent"] * listeners), {})
-
-
-async def run_burst(pair: Pair, messages: int) -> int:
-    """How many arrived of so many published at once."""
-    round_ = {"number": next(_rounds), "size": 256}
-    port = (await pair.receiver.ask("expect", tell_every=100, **round_))["port"]
-    asked = {"seconds": 60, "messages": messages, "window": messages, "is_burst": True}
-    await pair.sender.ask("flow", port=port, **asked, **round_)
-    return int((await pair.receiver.ask("spent"))["delivered"])
 
 
 async def measure_flow(flow: Flow, plan: Plan) -> list[Figure]:
@@ -107,11 +64,16 @@ async def measure_flow(flow: Flow, plan: Plan) -> list[Figure]:
             plan.tell(f"{flow.name}: round {number + 1} of {plan.rounds}")
             for stack, pair in pairs.items():
                 result = await run_flow(pair, flow, plan.seconds)
-                rates.setdefault(stack, []).append(_warn(plan, flow.name, stack, result).rate)
+                _warn(plan, flow.name, stack, result.share)
+                rates.setdefault(stack, []).append(result.rate)
             if flow.policy == "envelope":
                 limit = await pairs["ours"].receiver.ask("verify", seconds=VERIFY_S)
                 rates.setdefault("limit", []).append(limit["per_s"])
-    return _beside(flow.name, rates, "msg/s")
+        shares: dict[str, float] = {}
+        if flow.is_sampled:
+            shares = (await run_flow(pairs["ours"], flow, 2 * plan.seconds, is_sampled=True)).shares
+    named = [compare(f"{flow.name}_share_{part}", share, "%", RECEIVER, 100.0) for part, share in shares.items()]
+    return _beside(flow.name, rates, "msg/s") + named
 
 
 async def measure_mesh(plan: Plan) -> list[Figure]:
@@ -130,8 +92,73 @@ async def measure_mesh(plan: Plan) -> list[Figure]:
             plan.tell(f"mesh_16: round {number + 1} of {plan.rounds}")
             for stack, mesh in meshes.items():
                 result = await run_mesh(mesh, plan.seconds)
-                rates.setdefault(stack, []).append(_warn(plan, "mesh_16", stack, result).rate)
+                _warn(plan, "mesh_16", stack, result.share)
+                rates.setdefault(stack, []).append(result.rate)
     return _beside("mesh_16", rates, "deliveries/s") + _beside("connect", connects, "ms")
+
+
+async def measure_processes(plan: Plan) -> list[Figure]:
+    """Sixteen processes, one stack after the other: 100 messages a second, and as many as get through."""
+    p99s: dict[str, list[float]] = {}
+    highest: dict[str, list[float]] = {}
+    for stack in plan.stacks:
+        if stack == "raw":
+            continue
+        plan.tell(f"processes_16: {LABELS.get(stack, stack)}")
+        async with open_mesh(stack, 1, MESH_NODES, 201) as mesh:
+            await run_paced(mesh, PACE, plan.seconds)
+            for _ in range(plan.rounds):
+                paced = await run_paced(mesh, PACE, plan.seconds)
+                _warn(plan, "processes_16_p99", stack, paced.share)
+                p99s.setdefault(stack, []).append(paced.p99_ms)
+            highest[stack] = [await find_highest_rate(mesh, plan.rounds // 2, 2 * plan.seconds)]
+    return _beside("processes_16_p99", p99s, "ms") + _beside("processes_16_max", highest, "msg/s")
+
+
+async def measure_burst(plan: Plan) -> list[Figure]:
+    """A thousand messages published at once: how many arrive."""
+    arrived: dict[str, list[float]] = {"published": [BURST]}
+    for stack in plan.stacks:
+        if stack != "raw":
+            plan.tell(f"burst_1000: {LABELS.get(stack, stack)}")
+            async with open_pair(stack, "nosign", 41) as pair:
+                await trio.sleep(MESH_S)
+                arrived[stack] = [await run_burst(pair, BURST) for _ in range(plan.rounds)]
+    return _beside("burst_1000", arrived, "messages")
+
+
+async def measure_bulk(plan: Plan) -> list[Figure]:
+    """One stream written 64 KiB at a time between two processes."""
+    rates: dict[str, list[float]] = {}
+    async with AsyncExitStack() as opened:
+        pairs = [
+            await opened.enter_async_context(transport.open_pair(stack, number))
+            for number, stack in enumerate(("ours", "stock"), 2)
+        ]
+        others = {}
+        for stack in plan.stacks:
+            if stack in ("js", "raw"):
+                others[stack] = await opened.enter_async_context(open_pair(stack, "nosign", 51))
+        for pair in pairs:
+            await pair.flow(BULK_BYTES)
+        for number in range(plan.rounds):
+            plan.tell(f"bulk: round {number + 1} of {plan.rounds}")
+            for pair in pairs:
+                rate, _ = await pair.flow(BULK_BYTES)
+                rates.setdefault(pair.stack, []).append(rate * BULK_BYTES / 1e6)
+            for stack, other in others.items():
+                rates.setdefault(stack, []).append(await _run_bulk(stack, other, plan.seconds))
+    return _beside("bulk", rates, "MB/s")
+
+
+async def _run_bulk(stack: str, pair: Pair, seconds: float) -> float:
+    """MB a second. js-libp2p has streams too; a bare socket takes its messages for them, as many as it likes."""
+    if stack == "raw":
+        return (await run_flow(pair, Flow("bulk", BULK_BYTES, 1_000, "nosign", ()), seconds)).rate * BULK_BYTES / 1e6
+    count = transport.MESSAGES["ours"][BULK_BYTES]
+    name = pair.receiver.nodes[0]["name"]
+    took_s = (await pair.sender.ask("bulk", name=name, size=BULK_BYTES, count=count))["seconds"]
+    return float(count * BULK_BYTES / took_s / 1e6)
 
 
 def _beside(name: str, values: dict[str, list[float]], unit: str) -> list[Figure]:
@@ -141,21 +168,20 @@ def _beside(name: str, values: dict[str, list[float]], unit: str) -> list[Figure
     return [compare(name, ours, unit, LABELS[stack], other) for stack, other in medians.items()]
 
 
-def _warn(plan: Plan, name: str, stack: str, result: Result) -> Result:
-    if result.share < 1:
-        plan.tell(f"{name}: {LABELS.get(stack, stack)} lost {100 * (1 - result.share):.1f} %, which does not count")
-    return result
+def _warn(plan: Plan, name: str, stack: str, share: float) -> None:
+    if share < 1:
+        plan.tell(f"{name}: {LABELS.get(stack, stack)} lost {100 * (1 - share):.1f} %, which does not count")
 
 
-async def measure_group(group: str, plan: Plan) -> list[Figure]:
-    """The figures that are measured together."""
-    flows = {flow.name: flow for flow in FLOWS}
-    return await measure_mesh(plan) if group == "mesh_16" else await measure_flow(flows[group], plan)
-
-
-# What is measured together, by the names of its figures.
-GROUPS: dict[str, tuple[str, ...]] = {**{flow.name: (flow.name,) for flow in FLOWS}, "mesh_16": ("mesh_16", "connect")}
-NAMES = tuple(name for names in GROUPS.values() for name in names)
+# What is measured together, with the names of its figures.
+GROUPS: tuple[tuple[Callable[[Plan], Awaitable[list[Figure]]], tuple[str, ...]], ...] = (
+    *((partial(measure_flow, flow), (flow.name, *flow.share_names)) for flow in FLOWS),
+    (measure_mesh, ("mesh_16", "connect")),
+    (measure_processes, ("processes_16_p99", "processes_16_max")),
+    (measure_burst, ("burst_1000",)),
+    (measure_bulk, ("bulk",)),
+)
+NAMES = tuple(name for _, names in GROUPS for name in names)
 
 
 def measure(tell: Note, is_full: bool = False, only: frozenset[str] = frozenset()) -> Iterator[Figure]:
@@ -165,8 +191,6 @@ def measure(tell: Note, is_full: bool = False, only: frozenset[str] = frozenset(
         tell(f"NO FIGURES OF js-libp2p: {missing}")
         stacks = ("ours", "stock", "raw")
     plan = Plan(5, 5.0, stacks, tell) if is_full else Plan(3, 1.0, stacks, tell)
-    for group, names in GROUPS.items():
+    for measure_group, names in GROUPS:
         if not only or only.intersection(names):
-            for figure in trio.run(measure_group, group, plan):
-                if not only or figure.name in only:
-                    yield figure
+            yield from (figure for figure in trio.run(measure_group, plan) if not only or figure.name in only)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,10 @@ def find_missing_js() -> str:
 
 
 class PeerFailed(Exception):
-    """A process of the benchmark ended before its time."""
+    """A process of the benchmark could not do what it was asked."""
 
-    def __init__(self, stack: str) -> None:
-        super().__init__(f"a process of {stack} ended early; what it wrote to standard error says why")
+    def __init__(self, stack: str, why: str = "it ended early; what it wrote to standard error says why") -> None:
+        super().__init__(f"a process of {stack} failed: {why}")
 
 
 class Peer:
@@ -63,6 +63,8 @@ class Peer:
             raise PeerFailed(self.stack) from error
         line, _, self._rest = self._rest.partition(b"\n")
         answer: Answer = json.loads(line)
+        if "error" in answer:
+            raise PeerFailed(self.stack, f"{do}: {answer['error']}")
         return answer
 
     async def connect(self, member: int, other: dict[str, str]) -> float:
@@ -71,19 +73,30 @@ class Peer:
 
 
 @asynccontextmanager
-async def start(stack: str, members: int, host: str, policy: str = "nosign") -> AsyncIterator[Peer]:
-    """A process with so many nodes, from that address on."""
+async def start(stack: str) -> AsyncIterator[Peer]:
+    """A process without nodes yet."""
     js = ["node", str(JS / "bench.mjs")]
     command = js if stack == "js" else [sys.executable, "-m", "testnet.bench.gossip.process", stack]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        peer = Peer(stack, process)
-        peer.nodes = (await peer.ask("open", members=members, host=host, policy=policy))["nodes"]
-        yield peer
+        yield Peer(stack, process)
     finally:
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+async def ask_all(peers: Iterable[Peer], do: str, fields: Callable[[int], dict[str, Any]]) -> list[Answer]:
+    """Ask all at once, each with fields of its own; their answers in order."""
+    answers: dict[int, Answer] = {}
+
+    async def ask(place: int, peer: Peer) -> None:
+        answers[place] = await peer.ask(do, **fields(place))
+
+    async with trio.open_nursery() as nursery:
+        for place, peer in enumerate(peers):
+            nursery.start_soon(ask, place, peer)
+    return [answers[place] for place in sorted(answers)]
 
 
 @dataclass(frozen=True)
@@ -97,15 +110,22 @@ class Pair:
 @asynccontextmanager
 async def open_pair(stack: str, policy: str, first: int) -> AsyncIterator[Pair]:
     """Of two nodes that know each other the one with the smaller key dials at once, so it does here."""
-    async with (
-        start(stack, 1, f"127.0.{BLOCKS[stack]}.{first}", policy) as one,
-        start(stack, 1, f"127.0.{BLOCKS[stack]}.{first + 1}", policy) as other,
-    ):
+    async with start(stack) as one, start(stack) as other:
+        await _open_nodes((one, other), 1, policy, first)
         low, high = sorted((one, other), key=lambda peer: peer.nodes[0]["name"])
         await low.connect(0, high.nodes[0])
-        for peer in (one, other):
-            await peer.ask("settle", peers=1)
+        await ask_all((one, other), "settle", lambda place: {"peers": 1})
         yield Pair(one, other)
+
+
+async def _open_nodes(peers: Sequence[Peer], members: int, policy: str, first: int) -> None:
+    block = f"127.0.{BLOCKS[peers[0].stack]}"
+
+    def address(place: int) -> dict[str, Any]:
+        return {"members": members, "host": f"{block}.{first + place * members}", "policy": policy}
+
+    for peer, answer in zip(peers, await ask_all(peers, "open", address), strict=True):
+        peer.nodes = answer["nodes"]
 
 
 def list_edges(count: int) -> Iterator[tuple[int, int]]:
@@ -123,16 +143,9 @@ class Mesh:
 
 @asynccontextmanager
 async def open_mesh(stack: str, members: int, processes: int, first: int) -> AsyncIterator[Mesh]:
-    host = f"127.0.{BLOCKS[stack]}."
-    async with AsyncExitStack() as stack_:
-        peers: list[Peer] = []
-
-        async def begin(number: int) -> None:
-            opened = start(stack, members, f"{host}{first + number * members}")
-            peers.append(await stack_.enter_async_context(opened))
-
-        for number in range(processes):
-            await begin(number)
+    async with AsyncExitStack() as started:
+        peers = [await started.enter_async_context(start(stack)) for _ in range(processes)]
+        await _open_nodes(peers, members, "nosign", first)
         where = [(peer, member) for peer in peers for member in range(members)]
         took = []
         for edge in list_edges(len(where)):
@@ -140,7 +153,6 @@ async def open_mesh(stack: str, members: int, processes: int, first: int) -> Asy
                 (where[place] for place in edge), key=lambda at: at[0].nodes[at[1]]["name"]
             )
             took.append(await peer.connect(member, other.nodes[far]))
-        for peer in peers:
-            await peer.ask("settle", peers=NEIGHBOURS)
+        await ask_all(peers, "settle", lambda place: {"peers": NEIGHBOURS})
         await trio.sleep(MESH_S)
         yield Mesh(peers, took)

@@ -26,6 +26,7 @@ KIND = 0x7F00  # of a message nobody registered
 POLL_S = 0.005
 SETTLE_S = 20
 PATIENCE_S = 5.0  # without any delivery, after which what is missing counts as lost
+BEHIND_S = 2.0
 COUNT_BYTES = 8
 
 Answer = dict[str, Any]
@@ -107,6 +108,10 @@ class Process:
                 total = int.from_bytes(data)
                 tell(tally.count)
 
+    async def do_count(self) -> Answer:
+        """How many have arrived so far."""
+        return {"delivered": self._tally.count}
+
     async def do_spent(self) -> Answer:
         """What came of the round that was expected, so far."""
         spent_s = time.process_time() - self._spent_s
@@ -166,11 +171,17 @@ class Process:
         return seal(self._signer, CHAIN, KIND, number, seq, time.time_ns() // 1_000_000, payload)
 
     async def do_pace(self, number: int, size: int, seqs: list[int], start_ns: int, every_ns: int) -> Answer:
-        """Publish these numbers of the round, each when it is due; latencies count from then."""
+        """Publish these numbers of the round, each when it is due; latencies count from then.
+
+        Whoever is BEHIND_S behind stops: it cannot keep up, and what it did not publish counts as lost.
+        """
         filler = bytes(size - HEADER_BYTES)
         for seq in seqs:
             due_ns = start_ns + seq * every_ns
-            await trio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            wait_s = (due_ns - time.monotonic_ns()) / 1e9
+            if wait_s < -BEHIND_S:
+                break
+            await trio.sleep(max(0.0, wait_s))
             await self._nodes[0].publish(self._write(number, seq, due_ns, filler))
         return {}
 
