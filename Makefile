@@ -1,6 +1,6 @@
 # rolemesh. `make` lists what there is. Every target sets up .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full nightly check format lock models spec vectors clean
+.PHONY: help setup demo test test-full nightly check format lock benchmarks models spec vectors clean
 
 python := .venv/bin/python
 # For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
@@ -37,6 +37,9 @@ format: setup  ## put the code into the one format
 
 lock:  ## write .ci/locks anew from pyproject.toml (needs uv)
 	@.ci/lock $(ARGS)
+
+benchmarks: setup  ## measure gossip, and write the table of docs/benchmarks.md anew
+	@.venv/bin/rolemesh bench gossip --json $(ARGS) | $(python) -m testnet.bench.table gossip docs/benchmarks.md
 
 models:  ## train the models that ship with rolemesh once more
 	@.ci/setup train

@@ -1,0 +1,85 @@
+"""The gossip benchmark counts what arrives, once, of every stack, and its tables say what it printed."""
+
+import json
+
+import pytest
+import trio
+
+from testnet.bench import table
+from testnet.bench.gossip.peers import find_missing_js, list_edges, open_pair
+from testnet.bench.gossip.rounds import Flow, run_burst, run_flow
+from testnet.bench.gossip.tally import Round, Tally, write_payload
+from testnet.cli import main
+
+FIGURE = {"name": "a", "value": 12_345.6, "unit": "msg/s", "peer": "b", "peer_value": 0.1234, "ratio": 2.0}
+
+
+def test_a_delivery_counts_once_for_each_member_and_only_in_its_round():
+    tally = Tally(2)
+    tally.begin(Round(7, 64, tail=5))
+    payload = write_payload(7, 100_000, 0, bytes(48))
+
+    for member, data in [(0, payload), (0, payload), (1, payload), (0, write_payload(6, 1, 0, bytes(48)))]:
+        tally.note(member, b"head" + data + bytes(5))
+
+    assert tally.count == 2
+
+
+def test_everyone_in_the_ring_has_six_neighbours():
+    edges = {frozenset(edge) for edge in list_edges(16)}
+
+    assert len(edges) == 48
+    assert {sum(node in edge for edge in edges) for node in range(16)} == {6}
+
+
+@pytest.mark.parametrize(
+    ("stack", "policy"),
+    [
+        ("ours", "nosign"),
+        ("ours", "sign"),
+        ("ours", "envelope"),
+        ("stock", "nosign"),
+        ("raw", "nosign"),
+        pytest.param("js", "sign", marks=pytest.mark.skipif(bool(find_missing_js()), reason=find_missing_js())),
+    ],
+)
+def test_every_stack_delivers_what_it_publishes(stack, policy):
+    async def run():
+        async with open_pair(stack, policy, 71) as pair:
+            flow = await run_flow(pair, Flow("short", 256, 16, policy, (stack,)), 0.1)
+            return flow, await run_burst(pair, 50)
+
+    flow, arrived = trio.run(run)
+
+    assert flow.share == 1
+    assert flow.rate > 0
+    assert arrived == 50
+
+
+def test_a_figure_nobody_knows_is_refused_with_those_there_are(capsys):
+    assert main(["bench", "gossip", "--only", "mesh_17"]) == 2
+
+    assert "mesh_16" in capsys.readouterr().err
+
+
+def test_a_table_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- x -->\nold\n<!-- /x -->\nafter\n", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", iter([json.dumps(FIGURE) + "\n"]))
+
+    assert table.main("x", page) == 0
+
+    text = page.read_text("utf-8")
+    assert text.startswith("before\n<!-- x -->\n| figure |")
+    assert "| `a` | 12,346 msg/s | b | 0.123 msg/s | 2× |" in text
+    assert text.endswith("\n<!-- /x -->\nafter\n")
+    assert "old" not in text
+
+
+def test_a_benchmark_that_failed_leaves_the_table_alone(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- x -->\n<!-- /x -->\n", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", iter([json.dumps(FIGURE) + "\n", '{"error": {"code": "bug"}}\n']))
+
+    assert table.main("x", page) == 1
+    assert page.read_text("utf-8") == "<!-- x -->\n<!-- /x -->\n"
