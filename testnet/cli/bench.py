@@ -52,7 +52,7 @@ def gossip(
         tuple[str, ...], Parameter(name="--only", negative="", help="Only the figures of this name; may be repeated.")
     ] = (),
 ) -> int:
-    """Gossip, ours beside stock py-libp2p, js-libp2p and bare sockets."""
+    """Gossip, ours beside stock py-libp2p, js-libp2p and bare sockets. Takes minutes; --only takes less."""
     from testnet.bench.gossip.measure import NAMES, measure
 
     output, hint = Output(json), "names are " + ", ".join(NAMES)
