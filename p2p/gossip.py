@@ -262,6 +262,13 @@ class Gossip:
             if time.perf_counter() > until_s:
                 return
 
+    def _finish(self, inbound: Inbound) -> None:
+        """A peer or its stream is gone: what came before still counts, as far as there is time for it."""
+        until_s = time.perf_counter() + WORK_S_MAX
+        while inbound.has_work and time.perf_counter() < until_s:
+            self._work_off(inbound)
+        inbound.end()
+
     def _work_off(self, inbound: Inbound) -> None:
         node, packets = inbound.node, inbound.packets
         if self._is_refused(node):
@@ -332,7 +339,7 @@ class Gossip:
         if (scope := self._scopes.pop(node, None)) is not None:
             scope.cancel()
         if (inbound := self._inbound.pop(node, None)) is not None:
-            inbound.end()
+            self._finish(inbound)
         self._outboxes.pop(node, None)
         self._do(PeerDown(node))
 
@@ -387,6 +394,7 @@ class Gossip:
                 self._fault(node, f"malformed gossip packet: {inbound.fault}")
         finally:
             if self._inbound.get(node) is inbound:
+                self._finish(inbound)
                 del self._inbound[node]
                 self._do(StreamEnded(node))
             with trio.CancelScope(shield=True):

@@ -41,9 +41,10 @@ from tests.p2p.attacks.stranger import (
 
 
 async def gossip(aim: Aim, writes: Iterable[bytes], pause_s: float = PAUSE_S) -> None:
-    """Join the topics and send these packets."""
+    """Join the topics, send these packets, and stay."""
     async with being(aim) as host:
         await pester(host, aim, MESHSUB, itertools.chain([JOIN], writes), pause_s)
+        await trio.sleep_forever()
 
 
 async def junk_packets(aim: Aim) -> None:
@@ -67,7 +68,6 @@ async def bad_signatures(aim: Aim) -> None:
         for i in range(5_000)
     ]
     await gossip(aim, [frame(b"".join(map(write_message, messages)))])
-    await trio.sleep_forever()
 
 
 async def bad_envelopes(aim: Aim) -> None:
@@ -75,7 +75,6 @@ async def bad_envelopes(aim: Aim) -> None:
     whole = [scene.write_honest(bytes([i % 250]) * 32, i) for i in range(1_000)]
     field = write_bytes(4, TOPIC)
     await gossip(aim, [frame(b"".join([write_plain(data[:-1] + b"?", field) for data in whole]))])
-    await trio.sleep_forever()
 
 
 async def repeated_iwant(aim: Aim) -> None:
@@ -90,7 +89,6 @@ async def repeated_iwant(aim: Aim) -> None:
 async def long_ihave(aim: Aim) -> None:
     """A6: twenty thousand unknown ids in one packet. One packet, no more."""
     await gossip(aim, [control(write_ihave(TOPIC, [struct.pack("!Q12x", i) for i in range(20_000)]))])
-    await trio.sleep_forever()
 
 
 async def broken_promises(aim: Aim) -> None:

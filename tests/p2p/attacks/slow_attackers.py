@@ -1,6 +1,7 @@
 """Strangers who break no rule but take their time."""
 
 import itertools
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -85,6 +86,9 @@ async def deaf_socket(aim: Aim) -> None:
     """Takes nothing from its socket at all."""
     ask = struct.pack("!BII", 0, 1, len(scene.BIG)) + scene.BIG
     async with being(aim) as host:
+        # Else the kernels of both sides would hold a whole window between them, and nobody would ever be stuck.
+        wire = get_muxed(host, aim)._wire
+        wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         stream = await host.open_stream(aim.node, scene.BLOB)
         for _ in range(64):
             await stream.write(ask)
