@@ -218,6 +218,8 @@ class Gossip:
             outbox = self._outboxes.get(node)
             if outbox is not None and outbox.push(waiting, effect.priority):
                 sent += 1
+                if outbox.is_plenty:
+                    self._turns.hurry()
             else:
                 counts.dropped += 1
         counts.bytes_sent += sent * len(effect.packet)
@@ -277,7 +279,7 @@ class Gossip:
             if inbound.is_cut:
                 effects = self._do(Resumed(node))
             elif packets:
-                effects = self._do(Received(node, packets.popleft()))
+                effects = self._do(Received(node, inbound.take_packet()))
             else:
                 break
             inbound.is_cut = bool(effects) and type(effects[-1]) is Continue

@@ -8,15 +8,16 @@ import trio
 from p2p.gossipsub.wire import Framer, MalformedPacket
 from p2p.muxed_stream import MuxedStream
 
-PLENTY_BYTES = 64 * 1024
+PLENTY_BYTES = 48 * 1024
+AHEAD_BYTES = 512 * 1024  # of packets that wait here, before the peer has to wait too
 PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
 
 
 class Inbound:
     """No task reads: what arrives is pushed here, and `on_ready` hears of it. Over once `ended` is set.
 
-    Bytes are credited when their packet has been worked off, so that a peer has at most a window of yamux waiting here,
-    and one packet that is not yet whole.
+    A peer may have AHEAD_BYTES waiting here, and a window of yamux more, and one packet that is not yet whole: beyond
+    that bytes are credited only as packets are worked off. With less it would stand still while we work.
     """
 
     def __init__(self, node: bytes, stream: MuxedStream, on_ready: Callable[["Inbound"], None]) -> None:
@@ -29,6 +30,7 @@ class Inbound:
         self._stream = stream
         self._on_ready = on_ready
         self._framer = Framer()
+        self._held = 0  # bytes of packets that wait
         self._owed = 0  # bytes received and not credited
         self._has_finished = False
 
@@ -40,24 +42,31 @@ class Inbound:
         if not self.ended.is_set():
             self.fault = fault
             self.packets.clear()
+            self._held = 0
             self.is_cut = False
             self.ended.set()
 
     @property
     def is_plenty(self) -> bool:
         """Whether the peer will soon have to wait for us."""
-        return self._owed >= PLENTY_BYTES
+        return self._held >= PLENTY_BYTES
 
     @property
     def has_work(self) -> bool:
         return self.is_cut or bool(self.packets)
 
+    def take_packet(self) -> bytes:
+        """The next packet; there must be one."""
+        packet = self.packets.popleft()
+        self._held -= len(packet)
+        return packet
+
     def settle(self) -> None:
-        """Some packets have been worked off: the peer may send as much again."""
-        waiting = sum(map(len, self.packets))
-        if self._owed > waiting:
-            self._stream.give_credit(self._owed - waiting)
-            self._owed = waiting
+        """Let the peer send as much as there is room for; to be called when some packets have been worked off."""
+        kept = max(0, self._held - AHEAD_BYTES)
+        if self._owed > kept:
+            self._stream.give_credit(self._owed - kept)
+            self._owed = kept
         if self._has_finished and not self.has_work:
             self.end()
 
@@ -73,14 +82,15 @@ class Inbound:
         if self.ended.is_set():
             return
         try:
-            self.packets += self._framer.feed(data)
+            packets = self._framer.feed(data)
         except MalformedPacket as error:
             self.end(str(error))
             return
+        self.packets += packets
+        self._held += sum(map(len, packets))
+        self.settle()
         if self.packets:
             self._on_ready(self)
-        else:
-            self.settle()
 
     def _take_end(self, reason: str | None) -> None:
         self._has_finished = True

@@ -13,6 +13,7 @@ GOSSIP_BYTES_MAX = 128 * 1024  # control waiting beyond which no IHAVE is added:
 WRITE_BYTES_MAX = 64 * 1024  # of messages in one packet; one larger message goes alone
 CONTROL_WRITE_BYTES_MAX = 32 * 1024
 PRIORITIES = 4
+PLENTY_BYTES = 48 * 1024
 
 Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose drop it would be
 
@@ -91,6 +92,11 @@ class Outbox:
     def is_waiting(self) -> bool:
         """Whether there is something to send."""
         return bool(self._count or self._begun or self._control or self._subscriptions)
+
+    @property
+    def is_plenty(self) -> bool:
+        """Whether there is so much to send that waiting for more saves nothing."""
+        return self._size >= PLENTY_BYTES
 
     def produce(self, room: int) -> bytes:
         """At most `room` bytes of RPCs, each behind its length; fewer only when no more is waiting."""

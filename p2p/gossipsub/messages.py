@@ -1,14 +1,13 @@
 """Messages as they come: named, met before or not, judged, then delivered and forwarded once, or blamed."""
 
-from hashlib import sha256
 from typing import NamedTuple
 
 from p2p.gossipsub.cache import Sighting, Standing
 from p2p.gossipsub.events import Deliver, Judged, SendMessage, Validate
 from p2p.gossipsub.lazy import LazyPull
-from p2p.gossipsub.signing import ED25519_HEAD, ID_BYTES, Author, get_default_id, verify_author
+from p2p.gossipsub.signing import ED25519_HEAD, Author, compute_content_id, get_default_id, verify_author
 from p2p.gossipsub.state import Peer, State, Topic
-from p2p.gossipsub.wire import Message, write_message, write_plain
+from p2p.gossipsub.wire import Message, get_hint, write_message, write_plain
 from protocol.errors import NotForUs, RemoteError
 from protocol.types import Verdict
 
@@ -33,6 +32,7 @@ class Recent(NamedTuple):
     topic: Topic
     sighting: Sighting
     data_bytes: int
+    body: bytes
 
 
 class Messages:
@@ -59,7 +59,7 @@ class Messages:
 
     def take_copy(self, peer: Peer, copy: Recent) -> None:
         """Byte for byte what came before."""
-        topic, sighting, data_bytes = copy
+        topic, sighting, data_bytes, _ = copy
         counts = topic.counts
         counts.received += 1
         counts.bytes_received += data_bytes
@@ -75,7 +75,7 @@ class Messages:
         self._recent_bytes += len(body)
         if len(self.recent) >= RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX:
             self.forget_recent()
-        self.recent[body] = Recent(topic, sighting, len(message.data or b""))
+        self.recent[get_hint(body)] = Recent(topic, sighting, len(message.data or b""), body)
         return sighting
 
     def take(self, peer: Peer, topic: Topic, message: Message, body: bytes) -> None:
@@ -94,7 +94,7 @@ class Messages:
             state.blame_invalid(peer, topic, "a gossip message on an unsigned topic must not name an author")
             return
         else:
-            key = sha256(topic.id_prefix + data).digest()[:ID_BYTES]
+            key = compute_content_id(topic.id_prefix, data)
         sighting = state.seen.sightings.get(key)
         if sighting is not None:
             counts.duplicates += 1

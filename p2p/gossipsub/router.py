@@ -6,7 +6,6 @@ give the same effects. Parts: `mesh` (who gets whole messages), `lazy` (who hear
 
 import random
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 from typing import Any
 
 from p2p.gossipsub.cache import Standing
@@ -40,9 +39,9 @@ from p2p.gossipsub.mesh import Mesh
 from p2p.gossipsub.messages import Messages
 from p2p.gossipsub.params import GossipParams, Signature, TopicParams
 from p2p.gossipsub.signing import (
-    ID_BYTES,
     Author,
     build_id_prefix,
+    compute_content_id,
     get_default_id,
 )
 from p2p.gossipsub.state import Fanout, Peer, State, Topic, TopicCounts
@@ -208,7 +207,7 @@ class Router:
             message = self._author.write(key, data)
             name, packet = get_default_id(message), write_message(message)
         else:
-            name = sha256(build_id_prefix(key) + data).digest()[:ID_BYTES]
+            name = compute_content_id(build_id_prefix(key), data)
             packet = write_plain(data, write_bytes(4, key))
         state.count(event.topic).published += 1
         if name not in state.seen.sightings:

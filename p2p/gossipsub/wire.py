@@ -7,12 +7,13 @@ pubsub specification, The RPC and The Message; gossipsub v1.0 and v1.1, Protobuf
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from protocol.errors import RemoteError
 
 RPC_BYTES_MAX = 1024 * 1024  # what other implementations send at most
 ID_BYTES_MAX = 128
+HINT_BYTES_MIN = 512
 MESSAGE_FIELDS_MAX = 32  # fields in one message; the specification has six
 CONTROL_FIELDS_MAX = 1_024  # entries of one control message looked at; the rest is passed over
 IDS_MAX = 5_000  # ids of one IHAVE, IWANT or IDONTWANT looked at; the rest is passed over
@@ -62,7 +63,14 @@ class Control:
     looks: int = 0
 
 
-Known = TypeVar("Known")
+class Came(Protocol):
+    """What is known of a message that has come, with the bytes it came as."""
+
+    @property
+    def body(self) -> bytes: ...
+
+
+Known = TypeVar("Known", bound=Came)
 
 
 class Slice(NamedTuple, Generic[Known]):
@@ -82,46 +90,45 @@ class Framer:
     """Cuts a stream into length-prefixed packets. `beats` is for the owner to count while no packet becomes whole."""
 
     def __init__(self, bytes_max: int = RPC_BYTES_MAX) -> None:
-        self._buffer = bytearray()
+        self._parts: list[bytes] = []  # of a packet that is not whole yet
+        self._size = 0
+        self._wanted = 0  # how many bytes that packet has with its length; 0 while unknown
         self._bytes_max = bytes_max
         self.beats = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that are now whole. MalformedPacket for a length that is endless or too large."""
-        buffer = self._buffer
-        if not buffer:
+        if not self._size:
             self.beats = 0
-        if not buffer and (whole := self._read_whole(data)) is not None:
-            return whole
-        buffer += data
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size < self._wanted:
+            return []
+        # Joined once, when there is something to cut: a large packet comes in many pieces.
+        whole = data if len(self._parts) == 1 else b"".join(self._parts)
         packets: list[bytes] = []
-        used = 0
-        while (head := _read_length(buffer, used)) is not None:
+        used = self._wanted = 0
+        while (head := _read_length(whole, used)) is not None:
             start, length = head
             if length > self._bytes_max:
                 raise MalformedPacket(f"a packet of {length} bytes, at most {self._bytes_max}")
             end = start + length
-            if len(buffer) < end:
+            if len(whole) < end:
+                self._wanted = end - used
                 break
-            packets.append(bytes(buffer[start:end]))
+            packets.append(whole[start:end])
             used = end
         if used:
-            del buffer[:used]
             self.beats = 0
+        rest = whole[used:] if used else whole
+        self._parts, self._size = [rest] if rest else [], len(rest)
         return packets
 
-    def _read_whole(self, data: bytes) -> list[bytes] | None:
-        # One read is one packet more often than not: then nothing need be copied twice.
-        head = _read_length(data, 0)
-        if head is None or head[0] + head[1] != len(data) or head[1] > self._bytes_max:
-            return None
-        return [data[head[0] :]]
-
     def __len__(self) -> int:
-        return len(self._buffer)
+        return self._size
 
 
-def _read_length(buffer: bytes | bytearray, at: int) -> tuple[int, int] | None:
+def _read_length(buffer: bytes, at: int) -> tuple[int, int] | None:
     """Where a packet begins and how long it is; None while that is incomplete."""
     value = shift = 0
     for i in range(at, min(at + 4, len(buffer))):
@@ -147,6 +154,11 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at + i + 1
     raise MalformedPacket("a varint of more than ten bytes")
+
+
+def get_hint(body: bytes) -> bytes:
+    """By what a message that has come is looked up: itself, or the ends of a large one, which is cheaper to hash."""
+    return body if len(body) <= HINT_BYTES_MIN else body[: HINT_BYTES_MIN // 2] + body[-HINT_BYTES_MIN // 2 :]
 
 
 def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[bytes, Known]) -> Slice[Known]:
@@ -177,8 +189,8 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
                     raise MalformedPacket("a field that ends after its packet")
                 if tag == 0x12:
                     body = packet[at:stop]
-                    copy = known.get(body)
-                    if copy is None:
+                    copy = known.get(body if len(body) <= HINT_BYTES_MIN else get_hint(body))
+                    if copy is None or copy.body != body:
                         messages.append((read_message(body), body))
                     else:
                         copies.append(copy)
