@@ -25,7 +25,7 @@ class InvalidTreeProof(RemoteError):
 class Leaf(NamedTuple):
     key: bytes
     digest: bytes  # of the value
-    hash: bytes
+    root: bytes
 
 
 class Branch(NamedTuple):
@@ -33,7 +33,7 @@ class Branch(NamedTuple):
 
     left: "Tree"
     right: "Tree"
-    hash: bytes
+    root: bytes
 
 
 Tree = Union[Leaf, Branch, None]  # noqa: UP007  (a forward reference cannot stand in X | Y)
@@ -53,7 +53,7 @@ class TreeProof:
 
 
 def get_root(tree: Tree) -> bytes:
-    return EMPTY if tree is None else tree.hash
+    return EMPTY if tree is None else tree.root
 
 
 def update(tree: Tree, changes: Mapping[bytes, bytes | None]) -> Tree:

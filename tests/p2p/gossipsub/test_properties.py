@@ -161,15 +161,18 @@ class LoneRouter(RuleBasedStateMachine):
 
     @rule(peer=peers, data=st.lists(payloads, min_size=1, max_size=12))
     def send(self, peer, data):
-        self.passed += len(data) if peer in self.connected else 0
         self.handle(Received(peer, b"".join(write_message(Message(KEY, one)) for one in data)))
+        # Afterwards: for the first of a packet the others have yet to pass.
+        self.passed += len(data) if peer in self.connected else 0
 
     @rule(peer=peers, body=st.sampled_from([write_graft(KEY), write_graft(b"1")]))
     def graft(self, peer, body):
         before = self.router.get_mesh(TOPIC)
         self.handle(Received(peer, wrap_control(body)))
-        if peer in self.router.get_mesh(TOPIC) and peer not in before:
-            assert len(before) < PARAMS.degree_high or self.outbound[peer], "let into a full mesh"
+        mesh = self.router.get_mesh(TOPIC)
+        if peer in mesh and peer not in before:
+            # A peer of far more use may take the place of the worst.
+            assert len(mesh) <= PARAMS.degree_high or self.outbound[peer], "let into a full mesh"
             assert self.now_ms >= self.backoff_until.get(peer, 0), "let in before the backoff ended"
 
     @rule(some=st.lists(peers, min_size=4, max_size=16, unique=True), is_outbound=st.booleans())
