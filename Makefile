@@ -6,6 +6,8 @@ python := .venv/bin/python
 # For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
 ARGS ?=
 FUZZ ?=
+# Tests mostly wait for processes and timers: one worker more than two cores. ARGS="-n 0" for none, to debug.
+parallel := -n 3 --dist loadfile
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -19,10 +21,10 @@ demo:  ## a local network for a minute: real processes, a real model, checked, p
 	@.venv/bin/rolemesh testnet up --load digits --duration 60s $(ARGS)
 
 test: setup  ## the tests, in at most 5 minutes
-	@$(python) -m pytest -m "not full and not nightly" $(ARGS)
+	@$(python) -m pytest $(parallel) -m "not full and not nightly" $(ARGS)
 
 test-full: setup  ## the tests and the longer ones, in at most an hour
-	@$(python) -m pytest -m "not nightly" $(ARGS)
+	@$(python) -m pytest $(parallel) -m "not nightly" $(ARGS)
 
 # A night is resumable. ROLEMESH_SEEDS=FIRST:LAST names the seeds of its sweeps; FIRST seeds the properties as well, so
 # that the same range is the same night. What a property found is tried first next time (.hypothesis), and the fuzzer goes
