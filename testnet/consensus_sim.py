@@ -1,12 +1,13 @@
 """Validators agreeing in virtual time, by the thousand seeds: the consensus core alone, without ledger or network.
 
-Signatures are names here: what is tested is the protocol, and a faulty validator cannot sign for another by
-construction. Loss, duplicates, reordering, partitions and crashes are drawn per seed; after `calm_ms` the network heals
-and everybody must decide.
+Signatures are names here: what is tested is the protocol. All validators are honest, and what happens to them is drawn
+per seed: loss, duplicates, reordering, partitions, and crashes right after something was put on disk. After `calm_ms`
+the network heals and everybody must decide.
 """
 
 import heapq
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -69,11 +70,65 @@ class Seat:
 
 @dataclass(frozen=True)
 class Weather:
+    """What goes wrong until `calm_ms`. Chances are per message and way; `crash` per record, right after it was kept."""
+
     loss: float = 0.05
     duplicate: float = 0.05
-    crash: float = 0.0  # per message sent, right after a vote was persisted
+    crash: float = 0.0
     partitions: bool = True
     calm_ms: int = 30_000
+
+
+def draw_weather(seed: int) -> tuple[int, Weather]:
+    """How many validators, and what goes wrong, for a seed: not everything in every run."""
+    rng = random.Random(f"weather/{seed}")
+    weather = Weather(
+        loss=rng.choice((0.0, 0.05, 0.2, 0.3)),
+        duplicate=rng.choice((0.0, 0.05, 0.2)),
+        crash=rng.choice((0.0, 0.0, 0.02, 0.05, 0.15)),
+        partitions=rng.random() < 0.6,
+    )
+    return rng.choice((4, 4, 7)), weather
+
+
+@dataclass(frozen=True)
+class Failed(Exception):
+    """A run that broke a promise."""
+
+    seed: int
+    what: str
+    weather: Weather
+
+
+@dataclass
+class Sweep:
+    """What many runs had in them, and that none of them failed."""
+
+    seeds: int = 0
+    heights: int = 0
+    events: int = 0
+    with_partition: int = 0
+    with_crash: int = 0
+    with_view_change: int = 0
+
+
+def sweep(seeds: Iterable[int], heights: int = 5) -> Sweep:
+    """Run these seeds. Failed for the first that forks, stands still after the calm, or blames an honest validator."""
+    found = Sweep()
+    for seed in seeds:
+        count, weather = draw_weather(seed)
+        run = Agreement(seed, count, heights, weather)
+        run.run()
+        what = "a fork" if run.find_forks() else "" if run.is_done else "a stall"
+        if what or run.accusations:
+            raise Failed(seed, what or f"an honest validator is accused: {run.accusations[0].kind}", weather)
+        found.seeds += 1
+        found.heights += max(len(seat.decided) for seat in run.seats)
+        found.events += run.events
+        found.with_partition += run.has_partition
+        found.with_crash += run.crashes > 0
+        found.with_view_change += any(item.ballot.view > 1 for seat in run.seats for item in seat.decided)
+    return found
 
 
 class Agreement:
@@ -85,6 +140,7 @@ class Agreement:
         self.heights = heights
         self.now_ms = 0
         self.events = 0
+        self.crashes = 0
         self.accusations: list[Accuse] = []
         self.seats = []
         self.validators = tuple(Validator(bytes([n + 1]) * 32, bytes([n + 1]) * 32, 1) for n in range(count))
@@ -110,6 +166,11 @@ class Agreement:
             elif event is not None and seat.is_up and epoch in (seat.epoch, -1):
                 self.events += 1
                 self._do(index, event)
+
+    @property
+    def has_partition(self) -> bool:
+        """Whether the ways were cut at some time of this run."""
+        return any(at <= self.now_ms and 0 < len(side) < len(self.seats) for at, _, side in self._cuts)
 
     @property
     def is_done(self) -> bool:
@@ -168,6 +229,7 @@ class Agreement:
 
     def _crash(self, index: int) -> None:
         seat = self.seats[index]
+        self.crashes += 1
         seat.is_up = False
         seat.epoch += 1
         seat.core = Core(seat.key, NamedSignatures(seat.key))

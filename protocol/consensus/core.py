@@ -328,7 +328,7 @@ class Core:
         return found is not None and found.ballot == ballot
 
     def _add_certificate(self, item: Certified) -> None:
-        """A certificate whose votes hold. It is relayed once: others may have missed what we have not."""
+        """A certificate whose votes hold."""
         ballot = item.ballot
         if self.is_decided or self._is_held(ballot):
             return
@@ -342,17 +342,21 @@ class Core:
             if ballot.view in self._notarised:
                 return
             self._notarised[ballot.view] = item
-            self._emit(Broadcast(item))
+            self._relay(item)
             self._finalise(ballot)
             if self.is_decided:
                 return
             self._enter(ballot.view)
         else:
             self._nullified[ballot.view] = item
-            self._emit(Broadcast(item))
+            self._relay(item)
             self._enter(ballot.view + 1)
         if not self.is_decided:
             self._go_on()
+
+    def _relay(self, item: Certified) -> None:
+        """Others may have missed votes that we have not, and a liar's they may never get."""
+        self._emit(Broadcast(item))
 
     # Voting
 
@@ -384,7 +388,7 @@ class Core:
         self._emit(ShareCause())
         self._repeat_votes()
         if view in self._notarised:
-            self._emit(Broadcast(self._notarised[view]))
+            self._relay(self._notarised[view])
             self._enter(view + 1)
             return
         if self._votes_here and view not in self._my_votes[FINALISE] and view not in self._my_votes[NULLIFY]:
@@ -405,10 +409,10 @@ class Core:
         """What lets a validator that missed it into our view: without this a height can stand still for ever."""
         newest = max(self._notarised, default=0)
         if newest:
-            self._emit(Broadcast(self._notarised[newest]))
+            self._relay(self._notarised[newest])
         for view in range(newest + 1, self.view):
             if view in self._nullified:
-                self._emit(Broadcast(self._nullified[view]))
+                self._relay(self._nullified[view])
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)

@@ -1,5 +1,7 @@
-"""`rolemesh sim`: repeat a simulated run from the token a failed test printed."""
+"""`rolemesh sim`: repeat a simulated run from the token a failed test printed, or have validators agree by the seed."""
 
+import re
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -7,29 +9,74 @@ from cyclopts import App, Parameter
 from testnet.cli.arguments import Json
 from testnet.cli.output import CommandError, ExitCode, Output
 
+PART = 100  # seeds between two lines of progress
+
 
 def add_to(app: App) -> None:
     """Add the command to the tree."""
     app.command(
-        sim, help_epilogue="Examples:\n\n  rolemesh sim --replay rms1-...\n\n  rolemesh sim --replay rms1-... --json"
+        sim,
+        help_epilogue="Examples:\n\n  rolemesh sim --replay rms1-...\n\n  rolemesh sim --replay rms1-... --json\n\n"
+        "  rolemesh sim --seeds 0..1000",
     )
 
 
-def sim(*, replay: Annotated[str, Parameter(name="--replay")], json: Json = False) -> int:
-    """Repeat a simulated run exactly, to its last event, and say what happened. Exits 6 when an invariant was violated.
+def sim(
+    *,
+    replay: Annotated[str, Parameter(name="--replay")] = "",
+    seeds: Annotated[str, Parameter(name="--seeds")] = "",
+    json: Json = False,
+) -> int:
+    """Repeat a simulated run exactly, to its last event, and say what happened; or try consensus on many seeds.
+
+    Exits 6 when an invariant was violated.
 
     Parameters
     ----------
     replay
         The token a failed test printed.
+    seeds
+        A range like 0..1000: four or seven honest validators decide five heights each, through loss, partitions and
+        crashes drawn by the seed. The first seed that forks or stands still is named.
     """
+    output = Output(json)
+    if bool(replay) == bool(seeds):
+        raise CommandError("usage", "give --replay or --seeds", "see `rolemesh sim --help`", ExitCode.USAGE)
+    return _replay(replay, output) if replay else _try_seeds(seeds, output)
+
+
+def _try_seeds(text: str, output: Output) -> int:
+    from testnet.consensus_sim import Failed, sweep
+
+    found = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise CommandError("bad_seeds", f"no range of seeds: {text!r}", "write it like 0..1000", ExitCode.USAGE)
+    first, end = int(found[1]), int(found[2])
+    sums: dict[str, int] = {}
+    for start in range(first, end, PART):
+        try:
+            part = asdict(sweep(range(start, min(start + PART, end))))
+        except Failed as error:
+            hint = f"`rolemesh sim --seeds {error.seed}..{error.seed + 1}` repeats it"
+            message = f"seed {error.seed}: {error.what}, with {error.weather}"
+            raise CommandError(
+                "invariant_violated", message, hint, ExitCode.INVARIANT_VIOLATED, seed=error.seed, what=error.what
+            ) from error
+        sums = {name: sums.get(name, 0) + value for name, value in part.items()}
+        output.note(f"{sums['seeds']} of {end - first} seeds: no fork, no stall")
+    for name, value in sums.items():
+        output.say(f"{name.replace('_', ' '):>16}  {value}")
+    output.give(sums)
+    return int(ExitCode.OK)
+
+
+def _replay(token: str, output: Output) -> int:
     from protocol.errors import LocalError
     from testnet.sim_replay import describe
     from testnet.sim_replay import replay as run_again
 
-    output = Output(json)
     try:
-        result = run_again(replay)
+        result = run_again(token)
     except LocalError as error:
         hint = "copy the whole token: it begins with rms1-"
         raise CommandError("bad_token", str(error), hint, ExitCode.USAGE) from error

@@ -1,0 +1,310 @@
+"""The consensus core, alone: what it says and keeps, event by event."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol.consensus.core import Core, draw_leader
+from protocol.consensus.events import (
+    Accuse,
+    Began,
+    Broadcast,
+    Build,
+    Built,
+    CatchUp,
+    Check,
+    Checked,
+    Decide,
+    Heard,
+    Persist,
+    SetTimer,
+    ShareCause,
+    TimedOut,
+    Woken,
+)
+from protocol.consensus.messages import (
+    NOTHING,
+    Ballot,
+    Certified,
+    InvalidVote,
+    Justification,
+    Proposal,
+    Vote,
+    verify_ballot,
+    verify_certified,
+)
+from protocol.consensus.signatures import KeySignatures
+from protocol.keys import PrivateKey
+from protocol.ledger.block import Validator, VoteKind, VoteSignature
+
+CHAIN, SEED = b"chain-01", b"seed"
+KEYS = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in range(1, 5)), key=lambda key: key.public)
+VALIDATORS = tuple(Validator(key.public, key.public, 1) for key in KEYS)
+BLOCK, OTHER = b"\x11" * 32, b"\x22" * 32
+NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY
+LEADER = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 1))
+ME = (LEADER + 1) % 4  # a validator that does not lead the first view
+
+
+def signs(number: int) -> KeySignatures:
+    return KeySignatures(CHAIN, KEYS[number])
+
+
+def begun(number: int = ME, **fields) -> Core:
+    core = Core(KEYS[number].public, signs(number))
+    core.handle(Began(1, VALIDATORS, SEED, **fields), 0)
+    return core
+
+
+def propose(number: int = LEADER, block: bytes = BLOCK, view: int = 1, why: Justification | None = None) -> Proposal:
+    why = why or Justification((), ())
+    parent = why.notarised[0].ballot.view if why.notarised else 0
+    ballot = Ballot(1, view, NOTARISE, parent, block, signs(number).digest(why))
+    return Proposal(ballot, why, KEYS[number].public, signs(number).sign_proposal(ballot))
+
+
+def vote(number: int, ballot: Ballot) -> Vote:
+    return Vote(ballot, KEYS[number].public, signs(number).sign_vote(ballot))
+
+
+def certify(ballot: Ballot, numbers: tuple[int, ...] = (0, 1, 2)) -> Certified:
+    votes = (VoteSignature(KEYS[n].public, signs(n).sign_vote(ballot)) for n in numbers)
+    return Certified(ballot, tuple(sorted(votes, key=lambda item: item.vote)))
+
+
+def final(view: int = 1, block: bytes = BLOCK) -> Ballot:
+    return Ballot(1, view, FINALISE, 0, block, NOTHING)
+
+
+def void(view: int = 1) -> Ballot:
+    return Ballot(1, view, NULLIFY, 0, NOTHING, NOTHING)
+
+
+def said(effects: list, kind: type = Vote) -> list:
+    return [effect.message for effect in effects if isinstance(effect, Broadcast) and isinstance(effect.message, kind)]
+
+
+def test_an_idle_height_says_nothing_until_there_is_a_reason_for_a_block():
+    core = Core(KEYS[ME].public, signs(ME))
+    assert core.handle(Began(1, VALIDATORS, SEED), 0) == []
+    assert core.handle(TimedOut(1, 1), 1_000) == []
+    effects = core.handle(Woken(), 1_001)
+    assert effects[0] == ShareCause()
+    assert SetTimer(1, 1, 250) in effects
+
+
+def test_one_vote_wakes_nobody_and_votes_of_more_than_a_third_do():
+    core = begun()
+    ballot = void()
+    assert core.handle(Heard(vote((ME + 1) % 4, ballot)), 0) == []
+    assert ShareCause() in core.handle(Heard(vote((ME + 2) % 4, ballot)), 0)
+
+
+def test_a_leader_builds_keeps_and_then_sends_its_proposal_and_votes_for_it():
+    core = begun(LEADER)
+    assert Build(1, 1) in core.handle(Woken(), 0)
+    effects = core.handle(Built(1, 1, BLOCK), 1)
+    [proposal] = said(effects, Proposal)
+    assert proposal == propose()
+    assert effects.index(Persist(proposal)) < effects.index(Broadcast(proposal))
+    [mine] = said(effects)
+    assert mine == vote(LEADER, proposal.ballot)
+    assert effects.index(Persist(mine)) < effects.index(Broadcast(mine))
+
+
+def test_a_proposal_is_voted_for_once_its_block_is_checked_and_a_quorum_finalises_it():
+    core = begun()
+    proposal = propose()
+    assert core.handle(Heard(proposal), 0) == [Check(1, BLOCK, False)]
+    assert said(core.handle(Checked(BLOCK), 1)) == [vote(ME, proposal.ballot)]
+    core.handle(Heard(vote(LEADER, proposal.ballot)), 2)
+    effects = core.handle(Heard(vote((ME + 1) % 4 if (ME + 1) % 4 != LEADER else (ME + 2) % 4, proposal.ballot)), 3)
+    assert said(effects) == [vote(ME, final())]
+    assert len(said(effects, Certified)) == 1
+    others = [n for n in range(4) if n != ME]
+    core.handle(Heard(vote(others[0], final())), 4)
+    effects = core.handle(Heard(vote(others[1], final())), 5)
+    [decision] = [effect for effect in effects if isinstance(effect, Decide)]
+    verify_certified(decision.certificate, {key.public: 1 for key in KEYS}, signs(ME))
+    assert decision.certificate.ballot == final()
+    assert core.handle(Heard(vote(others[2], final())), 6) == []
+
+
+def test_a_view_that_yields_nothing_in_time_is_nullified_and_never_finalised():
+    core = begun()
+    core.handle(Woken(), 0)
+    assert said(core.handle(TimedOut(1, 1), 250)) == [vote(ME, void())]
+    ballot = propose().ballot
+    effects = core.handle(Heard(certify(ballot, tuple(n for n in range(4) if n != ME))), 300)
+    assert [item.ballot.kind for item in said(effects)] == []
+
+
+def test_who_has_finalised_a_view_never_nullifies_it():
+    core = begun()
+    effects = core.handle(Heard(certify(propose().ballot, tuple(n for n in range(4) if n != ME))), 0)
+    assert said(effects) == [vote(ME, final())]
+    effects = core.handle(TimedOut(1, 1), 250)
+    assert not [item for item in said(effects) if item.ballot.kind == NULLIFY]
+    assert core.view == 2
+
+
+def test_the_next_leader_repeats_a_notarised_block_and_justifies_the_gap():
+    second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    core = begun(second)
+    notarised = certify(propose().ballot)
+    core.handle(Heard(notarised), 0)
+    [proposal] = said(core.handle(TimedOut(1, 1), 250), Proposal)
+    assert (proposal.ballot.parent, proposal.ballot.block_id) == (1, BLOCK)
+    assert proposal.why.notarised[0].ballot == notarised.ballot
+
+
+def test_a_proposal_that_leaves_a_gap_is_refused_and_a_vote_for_it_is_held_against_its_voter():
+    second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    core = begun()
+    bad = propose(second, view=2)  # view 1 is neither notarised nor void
+    assert core.handle(Heard(bad), 0) == []
+    guilty = vote((ME + 1) % 4, bad.ballot)
+    assert [effect.first for effect in core.handle(Heard(guilty), 1) if isinstance(effect, Accuse)] == [guilty]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(propose().ballot, propose(block=OTHER).ballot), (final(), final(block=OTHER)), (final(), void())],
+    ids=["two notarised", "two finalised", "finalised and nullified"],
+)
+def test_whoever_votes_both_ways_is_accused_with_both_votes(first: Ballot, second: Ballot):
+    core, liar = begun(), (ME + 1) % 4
+    core.handle(Heard(vote(liar, first)), 0)
+    [accusation] = [e for e in core.handle(Heard(vote(liar, second)), 1) if isinstance(e, Accuse)]
+    assert {accusation.first, accusation.second} == {vote(liar, first), vote(liar, second)}
+
+
+def test_a_leader_of_two_proposals_is_accused():
+    core = begun()
+    core.handle(Heard(propose()), 0)
+    effects = core.handle(Heard(propose(block=OTHER)), 1)
+    assert [type(effect) for effect in effects] == [Accuse]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        replace(vote(0, void()), signature=bytes(64)),
+        replace(vote(0, void()), voter=b"\x09" * 32),
+        vote(0, replace(void(), view=0)),
+        vote(0, replace(void(), block_id=BLOCK)),
+        vote(0, replace(final(), parent=1)),
+        vote(0, replace(final(), block_id=NOTHING)),
+        certify(final(), (0, 1)),
+        replace(certify(final()), votes=certify(final()).votes[::-1]),
+        replace(certify(final()), ballot=final(block=OTHER)),
+        replace(propose(), signature=bytes(64)),
+        propose((LEADER + 1) % 4),
+    ],
+)
+def test_what_no_honest_validator_sends_changes_nothing(message):
+    core = begun()
+    assert core.handle(Heard(message), 0) == []
+    assert not core.view
+
+
+def test_a_restarted_validator_says_the_same_bytes_again_and_nothing_else():
+    core = begun(LEADER)
+    core.handle(Woken(), 0)
+    log = [effect.record for effect in core.handle(Built(1, 1, BLOCK), 1) if isinstance(effect, Persist)]
+    again = Core(KEYS[LEADER].public, signs(LEADER))
+    effects = again.handle(Began(1, VALIDATORS, SEED, log=tuple(log)), 5)
+    assert not [effect for effect in effects if isinstance(effect, Build | Persist)]
+    effects = again.handle(TimedOut(1, 1), 300)
+    assert said(effects, Proposal) == [log[0]]
+    assert log[1] in said(effects)
+
+
+def test_without_its_log_a_validator_follows_and_says_nothing_until_the_next_height():
+    core = begun(LEADER, may_vote=False)
+    assert not said(core.handle(Woken(), 0), Proposal)
+    assert not [e for e in core.handle(TimedOut(1, 1), 250) if isinstance(e, Persist)]
+    [decision] = [e for e in core.handle(Heard(certify(final())), 300) if isinstance(e, Decide)]
+    core.handle(Began(2, VALIDATORS, SEED, decided=decision.certificate), 301)
+    core.handle(Woken(), 302)
+    assert [e for e in core.handle(TimedOut(2, 1), 600) if isinstance(e, Persist)]
+
+
+def is_decided_after_a_leader_favoured_one() -> bool:
+    """A leader shows its proposal to two of the three others and its vote to one, and is silent from then on.
+
+    That one has finalised the view and will never nullify it; the other two have not seen the certificate, and cannot
+    nullify it without a third. Nor does the favoured one lead the next view, where its proposal would hold it.
+    """
+    second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    favoured, half, deaf = sorted((n for n in range(4) if n != LEADER), key=lambda n: n == second)
+    cores = {n: begun(n) for n in (favoured, half, deaf)}
+    waiting: list[tuple[int, Heard | Built | Checked]] = []
+    decided: set[int] = set()
+
+    def do(number: int, event) -> None:
+        for effect in cores[number].handle(event, 0):
+            match effect:
+                case Broadcast(message):
+                    waiting.extend((n, Heard(message)) for n in cores if n != number)
+                case Build():
+                    waiting.append((number, Built(effect.height, effect.view, OTHER)))
+                case Check():
+                    waiting.append((number, Checked(effect.block_id)))
+                case Decide():
+                    decided.add(number)
+
+    for number in (half, favoured):
+        do(number, Heard(propose()))
+        do(number, Checked(BLOCK))
+    do(favoured, Heard(vote(half, propose().ballot)))
+    do(favoured, Heard(vote(LEADER, propose().ballot)))
+    waiting.clear()  # what they said meanwhile is lost
+    do(deaf, Woken())
+    for _ in range(30):
+        for number, core in cores.items():
+            if number not in decided:
+                do(number, TimedOut(1, core.view))
+        while waiting:
+            do(*waiting.pop(0))
+    return decided == set(cores)
+
+
+def test_certificates_are_relayed_else_one_leader_could_stop_a_height_for_ever(monkeypatch: pytest.MonkeyPatch):
+    assert is_decided_after_a_leader_favoured_one()
+    monkeypatch.setattr(Core, "_relay", lambda core, item: None)
+    assert not is_decided_after_a_leader_favoured_one()
+
+
+def test_messages_of_the_next_height_wait_and_those_beyond_it_ask_for_blocks():
+    core = begun()
+    later = Ballot(2, 1, FINALISE, 0, OTHER, NOTHING)
+    assert core.handle(Heard(certify(later)), 0) == []
+    assert core.handle(Heard(certify(replace(later, height=9))), 0) == [CatchUp(9)]
+    core.handle(Heard(certify(final())), 1)
+    effects = core.handle(Began(2, VALIDATORS, SEED, decided=certify(final())), 2)
+    assert Decide(certify(later)) in effects
+
+
+def test_who_is_behind_is_told_what_was_decided_at_most_every_tenth_of_a_second():
+    core = begun()
+    core.handle(Heard(certify(final())), 0)
+    core.handle(Began(2, VALIDATORS, SEED, decided=certify(final())), 1)
+    stale = Heard(vote(0, void()))
+    assert core.handle(stale, 10) == [Broadcast(certify(final()))]
+    assert core.handle(stale, 50) == []
+    assert core.handle(stale, 200) == [Broadcast(certify(final()))]
+
+
+def test_ballots_have_one_spelling():
+    for ballot in (propose().ballot, final(), void()):
+        verify_ballot(ballot)
+        with pytest.raises(InvalidVote):
+            verify_ballot(replace(ballot, kind=0))
+
+
+def test_leaders_are_drawn_by_weight():
+    heavy = (replace(VALIDATORS[0], weight=97), *VALIDATORS[1:])
+    drawn = [draw_leader(heavy, SEED, height, 1) for height in range(300)]
+    assert drawn.count(heavy[0].vote) > 270
+    assert len({draw_leader(VALIDATORS, SEED, height, 1) for height in range(100)}) == 4
