@@ -15,6 +15,7 @@ FAULT = 10.0
 VIOLATION = 34.0  # what no implementation does: the third is the end, however slowly a busy node gets to see it
 BANNED_AT = 100.0  # ten faults within seconds
 HALF_LIFE_MS = 30_000
+FADED_MS = 10 * HALF_LIFE_MS  # then less than a hundredth of a fault is left of what leads to a ban
 BAN_MS_MIN = 60_000  # the first one; then four times as long each
 BAN_MS_MAX = 24 * 3_600_000
 INHERIT_MS_MAX = 600_000  # new keys from a banned peer's place wait so long at most
@@ -237,8 +238,11 @@ class Bans:
     def _add_fault(self, subject: bytes | str, amount: float, now_ms: int) -> float:
         total = self.get_faults(subject, now_ms) + amount
         self._faults.pop(subject, None)  # so that the order is by the latest fault
-        if len(self._faults) >= PEERS_MAX:
-            del self._faults[next(iter(self._faults))]
+        while self._faults:
+            oldest = next(iter(self._faults))
+            if len(self._faults) < PEERS_MAX and self._faults[oldest][1] > now_ms - FADED_MS:
+                break
+            del self._faults[oldest]
         self._faults[subject] = (min(total, BANNED_AT), now_ms)
         return total
 

@@ -12,6 +12,7 @@ from p2p.bans import (
     BAN_MS_MIN,
     BANNED_AT,
     BANS_MAX,
+    FADED_MS,
     FAULT,
     HALF_LIFE_MS,
     INHERIT_MS_MAX,
@@ -235,3 +236,12 @@ def test_a_subject_has_one_spelling() -> None:
     for junk in ("example.org", "", "1.2.3.4/40", b"short"):
         with pytest.raises(ValueError):
             name_subject(junk)
+
+
+def test_faults_that_have_faded_are_forgotten_when_others_come() -> None:
+    bans = make_bans()
+    for number in range(50):
+        bans.handle(Blamed(number.to_bytes(32, "big"), "junk"), NOW)
+    assert bans.get_sizes()["faults"] == 50
+    bans.handle(Blamed(b"\xff" * 32, "junk"), NOW + FADED_MS)
+    assert bans.get_sizes()["faults"] == 1
