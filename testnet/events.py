@@ -12,7 +12,6 @@ from typing import Any
 from testnet.fault_kinds import FAULT_STARTED, NETWORK_LOG
 
 READ_BYTES_MAX = 8 * 1024 * 1024  # at a time, of one log
-LATENCIES_MAX = 1_000_000
 
 
 @dataclass

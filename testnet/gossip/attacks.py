@@ -22,7 +22,6 @@ JOIN_MS = 5_000  # when sybils come to a network that is there already
 COOL_MS = 6_000
 PAYLOAD_BYTES = 2_048
 PUBLISHER_BYTES = 8
-NEVER = 1 << 60
 
 Tell = Callable[[str], None]
 
