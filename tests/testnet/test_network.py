@@ -150,7 +150,8 @@ def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
     code, shown = run_cli("verify", str(receipt), "--proof", str(tmp_path / "settled.proof"), *genesis)
     assert code == ExitCode.OK
     assert shown["levels"]["settled"] == 1
-    (tmp_path / "settled.proof").write_bytes(proof.read_bytes()[:-1] + b"x")
+    good = proof.read_bytes()
+    (tmp_path / "settled.proof").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     code, failed = run_cli("verify", str(tmp_path / "settled.proof"), *genesis)
     assert (code, failed["error"]["code"]) == (ExitCode.VERIFICATION_FAILED, "verification_failed")
 
