@@ -1,6 +1,7 @@
 """The gossip benchmark counts what arrives, once, of every stack, and its tables say what it printed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -8,6 +9,7 @@ import trio
 from testnet.bench import table
 from testnet.bench.gossip.peers import find_missing_js, list_edges, open_pair
 from testnet.bench.gossip.rounds import Flow, run_burst, run_flow
+from testnet.bench.gossip.shares import Sampler
 from testnet.bench.gossip.tally import Round, Tally, write_payload
 from testnet.cli import main
 
@@ -23,6 +25,15 @@ def test_a_delivery_counts_once_for_each_member_and_only_in_its_round():
         tally.note(member, b"head" + data + bytes(5))
 
     assert tally.count == 2
+
+
+def test_a_sample_taken_where_bytecode_has_no_line_counts_like_any_other():
+    frame = SimpleNamespace(f_lineno=None, f_code=None, f_globals={"__name__": "p2p.gossip"}, f_back=None)
+    sampler = Sampler()
+
+    sampler._note(0, frame)
+
+    assert sampler.stop()["routing"] == 100
 
 
 def test_everyone_in_the_ring_has_six_neighbours():

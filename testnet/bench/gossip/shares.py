@@ -59,8 +59,9 @@ class Sampler:
         return shares
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # The line tells a hash made in the middle of routing, which has no frame of its own.
-        if frame is not None and "sha256(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        # The line tells a hash made in the middle of routing, which has no frame of its own. Some bytecode has no line.
+        line = frame.f_lineno if frame is not None else None
+        if frame is not None and line is not None and "sha256(" in linecache.getline(frame.f_code.co_filename, line):
             self._counts["crypto"] += 1
             return
         while frame is not None:
