@@ -57,10 +57,11 @@ from p2p.inbound import Inbound
 from p2p.muxed_stream import MuxedStream
 from p2p.net import GOSSIP_BYTES_MAX, Check
 from p2p.outbox import Outbox
+from p2p.signature_checks import SignatureChecks
 from p2p.slow_checks import SlowCheck, SlowChecks
 from p2p.turns import Turns
 from protocol.errors import LocalError
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +114,15 @@ class Gossip:
         self._stirred: list[Outbox] = []
         self._inbound: dict[bytes, Inbound] = {}
         self._ready: deque[Inbound] = deque()
+        self._held_back: list[Inbound] = []  # until some of their messages are verified
         self._slow = SlowChecks(self._do, self._note_check_error, params.validation_ms_max / 1_000)
+        self._signatures = SignatureChecks(self._do, self._note_check_error, self._let_go_on)
         self._handlers: dict[type, Callable[[Any], object]] = {
             SendMessage: self._send_message,
             SendControl: self._send_control,
             SendSubscriptions: self._send_subscriptions,
             Deliver: self._hand_over,
-            Validate: self._slow.queue,
+            Validate: self._validate,
             Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: self._end_inbound,
             Dial: lambda effect: self._dial(effect.peer, effect.record),
@@ -173,6 +176,7 @@ class Gossip:
             "topics": len(self._topics),
             "queued": sum(map(len, self._outboxes.values())),
             "to_validate": len(self._slow),
+            "to_verify": len(self._signatures),
         }
 
     def _get_params(self, topic: str) -> TopicParams:
@@ -184,7 +188,7 @@ class Gossip:
         return found
 
     def _guard(self, check: Check) -> Judge:
-        def judge(topic: str, data: bytes, forwarder: bytes) -> Verdict | None:
+        def judge(topic: str, data: bytes, forwarder: bytes) -> Verdict | Unproven | None:
             if not self._has_room():
                 return None
             try:
@@ -239,6 +243,9 @@ class Gossip:
         if not self._deliver(effect.topic, effect.data, effect.forwarder):
             self.counts[effect.topic].dropped += 1
 
+    def _validate(self, effect: Validate) -> None:
+        (self._slow if effect.unproven is None else self._signatures).queue(effect)
+
     def _end_inbound(self, effect: ResetStream) -> None:
         if (inbound := self._inbound.get(effect.peer)) is not None:
             inbound.end()
@@ -256,13 +263,23 @@ class Gossip:
         ready = self._ready
         while ready and self._has_room():
             inbound = ready.popleft()
+            if self._signatures.is_full(inbound.node):
+                self._held_back.append(inbound)
+                continue
             self._work_off(inbound)
             if inbound.has_work:
                 ready.append(inbound)
             else:
                 inbound.is_ready = False
             if time.perf_counter() > until_s:
-                return
+                break
+        self._signatures.settle()
+
+    def _let_go_on(self) -> None:
+        """Signatures have been verified: those whose next messages were held back for them have their turn."""
+        self._ready.extend(self._held_back)
+        self._held_back.clear()
+        self._turns.hurry()
 
     def _finish(self, inbound: Inbound) -> None:
         """A peer or its stream is gone: what came before still counts, as far as there is time for it."""
@@ -276,6 +293,8 @@ class Gossip:
         if self._is_refused(node):
             inbound.end("the peer is refused")
         for _ in range(PACKETS_IN_A_ROW):
+            if self._signatures.is_full(node):
+                break
             if inbound.is_cut:
                 effects = self._do(Resumed(node))
             elif packets:
@@ -311,6 +330,7 @@ class Gossip:
         """Beat and see to slow verdicts, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._slow.run)
+            nursery.start_soon(self._signatures.run)
             next_beat = trio.current_time()
             while True:
                 next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())

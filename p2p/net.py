@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 GOSSIP_BYTES_MAX = 64 * 1024
 STREAM_BYTES_MAX = 3 * 1024 * 1024  # one 2 MiB block of a blob, or a run of ledger blocks, with its envelope
@@ -78,7 +78,8 @@ class Reachable:
 
 
 NetEvent = Delivered | Published | Asked | Answered | Unanswered | PeerConnected | PeerDisconnected | Reachable
-Check = Callable[[str, bytes, bytes], Verdict]  # (topic, data, forwarder); cheap, synchronous, never raises
+# (topic, data, forwarder); cheap, synchronous, never raises. A signature may be left to the network to verify.
+Check = Callable[[str, bytes, bytes], Verdict | Unproven]
 
 
 class Net(Protocol):

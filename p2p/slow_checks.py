@@ -47,7 +47,7 @@ class SlowChecks:
             while not self._waiting:
                 self._wake = trio.Event() if self._wake.is_set() else self._wake
                 await self._wake.wait()
-            ticket, topic, data, forwarder = self._waiting.popleft()
+            ticket, topic, data, forwarder, _ = self._waiting.popleft()
             self._answer(Judged(ticket, await self._seek(topic, data, forwarder)))
 
     async def _seek(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:

@@ -9,6 +9,7 @@ not, so gossip can drop what it has seen between the two.
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from protocol.codec import MESSAGE_BYTES_MAX, decode, encode, encode_unsigned
@@ -73,10 +74,14 @@ def decode_envelope(wire: bytes, chain: bytes, size_max: int) -> Envelope:
 
 def verify_envelope(envelope: Envelope, wire: bytes) -> None:
     """BadSignature unless its sender signed the envelope. `wire` is what it was decoded from."""
-    # Decoding left one spelling, so hashing what came is hashing the canonical array, without building it again.
-    unsigned = bytes((_ARRAY + _FIELDS - 1,)) + wire[1:-_SIGNATURE_WIRE_SIZE]
-    if not verify(envelope.sender, _compute_preimage(envelope.kind, unsigned), envelope.signature):
+    if not verify(envelope.sender, compute_signed_part(envelope, wire), envelope.signature):
         raise BadSignature(f"envelope {envelope.boot}/{envelope.seq} is not signed by {envelope.sender.hex()}")
+
+
+def compute_signed_part(envelope: Envelope, wire: bytes) -> bytes:
+    """What the signature of an envelope covers. `wire` is what it was decoded from."""
+    # Decoding left one spelling, so hashing what came is hashing the canonical array, without building it again.
+    return _compute_preimage(envelope.kind, bytes((_ARRAY + _FIELDS - 1,)) + wire[1:-_SIGNATURE_WIRE_SIZE])
 
 
 def open_envelope(wire: bytes, chain: bytes, size_max: int) -> Envelope:
@@ -112,4 +117,9 @@ def compute_envelope_id(envelope: Envelope) -> bytes:
 
 
 def _compute_preimage(kind: int, unsigned: bytes) -> bytes:
-    return compute_domain_prefix(f"envelope/{kind:04x}") + hashlib.sha256(unsigned).digest()
+    return _compute_prefix(kind) + hashlib.sha256(unsigned).digest()
+
+
+@lru_cache(256)
+def _compute_prefix(kind: int) -> bytes:
+    return compute_domain_prefix(f"envelope/{kind:04x}")

@@ -3,9 +3,10 @@
 A field's annotation says its type and its bound; `codec` compiles both into a strict decoder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 INT_MAX = 2**63 - 1
 GRAINS_PER_ROLE = 1_000_000_000
@@ -55,6 +56,15 @@ class Verdict(StrEnum):
     ACCEPT = "accept"
     IGNORE = "ignore"
     REJECT = "reject"
+
+
+class Unproven(NamedTuple):
+    """A verdict that hangs on a signature: `conclude` gives it, once that is known to be good or not."""
+
+    public: bytes
+    signed: bytes
+    signature: bytes
+    conclude: Callable[[bool], Verdict]
 
 
 class NodeState(StrEnum):

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -18,7 +19,7 @@ from p2p.net import Net
 from protocol.errors import MissingBlob
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
-from protocol.types import NodeState, Verdict
+from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
 from roles.config import UserError
 from roles.durable import Durable, DurableWriter, StoreFailed
@@ -40,6 +41,7 @@ CHECK_LOG_S = 1.0  # between two tracebacks of checks that failed
 STOP_GRACE_S = 3.0
 LAST_SENDS_S = 0.1  # the network sends from tasks of its own: what it gets for the last messages before it is closed
 
+V = TypeVar("V")
 log = structlog.get_logger()
 
 
@@ -53,7 +55,7 @@ class Core(Protocol):
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 
-    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict: ...
+    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict | Unproven: ...
 
 
 class CountingNet(Net, Protocol):
@@ -182,10 +184,18 @@ class Carrier:
         if grace.cancelled_caught:
             log.warning("node.stop_late", grace_s=STOP_GRACE_S)
 
-    def check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
+    def check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict | Unproven:
         """The verdict for gossip. A bug in a rule costs the message, never the node."""
+        now_ms = self._equipment.clock.now_ms()
+        found = self._judge(topic, data, partial(self._core.check, topic, data, forwarder, now_ms))
+        if not isinstance(found, Unproven):
+            return found
+        conclude = found.conclude
+        return found._replace(conclude=lambda is_good: self._judge(topic, data, partial(conclude, is_good)))
+
+    def _judge(self, topic: str, data: bytes, check: Callable[[], V]) -> V | Verdict:
         try:
-            return self._core.check(topic, data, forwarder, self._equipment.clock.now_ms())
+            return check()
         except Exception:
             self.counts["check_failed"] += 1
             # Whoever found the bug can send it again and again: one traceback at a time is enough to mend it.

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2p.net import GOSSIP_BYTES_MAX, Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Reachable, Unanswered
+from p2p.net import (
+    GOSSIP_BYTES_MAX,
+    Answered,
+    Asked,
+    Delivered,
+    PeerConnected,
+    PeerDisconnected,
+    Reachable,
+    Unanswered,
+)
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
 from protocol.errors import RemoteError
@@ -32,7 +41,7 @@ from protocol.messages import (
     Status,
 )
 from protocol.topics import parse_name, protocol_name, topic_name
-from protocol.types import NodeState, Verdict
+from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
 from roles import role as seam
 from roles.courier import Courier, Out, ToRoles, parse_token
@@ -109,12 +118,12 @@ class NodeCore:
         """How many transactions of this node's account are not on the ledger yet."""
         return len(self._submitter)
 
-    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict:
-        """The verdict gossip asks for before it forwards or delivers."""
+    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict | Unproven:
+        """The verdict gossip asks for before it forwards or delivers, or the signature it hangs on."""
         short = self._shorten(topic)
         if short is None:
             return Verdict.REJECT
-        return self._mailbox.check(short, data, self.ledger, now_ms)[0]
+        return self._mailbox.check(short, data, lambda: self.ledger, now_ms)
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]:
         self.now_ms = now_ms

@@ -5,19 +5,28 @@ anything received: size, decode, kind, time, replay, signature, content.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from p2p.net import GOSSIP_BYTES_MAX, STREAM_BYTES_MAX
 from protocol.check import check_message
-from protocol.envelope import Envelope, decode_body, decode_envelope, seal_message, verify_envelope
+from protocol.envelope import (
+    Envelope,
+    compute_signed_part,
+    decode_body,
+    decode_envelope,
+    seal_message,
+    verify_envelope,
+)
 from protocol.errors import BadSignature, RemoteError, UnexpectedKind
 from protocol.keys import Signer
 from protocol.ledger.state import State
 from protocol.registry import Carrier, find_protocol, find_topic
 from protocol.replay import ReplayWindow
 from protocol.sketch import compute_name
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 CLOCK_SKEW_MS_MAX = 30_000
 OPENED_MAX = 1_024  # accepted messages that wait for their delivery
@@ -61,25 +70,38 @@ class Mailbox:
         verify_envelope(envelope, wire)
         return decode_body(envelope)
 
-    def check(self, topic: str, wire: bytes, state: State, now_ms: int) -> tuple[Verdict, str]:
-        """What gossip should do with this message, and why. An accepted one is kept until `take`."""
+    def check(self, topic: str, wire: bytes, get_state: Callable[[], State], now_ms: int) -> Verdict | Unproven:
+        """What gossip should do with this message, or the signature it hangs on. Accepted, it is kept until `take`.
+
+        `get_state` is asked for the ledger once the signature is verified.
+        """
         try:
             envelope = self._read(topic, wire)
-            if abs(envelope.time_ms - now_ms) > CLOCK_SKEW_MS_MAX:
-                return Verdict.IGNORE, f"sent {envelope.time_ms - now_ms:+d} ms from now"
-            verify_envelope(envelope, wire)
+        except RemoteError as error:
+            return error.verdict
+        if abs(envelope.time_ms - now_ms) > CLOCK_SKEW_MS_MAX:
+            return Verdict.IGNORE
+        conclude = partial(self._conclude, topic, wire, envelope, get_state, now_ms)
+        return Unproven(envelope.sender, compute_signed_part(envelope, wire), envelope.signature, conclude)
+
+    def _conclude(
+        self, topic: str, wire: bytes, envelope: Envelope, get_state: Callable[[], State], now_ms: int, is_signed: bool
+    ) -> Verdict:
+        if not is_signed:
+            return Verdict.REJECT
+        try:
             # Only what is verified may use up a sequence number: a junk-signed copy must not silence this one.
             if not self._replay.is_new(envelope.sender, envelope.boot, envelope.seq):
-                return Verdict.IGNORE, "seen before"
+                return Verdict.IGNORE
             message = decode_body(envelope)
         except RemoteError as error:
-            return error.verdict, str(error)
-        verdict, reason = check_message(topic, envelope.sender, message, state, now_ms)
+            return error.verdict
+        verdict, _ = check_message(topic, envelope.sender, message, get_state(), now_ms)
         if verdict is Verdict.ACCEPT:
             self._opened[topic, wire] = _open(topic, envelope, message)
             while len(self._opened) > OPENED_MAX:
                 self._opened.popitem(last=False)
-        return verdict, reason
+        return verdict
 
     def check_pulled(
         self, topic: str, wire: bytes, state: State, age_ms_max: int, now_ms: int

@@ -17,7 +17,7 @@ from protocol.ledger.genesis import Genesis
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import CertifiedBlock
 from protocol.tensor import Tensor
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
 from roles.engine.errors import EngineError
@@ -277,7 +277,7 @@ class SimNode:
             case ce.Halt(reason):
                 raise NodeHalted(f"{self.name}: {reason}")
 
-    def _check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
+    def _check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict | Unproven:
         return self.core.check(topic, data, forwarder, self._kernel.now_ms)
 
     def _wake(self, name: str, at_ms: int) -> None:

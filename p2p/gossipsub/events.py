@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from p2p.gossipsub.params import TopicParams
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 # (topic, data, forwarder): what is thought of a message. None: no room for it now, forget that it came.
-Judge = Callable[[str, bytes, bytes], Verdict | None]
+Judge = Callable[[str, bytes, bytes], Verdict | Unproven | None]
 
 
 class PeerUp(NamedTuple):
@@ -55,7 +55,8 @@ class Resumed(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Join a topic, or change its judge. Without a judge its messages come as `Validate` and wait for `Judged`."""
+    """Join a topic, or change its judge. Without a judge its messages come as `Validate` and wait for `Judged`, as do
+    those that it leaves unproven."""
 
     topic: str
     judge: Judge | None
@@ -157,12 +158,13 @@ class Deliver(NamedTuple):
 
 
 class Validate(NamedTuple):
-    """Judge this message and answer with `Judged`."""
+    """Judge this message and answer with `Judged`. `unproven` is what the topic's judge, if it has one, left open."""
 
     ticket: int
     topic: str
     data: bytes
     forwarder: bytes
+    unproven: Unproven | None = None
 
 
 class Continue(NamedTuple):

@@ -9,7 +9,7 @@ from p2p.gossipsub.signing import ED25519_HEAD, Author, compute_content_id, get_
 from p2p.gossipsub.state import Peer, State, Topic
 from p2p.gossipsub.wire import Message, get_hint, write_message, write_plain
 from protocol.errors import NotForUs, RemoteError
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 RECENT_MAX = 8_192  # messages recognised by their bytes alone
 RECENT_BYTES_MAX = 8 * 1024 * 1024
@@ -103,14 +103,17 @@ class Messages:
         if topic.is_signed and not self._is_author_proven(peer, topic, message):
             return
         if len(data) > topic.params.data_bytes_max:
-            verdict: Verdict | None = Verdict.REJECT
+            verdict: Verdict | Unproven | None = Verdict.REJECT
         elif topic.judge is None:
-            self._ask_for_verdict(peer, topic, message, body, key)
+            self._ask_for_verdict(peer, topic, message, body, key, None)
             return
         else:
             verdict = topic.judge(topic.name, data, peer.node)
             if verdict is None:
                 counts.throttled += 1
+                return
+            if type(verdict) is Unproven:
+                self._ask_for_verdict(peer, topic, message, body, key, verdict)
                 return
         if self._lazy.promised:
             self._lazy.fulfil(key)
@@ -206,7 +209,9 @@ class Messages:
 
     # Verdicts that take their time
 
-    def _ask_for_verdict(self, peer: Peer, topic: Topic, message: Message, body: bytes, key: bytes) -> None:
+    def _ask_for_verdict(
+        self, peer: Peer, topic: Topic, message: Message, body: bytes, key: bytes, unproven: Unproven | None
+    ) -> None:
         """Source: gossipsub v1.1, Extended Validators. Beyond the bounds a message is let go, and may come again."""
         state, params = self._state, self._params
         if len(self._waiting) >= params.validations_max or peer.validations >= params.validations_per_peer_max:
@@ -219,7 +224,7 @@ class Messages:
         peer.validations += 1
         due_ms = state.now_ms + params.validation_ms_max
         self._waiting[self._tickets] = Waiting(peer, topic, message, key, due_ms)
-        state.effects.append(Validate(self._tickets, topic.name, message.data or b"", peer.node))
+        state.effects.append(Validate(self._tickets, topic.name, message.data or b"", peer.node, unproven))
 
     def take_verdict(self, event: Judged) -> None:
         waiting = self._waiting.pop(event.ticket, None)

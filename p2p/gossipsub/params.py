@@ -149,7 +149,7 @@ class GossipParams:
     seen_ms: int = 120_000
     seen_max: int = 131_072
     cache_bytes_max: int = 32 * 1024 * 1024
-    validations_per_peer_max: int = 64
+    validations_per_peer_max: int = 256
     validations_max: int = 1_024
     validation_ms_max: int = 5_000
     topics_max: int = 64  # our own

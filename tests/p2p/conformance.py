@@ -42,7 +42,8 @@ from p2p.net import (
     Unanswered,
 )
 from protocol.errors import LocalError
-from protocol.types import Verdict
+from protocol.keys import PrivateKey
+from protocol.types import Unproven, Verdict
 
 TOPIC = "/rolemesh/00/claims/1"
 OTHER = "/rolemesh/00/proofs/1"
@@ -84,6 +85,14 @@ def ignore(topic: str, data: bytes, forwarder: bytes) -> Verdict:
 
 def reject(topic: str, data: bytes, forwarder: bytes) -> Verdict:
     return Verdict.REJECT
+
+
+AUTHOR = PrivateKey(b"a" * 32)
+
+
+def leave_open(topic: str, data: bytes, forwarder: bytes) -> Unproven:
+    """The first 64 bytes are the author's signature of the others, which the network is to verify."""
+    return Unproven(AUTHOR.public, data[64:], data[:64], lambda good: Verdict.ACCEPT if good else Verdict.REJECT)
 
 
 def select(member: Member, kind: type) -> list[Any]:
@@ -132,6 +141,21 @@ class NetConformance:
         assert received(outsider) == []
         assert {event.topic for event in select(b, Delivered)} == {TOPIC}
         assert {event.forwarder for event in select(b, Delivered)} <= {a.net.node, c.net.node}
+
+    def test_a_signature_left_open_is_verified_before_a_message_is_delivered_or_passed_on(
+        self, harness: Harness
+    ) -> None:
+        members = a, b, c = harness.make_nets(3, [(0, 1), (1, 2)])
+        subscribe_all(harness, members, [1, 2, 1])
+        for member in (b, c):
+            member.net.subscribe(TOPIC, leave_open)
+        # More at once than may wait for their verdicts: none of them is lost for that.
+        honest = [AUTHOR.sign(b"%d" % number) + b"%d" % number for number in range(700)]
+        for data in honest:
+            a.net.publish(TOPIC, data, "")
+        a.net.publish(TOPIC, bytes(64) + b"forged", "")
+        settle(harness, lambda: len(received(c)) == len(honest))
+        assert sorted(received(b)) == sorted(received(c)) == sorted(honest)
 
     def test_who_is_not_on_a_topic_may_publish_to_it(self, harness: Harness) -> None:
         a, b = harness.make_nets(2)

@@ -36,6 +36,7 @@ from roles.role import Context, Fetched, LedgerAdvanced, Publish, Published, Rep
 from roles.storage import Storage
 from tests.support.core_parts import GENESIS_MS, make_parts
 from tests.support.jobs import get_keys, sign_transaction
+from tests.support.verdicts import settle
 
 PARTS = make_parts()
 CHAIN = compute_chain_id(PARTS.foundation.genesis)
@@ -165,7 +166,7 @@ def test_junk_on_a_topic_is_rejected_and_junk_on_a_stream_refused(junk: bytes):
     core = make_core()
     core.handle(ce.Boot(()), NOW_MS)
 
-    assert core.check(topic_name(CHAIN, "node"), junk, PEER.public, NOW_MS) is Verdict.REJECT
+    assert settle(core.check(topic_name(CHAIN, "node"), junk, PEER.public, NOW_MS)) is Verdict.REJECT
     effects = core.handle(Asked(protocol_name(CHAIN, "sync"), PEER.public, junk, "s1"), NOW_MS)
     assert isinstance(get_reply(effects), Refused)
 
@@ -180,11 +181,11 @@ def test_an_advert_teaches_an_address_once():
     core.handle(ce.Boot(()), NOW_MS)
     topic, data = topic_name(CHAIN, "node"), make_advert()
 
-    assert core.check(topic, data, PEER.public, NOW_MS) is Verdict.ACCEPT
+    assert settle(core.check(topic, data, PEER.public, NOW_MS)) is Verdict.ACCEPT
     effects = core.handle(Delivered(topic, data, PEER.public), NOW_MS)
 
     assert ce.NetLearn(PEER.public, ("/ip4/127.0.0.9/tcp/4001",)) in effects
-    assert core.check(topic, data, PEER.public, NOW_MS) is Verdict.IGNORE
+    assert settle(core.check(topic, data, PEER.public, NOW_MS)) is Verdict.IGNORE
     assert core.handle(Delivered(topic, data, PEER.public), NOW_MS) == []
 
 
@@ -194,9 +195,9 @@ def test_what_was_sent_long_ago_is_ignored_and_a_forged_copy_silences_nobody():
     topic, honest = topic_name(CHAIN, "node"), make_advert()
     forged = honest[:-1] + bytes([honest[-1] ^ 1])
 
-    assert core.check(topic, make_advert(seq=7, time_ms=NOW_MS - 60_000), PEER.public, NOW_MS) is Verdict.IGNORE
-    assert core.check(topic, forged, PEER.public, NOW_MS) is Verdict.REJECT
-    assert core.check(topic, honest, PEER.public, NOW_MS) is Verdict.ACCEPT
+    assert settle(core.check(topic, make_advert(seq=7, time_ms=NOW_MS - 60_000), PEER.public, NOW_MS)) is Verdict.IGNORE
+    assert settle(core.check(topic, forged, PEER.public, NOW_MS)) is Verdict.REJECT
+    assert settle(core.check(topic, honest, PEER.public, NOW_MS)) is Verdict.ACCEPT
 
 
 def test_a_head_makes_it_fetch_the_block_and_commit_before_its_roles_hear_of_it():
@@ -210,7 +211,7 @@ def test_a_head_makes_it_fetch_the_block_and_commit_before_its_roles_hear_of_it(
 
     topic = topic_name(CHAIN, "heads")
     head = seal_message(validator_key, CHAIN, Head(decided.block.header, decided.certificate), 1, 9, NOW_MS)
-    assert core.check(topic, head, validator_key.public, NOW_MS) is Verdict.ACCEPT
+    assert settle(core.check(topic, head, validator_key.public, NOW_MS)) is Verdict.ACCEPT
     asked = next(
         item
         for item in core.handle(Delivered(topic, head, validator_key.public), NOW_MS)

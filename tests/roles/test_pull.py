@@ -11,6 +11,7 @@ from protocol.ledger.transactions import Transfer
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, Missed, MissedItem, Transactions
 from protocol.signing import sign
 from protocol.sketch import SALT_SIZE, build_filter, is_in_filter
+from protocol.types import Verdict
 from roles.backlog import ANSWER_BYTES_MAX, KEPT_BYTES_MAX, KEPT_MAX, KEPT_MS, UNFIT_AGAIN_MS
 from roles.core_effects import Log, NetPenalise, NetRequest, Wake
 from roles.courier import Courier
@@ -18,6 +19,7 @@ from roles.mailbox import Mailbox
 from roles.pull import ANSWERS_MS, ANSWERS_PER_PEER_MAX, FULL_EVERY, PAUSE_MS_MAX, PAUSE_MS_MIN, Puller
 from tests.support.core_parts import make_parts
 from tests.support.jobs import get_keys, make_receipt, make_request, pay, sign_transaction
+from tests.support.verdicts import settle
 
 PARTS = make_parts()
 LEDGER = PARTS.state
@@ -40,6 +42,10 @@ def attest(number, key=VERIFIER):
 
 def seal(message, key=VERIFIER, at_ms=NOW_MS):
     return Mailbox(key, CHAIN, boot=1).seal(message, at_ms)
+
+
+def check(mailbox, wire, ledger):
+    return settle(mailbox.check("proofs", wire, lambda: ledger, NOW_MS))
 
 
 def ask(puller, peers=(PEER,), now_ms=NOW_MS):
@@ -160,8 +166,8 @@ def test_a_message_ignored_by_gossip_may_still_be_pulled():
     mailbox = Mailbox(PARTS.node, CHAIN, boot=1)
     wire = seal(attest(1))
     unknowing = make_parts(seed=2).state
-    assert mailbox.check("proofs", wire, unknowing, NOW_MS)[0] == "ignore"
-    assert mailbox.check("proofs", wire, LEDGER, NOW_MS) == ("ignore", "seen before")
+    assert check(mailbox, wire, unknowing) is Verdict.IGNORE
+    assert check(mailbox, wire, LEDGER) is Verdict.IGNORE
 
     assert mailbox.check_pulled("proofs", wire, LEDGER, KEPT_MS, NOW_MS)[0] == "accept"
 
@@ -171,7 +177,7 @@ def test_after_it_was_pulled_a_copy_by_gossip_is_not_taken_again():
     ask(puller)
     assert answer(puller, MissedItem("proofs", wire))[1]
 
-    assert puller._mailbox.check("proofs", wire, LEDGER, NOW_MS) == ("ignore", "seen before")
+    assert check(puller._mailbox, wire, LEDGER) is Verdict.IGNORE
 
 
 def test_nothing_is_served_or_kept_beyond_its_own_time():

@@ -11,9 +11,9 @@ from p2p.host import HostLimits
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Check, Delivered, NetEvent, PeerConnected
 from p2p.stock_gossip import StockGossip, open_stock_gossip
-from protocol.envelope import open_envelope
+from protocol.envelope import compute_signed_part, decode_envelope
 from protocol.errors import RemoteError
-from protocol.types import Verdict
+from protocol.types import Unproven, Verdict
 
 TOPIC = "/rolemesh/00/claims/1"
 CHAIN = bytes(8)
@@ -71,13 +71,17 @@ def accept(topic: str, data: bytes, forwarder: bytes) -> Verdict:
     return Verdict.ACCEPT
 
 
-def check_envelope(topic: str, data: bytes, forwarder: bytes) -> Verdict:
-    """A sealed message's signature is verified here, which is once: after dedupe, before delivery."""
+def check_envelope(topic: str, data: bytes, forwarder: bytes) -> Verdict | Unproven:
+    """As a node does it: a sealed message is decoded here, and its signature verified once, before delivery."""
     try:
-        open_envelope(data, CHAIN, WIRE_BYTES_MAX)
+        envelope = decode_envelope(data, CHAIN, WIRE_BYTES_MAX)
     except RemoteError:
         return Verdict.REJECT
-    return Verdict.ACCEPT
+    return Unproven(envelope.sender, compute_signed_part(envelope, data), envelope.signature, conclude)
+
+
+def conclude(is_good: bool) -> Verdict:
+    return Verdict.ACCEPT if is_good else Verdict.REJECT
 
 
 CHECKS: dict[str, Check] = {"nosign": accept, "sign": accept, "envelope": check_envelope}
