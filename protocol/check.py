@@ -13,6 +13,7 @@ from protocol.errors import LocalError, RemoteError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_request_id
 from protocol.ledger.block import InvalidCertificate, verify_certificate
 from protocol.ledger.errors import UnknownTransactionKind
+from protocol.ledger.fees import compute_base_fee, count_units
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, get_transaction_body
 from protocol.messages import (
@@ -263,7 +264,7 @@ def _check_transaction(data: bytes, state: State, now_ms: int) -> Checked:
         transaction = decode(Transaction, data)
         if transaction.chain != state.chain:
             return _reject(f"a transaction of chain {transaction.chain.hex()}")
-        unfit = _check_fitness(transaction, state, now_ms)
+        unfit = _check_fitness(transaction, len(data), state, now_ms)
         if unfit is not None:
             return unfit
         decode(get_transaction_body(transaction.kind), transaction.body)
@@ -275,7 +276,7 @@ def _check_transaction(data: bytes, state: State, now_ms: int) -> Checked:
     return ACCEPTED
 
 
-def _check_fitness(transaction: Transaction, state: State, now_ms: int) -> Checked | None:
+def _check_fitness(transaction: Transaction, size_bytes: int, state: State, now_ms: int) -> Checked | None:
     nonce = state.get_nonce(transaction.account)
     if transaction.nonce < nonce:
         return _ignore(f"nonce {transaction.nonce} is used, the account's next is {nonce}")
@@ -283,7 +284,8 @@ def _check_fitness(transaction: Transaction, state: State, now_ms: int) -> Check
         return _ignore(f"was valid until {transaction.valid_until_ms}")
     if transaction.valid_until_ms > now_ms + AHEAD_MS_MAX + WINDOW_MS:
         return _ignore(f"valid for {transaction.valid_until_ms - now_ms} ms, at most {AHEAD_MS_MAX} allowed")
-    fee, balance = state.params.transaction_fee, state.get_balance(transaction.account)
+    base_fee = compute_base_fee(state.base_fee, max(0, now_ms - state.time_ms), state.params)
+    fee, balance = base_fee * count_units(size_bytes), state.get_balance(transaction.account)
     if transaction.fee < fee or balance < fee:
         return _ignore(f"offers {transaction.fee} of {balance} grains, the fee is {fee}")
     return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol.codec import encode
 from protocol.keys import Signer
+from protocol.ledger.fees import compute_base_fee, with_fee
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, get_transaction_kind
 from protocol.messages import Accepted, Refused, Transactions
@@ -139,8 +140,10 @@ class Submitter:
             nonce=nonce,
             kind=get_transaction_kind(type(pending.body)),
             body=encode(pending.body),
-            fee=state.params.transaction_fee,
+            fee=0,
+            tip=0,
             valid_until_ms=pending.valid_until_ms,
             signature=bytes(64),
         )
-        pending.wire = encode(sign(unsigned, self._signer))
+        base_fee = compute_base_fee(state.base_fee, max(0, now_ms - state.time_ms), state.params)
+        pending.wire = encode(sign(with_fee(unsigned, base_fee), self._signer))

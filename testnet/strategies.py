@@ -86,6 +86,7 @@ def transactions(draw: st.DrawFn, chain: bytes = bytes(8), accounts: Sequence[Si
         kind=kind,
         body=encode(draw(instances(body))),
         fee=draw(st.integers(0, 10**9)),
+        tip=draw(st.integers(0, 10**9)),
         valid_until_ms=draw(st.integers(0, INT_MAX)),
         signature=bytes(64),
     )

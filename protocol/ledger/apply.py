@@ -11,7 +11,6 @@ from typing import Any
 from protocol.codec import decode, encode
 from protocol.errors import InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
 from protocol.ledger.block import (
-    BLOCK_BYTES_MAX,
     HEADER_TIME_MS_MAX,
     TRANSACTIONS_MAX,
     Block,
@@ -28,16 +27,15 @@ from protocol.ledger.due import next_due_ms, run_due
 from protocol.ledger.epochs import end_epoch
 from protocol.ledger.errors import (
     ExpiredTransaction,
-    FeeTooLow,
     MalformedBody,
     NotYet,
     UnknownTransactionKind,
     WrongChainTransaction,
 )
-from protocol.ledger.money import apply_transfer, charge_fee
+from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
+from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node, apply_stake, apply_unstake
 from protocol.ledger.oracle import apply_report_oracle
-from protocol.ledger.records import Account
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
 from protocol.ledger.state import State, compute_state_root
 from protocol.ledger.transactions import (
@@ -95,25 +93,22 @@ def apply_block(state: State, block: Block, check_signatures: bool = True) -> St
     """
     header = block.header
     _verify_header(state, header)
-    size_bytes = sum(map(len, block.transactions))
-    if size_bytes > BLOCK_BYTES_MAX or len(block.transactions) > TRANSACTIONS_MAX:
+    units = sum(count_units(len(data)) for data in block.transactions)
+    if units > BLOCK_UNITS_MAX or len(block.transactions) > TRANSACTIONS_MAX:
         count = len(block.transactions)
         raise InvalidBlock(
-            f"{count} transactions of {size_bytes} bytes, allowed are {TRANSACTIONS_MAX} of {BLOCK_BYTES_MAX}"
+            f"{count} transactions of {units} units, allowed are {TRANSACTIONS_MAX} of {BLOCK_UNITS_MAX}"
         )
     if compute_transactions_root(block.transactions) != header.transactions_root:
         raise InvalidBlock(f"block {header.height}: the transactions are not those of the header")
-    draft = Draft(state, header.height, header.time_ms)
-    run_due(draft)
+    draft = _begin(state, header.time_ms)
     for index, data in enumerate(block.transactions):
         try:
-            apply_transaction(draft, decode(Transaction, data), header.builder, check_signatures)
+            apply_transaction(draft, decode(Transaction, data), len(data), check_signatures)
         except (InvalidTransaction, MalformedMessage) as error:
             what = f"block {header.height}, transaction {index}"
             raise InvalidBlock(f"{what}: {type(error).__name__}: {error}") from error
-    if draft.is_epoch_over:
-        end_epoch(draft)
-    after = draft.freeze(compute_block_id(header))
+    after = _finish(draft, header.builder, compute_block_id(header))
     root = compute_state_root(after)
     if root != header.state_root:
         told = header.state_root.hex()
@@ -133,12 +128,9 @@ def build_block(
     """
     if time_ms <= state.time_ms:
         raise LocalError(f"a block of {time_ms} cannot follow one of {state.time_ms}")
-    draft = Draft(state, state.height + 1, time_ms)
-    run_due(draft)
-    chosen, dropped = _choose(draft, candidates, builder, check_signatures)
-    if draft.is_epoch_over:
-        end_epoch(draft)
-    after = draft.freeze(block_id=bytes(32))
+    draft = _begin(state, time_ms)
+    chosen, dropped = _choose(draft, candidates, check_signatures)
+    after = _finish(draft, builder, block_id=bytes(32))
     header = Header(
         chain=state.chain,
         height=draft.height,
@@ -160,23 +152,21 @@ def check_transaction(
     `time_ms` is the earliest time of such a block. What is only too early, its nonce being ahead for instance, passes.
     """
     time_ms = state.time_ms + 1 if time_ms is None else max(time_ms, state.time_ms + 1)
-    draft = Draft(state, state.height + 1, time_ms)
-    run_due(draft)
     try:
-        apply_transaction(draft, transaction, bytes(32), check_signatures)
+        apply_transaction(_begin(state, time_ms), transaction, len(encode(transaction)), check_signatures)
     except NonceMismatch as error:
         if error.got < error.expected:
             raise
         _verify_signature(transaction, check_signatures)
     except NotYet:
-        return
+        _verify_signature(transaction, check_signatures)
 
 
-def apply_transaction(draft: Draft, transaction: Transaction, builder: bytes, check_signatures: bool) -> None:
-    """Change the draft as the transaction asks, or raise InvalidTransaction and change nothing."""
+def apply_transaction(draft: Draft, transaction: Transaction, size_bytes: int, check_signatures: bool) -> None:
+    """Change the draft as a transaction of this size asks, or raise InvalidTransaction and change nothing."""
     mark = draft.mark()
     try:
-        _apply(draft, transaction, builder, check_signatures)
+        _apply(draft, transaction, size_bytes, check_signatures)
     except InvalidTransaction:
         draft.go_back(mark)
         raise
@@ -187,22 +177,35 @@ def decode_transactions(block: Block) -> tuple[Transaction, ...]:
     return tuple(decode(Transaction, data) for data in block.transactions)
 
 
-def _apply(draft: Draft, transaction: Transaction, builder: bytes, check_signatures: bool) -> None:
-    params = draft.params
+def _begin(state: State, time_ms: int) -> Draft:
+    """A draft of the block after `state`, what is due being done."""
+    draft = Draft(state, state.height + 1, time_ms)
+    draft.base_fee = compute_base_fee(state.base_fee, time_ms - state.time_ms, state.params)
+    run_due(draft)
+    return draft
+
+
+def _finish(draft: Draft, builder: bytes, block_id: bytes) -> State:
+    divide_fees(draft, builder)
+    if draft.is_epoch_over:
+        end_epoch(draft)
+    return draft.freeze(block_id)
+
+
+def _apply(draft: Draft, transaction: Transaction, size_bytes: int, check_signatures: bool) -> None:
     if transaction.chain != draft.base.chain:
         raise WrongChainTransaction(transaction.chain, draft.base.chain)
     if transaction.valid_until_ms < draft.time_ms:
         raise ExpiredTransaction(transaction.valid_until_ms, draft.time_ms)
-    if transaction.fee < params.transaction_fee:
-        raise FeeTooLow(transaction.fee, params.transaction_fee)
     rule, body = _read_body(transaction)
     account = draft.accounts.get(transaction.account)
     expected = account.nonce if account is not None else 0
     if transaction.nonce != expected:
         raise NonceMismatch(expected, transaction.nonce)
+    units = count_units(size_bytes)
+    base, tip = compute_fee(transaction, units, draft.base_fee, draft.params)
     _verify_signature(transaction, check_signatures)
-    charge_fee(draft, transaction.account, builder)
-    _count_nonce(draft, transaction.account)
+    charge_fee(draft, transaction.account, base, tip, units)
     rule(draft, TransactionContext(transaction.account, compute_transaction_id(transaction), check_signatures), body)
 
 
@@ -222,11 +225,6 @@ def _verify_signature(transaction: Transaction, check_signatures: bool) -> None:
     context.verify_signed(transaction, transaction.account)
 
 
-def _count_nonce(draft: Draft, account: bytes) -> None:
-    known = draft.accounts.get(account) or Account(0, 0)
-    draft.accounts.put(account, replace(known, nonce=known.nonce + 1))
-
-
 def _verify_header(state: State, header: Header) -> None:
     if header.chain != state.chain:
         raise InvalidBlock(f"a block of chain {header.chain.hex()}, not of {state.chain.hex()}")
@@ -243,21 +241,20 @@ def _verify_header(state: State, header: Header) -> None:
 
 
 def _choose(
-    draft: Draft, candidates: Iterable[Transaction], builder: bytes, check_signatures: bool
+    draft: Draft, candidates: Iterable[Transaction], check_signatures: bool
 ) -> tuple[tuple[bytes, ...], list[tuple[Transaction, InvalidTransaction]]]:
     """Apply what can be applied, in order; transactions ahead of their account's nonce follow as soon as they can."""
     chosen: list[bytes] = []
     dropped: list[tuple[Transaction, InvalidTransaction]] = []
     ahead: dict[tuple[bytes, int], Transaction] = {}
-    bytes_left = BLOCK_BYTES_MAX
     for candidate in candidates:
         transaction: Transaction | None = candidate
         while transaction is not None:
             data = encode(transaction)
-            if len(chosen) == TRANSACTIONS_MAX or len(data) > bytes_left:
+            if len(chosen) == TRANSACTIONS_MAX or draft.units + count_units(len(data)) > BLOCK_UNITS_MAX:
                 return tuple(chosen), dropped
             try:
-                apply_transaction(draft, transaction, builder, check_signatures)
+                apply_transaction(draft, transaction, len(data), check_signatures)
             except NonceMismatch as error:
                 if error.got < error.expected:
                     dropped.append((transaction, error))
@@ -270,6 +267,5 @@ def _choose(
                 dropped.append((transaction, error))
                 break
             chosen.append(data)
-            bytes_left -= len(data)
             transaction = ahead.pop((transaction.account, transaction.nonce + 1), None)
     return tuple(chosen), dropped

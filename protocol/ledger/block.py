@@ -18,7 +18,6 @@ from protocol.signing import compute_domain_prefix
 from protocol.types import AtMost, ChainId, Digest, Grains, PublicKey, Signature, TimeMs, UpTo, Whole
 
 TRANSACTIONS_MAX = 1_000
-BLOCK_BYTES_MAX = 1024 * 1024  # of transactions in one block
 VOTES_MAX = 32
 HEADER_TIME_MS_MAX = 2**61  # leaves room for every delay that may be added to it
 _BLOCK_PREFIX = compute_domain_prefix("block")

@@ -96,6 +96,9 @@ class Mark:
     writes: int
     treasury: int
     burned: int
+    fees: int
+    tips: int
+    units: int
 
 
 class Draft:
@@ -109,6 +112,9 @@ class Draft:
         self.epoch = base.epoch
         self.treasury = base.treasury
         self.burned = base.burned
+        self.base_fee = base.base_fee
+        self.fees = self.tips = 0  # of this block's transactions so far, until they are divided
+        self.units = 0
         self.is_epoch_over = False  # set by the due queue; the change itself ends the block
         self._undo: list[Callable[[], None]] = []
         self.accounts: Overlay[bytes, Account] = Overlay(base.accounts, self._undo)
@@ -125,13 +131,14 @@ class Draft:
         self.feeds: Overlay[str, FeedState] = Overlay(base.feeds, self._undo)
 
     def mark(self) -> Mark:
-        return Mark(len(self._undo), self.treasury, self.burned)
+        return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)
 
     def go_back(self, mark: Mark) -> None:
         """Take back everything written since `mark`."""
         while len(self._undo) > mark.writes:
             self._undo.pop()()
         self.treasury, self.burned = mark.treasury, mark.burned
+        self.fees, self.tips, self.units = mark.fees, mark.tips, mark.units
 
     def freeze(self, block_id: bytes) -> State:
         """The finished state. Only what changed is encoded again."""
@@ -149,6 +156,7 @@ class Draft:
             epoch=self.epoch,
             treasury=self.treasury,
             burned=self.burned,
+            base_fee=self.base_fee,
             tree=update_tree(self.base.tree, changes),
             changes=tuple(changes),
             **tables,
@@ -158,9 +166,9 @@ class Draft:
 
     def credit(self, account: bytes, amount: int) -> None:
         """Add to a balance. LimitReached when that takes one account more than the ledger holds."""
-        known = self.accounts.get(account)
-        if known is None and amount == 0:
+        if not amount:
             return
+        known = self.accounts.get(account)
         if known is None and len(self.accounts) >= self.params.accounts_max:
             raise LimitReached("accounts", len(self.accounts), self.params.accounts_max)
         known = known or _NO_ACCOUNT

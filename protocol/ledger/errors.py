@@ -32,6 +32,15 @@ class FeeTooLow(InvalidTransaction):
         self.need = need
 
 
+class FeeBelowBase(NotYet):
+    """Offers less than the base fee asks for now; a quieter ledger will take it."""
+
+    def __init__(self, offered: int, need: int) -> None:
+        super().__init__(f"offers a fee of {offered} grains, the base fee comes to {need} now")
+        self.offered = offered
+        self.need = need
+
+
 class UnknownTransactionKind(InvalidTransaction):
     def __init__(self, kind: int) -> None:
         super().__init__(f"transaction kind {kind} is not known here")

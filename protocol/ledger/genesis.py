@@ -173,6 +173,7 @@ def build_state(genesis: Genesis) -> State:
         supply=sum(entry.amount for entry in genesis.allocations),
         treasury=0,
         burned=0,
+        base_fee=genesis.params.base_fee_min,
         tree=update_tree(None, list_rows(tables)),
         **tables,
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, Whole
 
 DELAY_MS_MAX = 2**60
+BASE_FEE_MIN_MAX = 2**50  # so that a block's fees stay far below what fits a number
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class RoleBond:
 class Params:
     epoch_ms: Whole = 20_000
     epochs_kept: Whole = 16  # snapshots; also how long a claim can settle or be proven wrong
-    transaction_fee: Grains = 100_000
+    base_fee_min: Grains = 100_000  # a unit of a block's room
+    fee_idle_ms: Whole = 1_000  # without a block lower the base fee as an empty one does
     fee_validators_bp: ShareBp = 3_000
     fee_treasury_bp: ShareBp = 3_000  # the rest burns
     inference_worker_bp: ShareBp = 8_000
@@ -60,8 +62,12 @@ class Params:
 
 def verify_params(params: Params) -> None:
     """ValueError for numbers no ledger could run with."""
-    if not params.epoch_ms or not params.oracle_heartbeat_ms or not params.due_items_max:
-        raise ValueError("epoch_ms, oracle_heartbeat_ms and due_items_max must be at least 1")
+    at_least_one = ("base_fee_min", "due_items_max", "epoch_ms", "fee_idle_ms", "oracle_heartbeat_ms")
+    zero = next((name for name in at_least_one if not getattr(params, name)), None)
+    if zero is not None:
+        raise ValueError(f"{zero} must be at least 1")
+    if params.base_fee_min > BASE_FEE_MIN_MAX:
+        raise ValueError(f"base_fee_min is {params.base_fee_min}, at most {BASE_FEE_MIN_MAX} allowed")
     if params.epochs_kept < 2 or params.verifiers_max < 2 or not params.working_set:
         raise ValueError("epochs_kept and verifiers_max must be at least 2, working_set at least 1")
     delays = {item.name: getattr(params, item.name) for item in fields(params) if item.name.endswith("_ms")}

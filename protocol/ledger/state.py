@@ -87,6 +87,7 @@ class StateHead:
     supply: Grains
     treasury: Grains
     burned: Grains
+    base_fee: Grains
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class State:
     supply: int
     treasury: int
     burned: int
+    base_fee: int  # a unit, of a block that follows at once (`fees.compute_base_fee`)
     accounts: Mapping[bytes, Account]
     nodes: Mapping[bytes, NodeRecord]  # by account
     node_owners: Mapping[bytes, NodeOwner]  # by node key
@@ -196,4 +198,5 @@ def get_head(state: State) -> StateHead:
         state.supply,
         state.treasury,
         state.burned,
+        state.base_fee,
     )

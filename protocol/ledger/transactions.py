@@ -34,7 +34,10 @@ _POSSESSION = compute_domain_prefix("possession")
 
 @dataclass(frozen=True)
 class Transaction:
-    """One account's signed order. `fee` is the most it will pay; `nonce` counts the account's transactions from 0."""
+    """One account's signed order. `nonce` counts the account's transactions from 0.
+
+    `fee` is the most it will pay in all. The base fee comes out of it first, then up to `tip` for the block's builder.
+    """
 
     DOMAIN: ClassVar[str] = "transaction"
 
@@ -44,6 +47,7 @@ class Transaction:
     kind: Whole
     body: Annotated[bytes, AtMost(BODY_BYTES_MAX)]
     fee: Grains
+    tip: Grains
     valid_until_ms: TimeMs  # against header time
     signature: Signature
 

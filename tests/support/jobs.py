@@ -17,6 +17,7 @@ from protocol.jobs import (
     compute_request_id,
 )
 from protocol.keys import PrivateKey
+from protocol.ledger.fees import with_fee
 from protocol.ledger.genesis import ModelRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels, Transaction, get_transaction_kind
@@ -47,11 +48,12 @@ def sign_transaction(state: State, account: PrivateKey, body: object, nonce: int
         state.get_nonce(account.public) if nonce is None else nonce,
         get_transaction_kind(type(body)),
         encode(body),
-        state.params.transaction_fee,
+        0,
+        0,
         state.time_ms + 60_000,
         bytes(64),
     )
-    return sign(unsigned, account)
+    return sign(with_fee(unsigned, state.base_fee), account)
 
 
 def open_channel(state: State, payer: PrivateKey, payee: bytes, deposit: int = 100 * PRICE) -> Transaction:

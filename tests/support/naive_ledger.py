@@ -6,7 +6,7 @@ Kept apart from `protocol.ledger` on purpose: the two are written from the same 
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-FEE, VALIDATORS, TREASURY = 100_000, 30_000, 30_000
+FEE = 100_000  # a KiB begun, where blocks are all but empty
 BP = 10_000
 
 
@@ -18,6 +18,7 @@ class NaiveLedger:
     bonds: dict[bytes, int]
     builder: bytes
     time_ms: int
+    units: int = 1  # of the transaction at hand
     nonces: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     unbonding: list[list[object]] = field(default_factory=list)  # [due_ms, order, account, amount]
     channels: dict[int, dict[str, object]] = field(default_factory=dict)
@@ -44,17 +45,16 @@ class NaiveLedger:
             self.balances[unbonding[2]] += unbonding[3]  # type: ignore[index,operator]
 
     def pay_fee(self, account: bytes) -> None:
-        self.balances[account] -= FEE
-        self.balances[self.builder] += VALIDATORS
-        self.treasury += TREASURY
-        self.burned += FEE - VALIDATORS - TREASURY
+        """Blocks hold one transaction at most, so that dividing its fee is dividing the block's."""
+        fee = FEE * self.units
+        self.balances[account] -= fee
+        self.balances[self.builder] += fee * 3_000 // BP
+        self.treasury += fee * 3_000 // BP
+        self.burned += fee - 2 * (fee * 3_000 // BP)
         self.nonces[account] += 1
 
     def can_pay(self, account: bytes, amount: int) -> bool:
-        """The fee and then the amount; the builder's share is its own again before it pays the amount."""
-        balance = self.balances.get(account, 0)
-        back = VALIDATORS if account == self.builder else 0
-        return balance >= FEE and balance - FEE + back >= amount
+        return self.balances.get(account, 0) >= FEE * self.units + amount
 
     def transfer(self, sender: bytes, to: bytes, amount: int) -> bool:
         if amount <= 0 or not self.can_pay(sender, amount):

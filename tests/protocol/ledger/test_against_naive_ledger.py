@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.codec import encode
 from protocol.ledger.apply import apply_block, build_block
+from protocol.ledger.fees import count_units
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
@@ -61,6 +63,7 @@ class History:
     def step(self, kind: str) -> None:
         after_ms = self.rng.choice((1, 1, 300, 1_500))
         self.naive.pass_time(self.ledger.state.time_ms + after_ms)
+        self.naive.units = 1
         name = self.rng.choice(NAMES)
         signer = self.ledger.account(name)
         before = self.ledger.state
@@ -86,11 +89,11 @@ class History:
 
     def _transfer(self, name: str, account: bytes) -> tuple[Transfer, bool]:
         to = self.rng.choice((self.ledger.spare().public, b"\x07" * 32, account))
-        amount = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        amount = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
         return Transfer(to, amount), self.naive.transfer(account, to, amount)
 
     def _stake(self, name: str, account: bytes) -> tuple[Stake, bool]:
-        amount = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        amount = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
         return Stake(amount), self.naive.stake(account, amount)
 
     def _unstake(self, name: str, account: bytes) -> tuple[Unstake, bool]:
@@ -103,7 +106,7 @@ class History:
 
     def _open(self, name: str, account: bytes) -> tuple[OpenChannels, bool]:
         payee = self.ledger.account(self.rng.choice(("inference-0", "inference-1"))).public
-        deposit = self.amount(self.naive.balances[account] - PARAMS.transaction_fee)
+        deposit = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
         allowed = self.naive.open(len(self.channels), account, payee, deposit)
         return OpenChannels((ChannelOpening(payee, deposit),)), allowed
 
@@ -140,6 +143,7 @@ class History:
         # A worker settles claims of its own node; anyone may settle its channels' zero leaves.
         if any(amount is not None for amount in amounts) and name != worker:
             return body, False
+        self.naive.units = count_units(len(encode(self.ledger.sign(self.ledger.account(name), body))))
         allowed = self.naive.settle(number, account, first, amounts, verifiers, PARAMS.settle_window_ms)
         return body, allowed
 
@@ -151,6 +155,7 @@ class History:
             _, proof = self.ledger.lie(self.channels[0], len(self.lies) + 1, worker)
             self.lies.append((len(self.lies), proof, self.ledger.account(worker).public))
         lie, proof, accused = self.rng.choice(self.lies)
+        self.naive.units = count_units(len(encode(self.ledger.sign(self.ledger.account(name), proof))))
         return proof, self.naive.slash(lie, accused, account)
 
     def compare(self, before: State) -> None:

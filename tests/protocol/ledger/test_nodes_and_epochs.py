@@ -63,7 +63,7 @@ def test_a_node_that_joins_a_busy_network_is_drawn_in_the_next_epoch() -> None:
     joiner = ledger.spare()
     before = ledger.state.get_balance(joiner.public)
     ledger.do(joiner, _registration(ledger, joiner))
-    assert ledger.state.get_balance(joiner.public) == before - BOND - PARAMS.transaction_fee
+    assert ledger.state.get_balance(joiner.public) == before - BOND - PARAMS.base_fee_min
     assert ledger.state.nodes[joiner.public].bond == BOND
     found = ledger.state.find_node(NODE.public)
     assert found is not None

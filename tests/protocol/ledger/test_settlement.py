@@ -40,7 +40,7 @@ from tests.support.jobs import PRICE, attest
 from tests.support.ledgers import Ledger
 
 PARAMS = Params()
-FEE = PARAMS.transaction_fee
+FEE = PARAMS.base_fee_min
 
 
 def test_an_attested_leaf_pays_worker_verifiers_treasury_and_fire_after_the_window() -> None:
@@ -52,7 +52,7 @@ def test_an_attested_leaf_pays_worker_verifiers_treasury_and_fire_after_the_wind
     ledger.do(worker, ledger.settle(channel, work))
     settled = ledger.state
     assert (settled.channels[channel].paid, settled.channels[channel].settled_seq) == (PRICE, 1)
-    assert settled.get_balance(worker.public) == before.get_balance(worker.public) - FEE
+    assert settled.get_balance(worker.public) == before.get_balance(worker.public) - 2 * FEE  # two KiB begun
     assert next_due_ms(settled) == settled.time_ms + PARAMS.settle_window_ms
 
     ledger.block(after_ms=PARAMS.settle_window_ms)
