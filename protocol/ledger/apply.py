@@ -34,12 +34,14 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
 from protocol.ledger.money import apply_transfer
-from protocol.ledger.nodes import apply_register_node, apply_stake, apply_unstake
+from protocol.ledger.nodes import apply_register_node
 from protocol.ledger.oracle import apply_report_oracle
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
+from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
 from protocol.ledger.state import State, compute_state_root
 from protocol.ledger.transactions import (
     CloseChannel,
+    Delegate,
     OpenChannels,
     ProveWrong,
     RegisterNode,
@@ -48,6 +50,7 @@ from protocol.ledger.transactions import (
     Stake,
     Transaction,
     Transfer,
+    Undelegate,
     Unstake,
     compute_transaction_id,
     get_transaction_body,
@@ -70,6 +73,8 @@ _rules: dict[type, Rule] = {
     RegisterNode: apply_register_node,
     Stake: apply_stake,
     Unstake: apply_unstake,
+    Delegate: apply_delegate,
+    Undelegate: apply_undelegate,
     OpenChannels: apply_open_channels,
     CloseChannel: apply_close_channel,
     SettleIndividual: apply_settle_individual,

@@ -129,14 +129,17 @@ def compute_vote_bytes(chain: bytes, height: int, view: int, kind: int, value: b
 def get_validators(state: State) -> tuple[Validator, ...]:
     """Who decides the height after `state`: the validators of its epoch, by vote key, no weight above a quarter.
 
+    A weight is what is bonded and delegated. Of more than VOTES_MAX the heaviest validate.
     The cap of a quarter holds from five validators on: with fewer no weights could satisfy it.
     """
     snapshot = state.get_epoch(state.epoch)
     candidates = snapshot.get_candidates("validator") if snapshot is not None else ()
-    limit = sum(candidate.weight for candidate in candidates)
-    if len(candidates) >= 5:
+    stakes = sorted(((item.weight + item.delegated, item) for item in candidates), key=lambda pair: -pair[0])
+    stakes = stakes[:VOTES_MAX]  # the sort is stable: equal stakes by account, as in the snapshot
+    limit = sum(stake for stake, _ in stakes)
+    if len(stakes) >= 5:
         limit //= 4
-    validators = (Validator(item.account, item.vote, min(item.weight, limit)) for item in candidates)
+    validators = (Validator(item.account, item.vote, min(stake, limit)) for stake, item in stakes)
     return tuple(sorted(validators, key=lambda validator: validator.vote))
 
 

@@ -13,6 +13,7 @@ from protocol.ledger.errors import LimitReached
 from protocol.ledger.records import (
     Account,
     Channel,
+    Delegation,
     DueItem,
     EpochSnapshot,
     FeedState,
@@ -20,6 +21,7 @@ from protocol.ledger.records import (
     NodeOwner,
     NodeRecord,
     Pending,
+    Pool,
     ProvenWrong,
     Unbonding,
     WorkCount,
@@ -57,6 +59,13 @@ class Overlay(Generic[K, V]):
 
     def items(self) -> Iterator[tuple[K, V]]:
         for key in sorted(self._base.keys() | self._changed.keys()):  # type: ignore[type-var]
+            value = self.get(key)
+            if value is not None:
+                yield key, value
+
+    def items_under(self: "Overlay[bytes, V]", prefix: bytes) -> Iterator[tuple[bytes, V]]:
+        """Entries whose keys begin so, in key order."""
+        for key in sorted(key for key in self._base.keys() | self._changed.keys() if key.startswith(prefix)):
             value = self.get(key)
             if value is not None:
                 yield key, value
@@ -121,6 +130,8 @@ class Draft:
         self.nodes: Overlay[bytes, NodeRecord] = Overlay(base.nodes, self._undo)
         self.node_owners: Overlay[bytes, NodeOwner] = Overlay(base.node_owners, self._undo)
         self.unbonding: Overlay[bytes, Unbonding] = Overlay(base.unbonding, self._undo)
+        self.delegations: Overlay[bytes, Delegation] = Overlay(base.delegations, self._undo)
+        self.pools: Overlay[bytes, Pool] = Overlay(base.pools, self._undo)
         self.channels: Overlay[bytes, Channel] = Overlay(base.channels, self._undo)
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)

@@ -7,9 +7,9 @@ from protocol.errors import LocalError
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
-from protocol.ledger.nodes import UNBOND_KIND, mature_unbonding
 from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
+from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State
 
 Handler = Callable[[Draft, DueItem], None]

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 from protocol.ledger.draft import Draft
 from protocol.ledger.params import Params
-from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord
+from protocol.ledger.pools import pay_all_rewards
+from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord, Pool
 from protocol.signing import compute_domain_prefix
 
 EPOCH_KIND = 1
+VALIDATOR = "validator"
 _SEED_PREFIX = compute_domain_prefix("epoch")
 _NO_ID = bytes(32)
 
@@ -29,14 +31,16 @@ def compute_epoch(time_ms: int, genesis_ms: int, epoch_ms: int) -> int:
     return (time_ms - genesis_ms) // epoch_ms
 
 
-def take_snapshot(seed: bytes, nodes: Mapping[bytes, NodeRecord], params: Params) -> EpochSnapshot:
+def take_snapshot(
+    seed: bytes, nodes: Mapping[bytes, NodeRecord], pools: Mapping[bytes, Pool], params: Params
+) -> EpochSnapshot:
     """Every node in the roles its bond reaches, by account.
 
     If no validator reaches the bond of its role, a slash having taken it below, all of them stay: a chain without
     validators could never mend itself.
     """
     waived = _find_waived(nodes, params)
-    candidates = (_make_candidate(nodes[account], params, waived) for account in sorted(nodes))
+    candidates = (_make_candidate(nodes[account], pools.get(account), params, waived) for account in sorted(nodes))
     return EpochSnapshot(seed, tuple(item for item in candidates if item.roles)[:CANDIDATES_MAX])
 
 
@@ -55,9 +59,12 @@ def wake_epoch_end(draft: Draft) -> None:
 def end_epoch(draft: Draft) -> None:
     """The last act of a block that passed an epoch's end."""
     base = draft.base
+    pay_all_rewards(draft)
     draft.epoch = compute_epoch(draft.time_ms, base.genesis_ms, draft.params.epoch_ms)
     seed = compute_epoch_seed(base.genesis_seed, draft.epoch)
-    draft.epochs.put(draft.epoch, take_snapshot(seed, dict(draft.nodes.items()), draft.params))
+    draft.epochs.put(
+        draft.epoch, take_snapshot(seed, dict(draft.nodes.items()), dict(draft.pools.items()), draft.params)
+    )
     kept = [epoch for epoch, _ in draft.epochs.items()]
     for epoch in kept[: -draft.params.epochs_kept]:
         draft.epochs.delete(epoch)
@@ -69,11 +76,12 @@ def end_epoch(draft: Draft) -> None:
 
 
 def _find_waived(nodes: Mapping[bytes, NodeRecord], params: Params) -> frozenset[str]:
-    validators = [node for node in nodes.values() if "validator" in node.roles]
-    reached = any(node.bond >= params.get_bond_min("validator") for node in validators)
-    return frozenset() if reached else frozenset({"validator"})
+    validators = [node for node in nodes.values() if VALIDATOR in node.roles]
+    reached = any(node.bond >= params.get_bond_min(VALIDATOR) for node in validators)
+    return frozenset() if reached else frozenset({VALIDATOR})
 
 
-def _make_candidate(node: NodeRecord, params: Params, waived: frozenset[str]) -> Candidate:
+def _make_candidate(node: NodeRecord, pool: Pool | None, params: Params, waived: frozenset[str]) -> Candidate:
     roles = tuple(role for role in node.roles if node.bond >= params.get_bond_min(role) or role in waived)
-    return Candidate(node.account, node.node, node.vote, roles, node.models, node.price, node.bond)
+    delegated = pool.delegated if pool is not None else 0
+    return Candidate(node.account, node.node, node.vote, roles, node.models, node.price, node.bond, delegated)

@@ -12,6 +12,7 @@ from protocol.errors import InsufficientBalance
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import FeeBelowBase, FeeTooLow
 from protocol.ledger.params import Params
+from protocol.ledger.pools import reward_builder
 from protocol.ledger.records import Account
 from protocol.ledger.transactions import Transaction
 from protocol.types import BP, INT_MAX
@@ -98,7 +99,8 @@ def split_transaction_fee(fee: int, params: Params) -> tuple[int, int, int]:
 def divide_fees(draft: Draft, builder: bytes) -> None:
     """Divide the fees of a whole block at once, and set the base fee for the next."""
     validators, treasury, burn = split_transaction_fee(draft.fees, draft.params)
-    draft.credit(builder, validators + draft.tips)
+    reward_builder(draft, builder, validators)
+    draft.credit(builder, draft.tips)
     draft.treasury += treasury
     draft.burned += burn
     draft.fees = draft.tips = 0

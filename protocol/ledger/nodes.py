@@ -1,17 +1,12 @@
-"""Node records and the stake behind them: register, bond, unbond, slash."""
-
-from dataclasses import replace
+"""Node records: which keys and roles an account's node has."""
 
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.epochs import wake_epoch_end
-from protocol.ledger.errors import InsufficientBond, InvalidAmount, InvalidNode, LimitReached, UnknownNode
-from protocol.ledger.records import DueItem, NodeOwner, NodeRecord, Unbonding
-from protocol.ledger.transactions import RegisterNode, Stake, Unstake, compute_possession_bytes
-from protocol.types import BP
-
-UNBOND_KIND = 4
-VALIDATOR = "validator"
+from protocol.ledger.epochs import VALIDATOR, wake_epoch_end
+from protocol.ledger.errors import InsufficientBond, InvalidNode, LimitReached
+from protocol.ledger.pools import pay_rewards
+from protocol.ledger.records import NodeOwner, NodeRecord
+from protocol.ledger.transactions import RegisterNode, compute_possession_bytes
 
 
 def apply_register_node(draft: Draft, context: TransactionContext, body: RegisterNode) -> None:
@@ -25,6 +20,7 @@ def apply_register_node(draft: Draft, context: TransactionContext, body: Registe
     data = compute_possession_bytes(body, context.account)
     context.verify_bytes("the node key's proof of possession", body.node, data, body.proof)
     draft.debit(context.account, body.bond)
+    pay_rewards(draft, context.account)
     record = NodeRecord(
         account=context.account,
         node=body.node,
@@ -38,70 +34,6 @@ def apply_register_node(draft: Draft, context: TransactionContext, body: Registe
     draft.nodes.put(context.account, record)
     draft.node_owners.put(body.node, NodeOwner(context.account))
     wake_epoch_end(draft)
-
-
-def apply_stake(draft: Draft, context: TransactionContext, body: Stake) -> None:
-    node = _get_node(draft, context.account)
-    if not body.amount:
-        raise InvalidAmount("a stake", body.amount, 1)
-    draft.debit(context.account, body.amount)
-    draft.nodes.put(context.account, replace(node, bond=node.bond + body.amount))
-    wake_epoch_end(draft)
-
-
-def apply_unstake(draft: Draft, context: TransactionContext, body: Unstake) -> None:
-    """Move bond to unbonding. It can be slashed until it matures."""
-    node = _get_node(draft, context.account)
-    if not body.amount:
-        raise InvalidAmount("an unstake", body.amount, 1)
-    if body.amount > node.bond:
-        raise InsufficientBond(node.bond, body.amount)
-    bond_min = draft.params.get_bond_min(VALIDATOR)
-    if VALIDATOR in node.roles and node.bond - body.amount < bond_min:
-        raise InvalidNode(f"a validator keeps {bond_min} grains bonded: others cannot take its place yet")
-    under_way = sum(entry.account == context.account for _, entry in draft.unbonding.items())
-    if under_way >= draft.params.unbondings_max:
-        raise LimitReached("unbondings of this account", under_way, draft.params.unbondings_max)
-    draft.nodes.put(context.account, replace(node, bond=node.bond - body.amount))
-    draft.unbonding.put(context.id, Unbonding(context.account, body.amount))
-    draft.plan(DueItem(draft.time_ms + draft.params.unbonding_ms, UNBOND_KIND, context.id, waking=0))
-
-
-def mature_unbonding(draft: Draft, item: DueItem) -> None:
-    """Due: pay out what is left of an unbonding."""
-    entry = draft.unbonding.get(item.id)
-    if entry is not None:
-        draft.unbonding.delete(item.id)
-        draft.credit(entry.account, entry.amount)
-
-
-def slash(draft: Draft, account: bytes, reporter: bytes) -> int:
-    """Take `slash_bp` of an account's bonded and unbonding stake; the amount, in grains.
-
-    The reporter gets its share unless it is the slashed account itself; the rest burns.
-    """
-    params = draft.params
-    node = draft.nodes.get(account)
-    taken = 0
-    if node is not None:
-        taken = node.bond * params.slash_bp // BP
-        draft.nodes.put(account, replace(node, bond=node.bond - taken))
-    for key, entry in list(draft.unbonding.items()):
-        if entry.account == account:
-            part = entry.amount * params.slash_bp // BP
-            draft.unbonding.put(key, replace(entry, amount=entry.amount - part))
-            taken += part
-    reward = 0 if reporter == account else taken * params.reporter_bp // BP
-    draft.credit(reporter, reward)
-    draft.burned += taken - reward
-    return taken
-
-
-def _get_node(draft: Draft, account: bytes) -> NodeRecord:
-    node = draft.nodes.get(account)
-    if node is None:
-        raise UnknownNode(account)
-    return node
 
 
 def _verify_registration(

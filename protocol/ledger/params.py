@@ -42,7 +42,9 @@ class Params:
     reporter_bp: ShareBp = 5_000  # of a slash; the rest burns, at least half
     settle_window_ms: Whole = 3_000  # from settlement to payout
     channel_close_delay_ms: Whole = 30_000  # in which the payee can still settle
-    unbonding_ms: Whole = 400_000  # outlasts every claim's evidence in a network that does not sleep
+    evidence_epochs: Whole = 3  # votes can be held against a validator for so long
+    unbonding_ms: Whole = 400_000  # outlasts all evidence
+    delegation_min: Grains = 10 * GRAINS_PER_ROLE  # a validator has room for few: none is wasted on dust
     verifiers_max: Whole = 7
     working_set: Whole = 4
     due_items_max: Whole = 1_000  # run in one block
@@ -74,6 +76,9 @@ def verify_params(params: Params) -> None:
     longest = max(delays, key=lambda name: delays[name])
     if delays[longest] > DELAY_MS_MAX:
         raise ValueError(f"{longest} is {delays[longest]}, at most {DELAY_MS_MAX} allowed")
+    evidence_ms = params.epoch_ms * max(params.evidence_epochs + 2, params.epochs_kept)
+    if params.unbonding_ms < evidence_ms:
+        raise ValueError(f"unbonding_ms is {params.unbonding_ms}, evidence is accepted for {evidence_ms}")
     if params.fee_validators_bp + params.fee_treasury_bp > BP:
         raise ValueError(f"the shares of a transaction fee exceed {BP} basis points")
     if params.inference_worker_bp + params.inference_verifiers_bp + params.inference_treasury_bp > BP:

@@ -81,10 +81,29 @@ class NodeOwner:
 
 @dataclass(frozen=True)
 class Unbonding:
-    """Stake on its way back to its account's balance; still slashed."""
+    """Stake on its way back to its account's balance; still slashed for what `validator`'s account has done."""
 
     account: PublicKey
+    validator: PublicKey
     amount: Grains
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """Stake one account puts behind another's validator."""
+
+    validator: PublicKey
+    delegator: PublicKey
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The sums of a validator's delegations, and rewards not yet paid out to it and them."""
+
+    delegated: Grains
+    delegators: Whole
+    rewards: Grains
 
 
 @dataclass(frozen=True)
@@ -145,7 +164,10 @@ class DueItem:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node as it stood when an epoch began, in the roles its bond then reached. `weight` is that bond."""
+    """A node as it stood when an epoch began, in the roles its bond then reached.
+
+    `weight` is that bond, by which it is drawn; to validate, what is delegated counts as well.
+    """
 
     account: PublicKey
     node: PublicKey
@@ -154,6 +176,7 @@ class Candidate:
     models: ModelDigests
     price: Grains
     weight: Grains
+    delegated: Grains
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from protocol.ledger.errors import (
     VoucherExceeded,
 )
 from protocol.ledger.money import split_inference_fee
-from protocol.ledger.nodes import slash
 from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, ProvenWrong, Share
+from protocol.ledger.staking import slash
 from protocol.ledger.transactions import (
     ChannelRun,
     ProveWrong,
@@ -131,7 +131,7 @@ def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWron
         raise InvalidEvidence(reason)
     context.verify_signed(claim, claim.worker)
     context.verify_signed(receipt, claim.worker)
-    slashed = slash(draft, accused.account, context.account)
+    slashed = slash(draft, accused.account, context.account, draft.params.slash_bp)
     draft.wrong.put(claim_id, ProvenWrong(claim.epoch, accused.account, slashed))
     draft.count_work(accused.account, wrong=1)
 

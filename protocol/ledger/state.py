@@ -14,6 +14,7 @@ from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
     Channel,
+    Delegation,
     DueItem,
     EpochSnapshot,
     FeedState,
@@ -21,6 +22,7 @@ from protocol.ledger.records import (
     NodeOwner,
     NodeRecord,
     Pending,
+    Pool,
     ProvenWrong,
     Unbonding,
     WorkCount,
@@ -58,6 +60,8 @@ TABLES = (
     Table("nodes", NodeRecord),
     Table("node_owners", NodeOwner),
     Table("unbonding", Unbonding),
+    Table("delegations", Delegation),
+    Table("pools", Pool),
     Table("channels", Channel),
     Table("pending", Pending),
     Table("work", WorkCount),
@@ -114,6 +118,8 @@ class State:
     nodes: Mapping[bytes, NodeRecord]  # by account
     node_owners: Mapping[bytes, NodeOwner]  # by node key
     unbonding: Mapping[bytes, Unbonding]  # by the id of the transaction that began it
+    delegations: Mapping[bytes, Delegation]  # by compute_delegation_key
+    pools: Mapping[bytes, Pool]  # by validator's account
     channels: Mapping[bytes, Channel]
     pending: Mapping[bytes, Pending]  # by the id of the settlement
     work: Mapping[bytes, WorkCount]  # by worker's account
@@ -156,11 +162,13 @@ def compute_supply(state: State) -> int:
     liquid = sum(account.balance for account in state.accounts.values())
     bonded = sum(node.bond for node in state.nodes.values())
     unbonding = sum(entry.amount for entry in state.unbonding.values())
+    delegated = sum(entry.amount for entry in state.delegations.values())
+    rewards = sum(pool.rewards for pool in state.pools.values())
     channels = sum(channel.deposit - channel.paid for channel in state.channels.values())
     pending = sum(
         sum(share.amount for share in entry.shares) + entry.treasury + entry.burn for entry in state.pending.values()
     )
-    return liquid + bonded + unbonding + channels + pending + state.treasury + state.burned
+    return liquid + bonded + delegated + rewards + unbonding + channels + pending + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:

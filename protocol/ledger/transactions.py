@@ -145,6 +145,24 @@ class Unstake:
     amount: Grains
 
 
+@transaction(13)
+@dataclass(frozen=True)
+class Delegate:
+    """Puts stake behind another account's validator, or more of it."""
+
+    validator: PublicKey
+    amount: Grains
+
+
+@transaction(14)
+@dataclass(frozen=True)
+class Undelegate:
+    """Takes it back; paid out when `unbonding_ms` is over, slashed until then."""
+
+    validator: PublicKey
+    amount: Grains
+
+
 @dataclass(frozen=True)
 class ChannelOpening:
     payee: PublicKey

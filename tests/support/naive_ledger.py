@@ -20,7 +20,9 @@ class NaiveLedger:
     time_ms: int
     units: int = 1  # of the transaction at hand
     nonces: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
-    unbonding: list[list[object]] = field(default_factory=list)  # [due_ms, order, account, amount]
+    unbonding: list[list[object]] = field(default_factory=list)  # [due_ms, validator, account, amount]
+    delegated: dict[tuple[bytes, bytes], int] = field(default_factory=dict)  # by validator and delegator
+    rewards: int = 0  # the builder's, kept back while others have stake behind it
     channels: dict[int, dict[str, object]] = field(default_factory=dict)
     pending: list[tuple[int, dict[bytes, int], int, int]] = field(default_factory=list)
     wrong: set[int] = field(default_factory=set)
@@ -48,10 +50,46 @@ class NaiveLedger:
         """Blocks hold one transaction at most, so that dividing its fee is dividing the block's."""
         fee = FEE * self.units
         self.balances[account] -= fee
-        self.balances[self.builder] += fee * 3_000 // BP
+        if any(validator == self.builder for validator, _ in self.delegated):
+            self.rewards += fee * 3_000 // BP
+        else:
+            self.balances[self.builder] += fee * 3_000 // BP
         self.treasury += fee * 3_000 // BP
         self.burned += fee - 2 * (fee * 3_000 // BP)
         self.nonces[account] += 1
+
+    def pay_rewards(self) -> None:
+        """What blocks have earned the builder and its delegators, pro rata; the rest burns."""
+        behind = {account: amount for (validator, account), amount in self.delegated.items()}
+        behind[self.builder] = self.bonds[self.builder]
+        shares = {account: self.rewards * amount // sum(behind.values()) for account, amount in behind.items()}
+        for account, share in shares.items():
+            self.balances[account] += share
+        self.burned += self.rewards - sum(shares.values())
+        self.rewards = 0
+
+    def delegate(self, account: bytes, validator: bytes, amount: int, least: int) -> bool:
+        is_other = validator == self.builder and account != validator
+        had = self.delegated.get((validator, account), 0)
+        if not is_other or amount <= 0 or had + amount < least or not self.can_pay(account, amount):
+            return False
+        self.balances[account] -= amount
+        self.pay_rewards()
+        self.delegated[validator, account] = had + amount
+        self.pay_fee(account)
+        return True
+
+    def undelegate(self, account: bytes, validator: bytes, amount: int, least: int, delay_ms: int) -> bool:
+        had = self.delegated.get((validator, account), 0)
+        if not 0 < amount <= had or 0 < had - amount < least or not self.can_pay(account, 0):
+            return False
+        self.pay_rewards()
+        self.delegated[validator, account] -= amount
+        if amount == had:
+            del self.delegated[validator, account]
+        self.unbonding.append([self.time_ms + delay_ms, validator, account, amount])
+        self.pay_fee(account)
+        return True
 
     def can_pay(self, account: bytes, amount: int) -> bool:
         return self.balances.get(account, 0) >= FEE * self.units + amount
@@ -64,20 +102,25 @@ class NaiveLedger:
         self.balances[to] = self.balances.get(to, 0) + amount
         return True
 
+    def change_bond(self, account: bytes, amount: int) -> None:
+        if account == self.builder:
+            self.pay_rewards()
+        self.bonds[account] += amount
+
     def stake(self, account: bytes, amount: int) -> bool:
         if account not in self.bonds or amount <= 0 or not self.can_pay(account, amount):
             return False
-        self.pay_fee(account)
         self.balances[account] -= amount
-        self.bonds[account] += amount
+        self.change_bond(account, amount)
+        self.pay_fee(account)
         return True
 
     def unstake(self, account: bytes, amount: int, delay_ms: int) -> bool:
         if account not in self.bonds or not 0 < amount <= self.bonds[account] or not self.can_pay(account, 0):
             return False
+        self.change_bond(account, -amount)
+        self.unbonding.append([self.time_ms + delay_ms, account, account, amount])
         self.pay_fee(account)
-        self.bonds[account] -= amount
-        self.unbonding.append([self.time_ms + delay_ms, len(self.unbonding), account, amount])
         return True
 
     def open(self, number: int, payer: bytes, payee: bytes, deposit: int) -> bool:
@@ -138,12 +181,13 @@ class NaiveLedger:
             return False
         self.pay_fee(reporter)
         self.wrong.add(lie)
-        taken = self.bonds[accused] // 10
+        taken = (self.bonds[accused] + 9) // 10
         self.bonds[accused] -= taken
         for item in self.unbonding:
-            if item[2] == accused:
-                taken += item[3] // 10  # type: ignore[operator]
-                item[3] -= item[3] // 10  # type: ignore[operator]
+            if item[1] == accused:
+                part = (item[3] + 9) // 10  # type: ignore[operator]
+                taken += part
+                item[3] -= part  # type: ignore[operator]
         reward = 0 if accused == reporter else taken // 2
         self.balances[reporter] += reward
         self.burned += taken - reward
@@ -153,5 +197,5 @@ class NaiveLedger:
         channels = sum(item["deposit"] - item["paid"] for item in self.channels.values())  # type: ignore[operator,misc]
         pending = sum(sum(shares.values()) + treasury + burn for _, shares, treasury, burn in self.pending)
         unbonding: int = sum(item[3] for item in self.unbonding)  # type: ignore[misc]
-        liquid = sum(self.balances.values()) + sum(self.bonds.values())
+        liquid = sum(self.balances.values()) + sum(self.bonds.values()) + sum(self.delegated.values()) + self.rewards
         return liquid + channels + pending + unbonding + self.treasury + self.burned

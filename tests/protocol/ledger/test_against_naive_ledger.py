@@ -13,15 +13,18 @@ from protocol.ledger.apply import apply_block, build_block
 from protocol.ledger.fees import count_units
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
+from protocol.ledger.records import Pool
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
 from protocol.ledger.state import State, compute_state_root, compute_supply
 from protocol.ledger.transactions import (
     ChannelOpening,
     CloseChannel,
+    Delegate,
     OpenChannels,
     Stake,
     Transaction,
     Transfer,
+    Undelegate,
     Unstake,
     Work,
     ZeroReason,
@@ -31,10 +34,20 @@ from protocol.ledger.transactions import (
 from tests.support.ledgers import Ledger
 from tests.support.naive_ledger import NaiveLedger
 
-# Epochs do not end here: who is drawn is another test's matter.
-PARAMS = replace(Params(), epoch_ms=10**12, unbonding_ms=5_000, settle_window_ms=1_000, channel_close_delay_ms=2_000)
+# Epochs end only when all sleep, and everybody is drawn in each: that is another test's matter.
+EPOCH_MS = 10**9
+PARAMS = replace(
+    Params(),
+    epoch_ms=EPOCH_MS,
+    unbonding_ms=16 * EPOCH_MS,
+    settle_window_ms=1_000,
+    channel_close_delay_ms=2_000,
+    delegation_min=1_000,
+    bonds=(),
+)
 NAMES = ("client-0", "inference-0", "inference-1", "verifier-0", "validator-0")
-KINDS = ("transfer", "stake", "unstake", "open", "close", "settle", "slash", "wait", "replay")
+ACTS = ("transfer", "stake", "unstake", "delegate", "undelegate", "open", "close", "settle", "slash")
+KINDS = (*ACTS, "wait", "sleep", "replay")
 seen: Counter[tuple[str, bool]] = Counter()
 
 
@@ -53,6 +66,7 @@ class History:
         )
         self.channels: list[bytes] = []
         self.lies: list[tuple[int, Any, bytes]] = []
+        self.lied = 0
         self.last: Transaction | None = None
 
     def amount(self, around: int) -> int:
@@ -61,7 +75,7 @@ class History:
         return max(0, self.rng.choice((0, 1, little, little, little, around // 50, around // 50, around, around + 1)))
 
     def step(self, kind: str) -> None:
-        after_ms = self.rng.choice((1, 1, 300, 1_500))
+        after_ms = self.rng.choice((1, 1, 300, 1_500)) if kind != "sleep" else 9 * EPOCH_MS
         self.naive.pass_time(self.ledger.state.time_ms + after_ms)
         self.naive.units = 1
         name = self.rng.choice(NAMES)
@@ -84,6 +98,22 @@ class History:
     def _wait(self, name: str, account: bytes) -> tuple[None, bool]:
         return None, True
 
+    def _sleep(self, name: str, account: bytes) -> tuple[None, bool]:
+        self.lies.clear()  # so that none is older than the epochs kept
+        self.naive.pay_rewards()
+        return None, True
+
+    def _delegate(self, name: str, account: bytes) -> tuple[Delegate, bool]:
+        validator = self.ledger.account(self.rng.choice(("validator-0",) * 5 + ("inference-0",))).public
+        amount = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
+        return Delegate(validator, amount), self.naive.delegate(account, validator, amount, PARAMS.delegation_min)
+
+    def _undelegate(self, name: str, account: bytes) -> tuple[Undelegate, bool]:
+        validator = self.naive.builder
+        amount = self.amount(self.naive.delegated.get((validator, account), 0))
+        least, delay_ms = PARAMS.delegation_min, PARAMS.unbonding_ms
+        return Undelegate(validator, amount), self.naive.undelegate(account, validator, amount, least, delay_ms)
+
     def _replay(self, name: str, account: bytes) -> tuple[None, bool]:
         return None, self.last is None
 
@@ -98,10 +128,6 @@ class History:
 
     def _unstake(self, name: str, account: bytes) -> tuple[Unstake, bool]:
         amount = self.amount(self.naive.bonds[account])
-        is_validator = name == "validator-0"  # keeps what its role asks for
-        keeps = self.naive.bonds[account] - amount >= PARAMS.get_bond_min("validator")
-        if is_validator and not keeps:
-            return Unstake(amount), False
         return Unstake(amount), self.naive.unstake(account, amount, PARAMS.unbonding_ms)
 
     def _open(self, name: str, account: bytes) -> tuple[OpenChannels, bool]:
@@ -152,8 +178,9 @@ class History:
             return None, True
         if not self.lies or self.rng.random() < 0.5:
             worker = self.rng.choice(("inference-0", "inference-1"))
-            _, proof = self.ledger.lie(self.channels[0], len(self.lies) + 1, worker)
-            self.lies.append((len(self.lies), proof, self.ledger.account(worker).public))
+            self.lied += 1
+            _, proof = self.ledger.lie(self.channels[0], self.lied, worker)
+            self.lies.append((self.lied, proof, self.ledger.account(worker).public))
         lie, proof, accused = self.rng.choice(self.lies)
         self.naive.units = count_units(len(encode(self.ledger.sign(self.ledger.account(name), proof))))
         return proof, self.naive.slash(lie, accused, account)
@@ -164,6 +191,9 @@ class History:
         assert {account: node.bond for account, node in state.nodes.items()} == naive.bonds
         assert {account: state.get_nonce(account) for account in naive.nonces} == naive.nonces
         assert sorted(item.amount for item in state.unbonding.values()) == sorted(item[3] for item in naive.unbonding)  # type: ignore[type-var]
+        assert {(item.validator, item.delegator): item.amount for item in state.delegations.values()} == naive.delegated
+        pool = state.pools.get(naive.builder) or Pool(0, 0, 0)
+        assert pool == Pool(sum(naive.delegated.values()), len(naive.delegated), naive.rewards)
         assert (state.treasury, state.burned) == (naive.treasury, naive.burned)
         assert len(state.pending) == len(naive.pending)
         assert compute_supply(state) == naive.supply() == state.supply == before.supply  # I1
@@ -196,7 +226,7 @@ def test_a_long_history_meets_every_operation_both_allowed_and_refused() -> None
     seen.clear()
     for _ in range(600):
         history.step(history.rng.choice(KINDS))
-    for kind in ("transfer", "stake", "unstake", "open", "close", "settle", "slash"):
+    for kind in ACTS:
         assert min(seen[kind, True], seen[kind, False]) > 0, (kind, seen)
 
 

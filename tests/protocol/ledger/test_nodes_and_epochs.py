@@ -196,7 +196,7 @@ def test_only_so_many_snapshots_are_kept() -> None:
 
 
 def test_the_due_queue_runs_so_many_items_a_block_and_the_rest_at_once() -> None:
-    ledger = Ledger(params=replace(PARAMS, due_items_max=2, epoch_ms=10**9))
+    ledger = Ledger(params=replace(PARAMS, due_items_max=2, epoch_ms=10**9, unbonding_ms=10**11))
     channels = [ledger.open_channel() for _ in range(5)]
     for channel in channels:
         ledger.do(ledger.account("client-0"), CloseChannel(channel))
