@@ -32,6 +32,7 @@ from protocol.ledger.errors import (
     UnknownTransactionKind,
     WrongChainTransaction,
 )
+from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
 from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node
@@ -75,6 +76,7 @@ _rules: dict[type, Rule] = {
     Unstake: apply_unstake,
     Delegate: apply_delegate,
     Undelegate: apply_undelegate,
+    SubmitEvidence: apply_submit_evidence,
     OpenChannels: apply_open_channels,
     CloseChannel: apply_close_channel,
     SettleIndividual: apply_settle_individual,

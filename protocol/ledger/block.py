@@ -12,6 +12,7 @@ from typing import Annotated
 from protocol.codec import encode
 from protocol.errors import InvalidBlock, RemoteError
 from protocol.keys import Signer, verify
+from protocol.ledger.records import EpochSnapshot
 from protocol.ledger.state import State
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX
 from protocol.signing import compute_domain_prefix
@@ -133,7 +134,12 @@ def get_validators(state: State) -> tuple[Validator, ...]:
     The cap of a quarter holds from five validators on: with fewer no weights could satisfy it.
     """
     snapshot = state.get_epoch(state.epoch)
-    candidates = snapshot.get_candidates("validator") if snapshot is not None else ()
+    return get_validators_of(snapshot) if snapshot is not None else ()
+
+
+def get_validators_of(snapshot: EpochSnapshot) -> tuple[Validator, ...]:
+    """The validators of an epoch, as `get_validators`."""
+    candidates = snapshot.get_candidates("validator")
     stakes = sorted(((item.weight + item.delegated, item) for item in candidates), key=lambda pair: -pair[0])
     stakes = stakes[:VOTES_MAX]  # the sort is stable: equal stakes by account, as in the snapshot
     limit = sum(stake for stake, _ in stakes)

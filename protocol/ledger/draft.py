@@ -23,6 +23,7 @@ from protocol.ledger.records import (
     Pending,
     Pool,
     ProvenWrong,
+    Tombstone,
     Unbonding,
     WorkCount,
 )
@@ -136,6 +137,7 @@ class Draft:
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
+        self.tombstones: Overlay[bytes, Tombstone] = Overlay(base.tombstones, self._undo)
         self.due: Overlay[bytes, DueItem] = Overlay(base.due, self._undo)
         self.epochs: Overlay[int, EpochSnapshot] = Overlay(base.epochs, self._undo)
         self.models: Overlay[bytes, ModelRecord] = Overlay(base.models, self._undo)

@@ -7,7 +7,7 @@ network is drawn when the epoch it joined in is over.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from protocol.ledger.draft import Draft
 from protocol.ledger.params import Params
@@ -32,16 +32,21 @@ def compute_epoch(time_ms: int, genesis_ms: int, epoch_ms: int) -> int:
 
 
 def take_snapshot(
-    seed: bytes, nodes: Mapping[bytes, NodeRecord], pools: Mapping[bytes, Pool], params: Params
+    height: int,
+    seed: bytes,
+    nodes: Mapping[bytes, NodeRecord],
+    pools: Mapping[bytes, Pool],
+    tombstones: Collection[bytes],
+    params: Params,
 ) -> EpochSnapshot:
-    """Every node in the roles its bond reaches, by account.
+    """Every node in the roles its bond reaches, by account; convicted validators in others than that.
 
-    If no validator reaches the bond of its role, a slash having taken it below, all of them stay: a chain without
+    If that leaves no validator, slashes having taken them below their bond, all of them stay: a chain without
     validators could never mend itself.
     """
-    waived = _find_waived(nodes, params)
-    candidates = (_make_candidate(nodes[account], pools.get(account), params, waived) for account in sorted(nodes))
-    return EpochSnapshot(seed, tuple(item for item in candidates if item.roles)[:CANDIDATES_MAX])
+    validators = _find_validators(nodes, tombstones, params)
+    candidates = (_make_candidate(nodes[account], pools.get(account), params, validators) for account in sorted(nodes))
+    return EpochSnapshot(height, seed, tuple(item for item in candidates if item.roles)[:CANDIDATES_MAX])
 
 
 def plan_epoch_end(draft: Draft, waking: int = 0) -> None:
@@ -62,9 +67,10 @@ def end_epoch(draft: Draft) -> None:
     pay_all_rewards(draft)
     draft.epoch = compute_epoch(draft.time_ms, base.genesis_ms, draft.params.epoch_ms)
     seed = compute_epoch_seed(base.genesis_seed, draft.epoch)
-    draft.epochs.put(
-        draft.epoch, take_snapshot(seed, dict(draft.nodes.items()), dict(draft.pools.items()), draft.params)
-    )
+    nodes, pools = dict(draft.nodes.items()), dict(draft.pools.items())
+    tombstones = dict(draft.tombstones.items())
+    snapshot = take_snapshot(draft.height + 1, seed, nodes, pools, tombstones, draft.params)
+    draft.epochs.put(draft.epoch, snapshot)
     kept = [epoch for epoch, _ in draft.epochs.items()]
     for epoch in kept[: -draft.params.epochs_kept]:
         draft.epochs.delete(epoch)
@@ -75,13 +81,21 @@ def end_epoch(draft: Draft) -> None:
     plan_epoch_end(draft)
 
 
-def _find_waived(nodes: Mapping[bytes, NodeRecord], params: Params) -> frozenset[str]:
-    validators = [node for node in nodes.values() if VALIDATOR in node.roles]
-    reached = any(node.bond >= params.get_bond_min(VALIDATOR) for node in validators)
-    return frozenset() if reached else frozenset({VALIDATOR})
+def _find_validators(
+    nodes: Mapping[bytes, NodeRecord], tombstones: Collection[bytes], params: Params
+) -> frozenset[bytes]:
+    """The accounts that validate: those that reach the bond, or else those without a conviction, or else all."""
+    asking = [node for node in nodes.values() if VALIDATOR in node.roles]
+    honest = [node for node in asking if node.account not in tombstones]
+    bonded = [node for node in honest if node.bond >= params.get_bond_min(VALIDATOR)]
+    return frozenset(node.account for node in bonded or honest or asking)
 
 
-def _make_candidate(node: NodeRecord, pool: Pool | None, params: Params, waived: frozenset[str]) -> Candidate:
-    roles = tuple(role for role in node.roles if node.bond >= params.get_bond_min(role) or role in waived)
+def _make_candidate(node: NodeRecord, pool: Pool | None, params: Params, validators: Collection[bytes]) -> Candidate:
+    roles = tuple(
+        role
+        for role in node.roles
+        if (node.account in validators if role == VALIDATOR else node.bond >= params.get_bond_min(role))
+    )
     delegated = pool.delegated if pool is not None else 0
     return Candidate(node.account, node.node, node.vote, roles, node.models, node.price, node.bond, delegated)

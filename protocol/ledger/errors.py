@@ -174,6 +174,23 @@ class AlreadyProven(InvalidTransaction):
         self.claim_id = claim_id
 
 
+class EvidenceTooOld(InvalidTransaction):
+    """Those who decided that height had done so too long ago to answer for it. Both are epochs."""
+
+    def __init__(self, until: int, oldest: int) -> None:
+        super().__init__(f"its validators decided until epoch {until}, the oldest that answer did until {oldest}")
+        self.until = until
+        self.oldest = oldest
+
+
+class AlreadyGuilty(InvalidTransaction):
+    """A validator is convicted once, and validates no more."""
+
+    def __init__(self, account: bytes) -> None:
+        super().__init__(f"validator {account.hex()} has been convicted already")
+        self.account = account
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

@@ -157,7 +157,7 @@ def build_state(genesis: Genesis) -> State:
         "nodes": nodes,
         "node_owners": {node.node: NodeOwner(node.account) for node in genesis.nodes},
         "due": {compute_due_key(epoch_end): epoch_end},
-        "epochs": {0: take_snapshot(compute_epoch_seed(genesis.seed, 0), nodes, {}, genesis.params)},
+        "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), genesis.params)},
         "models": {model.digest: model for model in genesis.models},
         "feeds": {feed.name: FeedState(0, 0, 0, 0) for feed in genesis.feeds},
     }

@@ -39,6 +39,8 @@ class Params:
         RoleBond("verifier", 100 * GRAINS_PER_ROLE),
     )
     slash_bp: ShareBp = 1_000
+    vote_slash_bp: ShareBp = 500  # for votes no honest validator casts, and on top of it
+    vote_slash_times: Whole = 3  # so many times the share of stake that is guilty at the same time
     reporter_bp: ShareBp = 5_000  # of a slash; the rest burns, at least half
     settle_window_ms: Whole = 3_000  # from settlement to payout
     channel_close_delay_ms: Whole = 30_000  # in which the payee can still settle

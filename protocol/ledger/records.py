@@ -86,6 +86,7 @@ class Unbonding:
     account: PublicKey
     validator: PublicKey
     amount: Grains
+    epoch: Whole  # in which it began: the last in which it may have been a vote's weight
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,16 @@ class ProvenWrong:
 
 
 @dataclass(frozen=True)
+class Tombstone:
+    """A validator convicted by its own votes: it validates no more, under whatever keys."""
+
+    vote: PublicKey
+    height: Whole
+    epoch: Whole  # of the conviction
+    slashed: Grains
+
+
+@dataclass(frozen=True)
 class DueItem:
     """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next."""
 
@@ -181,8 +192,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class EpochSnapshot:
-    """Who can be drawn in an epoch, and by what seed."""
+    """Who can be drawn in an epoch, and by what seed. `height` is the first its validators decide."""
 
+    height: Whole
     seed: Digest
     candidates: Annotated[tuple[Candidate, ...], AtMost(CANDIDATES_MAX)]
 

@@ -74,9 +74,14 @@ def apply_undelegate(draft: Draft, context: TransactionContext, body: Undelegate
 def mature_unbonding(draft: Draft, item: DueItem) -> None:
     """Due: pay out what is left of an unbonding."""
     entry = draft.unbonding.get(item.id)
-    if entry is not None:
-        draft.unbonding.delete(item.id)
-        draft.credit(entry.account, entry.amount)
+    if entry is None:
+        return
+    answers_until_ms = _compute_answers_until(draft, entry.validator, entry.epoch)
+    if draft.time_ms < answers_until_ms:
+        draft.plan(replace(item, time_ms=answers_until_ms))
+        return
+    draft.unbonding.delete(item.id)
+    draft.credit(entry.account, entry.amount)
 
 
 def slash(draft: Draft, account: bytes, reporter: bytes, share_bp: int) -> int:
@@ -111,6 +116,21 @@ def slash(draft: Draft, account: bytes, reporter: bytes, share_bp: int) -> int:
     return taken
 
 
+def _compute_answers_until(draft: Draft, account: bytes, epoch: int) -> int:
+    """Until when an account answers for its votes as a validator of an epoch; 0 when it does no more or never did.
+
+    They decide one block more after a sleep, however long it was, and evidence counts from that block on.
+    """
+    snapshot = draft.epochs.get(epoch)
+    if snapshot is None or all(item.account != account for item in snapshot.get_candidates(VALIDATOR)):
+        return 0
+    follower = next((number for number, _ in draft.epochs.items() if number > epoch), None)
+    params = draft.params
+    if follower is None:
+        return draft.time_ms + params.epoch_ms * (params.evidence_epochs + 2)
+    return draft.base.genesis_ms + params.epoch_ms * (follower + params.evidence_epochs + 1)
+
+
 def _compute_part(amount: int, share_bp: int) -> int:
     return -(-amount * share_bp // BP)
 
@@ -139,5 +159,5 @@ def _begin_unbonding(draft: Draft, context: TransactionContext, validator: bytes
     under_way = sum(entry.account == context.account for _, entry in draft.unbonding.items())
     if under_way >= draft.params.unbondings_max:
         raise LimitReached("unbondings of this account", under_way, draft.params.unbondings_max)
-    draft.unbonding.put(context.id, Unbonding(context.account, validator, amount))
+    draft.unbonding.put(context.id, Unbonding(context.account, validator, amount, draft.epoch))
     draft.plan(DueItem(draft.time_ms + draft.params.unbonding_ms, UNBOND_KIND, context.id, waking=0))

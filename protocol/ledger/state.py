@@ -24,6 +24,7 @@ from protocol.ledger.records import (
     Pending,
     Pool,
     ProvenWrong,
+    Tombstone,
     Unbonding,
     WorkCount,
 )
@@ -66,6 +67,7 @@ TABLES = (
     Table("pending", Pending),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
+    Table("tombstones", Tombstone),
     Table("due", DueItem),
     Table("epochs", EpochSnapshot, int),
     Table("models", ModelRecord),
@@ -124,6 +126,7 @@ class State:
     pending: Mapping[bytes, Pending]  # by the id of the settlement
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
+    tombstones: Mapping[bytes, Tombstone]  # by validator's account
     due: Mapping[bytes, DueItem]  # by compute_due_key
     epochs: Mapping[int, EpochSnapshot]
     models: Mapping[bytes, ModelRecord]  # by digest

@@ -67,7 +67,8 @@ def test_a_delegation_follows_its_rules() -> None:
     assert isinstance(ledger.refuse(delegator, Undelegate(validator.public, 6)), InvalidAmount)
     ledger.do(delegator, Undelegate(validator.public, 5))
     before = ledger.state.get_balance(delegator.public)
-    ledger.block(after_ms=PARAMS.unbonding_ms - 1)
+    ledger.block(after_ms=PARAMS.epoch_ms)
+    ledger.block(after_ms=PARAMS.unbonding_ms - PARAMS.epoch_ms - 1)
     earned = ledger.state.get_balance(delegator.public) - before
     ledger.block(after_ms=1)
     assert ledger.state.get_balance(delegator.public) - before - earned == 5

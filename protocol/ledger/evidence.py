@@ -1,0 +1,67 @@
+"""Evidence against validators: whoever signed what no honest one does loses stake, and its vote for good."""
+
+from dataclasses import dataclass
+
+from protocol.consensus.evidence import Evidence, NoFault, get_height, verify_evidence
+from protocol.ledger.block import get_validators_of
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.epochs import wake_epoch_end
+from protocol.ledger.errors import AlreadyGuilty, EvidenceTooOld, InvalidEvidence
+from protocol.ledger.records import EpochSnapshot, Tombstone
+from protocol.ledger.staking import slash
+from protocol.ledger.transactions import transaction
+from protocol.types import BP
+
+
+@transaction(15)
+@dataclass(frozen=True)
+class SubmitEvidence:
+    """What a validator has signed, by anybody. The reporter's reward is a part of what the guilty one loses."""
+
+    evidence: Evidence
+
+
+def apply_submit_evidence(draft: Draft, context: TransactionContext, body: SubmitEvidence) -> None:
+    """Slash and tombstone, once for good. The vote signatures in evidence are checked always: there are few."""
+    try:
+        height = get_height(body.evidence)
+        snapshot = _find_snapshot(draft, height)
+        guilty = verify_evidence(body.evidence, get_validators_of(snapshot), draft.base.chain)
+    except NoFault as error:
+        raise InvalidEvidence(str(error)) from error
+    account = next(item.account for item in snapshot.candidates if item.vote == guilty)
+    if draft.tombstones.get(account) is not None:
+        raise AlreadyGuilty(account)
+    draft.tombstones.put(account, Tombstone(guilty, height, draft.epoch, slashed=0))
+    slashed = slash(draft, account, context.account, _compute_share(draft, snapshot))
+    draft.tombstones.put(account, Tombstone(guilty, height, draft.epoch, slashed))
+    wake_epoch_end(draft)
+
+
+def _find_snapshot(draft: Draft, height: int) -> EpochSnapshot:
+    """Who decided a height, as long as that can be held against them."""
+    if not 0 < height <= draft.height:
+        raise InvalidEvidence(f"height {height} is none of 1 to {draft.height}")
+    snapshots = list(draft.epochs.items())
+    until = draft.epoch
+    for epoch, snapshot in reversed(snapshots):
+        if snapshot.height <= height:
+            oldest = draft.epoch - draft.params.evidence_epochs
+            if until < oldest:
+                raise EvidenceTooOld(until, oldest)
+            return snapshot
+        until = epoch  # when those before this one had decided their last height
+    raise EvidenceTooOld(until, draft.epoch - draft.params.evidence_epochs)
+
+
+def _compute_share(draft: Draft, snapshot: EpochSnapshot) -> int:
+    """The more, the more stake is guilty within the time of evidence: that may have been planned together."""
+    params = draft.params
+    recent = {
+        account for account, stone in draft.tombstones.items() if stone.epoch >= draft.epoch - params.evidence_epochs
+    }
+    stakes = {item.account: item.weight + item.delegated for item in snapshot.get_candidates("validator")}
+    guilty = sum(stake for account, stake in stakes.items() if account in recent)
+    together = params.vote_slash_times * BP * guilty // max(sum(stakes.values()), 1)
+    return min(BP, params.vote_slash_bp + together)
