@@ -95,8 +95,9 @@ class Presence:
             price=self._price,
             bond=max(0, bond_wanted - bond_held),
             proof=bytes(64),
+            vote_proof=b"",
         )
-        return prove_possession(body, self._keys.account.public, self._keys.node)
+        return prove_possession(body, self._keys.account.public, self._keys.node, self._keys.vote)
 
     @property
     def _models(self) -> tuple[bytes, ...]:

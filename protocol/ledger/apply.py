@@ -35,7 +35,7 @@ from protocol.ledger.errors import (
 from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
 from protocol.ledger.money import apply_transfer
-from protocol.ledger.nodes import apply_register_node
+from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
 from protocol.ledger.oracle import apply_report_oracle
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
 from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
@@ -47,6 +47,7 @@ from protocol.ledger.transactions import (
     ProveWrong,
     RegisterNode,
     ReportOracle,
+    RotateKeys,
     SettleIndividual,
     Stake,
     Transaction,
@@ -72,6 +73,7 @@ Rule = Callable[[Draft, TransactionContext, Any], None]
 _rules: dict[type, Rule] = {
     Transfer: apply_transfer,
     RegisterNode: apply_register_node,
+    RotateKeys: apply_rotate_keys,
     Stake: apply_stake,
     Unstake: apply_unstake,
     Delegate: apply_delegate,

@@ -17,8 +17,8 @@ from protocol.ledger.records import (
     DueItem,
     EpochSnapshot,
     FeedState,
+    KeyOwner,
     ModelRecord,
-    NodeOwner,
     NodeRecord,
     Pending,
     Pool,
@@ -129,7 +129,8 @@ class Draft:
         self._undo: list[Callable[[], None]] = []
         self.accounts: Overlay[bytes, Account] = Overlay(base.accounts, self._undo)
         self.nodes: Overlay[bytes, NodeRecord] = Overlay(base.nodes, self._undo)
-        self.node_owners: Overlay[bytes, NodeOwner] = Overlay(base.node_owners, self._undo)
+        self.node_owners: Overlay[bytes, KeyOwner] = Overlay(base.node_owners, self._undo)
+        self.vote_owners: Overlay[bytes, KeyOwner] = Overlay(base.vote_owners, self._undo)
         self.unbonding: Overlay[bytes, Unbonding] = Overlay(base.unbonding, self._undo)
         self.delegations: Overlay[bytes, Delegation] = Overlay(base.delegations, self._undo)
         self.pools: Overlay[bytes, Pool] = Overlay(base.pools, self._undo)

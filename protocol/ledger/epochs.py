@@ -78,6 +78,10 @@ def end_epoch(draft: Draft) -> None:
     for claim_id, proven in list(draft.wrong.items()):
         if proven.epoch < oldest:
             draft.wrong.delete(claim_id)
+    for owners in (draft.node_owners, draft.vote_owners):
+        for key, owner in list(owners.items()):
+            if 0 < owner.left_epoch <= oldest:
+                owners.delete(key)
     plan_epoch_end(draft)
 
 

@@ -73,10 +73,11 @@ class NodeRecord:
 
 
 @dataclass(frozen=True)
-class NodeOwner:
-    """Whose node key this is."""
+class KeyOwner:
+    """Whose node or vote key this is. `left_epoch` is the first epoch in which it is no more, 0 while it is."""
 
     account: PublicKey
+    left_epoch: Whole
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,8 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
     promised = (voucher.channel, voucher.seq, voucher.request_id, voucher.attempt, voucher.amount)
     if (claim.channel, claim.seq, claim.request_id, claim.attempt, claim.fee) != promised:
         raise InvalidLeaf(voucher.seq, "claim and voucher are not of the same job")
-    if claim.worker != node.node:
+    owner = draft.node_owners.get(claim.worker)  # maybe of a key the node had when it did the work
+    if owner is None or owner.account != node.account:
         reason = f"the claim is of node {claim.worker.hex()}, the account's is {node.node.hex()}"
         raise InvalidLeaf(voucher.seq, reason)
     if compute_commitment(work.salt, work.output_digest) != claim.commitment:

@@ -34,7 +34,7 @@ def apply_unstake(draft: Draft, context: TransactionContext, body: Unstake) -> N
     if body.amount > node.bond:
         raise InsufficientBond(node.bond, body.amount)
     if VALIDATOR in node.roles:
-        _verify_not_the_last(draft, node, node.bond - body.amount)
+        verify_not_the_last(draft, node, node.bond - body.amount)
     _begin_unbonding(draft, context, context.account, body.amount)
     _set_bond(draft, node, node.bond - body.amount)
 
@@ -69,6 +69,14 @@ def apply_undelegate(draft: Draft, context: TransactionContext, body: Undelegate
         raise InvalidAmount("what stays delegated", left, draft.params.delegation_min)
     _begin_unbonding(draft, context, body.validator, body.amount)
     change_delegation(draft, body.validator, context.account, left)
+
+
+def verify_not_the_last(draft: Draft, node: NodeRecord, bond: int) -> None:
+    """A chain without validators could never mend itself."""
+    need = draft.params.get_bond_min(VALIDATOR)
+    others = (item for account, item in draft.nodes.items() if account != node.account)
+    if bond < need and not any(VALIDATOR in item.roles and item.bond >= need for item in others):
+        raise InvalidNode(f"the last validator keeps {need} grains bonded")
 
 
 def mature_unbonding(draft: Draft, item: DueItem) -> None:
@@ -145,14 +153,6 @@ def _get_node(draft: Draft, account: bytes) -> NodeRecord:
 def _set_bond(draft: Draft, node: NodeRecord, bond: int) -> None:
     pay_rewards(draft, node.account)
     draft.nodes.put(node.account, replace(node, bond=bond))
-
-
-def _verify_not_the_last(draft: Draft, node: NodeRecord, bond: int) -> None:
-    """A chain without validators could never mend itself."""
-    need = draft.params.get_bond_min(VALIDATOR)
-    others = (item for account, item in draft.nodes.items() if account != node.account)
-    if bond < need and not any(VALIDATOR in item.roles and item.bond >= need for item in others):
-        raise InvalidNode(f"the last validator keeps {need} grains bonded")
 
 
 def _begin_unbonding(draft: Draft, context: TransactionContext, validator: bytes, amount: int) -> None:

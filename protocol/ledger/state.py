@@ -18,8 +18,8 @@ from protocol.ledger.records import (
     DueItem,
     EpochSnapshot,
     FeedState,
+    KeyOwner,
     ModelRecord,
-    NodeOwner,
     NodeRecord,
     Pending,
     Pool,
@@ -59,7 +59,8 @@ class Table:
 TABLES = (
     Table("accounts", Account),
     Table("nodes", NodeRecord),
-    Table("node_owners", NodeOwner),
+    Table("node_owners", KeyOwner),
+    Table("vote_owners", KeyOwner),
     Table("unbonding", Unbonding),
     Table("delegations", Delegation),
     Table("pools", Pool),
@@ -118,7 +119,8 @@ class State:
     base_fee: int  # a unit, of a block that follows at once (`fees.compute_base_fee`)
     accounts: Mapping[bytes, Account]
     nodes: Mapping[bytes, NodeRecord]  # by account
-    node_owners: Mapping[bytes, NodeOwner]  # by node key
+    node_owners: Mapping[bytes, KeyOwner]  # by node key, former ones until no kept epoch knows them
+    vote_owners: Mapping[bytes, KeyOwner]  # by vote key, likewise
     unbonding: Mapping[bytes, Unbonding]  # by the id of the transaction that began it
     delegations: Mapping[bytes, Delegation]  # by compute_delegation_key
     pools: Mapping[bytes, Pool]  # by validator's account
@@ -149,7 +151,7 @@ class State:
         return self.epochs.get(epoch)
 
     def find_node(self, node: bytes) -> NodeRecord | None:
-        """The record of a node key."""
+        """The record of whoever has, or lately had, a node key."""
         owner = self.node_owners.get(node)
         return None if owner is None else self.nodes.get(owner.account)
 

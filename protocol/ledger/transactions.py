@@ -26,6 +26,7 @@ BODY_BYTES_MAX = TRANSACTION_BYTES_MAX - 256
 ATTESTATIONS_MAX = 16
 EXTENSION_KIND_MIN = 0x8000
 
+OptionalSignature = Annotated[bytes, AtMost(64)]
 C = TypeVar("C", bound=type)
 _bodies: dict[int, type] = {}
 _kinds: dict[type, int] = {}
@@ -105,9 +106,10 @@ class Transfer:
 @transaction(10)
 @dataclass(frozen=True)
 class RegisterNode:
-    """Binds a node key to the account and says what it does; again, to change roles, models and price.
+    """Binds keys to the account's node and says what it does; again, to change roles, models and price.
 
-    `bond` is added to what is bonded. `proof` is the node key's own signature (`prove_possession`).
+    `bond` is added to what is bonded. The proofs are the keys' own signatures (`prove_possession`); a vote key needs
+    one when it is new.
     """
 
     node: PublicKey
@@ -117,16 +119,34 @@ class RegisterNode:
     price: Grains  # per row
     bond: Grains
     proof: Signature
+    vote_proof: OptionalSignature
 
 
-def compute_possession_bytes(body: RegisterNode, account: bytes) -> bytes:
-    """What a node key signs to show that whoever registers it holds it."""
-    return _POSSESSION + account + hashlib.sha256(encode(replace(body, proof=bytes(64)))).digest()
+@transaction(16)
+@dataclass(frozen=True)
+class RotateKeys:
+    """Other keys for the account's node; either may stay what it is. They are drawn and vote from the next epoch on."""
+
+    node: PublicKey
+    vote: VoteKey
+    proof: Signature
+    vote_proof: OptionalSignature
 
 
-def prove_possession(body: RegisterNode, account: bytes, node: Signer) -> RegisterNode:
-    """The same registration with its `proof`, good for this account alone."""
-    return replace(body, proof=node.sign(compute_possession_bytes(body, account)))
+B = TypeVar("B", RegisterNode, RotateKeys)
+
+
+def compute_possession_bytes(body: RegisterNode | RotateKeys, account: bytes) -> bytes:
+    """What a key signs to show that whoever registers it holds it."""
+    bare = replace(body, proof=bytes(64), vote_proof=b"")
+    kind = get_transaction_kind(type(body)).to_bytes(2, "big")
+    return _POSSESSION + account + kind + hashlib.sha256(encode(bare)).digest()
+
+
+def prove_possession(body: B, account: bytes, node: Signer, vote: Signer | None = None) -> B:
+    """The same with its proofs, good for this account alone."""
+    data = compute_possession_bytes(body, account)
+    return replace(body, proof=node.sign(data), vote_proof=vote.sign(data) if vote is not None else b"")
 
 
 @transaction(11)

@@ -54,6 +54,7 @@ def _registration(ledger: Ledger, account: PrivateKey, node: PrivateKey = NODE, 
         price=1,
         bond=BOND,
         proof=bytes(64),
+        vote_proof=b"",
     )
     return prove_possession(replace(body, **changes), account.public, node)  # type: ignore[arg-type]
 
@@ -109,7 +110,8 @@ def test_a_node_record_follows_its_rules() -> None:
         {"roles": ()},
         {"roles": ("inference", "inference")},
         {"models": (bytes(32),)},
-        {"roles": ("validator",), "vote": b"v" * 32, "bond": 10 * BOND},
+        {"roles": ("validator",), "vote": b"", "bond": 10 * BOND},
+        {"roles": ("validator",), "vote": b"v" * 31, "bond": 10 * BOND},
         {"vote": b"v" * 32},
         {"node": ledger.node("inference-0")},
     ):
