@@ -17,6 +17,7 @@ from pathlib import Path
 
 from protocol.content import compute_digest
 from protocol.errors import MalformedMessage, MissingBlob, ProtocolError
+from roles.files import sync_directory
 
 BLOB_BYTES_MAX = 2 * 1024 * 1024  # one block; what `blob` streams carry (`messages`)
 BLOBS_BYTES_MAX = 1024 * 1024 * 1024  # default quota of one node
@@ -72,7 +73,7 @@ class BlobStore:
         with self._lock:
             if actual in self._sizes and self._read(actual) == data:
                 # Its first put may have crashed between the rename and the folder's sync.
-                _sync_folder(self._path(actual).parent)
+                sync_directory(self._path(actual).parent)
                 return actual
             if self._used + len(data) > self._bytes_max:
                 raise StoreFull(len(data), self._used, self._bytes_max)
@@ -133,7 +134,7 @@ class BlobStore:
         path = self._path(digest)
         if not path.parent.exists():
             path.parent.mkdir()
-            _sync_folder(self._folder)
+            sync_directory(self._folder)
         handle, name = tempfile.mkstemp(dir=self._temporary)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -144,7 +145,7 @@ class BlobStore:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_directory(path.parent)
 
     def _read(self, digest: bytes) -> bytes | None:
         """With the lock held: the block, or None after moving aside what stands in its place."""
@@ -176,12 +177,3 @@ class BlobStore:
     def _path(self, digest: bytes) -> Path:
         name = digest.hex()
         return self._folder / name[:2] / name
-
-
-def _sync_folder(path: Path) -> None:
-    """Make names in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -16,6 +16,7 @@ import structlog
 from roles.blobs import DiskFull, StoreFull
 from roles.config import UserError
 from roles.core_effects import Commit, Put, PutBlob, Restored
+from roles.files import sync_directory
 
 RECEIPT_BUCKET = "receipt"
 RECEIPTS_NAME = "receipts"
@@ -98,11 +99,7 @@ class DurableWriter:
                 path.unlink(missing_ok=True)
             else:
                 _write_file(path, receipt.value)
-        folder = os.open(self._receipts, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_directory(self._receipts)
 
 
 def _write_file(path: Path, data: bytes) -> None:

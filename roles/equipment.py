@@ -30,7 +30,7 @@ from roles.durable import DurableWriter, StoreFailed
 from roles.engine.pool import open_pool
 from roles.eventlog import EventLog
 from roles.inbox import Inbox
-from roles.keystore import PURPOSES, read_key, read_keys
+from roles.keystore import PURPOSES, get_place, read_key, read_keys
 from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.timers import WallClock
@@ -60,12 +60,14 @@ def sweep(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_plan(directory: Path) -> Plan:
-    """Read and check configuration, genesis and keys. Raises ConfigError."""
+def read_plan(directory: Path, passphrase: str | None = None) -> Plan:
+    """Read and check configuration, genesis and keys, sealed ones with their passphrase. Raises ConfigError."""
     config = read_config(directory)
     genesis = read_genesis(directory)
     chain = compute_chain_id(genesis)
-    return Plan(directory, config, genesis, chain, read_key(directory, "node", chain), read_keys(directory, chain))
+    place = get_place(chain, genesis.name)
+    keys = read_keys(directory, place, passphrase)
+    return Plan(directory, config, genesis, chain, read_key(directory, "node", place), keys)
 
 
 @asynccontextmanager

@@ -18,3 +18,12 @@ def write_atomically(path: Path, text: str, is_durable: bool = True) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a folder durable: a synced file can still lose its name to a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -34,6 +34,7 @@ from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
 from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
 from roles.lock import DirectoryLock
+from roles.passphrase import find_passphrase
 from roles.registry import load_role
 from roles.role import Context, Role
 from roles.status import STOPPED, get_rss_bytes, write_status
@@ -132,17 +133,19 @@ async def run_node(
     ready: Callable[[RunningNode], None] | None = None,
     driver: Driver | None = None,
     make_core: Callable[[Plan, ce.Restored], Core] | None = None,
+    passphrase: str | None = None,
     task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the node of a data directory until it is stopped, its driver returns, or it cannot go on.
 
+    `passphrase` opens its sealed keys.
     `ready` is called, and `task_status` started, once it has its addresses and before its first turn. `driver` gets a
     channel to send `ce.Command` into and one on which it receives what roles deliver; the node stops when it returns.
     Raises UserError, with a hint, for all that a person can put right; anything else is a bug.
     """
     with DirectoryLock(directory):
         sweep(directory)
-        plan = read_plan(directory)
+        plan = read_plan(directory, passphrase)
         last_words = {"name": plan.config.name, "roles": list(plan.config.roles), "pid": os.getpid()}
         error: BaseException | None = None
         try:
@@ -277,7 +280,9 @@ def _is_cancellation(error: BaseException) -> bool:
 # A process of its own
 
 
-def run(directory: Path, *, driver: Driver | None = None, parent: int | None = None) -> int:
+def run(
+    directory: Path, *, driver: Driver | None = None, parent: int | None = None, passphrase: str | None = None
+) -> int:
     """Run a node as this process until SIGTERM, SIGINT or the end of its driver; the exit code.
 
     0 after a stop in good order; 1 for failures; 3 for configuration, keys and a directory in use. A second signal ends
@@ -287,7 +292,7 @@ def run(directory: Path, *, driver: Driver | None = None, parent: int | None = N
     if parent is not None:
         die_with(parent)
     try:
-        trio.run(_run_until_signal, directory, driver)
+        trio.run(_run_until_signal, directory, driver, passphrase)
     except UserError as error:
         log.error("node.failed", error=error.message, hint=error.hint, exit_code=error.exit_code)
         return error.exit_code
@@ -298,12 +303,17 @@ def run(directory: Path, *, driver: Driver | None = None, parent: int | None = N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m roles.node DIR [--parent PID]`."""
+    """`python -m roles.node DIR [--parent PID] [--passphrase-file FILE]`; else ROLEMESH_PASSPHRASE opens the keys."""
     parser = argparse.ArgumentParser(prog="python -m roles.node", description="Run the node of a data directory.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--parent", type=int, help="die when this process does")
+    parser.add_argument("--passphrase-file", type=Path, help="file with the passphrase of sealed keys")
     options = parser.parse_args(arguments)
-    return run(options.directory, parent=options.parent)
+    try:
+        passphrase = find_passphrase(options.passphrase_file)
+    except ConfigError as error:
+        parser.error(f"{error.message}: {error.hint}")
+    return run(options.directory, parent=options.parent, passphrase=passphrase)
 
 
 def set_up_logging() -> None:
@@ -338,12 +348,12 @@ def die_with(parent: int) -> None:
         os._exit(EXIT_FAILURE)
 
 
-async def _run_until_signal(directory: Path, driver: Driver | None) -> None:
+async def _run_until_signal(directory: Path, driver: Driver | None, passphrase: str | None) -> None:
     nodes: list[RunningNode] = []
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_obey_signals, nodes, nursery.cancel_scope)
-            await run_node(directory, ready=nodes.append, driver=driver)
+            await run_node(directory, ready=nodes.append, driver=driver, passphrase=passphrase)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise unwrap(group) from group

@@ -35,7 +35,7 @@ def make_node(
     write_key(directory, "node", seed, None)
     write_key(directory, "account", bytes.fromhex(spare.seed), bytes.fromhex(network.chain))
     if role == "validator":
-        write_key(directory, "vote", secrets.token_bytes(32), None)
+        write_key(directory, "vote", secrets.token_bytes(32), bytes.fromhex(network.chain))
     config = NodeConfig(
         name=name or f"{role.rpartition(':')[2].lower()}-{node[-6:]}",
         roles=(role,),

@@ -73,6 +73,7 @@ SHELLS = (
     "roles/keystore.py",
     "roles/lock.py",
     "roles/node.py",
+    "roles/passphrase.py",
     "roles/peers_file.py",
     "roles/registry.py",
     "roles/status.py",

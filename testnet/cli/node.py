@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import ROLES, Json, Network, open_network, parse_roles
 from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.cli.passphrases import PassphraseFile, open_with_passphrase
 from testnet.network_file import NetworkFile, NetworkFileError, claim_account, release_account
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def run(
     announce: Annotated[list[str] | None, Parameter(negative="")] = None,
     http: str = "",
     direct: Direct = None,
+    passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -116,8 +118,9 @@ def run(
     output = Output(json)
     config = change_node(data, role, listen, tuple(announce or ()), http, tuple(direct or ()))
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
-    _check_startable(data, config)
-    code = _run(data)
+    passphrase = open_with_passphrase(data, output, passphrase_file)
+    _check_startable(data, config, passphrase)
+    code = _run(data, passphrase)
     if code:
         raise CommandError(
             "node_failed",
@@ -156,7 +159,7 @@ def status(*, data: Data = DATA, json: Json = False) -> None:
     output.give({"directory": str(data), "liveness": str(found.liveness), **found.fields})
 
 
-def _check_startable(data: Path, config: "NodeConfig") -> None:
+def _check_startable(data: Path, config: "NodeConfig", passphrase: str | None) -> None:
     """Refuse what cannot start, with its own reason. Raises CommandError, or UserError for files that do not fit."""
     from roles.equipment import parse_listen, read_plan
     from roles.lock import is_locked
@@ -165,20 +168,20 @@ def _check_startable(data: Path, config: "NodeConfig") -> None:
     if is_locked(data):
         hint = "stop that node first, or give this one a data directory of its own"
         raise CommandError("directory_in_use", f"a node runs on {data} already", hint, ExitCode.CONFIG)
-    read_plan(data)
+    read_plan(data, passphrase)
     host, port = parse_listen(config.listen)
     if port and not is_free(host, port):
         hint = "end whatever listens there, or choose another address with --listen"
         raise CommandError("port_in_use", f"{config.listen} cannot be listened on", hint, ExitCode.CONFIG)
 
 
-def _run(data: Path) -> int:
+def _run(data: Path, passphrase: str | None) -> int:
     """The node's process; a client that was given a load goes on with it."""
     from roles.node import run as run_process
     from testnet.load import PLAN_NAME
     from testnet.load import main as run_load
 
-    return run_load([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data)
+    return run_load([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data, passphrase=passphrase)
 
 
 def _claim_and_make(path: Path, network: NetworkFile, data: Path, role: str, listen: str) -> dict[str, Any]:

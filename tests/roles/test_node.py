@@ -1,5 +1,6 @@
 """Whole nodes in one trio loop, on loopback and on disk: what reaches the core, and what survives."""
 
+import base64
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,15 @@ from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles.config import ConfigError, NodeConfig, UserError, write_config, write_genesis
 from roles.durable import StoreFailed
-from roles.keystore import write_key
+from roles.keystore import (
+    PassphraseNeeded,
+    get_key_path,
+    get_place,
+    read_key,
+    seal_text,
+    write_key,
+    write_key_file,
+)
 from roles.lock import is_locked
 from roles.node import run_node
 from roles.status import Liveness, read_status
@@ -35,6 +44,14 @@ def found(folder, name, **options):
         if seed is not None:
             write_key(directory, purpose, seed, CHAIN)
     return directory
+
+
+def seal(directory, purpose, passphrase):
+    """Have one of a node's keys lie sealed, fast."""
+    path = get_key_path(directory, purpose)
+    key = read_key(directory, purpose, get_place(CHAIN, FOUNDATION.genesis.name))
+    path.unlink()
+    write_key_file(path, seal_text(key, purpose, passphrase, CHAIN))
 
 
 class ScriptedCore:
@@ -170,6 +187,31 @@ def test_a_driver_commands_roles_reads_outcomes_and_ends_the_node(tmp_path):
     trio.run(main)
     assert outcomes == [ce.Deliver("client", 0), ce.Deliver("client", 2), ce.Deliver("client", 4)]
     assert read_status(directory).liveness is Liveness.STOPPED
+
+
+def test_a_node_starts_on_sealed_keys_with_their_passphrase_and_tells_nobody(tmp_path, capfd):
+    directory = found(tmp_path, "validator-0")
+    secrets = [
+        read_key(directory, name, get_place(CHAIN, FOUNDATION.genesis.name)).seed for name in ("account", "vote")
+    ]
+    for purpose in ("account", "vote"):
+        seal(directory, purpose, "a passphrase")
+
+    async def stop_at_once(commands, outcomes):
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(PassphraseNeeded):
+        trio.run(partial(run_node, directory))
+    with pytest.raises(ConfigError, match="the passphrase does not fit"):
+        trio.run(partial(run_node, directory, passphrase="another"))
+    trio.run(partial(run_node, directory, driver=stop_at_once, passphrase="a passphrase"))
+
+    left = b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    out, err = capfd.readouterr()
+    said = left + out.encode() + err.encode()
+    for secret in (*secrets, b"a passphrase"):
+        for text in (secret, secret.hex().encode(), base64.b64encode(secret), repr(secret).encode()):
+            assert text not in said
 
 
 def test_a_second_node_on_the_directory_is_refused_and_the_first_goes_on(tmp_path):
