@@ -1,13 +1,16 @@
 """The gossip benchmark counts what arrives, once, of every stack, and its tables say what it printed."""
 
 import json
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from testnet.bench import table
 from testnet.bench.gossip.peers import find_missing_js, list_edges, open_pair
+from testnet.bench.gossip.process import Process
 from testnet.bench.gossip.rounds import Flow, run_burst, run_flow
 from testnet.bench.gossip.shares import Sampler
 from testnet.bench.gossip.tally import Round, Tally, write_payload
@@ -65,6 +68,59 @@ def test_every_stack_delivers_what_it_publishes(stack, policy):
     assert flow.share == 1
     assert flow.rate > 0
     assert arrived == 50
+
+
+@asynccontextmanager
+async def open_counter():
+    """The counting side of a round, and a function that has messages of a round delivered to it."""
+    async with trio.open_nursery() as tasks, AsyncExitStack() as nodes:
+        process = Process("raw", nodes, tasks)
+        (node,) = (await process.do_open(1, "127.0.44.75", "nosign"))["nodes"]
+        _, _, host, _, port = node["address"].split("/")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+
+            async def deliver(number, seq):
+                await stream.send_all((64).to_bytes(4) + write_payload(number, seq, 0, bytes(48)))
+                with trio.fail_after(5):
+                    while (await process.do_count())["delivered"] <= seq:
+                        await trio.sleep(0)
+
+            yield process, deliver
+        tasks.cancel_scope.cancel()
+
+
+def test_a_counter_outlives_whoever_hangs_up_on_what_it_is_told():
+    async def hang_up_early(port):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.receive_some(1)  # and leaves the rest unread, which makes a reset of the goodbye
+            await stream.send_all((2).to_bytes(8))
+
+    async def run():
+        async with open_counter() as (process, deliver):
+            # Whether the counter first hears of the hang-up or of a message is up to the scheduler.
+            for number in range(1, 21):
+                await hang_up_early((await process.do_expect(tell_every=1, number=number, size=64))["port"])
+                await deliver(number, 0)
+                await deliver(number, 1)
+            return number
+
+    assert trio.run(run) == 20
+
+
+def test_whoever_follows_a_round_is_told_though_one_of_the_last_round_hangs_up_late():
+    async def run():
+        async with open_counter() as (process, deliver):
+            ports = [(await process.do_expect(tell_every=1, number=number, size=64))["port"] for number in (1, 2)]
+            late, follower = [await trio.open_tcp_stream("127.0.0.1", port) for port in ports]
+            async with follower:
+                await follower.receive_some(8)
+                await late.aclose()
+                await trio.testing.wait_all_tasks_blocked()
+                await deliver(2, 0)
+                with trio.fail_after(5):
+                    return int.from_bytes(await follower.receive_some(8))
+
+    assert trio.run(run) == 1
 
 
 def test_a_figure_nobody_knows_is_refused_with_those_there_are(capsys):

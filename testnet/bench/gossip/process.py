@@ -20,7 +20,7 @@ from protocol.envelope import seal
 from protocol.keys import PrivateKey, verify
 from testnet.bench.gossip.nodes import CHAIN, STACKS, Node
 from testnet.bench.gossip.shares import Sampler
-from testnet.bench.gossip.tally import ENVELOPE_TAIL, HEADER_BYTES, Round, Tally, write_payload
+from testnet.bench.gossip.tally import ENVELOPE_TAIL, HEADER_BYTES, Round, Tally, ignore, write_payload
 
 KIND = 0x7F00  # of a message nobody registered
 POLL_S = 0.005
@@ -100,15 +100,18 @@ class Process:
 
         def tell(count: int) -> None:
             if count % every == 0 or total:
-                with suppress(BlockingIOError):  # a later count says as much
-                    _send_now(sock, count)
+                _send_now(sock, count)
 
         async with stream:
             tally.on_count = tell
             tell(0)
-            async for data in stream:
-                total = int.from_bytes(data)
-                tell(tally.count)
+            # Whoever follows hangs up once it has heard enough: what it did not read by then comes back as a reset.
+            with suppress(trio.BrokenResourceError):
+                async for data in stream:
+                    total = int.from_bytes(data)
+                    tell(tally.count)
+            if tally.on_count is tell:  # and not that of the next round
+                tally.on_count = ignore
 
     async def do_count(self) -> Answer:
         """How many have arrived so far."""
@@ -206,7 +209,9 @@ class Process:
 
 
 def _send_now(sock: trio.socket.SocketType, count: int) -> None:
-    os.write(sock.fileno(), count.to_bytes(COUNT_BYTES))
+    # When there is no room a later count says as much; when the other end has hung up it wants none.
+    with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        os.write(sock.fileno(), count.to_bytes(COUNT_BYTES))
 
 
 async def serve(stack: str) -> None:

@@ -13,6 +13,10 @@ SEEN_STEP = 65_536
 ENVELOPE_TAIL = 66  # what stands behind the body in an envelope: the signature
 
 
+def ignore(count: int) -> None:
+    """Nobody follows the count."""
+
+
 def write_payload(number: int, seq: int, due_ns: int, filler: bytes) -> bytes:
     """One message of a round."""
     return _HEADER.pack(number, seq, due_ns) + filler
@@ -41,7 +45,7 @@ class Tally:
         self.count = 0
         self.last_s = time.perf_counter()  # when the count last changed
         self.latencies_ms: list[float] = []
-        self.on_count: Callable[[int], None] = lambda count: None
+        self.on_count: Callable[[int], None] = ignore
         self._from_end = round_.size + round_.tail
         self._seen = bytearray(SEEN_STEP)
         self._wanted = 0
