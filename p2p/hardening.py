@@ -153,6 +153,8 @@ class SafeConn(SwarmConn):
 
     def __init__(self, muxed: IMuxedConn, swarm: "SafeSwarm", direction: str) -> None:
         super().__init__(muxed, swarm, direction=direction)
+        # Stock has the muxer hold us, which ours has no use for; only the garbage collector ends such a ring.
+        cast(Muxed, muxed).on_close = cast(Muxed, muxed).remove_stream = None
         self.since = trio.current_time()
         self.initiator = swarm.self_id if direction == "outbound" else muxed.peer_id
 

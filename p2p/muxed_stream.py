@@ -39,6 +39,7 @@ class MuxedStream(IMuxedStream):
         self._write_lock = trio.Lock()
         self._on_data: Callable[[bytes], None] | None = None
         self._on_end: Callable[[str | None], None] | None = None
+        self.is_pushing = False  # whatever comes goes to callbacks, `read` is over
         self.gives_credit = True
         self.is_starved = False  # its feed waits for the peer's credit
         self._produce: Callable[[int], bytes | bytearray] | None = None
@@ -153,6 +154,7 @@ class MuxedStream(IMuxedStream):
         wait; what they raise resets the stream and is reported as a fault. With gives_credit=False the peer may send
         no more than a window beyond what `give_credit` has been called for: that is how to hold a peer back.
         """
+        self.is_pushing = True
         self._on_data, self._on_end, self.gives_credit = on_data, on_end, gives_credit
         if self._buffer:
             data = bytes(self._buffer)
@@ -190,10 +192,6 @@ class MuxedStream(IMuxedStream):
     @property
     def is_closed_for_writing(self) -> bool:
         return self._broken is not None or self._is_sent_whole
-
-    @property
-    def is_pushing(self) -> bool:
-        return self._on_data is not None
 
     def set_deadline(self, ttl: float) -> None:
         """Reads and writes that have to wait raise MuxedStreamError from ttl seconds on."""
@@ -237,7 +235,8 @@ class MuxedStream(IMuxedStream):
             self._on_data(data)
 
     def hand_over_end(self, reason: str | None) -> None:
-        on_end, self._on_end = self._on_end, None
+        # Nothing comes after the end. Who hears of us holds us, most often: that ring ends here.
+        on_end, self._on_end, self._on_data = self._on_end, None, None
         if on_end is not None:
             on_end(reason)
 

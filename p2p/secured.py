@@ -14,6 +14,7 @@ from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.noise.io import NoiseTransportReadWriter
+from libp2p.security.noise.patterns import IPattern, PatternXX
 from libp2p.security.noise.transport import Transport
 from libp2p.security.secure_session import SecureSession
 
@@ -95,8 +96,37 @@ class RecordSession(SecureSession):
         return TakenOver(wire, self._messages.sealer, self._messages.opener, self._drain(None), ahead)
 
 
+class UntiedXX(PatternXX):
+    """Stock leaves the objects of every handshake in rings, with their keys, until the garbage collector comes by."""
+
+    def create_noise_state(self, prologue: bytes | None = None) -> Any:
+        self._state = super().create_noise_state(prologue)
+        return self._state
+
+    async def handshake_inbound(self, conn: IRawConnection) -> ISecureConn:
+        try:
+            return await super().handshake_inbound(conn)
+        finally:
+            self._untie()
+
+    async def handshake_outbound(self, conn: IRawConnection, remote_peer: ID | None) -> ISecureConn:
+        try:
+            return await super().handshake_outbound(conn, remote_peer)
+        finally:
+            self._untie()
+
+    def _untie(self) -> None:
+        self._state._next_fn = None
+        # Both are gone after a handshake that ended well.
+        for name in ("handshake_state", "symmetric_state"):
+            vars(self._state.noise_protocol).pop(name, None)
+
+
 class RecordNoise(Transport):
     """Stock Noise up to the end of the handshake, `RecordSession` from there."""
+
+    def get_pattern(self) -> IPattern:
+        return UntiedXX(self.local_peer, self.libp2p_privkey, self.noise_privkey, self.early_data)
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         return RecordSession(cast(SecureSession, await super().secure_inbound(conn)), _check_raw(conn))

@@ -1,5 +1,6 @@
 """The libp2p network as a whole: how it opens, closes and reports."""
 
+import gc
 import os
 import random
 import threading
@@ -8,11 +9,19 @@ from typing import Any, cast
 
 import pytest
 import trio
+from noise.connection import NoiseConnection
+from noise.noise_protocol import NoiseProtocol
 
 from p2p.gossip import MESHSUB
+from p2p.hardening import SafeConn
 from p2p.host import CannotListen, PortInUse, to_node, to_peer
-from p2p.libp2p_net import CLOSING, NetOptions, open_libp2p_net
+from p2p.inbound import Inbound
+from p2p.libp2p_net import CLOSING, Libp2pNet, NetOptions, open_libp2p_net
+from p2p.muxed import Muxed
+from p2p.muxed_stream import MuxedStream
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, Published, Unanswered
+from p2p.wire import SocketWire
+from p2p.yamux import Yamux
 from protocol.errors import LocalError
 from protocol.keys import PrivateKey, format_node
 from protocol.types import Verdict
@@ -124,6 +133,56 @@ def test_closing_ends_every_request_once_also_those_made_while_closing() -> None
     ends = [event for event in events if isinstance(event, Answered | Unanswered)]
     assert ends == [Unanswered("first", CLOSING), Unanswered("second", CLOSING)]
     assert Published("p", TOPIC, 0) in events
+
+
+def test_peers_that_have_left_leave_nothing_for_the_garbage_collector() -> None:
+    events: list[NetEvent] = []
+    # What a caller has said when it hangs up: nothing, and its ephemeral key, which has been answered.
+    half = (b"", b"\x13/multistream/1.0.0\n\x07/noise\n" + b"\x00\x20" + bytes(range(32)))
+
+    async def visit(net: Libp2pNet) -> None:
+        async with opened(2, heard := []) as visitor:
+            visitor.subscribe(TOPIC, accept)
+            visitor.learn(net.node, net.addresses)
+            await until(lambda: net.node in visitor.subscribers(TOPIC))
+            visitor.publish(TOPIC, b"hello", "p")
+            visitor.request(net.node, STREAM, b"hello", "r", 5_000)
+            await until(lambda: any(isinstance(event, Answered) for event in heard))
+            await until(lambda: any(isinstance(event, Delivered) for event in events))
+
+    async def hang_up(net: Libp2pNet, said: bytes) -> None:
+        _, _, host, _, port = net.addresses[0].split("/")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(said)
+            await stream.receive_some()
+
+    async def main() -> None:
+        def hear(event: NetEvent) -> None:
+            events.append(event)
+            if isinstance(event, Asked):
+                net.reply(event.token, event.data)
+
+        async with open_libp2p_net(bytes([1]) * 32, "127.0.8.1", 0, hear) as net:
+            net.subscribe(TOPIC, accept)
+            net.serve(STREAM)
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            await visit(net)
+            for said in half:
+                await hang_up(net, said)
+            await until(lambda: not net.sizes()["host.connections"] + net.sizes()["host.half_open"])
+            gc.collect()
+
+    gc.disable()
+    try:
+        run(main)
+        left = {type(thing) for thing in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+    assert not left & {Inbound, Muxed, MuxedStream, NoiseConnection, NoiseProtocol, SafeConn, SocketWire, Yamux}
 
 
 def test_being_cancelled_closes_just_the_same() -> None:
