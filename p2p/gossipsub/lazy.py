@@ -1,9 +1,12 @@
 """Lazy pull: telling others what we have, asking for what we miss, and holding peers to what they told us."""
 
+import math
+
 from p2p.gossipsub.events import SendControl, SendMessage
 from p2p.gossipsub.state import Peer, State, Topic
 from p2p.gossipsub.wire import Control, write_idontwant, write_ihave, write_iwant
 
+TRUST_BITS = 2  # for each promise broken lately a peer is asked for a quarter as much
 PROMISES_MAX = 8_192  # in all; beyond it the oldest are forgiven
 AGAIN_MAX = 8.0  # what one packet of repeated wishes counts as behaviour at most: enough to be graylisted
 
@@ -23,7 +26,7 @@ class LazyPull:
         if not control.ihave or peer.score < params.score.gossip_threshold:
             return
         peer.ihave_messages += 1
-        room = params.ihave_ids_max - peer.asked_ids
+        room = self._compute_ids_max(peer) - peer.asked_ids
         if peer.ihave_messages > params.ihave_messages_max or room <= 0:
             return
         sightings = state.seen.sightings
@@ -39,6 +42,13 @@ class LazyPull:
         peer.asked_ids += len(asked)
         self._note_promise(state.dice.choice(asked), peer.node)
         state.effects.append(SendControl(peer.node, write_iwant(asked)))
+
+    def _compute_ids_max(self, peer: Peer) -> int:
+        """How many ids a peer is asked for between two heartbeats.
+
+        P7 forgives few broken promises, so that one every ten seconds is never punished: it must not be worth much.
+        """
+        return self._params.ihave_ids_max >> TRUST_BITS * math.ceil(peer.conduct.behaviour)
 
     def _note_promise(self, message: bytes, node: bytes) -> None:
         """Source: gossipsub v1.1, Spam Protection Measures (one id of each advertisement is followed up)."""

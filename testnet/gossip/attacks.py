@@ -15,7 +15,7 @@ from hashlib import sha256
 from p2p.gossip_params import PARAMS
 from p2p.gossipsub import GossipParams, Publish, TopicParams
 from testnet.gossip.network import TOPIC, Network, Node
-from testnet.gossip.sybils import Honest, Sybil
+from testnet.gossip.sybils import Flood, Honest, Sybil
 
 WARM_MS = 10_000
 JOIN_MS = 5_000  # when sybils come to a network that is there already
@@ -37,7 +37,7 @@ class Scenario:
     targets: str = "all"  # or "one", "publishers"
     keeps: float = 0.0  # share of messages that sybils let through
     censors: bool = False
-    floods: bool = False  # with IHAVEs of messages that are not there
+    flood: Flood | None = None  # of IHAVEs of messages that are not there
     addresses: int = 0  # that all sybils share; 0: each has its own
 
 
@@ -49,7 +49,7 @@ SCENARIOS = (
     Scenario("cold_boot", "sybils are there when the network starts, and forward nothing", join_ms=0),
     Scenario("covert_flash", "sybils are there from the start, behave, then stop at once", join_ms=0, behaves=1 / 3),
     Scenario("colocation", "sybils on four addresses, and forward nothing", addresses=4),
-    Scenario("ihave_flood", "sybils advertise what is not there, and forward nothing", floods=True),
+    Scenario("ihave_flood", "sybils advertise what is not there, and forward nothing", flood=Flood(10, 20)),
 )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ class Outcome:
     copies: float  # packets with messages that honest peers received, per delivery
     sybil_mesh: float  # share of honest peers' mesh links that lead to sybils, at the end
     negative_s: float | None  # from the attack until half of the sybils were below 0 with a peer; None: never
+    sent_kb_s: float  # by one honest peer, on average, under attack, of 1,000 bytes
     honest_blamed: int  # honest peers that an honest peer holds below 0 at the end
     trace: str
 
@@ -139,7 +140,7 @@ class Field:
                 attacks_ms=self._attack_ms,
                 keeps=scenario.keeps,
                 censored=name_publisher(0) if scenario.censors else None,
-                floods=scenario.floods,
+                flood=scenario.flood,
                 group=f"11.0.{address >> 8}.{address & 255}",
             )
             targets = {"one": [self.honest[-1]], "publishers": self.publishers}.get(scenario.targets, self.honest)
@@ -161,6 +162,7 @@ class Field:
             for sybil in self.sybils:
                 sybil.dial()
         network.run_until(WARM_MS)
+        sent_before = sum(node.sent_bytes for node in self.honest)
         filler = bytes(PAYLOAD_BYTES - PUBLISHER_BYTES - 4)
         negative: dict[int, int] = {}
         for number in range(size.seconds * size.rate):
@@ -175,7 +177,8 @@ class Field:
             self.publishers[publisher].do(Publish(TOPIC, data))
         network.run_until(WARM_MS + size.seconds * 1_000 + COOL_MS)
         self._note_negative(negative)
-        return self._sum_up(negative)
+        sent = sum(node.sent_bytes for node in self.honest) - sent_before
+        return self._sum_up(negative, sent / size.honest / (size.seconds + COOL_MS / 1_000) / 1_000)
 
     def _note_negative(self, negative: dict[int, int]) -> None:
         for sybil in self.sybils:
@@ -185,7 +188,7 @@ class Field:
                         negative[sybil.index] = self.network.now_ms
                         break
 
-    def _sum_up(self, negative: dict[int, int]) -> Outcome:
+    def _sum_up(self, negative: dict[int, int], sent_kb_s: float) -> Outcome:
         size = self.size
         latencies = sorted(value for some in self.latencies for value in some)
         expected = len(self.sent) * (size.honest - 1)
@@ -204,6 +207,7 @@ class Field:
             copies=sum(count.received for count in counts) / max(sum(count.delivered for count in counts), 1),
             sybil_mesh=sum(peer not in known for peer in mesh) / max(len(mesh), 1),
             negative_s=(half[0] - self._attack_ms) / 1_000 if self.sybils and half else None,
+            sent_kb_s=round(sent_kb_s, 1),
             honest_blamed=sum(
                 node.router.get_score(peer) < 0 for node in self.honest for peer in node.links if peer in known
             ),

@@ -8,7 +8,7 @@ Source: libp2p/gossipsub-hardening; "GossipSub: Attack-Resilient Message Propaga
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p.gossipsub import (
@@ -26,7 +26,6 @@ from p2p.gossipsub.wire import wrap_control, write_ihave
 from testnet.gossip.network import TOPIC, Network, Node, accept
 
 REDIAL_BEATS = 2
-FLOOD_PACKETS, FLOOD_IDS = 10, 20  # made-up names in each of a beat's IHAVEs
 HEADER_BYTES = 64  # of a packet, within which the start of its message's data stands
 GREEDY: dict[str, Any] = {
     "degree": 512,
@@ -42,6 +41,15 @@ MESSAGE, CONTROL = 0x12, 0x1A  # the tags that packets begin with
 IHAVE_BYTES_MIN = 256
 
 
+@dataclass(frozen=True)
+class Flood:
+    """So many IHAVEs with so many made-up names each, to everybody, every so many beats of a sybil: 5 s each."""
+
+    packets: int
+    ids: int
+    beats: int = 1
+
+
 class Honest(Node):
     """Keeps `dials` connections of its own making, to peers of its `book`, and ends those to graylisted peers."""
 
@@ -54,6 +62,7 @@ class Honest(Node):
         self._group = f"10.{index >> 8}.{index & 255}.1"
         self.book: Sequence[Node] = ()
         self.graylisted: set[bytes] = set()
+        self.sent_bytes = 0
         self.do(Subscribe(TOPIC, accept, topic))
 
     def take(self, event: Event) -> None:
@@ -66,6 +75,10 @@ class Honest(Node):
         fit = [node for node in self.book if node is not self and node.key not in self.links] if missing > 0 else []
         for node in self._dice.sample(fit, min(missing, len(fit))) if fit else ():
             self.network.connect(self, node, self._group)
+
+    def send(self, peers: list[bytes] | tuple[bytes, ...], packet: bytes) -> None:
+        self.sent_bytes += len(peers) * len(packet)
+        super().send(peers, packet)
 
     def note(self, effect: Effect) -> None:
         if type(effect) is Fault and effect.reason.startswith("graylisted"):
@@ -88,7 +101,7 @@ class Sybil(Node):
         attacks_ms: int,
         keeps: float,
         censored: bytes | None,
-        floods: bool,
+        flood: Flood | None,
         group: str,
     ) -> None:
         greedy = replace(params, **GREEDY)
@@ -97,7 +110,7 @@ class Sybil(Node):
         self._attacks_ms = attacks_ms
         self._keeps = keeps
         self._censored = censored
-        self._floods = floods
+        self._flood = flood
         self._group = group
         self._beats = 0
         self._overheard = b""
@@ -131,9 +144,9 @@ class Sybil(Node):
 
     def _promise(self) -> None:
         """Advertise to some what another peer has, or to all what nobody has. It is never sent."""
-        if self._floods:
-            for _ in range(FLOOD_PACKETS):
-                ids = [self._dice.randbytes(20) for _ in range(FLOOD_IDS)]
+        if (flood := self._flood) is not None:
+            for _ in range(flood.packets if self._beats % flood.beats == 0 else 0):
+                ids = [self._dice.randbytes(20) for _ in range(flood.ids)]
                 self.send(tuple(self.links), wrap_control(write_ihave(TOPIC.encode(), ids)))
         elif self._overheard:
             self.send(self._dice.sample(list(self.links), min(PROMISES, len(self.links))), self._overheard)

@@ -130,6 +130,15 @@ def test_a_message_there_is_no_room_for_may_come_again():
     assert router.get_counts()[TOPIC].throttled == 1
 
 
+def test_a_message_larger_than_its_topic_allows_is_refused_before_it_is_judged():
+    def judge(topic, data, forwarder):
+        raise AssertionError("nobody is asked")
+
+    router = on_topic(A, judge=judge, topic_params=TopicParams(data_bytes_max=100))
+    assert not select(router.handle(Received(A, plain(bytes(101))), 1), Deliver)
+    assert router.get_score(A) < 0
+
+
 def test_messages_on_topics_we_are_not_on_are_passed_over():
     router = on_topic(A)
     assert router.handle(Received(A, plain(b"x", b"other")), 1) == []
@@ -228,6 +237,7 @@ def test_waiting_verdicts_are_bounded_per_peer_and_in_all_and_expire():
     asked = [router.handle(Received(A, plain(b"a%d" % i)), 1) for i in range(4)]
     asked += [router.handle(Received(B, plain(b"b%d" % i)), 1) for i in range(4)]
     assert [len(effects) for effects in asked] == [1, 1, 1, 0, 1, 1, 0, 0]
+    assert router.get_counts()[TOPIC].throttled == 3
     assert router.get_sizes()["waiting"] == 5
     router.handle(Heartbeat(), 1 + params.validation_ms_max)
     assert router.get_sizes()["waiting"] == 0
@@ -328,6 +338,40 @@ def test_a_poor_mesh_is_improved_with_better_peers_from_outside():
     assert set(router.get_mesh(TOPIC)) & set(outside)
 
 
+@pytest.mark.parametrize(("score", "are_let_in"), [(9.0, False), (11.0, True)])
+def test_peers_of_more_than_twice_the_use_take_the_places_of_the_worst_and_no_others_do(score, are_let_in):
+    params = GossipParams()
+    peers = [node_key(i) for i in range(12)]
+    router = on_topic(*peers, params=params)
+    mesh = router.get_mesh(TOPIC)
+    outside = [peer for peer in peers if peer not in mesh]
+    assert len(mesh) == params.degree
+    for peer in peers:
+        router.handle(Rated(peer, score if peer in outside[:3] else 5.0), 1)
+    for tick in range(1, params.opportunistic_graft_ticks + 1):
+        router.handle(Heartbeat(), tick * 1_000)
+    let_in = set(router.get_mesh(TOPIC)) & set(outside)
+    assert let_in <= set(outside[:3])
+    assert len(let_in) == are_let_in * params.opportunistic_graft_peers
+    assert len(router.get_mesh(TOPIC)) == params.degree
+
+
+def test_a_mesh_that_strangers_filled_makes_room_for_peers_we_dialled():
+    params = GossipParams()
+    strangers, ours = [node_key(i) for i in range(20)], [node_key(i) for i in range(20, 25)]
+    router = on_topic(*strangers, params=params)
+    for peer in strangers:
+        send_control(router, peer, write_graft(KEY), 1)
+    assert len(router.get_mesh(TOPIC)) == params.degree_high
+    for peer in ours:
+        router.handle(PeerUp(peer, is_outbound=True), 2)
+        router.handle(Received(peer, write_subscription(True, KEY)), 2)
+    router.handle(Heartbeat(), 1_000)
+    mesh = router.get_mesh(TOPIC)
+    assert len(set(mesh) & set(ours)) == params.degree_out
+    assert len(mesh) <= params.degree_high
+
+
 def test_direct_peers_get_everything_outside_the_mesh_are_always_heard_and_are_dialled():
     router = Router(GossipParams(), random.Random(1), direct=[A, C])
     router.handle(Subscribe(TOPIC, accept), 0)
@@ -370,6 +414,16 @@ def test_peers_outside_the_mesh_hear_what_we_have_and_get_it_when_they_ask_three
     assert answers == [1, 1, 1, 0, 0]
 
 
+def test_who_is_below_the_gossip_threshold_hears_of_no_messages():
+    router = on_topic(A, B)
+    for peer in (A, B):
+        send_control(router, peer, write_prune(Prune(KEY, 60)), 0)
+    router.handle(Rated(A, ScoreParams().gossip_threshold - 1), 1)
+    router.handle(Publish(TOPIC, b"x"), 1)
+    effects = router.handle(Heartbeat(), 1_000)
+    assert [bool(control_of(effects, peer).ihave) for peer in (A, B)] == [False, True]
+
+
 def test_a_message_is_forgotten_after_its_windows():
     params = GossipParams()
     router = on_topic(A)
@@ -391,12 +445,18 @@ def test_answers_to_one_peer_are_bounded_in_bytes():
 
 
 def test_unknown_ids_are_asked_for_within_the_caps():
-    router = on_topic(A)
+    params = GossipParams()
+    router = on_topic(A, B, C)
     asked = []
     for i in range(20):
         keys = [b"%d-%d" % (i, j) for j in range(1_000)]
         asked.append(sum(map(len, control_of(send_control(router, A, write_ihave(KEY, keys), 1), A).iwant)))
     assert asked == [1_000] * 5 + [0] * 15
+    many = [b"%d" % i for i in range(params.ihave_ids_max)]
+    at_once = [send_control(router, B, write_ihave(KEY, some), 1) for some in (many[:10], many)]
+    assert [len(control_of(effects, B).iwant[0]) for effects in at_once] == [10, params.ihave_ids_max - 10]
+    few = [send_control(router, C, write_ihave(KEY, [b"%d few" % i]), 1) for i in range(20)]
+    assert [bool(effects) for effects in few] == [True] * params.ihave_messages_max + [False] * 10
     router.handle(Heartbeat(), 1_000)
     assert control_of(send_control(router, A, write_ihave(KEY, [b"again"]), 1_001), A).iwant == [[b"again"]]
 
@@ -416,10 +476,35 @@ def test_what_was_promised_and_does_not_come_is_held_against_the_promiser():
     assert router.get_sizes()["promises"] == 0
 
 
+def count_asked(router, peer, now_ms):
+    """Ids that are asked for when a peer advertises as many as anybody may, none of them met before."""
+    some = [b"%d-%d" % (now_ms, i) for i in range(GossipParams().ihave_ids_max)]
+    return sum(map(len, control_of(send_control(router, peer, write_ihave(KEY, some), now_ms), peer).iwant))
+
+
+def test_who_broke_a_promise_lately_is_asked_for_a_quarter_as_much_until_that_has_faded():
+    whole = GossipParams().ihave_ids_max
+    router = on_topic(A, B)
+    send_control(router, A, write_ihave(KEY, [b"never comes"]), 1)
+    for second in range(1, 5):
+        router.handle(Heartbeat(), 1_000 * second)
+    assert (count_asked(router, A, 4_001), count_asked(router, B, 4_001)) == (whole // 4, whole)
+    for second in range(5, 9):
+        router.handle(Heartbeat(), 1_000 * second)
+    assert count_asked(router, A, 8_001) == whole // 16, "a second one is due"
+    for second in range(9, 200):
+        router.handle(Heartbeat(), 1_000 * second)
+    assert count_asked(router, A, 200_000) == whole
+    assert router.get_score(A) >= 0, "nobody is blamed for so few"
+
+
 def test_gossip_of_a_peer_below_the_threshold_is_ignored():
-    router = on_topic(A)
+    router = on_topic(A, B)
+    router.handle(Received(B, plain(b"x")), 1)
     router.handle(Rated(A, ScoreParams().gossip_threshold - 1), 1)
     assert send_control(router, A, write_ihave(KEY, [b"k"]), 2) == []
+    assert send_control(router, A, write_iwant([compute_message_id(TOPIC, b"x")]), 2) == []
+    assert send_control(router, B, write_iwant([compute_message_id(TOPIC, b"x")]), 2)
 
 
 def test_idontwant_is_off_unless_asked_for_and_then_spares_a_copy():

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from testnet.bench.attack import FULL, LARGE, SHORT, Row, find_scenarios, measure, write_markdown
-from testnet.gossip.attacks import SCENARIOS, Size, run_scenario
+from testnet.bench.attack import FULL, LARGE, SHORT, SLOWER_MAX, Row, find_scenarios, measure, write_markdown
+from testnet.gossip.attacks import SCENARIOS, Scenario, Size, run_scenario
+from testnet.gossip.sybils import Flood
 
 SMALL = Size(honest=30, sybils=45, publishers=6, rate=6, sybil_degree=20, seconds=24)
 NAMES = [scenario.name for scenario in SCENARIOS]
@@ -75,6 +76,20 @@ def test_floods_of_made_up_names_are_found_out_within_ten_seconds():
 
     assert outcome.negative_s is not None
     assert outcome.negative_s <= 10
+
+
+def test_made_up_names_now_and_then_are_never_punished_and_cost_honest_peers_next_to_nothing():
+    """A promise broken every ten seconds is forgiven, so it must not be worth much. Unbounded: 12 kB a second each."""
+    size = Size(honest=12, sybils=4, publishers=4, rate=6, degree=6, sybil_degree=12, seconds=30)
+    silent = Scenario("silent", "sybils forward nothing")
+    slow = replace(silent, flood=Flood(packets=1, ids=5_000, beats=2))
+
+    beside, outcome = (run_scenario(scenario, size, seed=1) for scenario in (silent, slow))
+
+    assert outcome.negative_s is None
+    assert outcome.delivered == 1.0
+    assert outcome.p99_ms <= SLOWER_MAX * beside.p99_ms
+    assert (outcome.sent_kb_s - beside.sent_kb_s) / size.sybils < 6.0
 
 
 def test_the_table_says_what_was_run_and_has_a_line_per_run(small_clean):
