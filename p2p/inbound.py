@@ -77,7 +77,7 @@ class Inbound:
         if self._framer.beats > PACKET_BEATS_MAX:
             self.end(f"a packet took more than {PACKET_BEATS_MAX} heartbeats")
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         self._owed += len(data)
         if self.ended.is_set():
             return

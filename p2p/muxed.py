@@ -41,8 +41,7 @@ logger = logging.getLogger(__name__)
 STUCK_S_MAX = 10.0  # a peer whose socket takes nothing for so long is gone
 KEEPALIVE_S = 15.0
 SILENCE_S_MAX = 45.0  # a connection that says nothing for so long, pings unanswered, is dead
-SLICE_BYTES = 32 * 1024  # received bytes sorted in one go
-EVENTS_PER_TURN_MAX = 512  # such a slice is a flood of tiny frames: others run before the next
+EVENTS_PER_TURN_MAX = 512  # a record of more is a flood of tiny frames: others run before the next
 GOODBYE_S = 0.2  # for what is queued to leave when a connection closes
 LINGER_S = 60.0  # for a peer to finish a stream nobody here reads any more
 LINGER_BYTES_MAX = 1024 * 1024  # that it may send meanwhile
@@ -210,7 +209,7 @@ class Muxed(IMuxedConn):
         self._lingering[stream] = trio.current_time() + LINGER_S
         left = LINGER_BYTES_MAX
 
-        def discard(data: bytes) -> None:
+        def discard(data: bytes | memoryview) -> None:
             nonlocal left
             left -= len(data)
             if left < 0:
@@ -237,7 +236,7 @@ class Muxed(IMuxedConn):
         if self._unsent or self._feeding:
             self._wake.set()
 
-    def push(self, stream: MuxedStream, data: bytes) -> None:
+    def push(self, stream: MuxedStream, data: bytes | memoryview) -> None:
         """Hand data to the stream's callback. What that raises is the stream's end."""
         try:
             stream.hand_over(data)
@@ -262,7 +261,7 @@ class Muxed(IMuxedConn):
     async def _read_forever(self, taken: TakenOver) -> str:
         """Take in what comes until the connection ends; why it did."""
         try:
-            await self._take_in(taken.plain + taken.opener.receive(taken.ahead))
+            await self._take_in([taken.plain, *taken.opener.receive(taken.ahead)])
             while not self._session.is_over:
                 data = await taken.wire.receive()
                 if not data:
@@ -276,9 +275,9 @@ class Muxed(IMuxedConn):
             self.on_fault(str(error))
             return f"the peer broke a rule: {error}"
 
-    async def _take_in(self, plain: bytes) -> None:
-        for at in range(0, len(plain), SLICE_BYTES):
-            events = self._session.receive(plain[at : at + SLICE_BYTES])
+    async def _take_in(self, records: list[bytes]) -> None:
+        for plain in records:
+            events = self._session.receive(plain)
             self._sort(events)
             if len(events) > EVENTS_PER_TURN_MAX:
                 await trio.lowlevel.checkpoint()
@@ -385,20 +384,18 @@ class Muxed(IMuxedConn):
     def _feed_all(self) -> None:
         feeding, self._feeding = self._feeding, {}
         for stream in feeding:
-            room = self._session.room(stream.stream_id)
-            if not room:
-                self._feed_later(stream)
-                continue
             try:
-                data = stream.produce(room)
-                if len(data) > room:
-                    raise LocalError(f"a feed produced {len(data)} bytes for room of {room}")
+                while room := self._session.room(stream.stream_id):
+                    data = stream.produce(room)
+                    if not data:
+                        break
+                    if len(data) > room:
+                        raise LocalError(f"a feed produced {len(data)} bytes for room of {room}")
+                    self._session.send(stream.stream_id, data)
+                else:
+                    self._feed_later(stream)
             except Exception as error:  # as in push: one protocol's fault is its stream's end
                 self._blame(stream, error)
-                continue
-            self._session.send(stream.stream_id, data)
-            if len(data) == room:
-                self._feed_later(stream)
 
     def _feed_later(self, stream: MuxedStream) -> None:
         if self._session.has_credit(stream.stream_id):

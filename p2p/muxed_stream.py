@@ -37,12 +37,12 @@ class MuxedStream(IMuxedStream):
         self._readable: trio.Event | None = None
         self._room: trio.Event | None = None
         self._write_lock = trio.Lock()
-        self._on_data: Callable[[bytes], None] | None = None
+        self._on_data: Callable[[bytes | memoryview], None] | None = None
         self._on_end: Callable[[str | None], None] | None = None
         self.is_pushing = False  # whatever comes goes to callbacks, `read` is over
         self.gives_credit = True
         self.is_starved = False  # its feed waits for the peer's credit
-        self._produce: Callable[[int], bytes | bytearray] | None = None
+        self._produce: Callable[[int], bytes | bytearray | memoryview] | None = None
 
     # Waiting
 
@@ -146,7 +146,11 @@ class MuxedStream(IMuxedStream):
     # Push and feed
 
     def push_to(
-        self, on_data: Callable[[bytes], None], on_end: Callable[[str | None], None], *, gives_credit: bool = True
+        self,
+        on_data: Callable[[bytes | memoryview], None],
+        on_end: Callable[[str | None], None],
+        *,
+        gives_credit: bool = True,
     ) -> None:
         """From now on call on_data for what arrives, what is here already included; `read` is over.
 
@@ -167,10 +171,10 @@ class MuxedStream(IMuxedStream):
         """So many bytes handed to on_data have been dealt with."""
         self.muxed_conn.consume(self, size)
 
-    def feed_from(self, produce: Callable[[int], bytes | bytearray]) -> None:
+    def feed_from(self, produce: Callable[[int], bytes | bytearray | memoryview]) -> None:
         """Before each write to the connection, after `has_more`, call produce(room) for at most room bytes to send.
 
-        It is called again, also in later turns, until it returns fewer than room.
+        It is called again, also in later turns, until it returns none.
         """
         self._produce = produce
 
@@ -212,7 +216,7 @@ class MuxedStream(IMuxedStream):
 
     # For Muxed
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes | memoryview) -> None:
         self._buffer += data
         if self._readable is not None:
             self._readable.set()
@@ -230,7 +234,7 @@ class MuxedStream(IMuxedStream):
             self._broken = reason
             self._wake_all()
 
-    def hand_over(self, data: bytes) -> None:
+    def hand_over(self, data: bytes | memoryview) -> None:
         if self._on_data is not None:
             self._on_data(data)
 
@@ -245,7 +249,7 @@ class MuxedStream(IMuxedStream):
             self._room.set()
             self._room = None
 
-    def produce(self, room: int) -> bytes | bytearray:
+    def produce(self, room: int) -> bytes | bytearray | memoryview:
         return b"" if self._produce is None else self._produce(room)
 
     def _wake_all(self) -> None:

@@ -15,6 +15,7 @@ RECORD_BYTES_MAX = 65_535  # what two bytes of length can say
 TAG_BYTES = 16
 PLAINTEXT_BYTES_MAX = RECORD_BYTES_MAX - TAG_BYTES
 LENGTH_BYTES = 2
+IN_PLACE_BYTES_MIN = 4 * 1024  # a copy of so much costs more than to seal where the record will stand
 NONCE_END = 2**64 - 1  # reserved by Noise; no record may use it
 
 
@@ -36,19 +37,26 @@ class Sealer:
         self._cipher = ChaCha20Poly1305(key)
         self.nonce = nonce
 
-    def seal(self, data: bytes | bytearray) -> bytes:
+    def seal(self, data: bytes | bytearray) -> bytes | bytearray:
         """All of data as records, each as large as one may be. Raises KeyWornOut before sealing anything."""
         count = -(-len(data) // PLAINTEXT_BYTES_MAX)
         first = self.nonce
         if first + count > NONCE_END:
             raise KeyWornOut
         self.nonce = first + count
-        parts: list[bytes] = []
+        if count == 1 and len(data) < IN_PLACE_BYTES_MIN:
+            sealed = self._cipher.encrypt(_to_nonce(first), data, None)
+            return len(sealed).to_bytes(LENGTH_BYTES, "big") + sealed
+        records = bytearray(len(data) + count * (LENGTH_BYTES + TAG_BYTES))
+        room, at = memoryview(records), 0
         for index in range(count):
             chunk = memoryview(data)[index * PLAINTEXT_BYTES_MAX : (index + 1) * PLAINTEXT_BYTES_MAX]
-            sealed = self._cipher.encrypt(_to_nonce(first + index), chunk, None)
-            parts += (len(sealed).to_bytes(LENGTH_BYTES, "big"), sealed)
-        return b"".join(parts)
+            size = len(chunk) + TAG_BYTES
+            records[at : at + LENGTH_BYTES] = size.to_bytes(LENGTH_BYTES, "big")
+            at += LENGTH_BYTES
+            self._cipher.encrypt_into(_to_nonce(first + index), chunk, None, room[at : at + size])
+            at += size
+        return records
 
 
 class Opener:
@@ -59,8 +67,8 @@ class Opener:
         self.nonce = nonce
         self._rest = b""
 
-    def receive(self, data: bytes) -> bytes:
-        """The plaintext of every record that is now whole, in order; b"" while the first is still on its way.
+    def receive(self, data: bytes) -> list[bytes]:
+        """The plaintext of every record that is now whole, in order.
 
         Raises BadRecord, which is final, also when the peer goes on beyond the last nonce.
         """
@@ -68,7 +76,7 @@ class Opener:
             data = self._rest + data
         opened, at = self._open_all(data)
         self._rest = data[at:]
-        return opened[0] if len(opened) == 1 else b"".join(opened)
+        return opened
 
     def _open_all(self, data: bytes) -> tuple[list[bytes], int]:
         opened: list[bytes] = []

@@ -14,6 +14,7 @@ WRITE_BYTES_MAX = 64 * 1024  # of messages in one packet; one larger message goe
 CONTROL_WRITE_BYTES_MAX = 32 * 1024
 PRIORITIES = 4
 PLENTY_BYTES = 48 * 1024
+LARGE_BYTES = 8 * 1024  # a message that costs more to copy than to handle by itself
 
 Waiting = tuple[bytes, TopicCounts]  # a message as fields of an RPC, and whose drop it would be
 
@@ -31,7 +32,7 @@ class Outbox:
         self._control_size = 0
         self._count = 0
         self._size = 0
-        self._begun = memoryview(b"")  # what did not fit of an RPC that was begun
+        self._begun: deque[bytes | memoryview] = deque()  # parts of an RPC that has not left whole
         self._on_stir = on_stir
         self.is_stirred = False
         self.idle_beats = 0  # heartbeats since the stream last took anything, while something waits
@@ -83,7 +84,7 @@ class Outbox:
 
     def clear(self) -> None:
         """A new stream begins: control and subscriptions for the old one mean nothing on it."""
-        self._begun = memoryview(b"")
+        self._begun.clear()
         self._subscriptions.clear()
         self._control.clear()
         self._control_size = 0
@@ -98,19 +99,26 @@ class Outbox:
         """Whether there is so much to send that waiting for more saves nothing."""
         return self._size >= PLENTY_BYTES
 
-    def produce(self, room: int) -> bytes:
-        """At most `room` bytes of RPCs, each behind its length; fewer only when no more is waiting."""
+    def produce(self, room: int) -> bytes | memoryview:
+        """At most `room` bytes of RPCs, each behind its length; none only when no more is waiting."""
         self.idle_beats = 0
-        parts: list[bytes | memoryview] = []
-        while room and self.is_waiting:
-            packet = self._begun or memoryview(self.take_now())
-            parts.append(packet[:room])
-            self._begun = packet[room:]
-            room -= len(parts[-1])
-        return b"".join(parts)
+        if not self._begun:
+            if not self.is_waiting:
+                return b""
+            self._begun.extend(self._take_parts())
+        part = self._begun.popleft()
+        if len(part) > room:
+            whole = memoryview(part)
+            self._begun.appendleft(whole[room:])
+            return whole[:room]
+        return part
 
     def take_now(self) -> bytes:
         """The next RPC, for someone who knows that there is one."""
+        return b"".join(self._take_parts())
+
+    def _take_parts(self) -> list[bytes]:
+        """The next RPC. Joined, unless that would copy large messages."""
         parts: list[bytes] = []
         size = 0
         if self._subscriptions:
@@ -123,7 +131,9 @@ class Outbox:
             body = self._take_control()
             parts.append(body)
             size += len(body)
-        return write_varint(size) + b"".join(parts)
+        if size > LARGE_BYTES * len(parts):
+            return [write_varint(size), *parts]
+        return [write_varint(size) + b"".join(parts)]
 
     def _take_messages(self, parts: list[bytes]) -> int:
         total = count = 0

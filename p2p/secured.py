@@ -38,22 +38,22 @@ class RecordMessages(EncryptedMsgReadWriter):
             if not data:
                 raise ConnectionClosedError("the peer hung up")
             try:
-                if plain := self.opener.receive(data):
+                if plain := b"".join(self.opener.receive(data)):
                     return plain
             except BadRecord as error:
                 raise IOException(str(error)) from error
 
     async def write_msg(self, msg: bytes) -> None:
-        await self._raw.write(self.sealer.seal(msg))
+        await self._raw.write(bytes(self.sealer.seal(msg)))
 
     async def close(self) -> None:
         await self._raw.close()
 
     def encrypt(self, data: bytes) -> bytes:
-        return self.sealer.seal(data)
+        return bytes(self.sealer.seal(data))
 
     def decrypt(self, data: bytes) -> bytes:
-        return self.opener.receive(data)
+        return b"".join(self.opener.receive(data))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ from p2p.yamux_words import (
 )
 from protocol.errors import LocalError
 
+VIEWED_BYTES_MIN = 4 * 1024  # so much of a frame is handed out as a view of what was received, uncopied
+
 
 class _Stream:
     __slots__ = (
@@ -284,7 +286,8 @@ class Yamux:
         while at < end and not self.is_over:
             if self._body_left:
                 size = min(self._body_left, end - at)
-                self._take_body(data[at : at + size], events)
+                body = data[at : at + size] if size < VIEWED_BYTES_MIN else memoryview(data)[at : at + size]
+                self._take_body(body, events)
                 at += size
                 continue
             if end - at < HEADER_BYTES:
@@ -331,7 +334,7 @@ class Yamux:
         if self._stray_left < 0:
             raise YamuxViolation(f"data for stream {stream_id}, which is none, and more than can be on its way")
 
-    def _take_body(self, data: bytes, events: list[Event]) -> None:
+    def _take_body(self, data: bytes | memoryview, events: list[Event]) -> None:
         self._body_left -= len(data)
         stream = self._body
         if stream is None:

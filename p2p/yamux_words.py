@@ -50,7 +50,7 @@ class Data(NamedTuple):
     """Bytes of a stream, in order. `consume` them once they are used."""
 
     stream_id: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Writable(NamedTuple):

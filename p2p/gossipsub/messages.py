@@ -7,7 +7,7 @@ from p2p.gossipsub.events import Deliver, Judged, SendMessage, Validate
 from p2p.gossipsub.lazy import LazyPull
 from p2p.gossipsub.signing import ED25519_HEAD, Author, compute_content_id, get_default_id, verify_author
 from p2p.gossipsub.state import Peer, State, Topic
-from p2p.gossipsub.wire import Message, get_hint, write_message, write_plain
+from p2p.gossipsub.wire import Message, count_plain, get_hint, write_message, write_plain
 from protocol.errors import NotForUs, RemoteError
 from protocol.types import Unproven, Verdict
 
@@ -22,6 +22,7 @@ class Waiting(NamedTuple):
     peer: Peer
     topic: Topic
     message: Message
+    field: bytes
     key: bytes
     due_ms: int
 
@@ -32,7 +33,7 @@ class Recent(NamedTuple):
     topic: Topic
     sighting: Sighting
     data_bytes: int
-    body: bytes
+    field: bytes
 
 
 class Messages:
@@ -70,15 +71,15 @@ class Messages:
         self.recent.clear()
         self._recent_bytes = 0
 
-    def _note(self, key: bytes, standing: Standing, topic: Topic, message: Message, body: bytes) -> Sighting:
+    def _note(self, key: bytes, standing: Standing, topic: Topic, message: Message, field: bytes) -> Sighting:
         sighting = self._state.seen.add(key, standing, self._state.now_ms)
-        self._recent_bytes += len(body)
+        self._recent_bytes += len(field)
         if len(self.recent) >= RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX:
             self.forget_recent()
-        self.recent[get_hint(body)] = Recent(topic, sighting, len(message.data or b""), body)
+        self.recent[get_hint(field)] = Recent(topic, sighting, len(message.data or b""), field)
         return sighting
 
-    def take(self, peer: Peer, topic: Topic, message: Message, body: bytes) -> None:
+    def take(self, peer: Peer, topic: Topic, message: Message, field: bytes) -> None:
         """Source: gossipsub v1.0, Message Processing; v1.1, Extended Validators; pubsub, Topic Validation."""
         state = self._state
         counts = topic.counts
@@ -105,7 +106,7 @@ class Messages:
         if len(data) > topic.params.data_bytes_max:
             verdict: Verdict | Unproven | None = Verdict.REJECT
         elif topic.judge is None:
-            self._ask_for_verdict(peer, topic, message, body, key, None)
+            self._ask_for_verdict(peer, topic, message, field, key, None)
             return
         else:
             verdict = topic.judge(topic.name, data, peer.node)
@@ -113,18 +114,18 @@ class Messages:
                 counts.throttled += 1
                 return
             if type(verdict) is Unproven:
-                self._ask_for_verdict(peer, topic, message, body, key, verdict)
+                self._ask_for_verdict(peer, topic, message, field, key, verdict)
                 return
         if self._lazy.promised:
             self._lazy.fulfil(key)
         if verdict is Verdict.ACCEPT:
-            sighting = self._note(key, _ACCEPTED, topic, message, body)
-            self._accept(peer, topic, message, key, sighting)
+            sighting = self._note(key, _ACCEPTED, topic, message, field)
+            self._accept(peer, topic, message, field, key, sighting)
         elif verdict is Verdict.REJECT:
-            self._note(key, _REJECTED, topic, message, body)
+            self._note(key, _REJECTED, topic, message, field)
             self._reject(peer, topic)
         else:
-            self._note(key, _IGNORED, topic, message, body)
+            self._note(key, _IGNORED, topic, message, field)
             counts.ignored += 1
 
     def _get_signed_id(self, peer: Peer, topic: Topic, message: Message) -> bytes | None:
@@ -172,7 +173,7 @@ class Messages:
         if conduct.in_mesh:
             conduct.mesh = min(conduct.mesh + 1, conduct.params.mesh_deliveries_cap)
 
-    def _accept(self, peer: Peer, topic: Topic, message: Message, key: bytes, sighting: Sighting) -> None:
+    def _accept(self, peer: Peer, topic: Topic, message: Message, field: bytes, key: bytes, sighting: Sighting) -> None:
         """Deliver and forward. Source: gossipsub v1.0, Message Processing; v1.1, P₂: First Message Deliveries."""
         state = self._state
         conduct = peer.conduct.topics.get(topic.key) or state.get_conduct(peer, topic)
@@ -183,7 +184,11 @@ class Messages:
                 sighting.peers = sighting.peers or {}
                 sighting.peers[peer.node] = None
         data = message.data or b""
-        packet = write_message(message) if topic.is_signed else write_plain(data, topic.field)
+        if topic.is_signed:
+            packet = write_message(message)
+        else:
+            # As long as what we would write, it holds nothing else and goes on as it came: copies of large ones cost.
+            packet = field if len(field) == count_plain(data, topic.field) else write_plain(data, topic.field)
         state.cache.put(key, topic.key, packet, topic.params.priority)
         topic.counts.delivered += 1
         state.effects.append(Deliver(topic.name, data, peer.node))
@@ -210,7 +215,7 @@ class Messages:
     # Verdicts that take their time
 
     def _ask_for_verdict(
-        self, peer: Peer, topic: Topic, message: Message, body: bytes, key: bytes, unproven: Unproven | None
+        self, peer: Peer, topic: Topic, message: Message, field: bytes, key: bytes, unproven: Unproven | None
     ) -> None:
         """Source: gossipsub v1.1, Extended Validators. Beyond the bounds a message is let go, and may come again."""
         state, params = self._state, self._params
@@ -219,11 +224,11 @@ class Messages:
             return
         if self._lazy.promised:
             self._lazy.fulfil(key)
-        self._note(key, _PENDING, topic, message, body)
+        self._note(key, _PENDING, topic, message, field)
         self._tickets += 1
         peer.validations += 1
         due_ms = state.now_ms + params.validation_ms_max
-        self._waiting[self._tickets] = Waiting(peer, topic, message, key, due_ms)
+        self._waiting[self._tickets] = Waiting(peer, topic, message, field, key, due_ms)
         state.effects.append(Validate(self._tickets, topic.name, message.data or b"", peer.node, unproven))
 
     def take_verdict(self, event: Judged) -> None:
@@ -232,7 +237,7 @@ class Messages:
             self._settle(waiting, event.verdict)
 
     def _settle(self, waiting: Waiting, verdict: Verdict) -> None:
-        peer, topic, message, key, _ = waiting
+        peer, topic, message, field, key, _ = waiting
         state = self._state
         peer.validations -= 1
         sighting = state.seen.sightings.get(key)
@@ -244,7 +249,7 @@ class Messages:
             sighting.standing = _ACCEPTED
             for other in senders[1:]:
                 self._reward_copy(other, topic)
-            self._accept(peer, topic, message, key, sighting)
+            self._accept(peer, topic, message, field, key, sighting)
         elif verdict is Verdict.REJECT:
             sighting.standing = _REJECTED
             for sender in senders:

@@ -281,10 +281,10 @@ class Router:
         topics = state.topics
         for copy in part.copies:
             self._messages.take_copy(peer, copy)
-        for message, body in part.messages:
+        for message, field in part.messages:
             topic = topics.get(message.topic)  # type: ignore[arg-type]
             if topic is not None:
-                self._messages.take(peer, topic, message, body)
+                self._messages.take(peer, topic, message, field)
             elif message.topic is None:
                 state.blame(peer, 1.0, "a gossip message must name one topic")
         for control in part.controls:

@@ -64,10 +64,10 @@ class Control:
 
 
 class Came(Protocol):
-    """What is known of a message that has come, with the bytes it came as."""
+    """What is known of a message that has come, with the field of an RPC that it came as."""
 
     @property
-    def body(self) -> bytes: ...
+    def field(self) -> bytes: ...
 
 
 Known = TypeVar("Known", bound=Came)
@@ -76,7 +76,7 @@ Known = TypeVar("Known", bound=Came)
 class Slice(NamedTuple, Generic[Known]):
     """A part of an RPC. `next_at` is where the next part begins, None at the end.
 
-    `messages` come with the bytes they were read from; those whose very bytes are known come as what is known of them.
+    `messages` come with the fields they were read from; those whose very bytes are known come as what is known of them.
     """
 
     subscriptions: list[tuple[bool, bytes]]
@@ -90,45 +90,47 @@ class Framer:
     """Cuts a stream into length-prefixed packets. `beats` is for the owner to count while no packet becomes whole."""
 
     def __init__(self, bytes_max: int = RPC_BYTES_MAX) -> None:
-        self._parts: list[bytes] = []  # of a packet that is not whole yet
+        self._parts: list[bytes | memoryview] = []  # of a packet that is not whole yet, or of its length
         self._size = 0
-        self._wanted = 0  # how many bytes that packet has with its length; 0 while unknown
+        self._wanted = 0  # how many bytes that packet has; 0 while unknown
         self._bytes_max = bytes_max
         self.beats = 0
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """The packets that are now whole. MalformedPacket for a length that is endless or too large."""
         if not self._size:
             self.beats = 0
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size < self._wanted:
-            return []
-        # Joined once, when there is something to cut: a large packet comes in many pieces.
-        whole = data if len(self._parts) == 1 else b"".join(self._parts)
         packets: list[bytes] = []
-        used = self._wanted = 0
-        while (head := _read_length(whole, used)) is not None:
-            start, length = head
+        if self._wanted:
+            missing = self._wanted - self._size
+            self._parts.append(data[:missing])
+            self._size += min(len(data), missing)
+            if self._size < self._wanted:
+                return packets
+            packets.append(b"".join(self._parts))  # copied once, however many pieces it came in
+            data = data[missing:]
+        elif self._parts:
+            data = b"".join((*self._parts, data))
+        at = self._wanted = 0
+        while (head := _read_length(data, at)) is not None:
+            at, length = head
             if length > self._bytes_max:
                 raise MalformedPacket(f"a packet of {length} bytes, at most {self._bytes_max}")
-            end = start + length
-            if len(whole) < end:
-                self._wanted = end - used
+            if len(data) < at + length:
+                self._wanted = length
                 break
-            packets.append(whole[start:end])
-            used = end
-        if used:
+            packets.append(bytes(data[at : at + length]))
+            at += length
+        if packets:
             self.beats = 0
-        rest = whole[used:] if used else whole
-        self._parts, self._size = [rest] if rest else [], len(rest)
+        self._parts, self._size = [data[at:]] if at < len(data) else [], len(data) - at
         return packets
 
     def __len__(self) -> int:
         return self._size
 
 
-def _read_length(buffer: bytes, at: int) -> tuple[int, int] | None:
+def _read_length(buffer: bytes | memoryview, at: int) -> tuple[int, int] | None:
     """Where a packet begins and how long it is; None while that is incomplete."""
     value = shift = 0
     for i in range(at, min(at + 4, len(buffer))):
@@ -156,9 +158,9 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise MalformedPacket("a varint of more than ten bytes")
 
 
-def get_hint(body: bytes) -> bytes:
+def get_hint(field: bytes) -> bytes:
     """By what a message that has come is looked up: itself, or the ends of a large one, which is cheaper to hash."""
-    return body if len(body) <= HINT_BYTES_MIN else body[: HINT_BYTES_MIN // 2] + body[-HINT_BYTES_MIN // 2 :]
+    return field if len(field) <= HINT_BYTES_MIN else field[: HINT_BYTES_MIN // 2] + field[-HINT_BYTES_MIN // 2 :]
 
 
 def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[bytes, Known]) -> Slice[Known]:
@@ -178,7 +180,7 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
             if not fields or at >= stop_at:
                 return Slice(subscriptions, messages, copies, controls, at)
             fields -= 1
-            tag = packet[at]
+            tag, begins_at = packet[at], at
             if tag == 0x12 or tag == 0x0A or tag == 0x1A:
                 length = packet[at + 1]
                 at += 2
@@ -188,10 +190,10 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
                 if stop > end:
                     raise MalformedPacket("a field that ends after its packet")
                 if tag == 0x12:
-                    body = packet[at:stop]
-                    copy = known.get(body if len(body) <= HINT_BYTES_MIN else get_hint(body))
-                    if copy is None or copy.body != body:
-                        messages.append((read_message(body), body))
+                    field = packet[begins_at:stop]
+                    copy = known.get(field if len(field) <= HINT_BYTES_MIN else get_hint(field))
+                    if copy is None or copy.field != field:
+                        messages.append((_read_message(field, at - begins_at), field))
                     else:
                         copies.append(copy)
                 elif tag == 0x0A:
@@ -210,9 +212,9 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
     return Slice(subscriptions, messages, copies, controls, None)
 
 
-def read_message(packet: bytes) -> Message:
-    """One message. IndexError when it is cut off."""
-    at, stop = 0, len(packet)
+def _read_message(packet: bytes, at: int) -> Message:
+    """The message from `at` on. IndexError when it is cut off."""
+    stop = len(packet)
     data: bytes | None = None
     topic: bytes | None = None
     others: list[bytes | None] | None = None
@@ -430,6 +432,17 @@ def write_plain(data: bytes, topic_field: bytes) -> bytes:
     size = len(data)
     head = write_varint(size)
     return b"".join((b"\x12", write_varint(1 + len(head) + size + len(topic_field)), b"\x12", head, data, topic_field))
+
+
+def count_plain(data: bytes, topic_field: bytes) -> int:
+    """How many bytes `write_plain` writes."""
+    size = len(data)
+    inner = 1 + _count_varint(size) + size + len(topic_field)
+    return 1 + _count_varint(inner) + inner
+
+
+def _count_varint(value: int) -> int:
+    return 1 if value < 0x80 else 2 if value < 0x4000 else (value.bit_length() + 6) // 7
 
 
 def write_subscription(joins: bool, topic: bytes) -> bytes:

@@ -266,7 +266,7 @@ def open_records(data: bytes) -> None:
             honest += piece if is_honest else b""
             step = max(where + 1, len(wire) // 20)
             for start in range(0, len(wire), step):
-                opened += opener.receive(wire[start : start + step])
+                opened += b"".join(opener.receive(wire[start : start + step]))
     except BadRecord:
         assert not is_honest
     assert opened == honest[: len(opened)]

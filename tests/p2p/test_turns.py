@@ -1,16 +1,25 @@
 """When a node sees to what has gathered, on a clock that jumps."""
 
+import itertools
+
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2p.turns import GATHER_S, PLENTY, QUIET_S, Turns
 
 
-def wait_for_next(done: int = 1, is_more: bool = False, after_s: float = 0.0, hurries: bool = False) -> float:
+def make_turns(spent_s: float) -> Turns:
+    """Turns of a node whose every turn takes so much of its processor's time."""
+    return Turns(itertools.count(0.0, spent_s).__next__)
+
+
+def wait_for_next(
+    done: int = 1, is_more: bool = False, after_s: float = 0.0, hurries: bool = False, spent_s: float = GATHER_S
+) -> float:
     """Seconds from a ring, `after_s` seconds after a turn that saw to `done` things, to the next turn."""
 
     async def main() -> float:
-        turns = Turns()
+        turns = make_turns(spent_s)
         took: list[float] = []
 
         async def take_one() -> None:
@@ -38,6 +47,10 @@ def test_soon_after_a_turn_more_is_gathered_for_a_moment() -> None:
     assert 0 < wait_for_next() <= GATHER_S * 1.001
 
 
+def test_no_longer_is_gathered_than_the_last_turn_took() -> None:
+    assert 0 < wait_for_next(spent_s=GATHER_S / 8) <= GATHER_S / 8 * 1.001
+
+
 def test_a_turn_that_found_plenty_is_followed_at_once() -> None:
     assert wait_for_next(done=PLENTY) == 0
 
@@ -48,7 +61,7 @@ def test_what_is_urgent_waits_for_nothing() -> None:
 
 def test_two_nodes_of_one_process_gather_until_the_same_moment() -> None:
     async def main() -> None:
-        one, other = Turns(), Turns()
+        one, other = make_turns(GATHER_S), make_turns(GATHER_S)
         ends: list[float] = []
 
         async def take_one(turns: Turns) -> None:

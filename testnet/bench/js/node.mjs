@@ -20,7 +20,7 @@ const ID_DOMAIN = 'rolemesh/v1/gossip\0'
 
 // As p2p/gossipsub/signing.py: 20 bytes over everything sent.
 function computeMessageId (message) {
-  return createHash('sha256').update(`${ID_DOMAIN}${message.topic}\0`).update(message.data).digest().subarray(0, 20)
+  return createHash('blake2b512').update(`${ID_DOMAIN}${message.topic}\0`).update(message.data).digest().subarray(0, 20)
 }
 
 // Degrees are those of p2p/gossip.py; `policy` is 'sign' or 'nosign'.
