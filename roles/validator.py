@@ -7,6 +7,7 @@ from protocol.codec import decode, encode
 from protocol.errors import NonceMismatch, ProtocolError
 from protocol.ledger.apply import build_block, check_transaction, next_due_ms
 from protocol.ledger.block import certify
+from protocol.ledger.randomness import find_reveal
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, compute_transaction_id
 from protocol.messages import Accepted, Head, Refused, Transactions
@@ -109,7 +110,9 @@ class Validator(Role):
         if not self._pool and (due_ms is None or due_ms > time_ms):
             return self._wake_when_due()
         candidates = sorted(self._pool.values(), key=lambda transaction: (transaction.account, transaction.nonce))
-        block, after, dropped = build_block(state, candidates, time_ms, self.context.account.public)
+        builder = self.context.account.public
+        reveal = find_reveal(state, builder, self._vote)
+        block, after, dropped = build_block(state, candidates, time_ms, builder, reveal=reveal)
         effects: list[Effect] = []
         for transaction, error in dropped:
             self._pool.pop(compute_transaction_id(transaction), None)

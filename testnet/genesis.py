@@ -14,6 +14,7 @@ from typing import Any
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import Allocation, Genesis, GenesisNode
 from protocol.ledger.params import Params
+from protocol.ledger.randomness import grow_onion
 from protocol.ledger.records import FeedRecord, ModelRecord, TensorSpec
 from protocol.types import GRAINS_PER_ROLE
 
@@ -126,6 +127,7 @@ def _build_node(seeds: NodeSeeds, role: str, models: tuple[ModelRecord, ...], pa
         models=tuple(sorted(model.digest for model in models)) if runs_models else (),
         price=PRICE_GRAINS if role == "inference" else 0,
         bond=params.get_bond_min(role),
+        onion=grow_onion(PrivateKey.from_seed(seeds.vote), 0).tip if seeds.vote is not None else b"",
     )
 
 

@@ -37,11 +37,13 @@ from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, 
 from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
 from protocol.ledger.oracle import apply_report_oracle
+from protocol.ledger.randomness import apply_commit_onion, mix_seed
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
 from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
 from protocol.ledger.state import State, compute_state_root
 from protocol.ledger.transactions import (
     CloseChannel,
+    CommitOnion,
     Delegate,
     OpenChannels,
     ProveWrong,
@@ -74,6 +76,7 @@ _rules: dict[type, Rule] = {
     Transfer: apply_transfer,
     RegisterNode: apply_register_node,
     RotateKeys: apply_rotate_keys,
+    CommitOnion: apply_commit_onion,
     Stake: apply_stake,
     Unstake: apply_unstake,
     Delegate: apply_delegate,
@@ -117,7 +120,7 @@ def apply_block(state: State, block: Block, check_signatures: bool = True) -> St
         except (InvalidTransaction, MalformedMessage) as error:
             what = f"block {header.height}, transaction {index}"
             raise InvalidBlock(f"{what}: {type(error).__name__}: {error}") from error
-    after = _finish(draft, header.builder, compute_block_id(header))
+    after = _finish(draft, header.builder, header.reveal, compute_block_id(header))
     root = compute_state_root(after)
     if root != header.state_root:
         told = header.state_root.hex()
@@ -128,18 +131,24 @@ def apply_block(state: State, block: Block, check_signatures: bool = True) -> St
 
 
 def build_block(
-    state: State, candidates: Iterable[Transaction], time_ms: int, builder: bytes, check_signatures: bool = True
+    state: State,
+    candidates: Iterable[Transaction],
+    time_ms: int,
+    builder: bytes,
+    check_signatures: bool = True,
+    reveal: bytes | None = None,
 ) -> tuple[Block, State, list[tuple[Transaction, InvalidTransaction]]]:
     """A block on `state` with as many of the candidates as are valid and fit, the state after it, and who was dropped.
 
     Candidates are tried in order; one whose nonce is ahead waits for those before it, in this block or a later one, and
-    is not dropped. LocalError when `time_ms` is not after the state's.
+    is not dropped. `reveal` is the next layer of the builder's onion (`randomness.find_reveal`); without one it earns
+    nothing. LocalError when `time_ms` is not after the state's, InvalidBlock for a wrong layer.
     """
     if time_ms <= state.time_ms:
         raise LocalError(f"a block of {time_ms} cannot follow one of {state.time_ms}")
     draft = _begin(state, time_ms)
     chosen, dropped = _choose(draft, candidates, check_signatures)
-    after = _finish(draft, builder, block_id=bytes(32))
+    after = _finish(draft, builder, reveal or b"", block_id=bytes(32))
     header = Header(
         chain=state.chain,
         height=draft.height,
@@ -149,6 +158,7 @@ def build_block(
         transactions_root=compute_transactions_root(chosen),
         state_root=compute_state_root(after),
         next_validators=compute_validators_digest(get_validators(after)),
+        reveal=reveal or b"",
     )
     return Block(header, chosen), replace(after, block_id=compute_block_id(header)), dropped
 
@@ -194,8 +204,9 @@ def _begin(state: State, time_ms: int) -> Draft:
     return draft
 
 
-def _finish(draft: Draft, builder: bytes, block_id: bytes) -> State:
-    divide_fees(draft, builder)
+def _finish(draft: Draft, builder: bytes, reveal: bytes, block_id: bytes) -> State:
+    mix_seed(draft, builder, reveal)
+    divide_fees(draft, builder, earns=bool(reveal))
     if draft.is_epoch_over:
         end_epoch(draft)
     return draft.freeze(block_id)

@@ -12,7 +12,7 @@ from typing import Annotated
 from protocol.codec import encode
 from protocol.errors import InvalidBlock, RemoteError
 from protocol.keys import Signer, verify
-from protocol.ledger.records import EpochSnapshot
+from protocol.ledger.records import EpochSnapshot, Tip
 from protocol.ledger.state import State
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX
 from protocol.signing import compute_domain_prefix
@@ -41,9 +41,10 @@ class InvalidCertificate(RemoteError):
 
 @dataclass(frozen=True)
 class Header:
-    """`builder` is a validator's account; `state_root` is the state's after this very block.
+    """`builder` is a validator's account, `reveal` empty or the next layer of its hash onion.
 
-    `next_validators` is the digest of those who decide the next height, for clients that see headers only.
+    `state_root` is the state's after this very block. `next_validators` is the digest of those who decide the next
+    height, for clients that see headers only.
     """
 
     chain: ChainId
@@ -54,6 +55,7 @@ class Header:
     transactions_root: Digest
     state_root: Digest
     next_validators: Digest
+    reveal: Tip  # of the builder's hash onion
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from protocol.ledger.records import (
     KeyOwner,
     ModelRecord,
     NodeRecord,
+    Onion,
     Pending,
     Pool,
     ProvenWrong,
@@ -123,6 +124,7 @@ class Draft:
         self.treasury = base.treasury
         self.burned = base.burned
         self.base_fee = base.base_fee
+        self.seed = base.seed
         self.fees = self.tips = 0  # of this block's transactions so far, until they are divided
         self.units = 0
         self.is_epoch_over = False  # set by the due queue; the change itself ends the block
@@ -138,6 +140,7 @@ class Draft:
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
+        self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)
         self.tombstones: Overlay[bytes, Tombstone] = Overlay(base.tombstones, self._undo)
         self.due: Overlay[bytes, DueItem] = Overlay(base.due, self._undo)
         self.epochs: Overlay[int, EpochSnapshot] = Overlay(base.epochs, self._undo)
@@ -171,6 +174,7 @@ class Draft:
             treasury=self.treasury,
             burned=self.burned,
             base_fee=self.base_fee,
+            seed=self.seed,
             tree=update_tree(self.base.tree, changes),
             changes=tuple(changes),
             **tables,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from protocol.ledger.draft import Draft
 from protocol.ledger.params import Params
 from protocol.ledger.pools import pay_all_rewards
-from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord, Pool
+from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord, Onion, Pool
 from protocol.signing import compute_domain_prefix
 
 EPOCH_KIND = 1
@@ -21,9 +21,9 @@ _SEED_PREFIX = compute_domain_prefix("epoch")
 _NO_ID = bytes(32)
 
 
-def compute_epoch_seed(genesis_seed: bytes, epoch: int) -> bytes:
-    """Known to everyone from genesis on: a stand-in until validators reveal randomness."""
-    return hashlib.sha256(_SEED_PREFIX + genesis_seed + epoch.to_bytes(8, "big")).digest()
+def compute_epoch_seed(seed: bytes, epoch: int) -> bytes:
+    """The seed of an epoch's draws, from the ledger's seed after the block that begins it."""
+    return hashlib.sha256(_SEED_PREFIX + seed + epoch.to_bytes(8, "big")).digest()
 
 
 def compute_epoch(time_ms: int, genesis_ms: int, epoch_ms: int) -> int:
@@ -65,8 +65,14 @@ def end_epoch(draft: Draft) -> None:
     """The last act of a block that passed an epoch's end."""
     base = draft.base
     pay_all_rewards(draft)
+    for account, onion in list(draft.onions.items()):
+        node = draft.nodes.get(account)
+        if node is None or VALIDATOR not in node.roles:
+            draft.onions.delete(account)
+        elif onion.next_tip:
+            draft.onions.put(account, Onion(onion.next_tip, onion.next_number, b"", 0))
     draft.epoch = compute_epoch(draft.time_ms, base.genesis_ms, draft.params.epoch_ms)
-    seed = compute_epoch_seed(base.genesis_seed, draft.epoch)
+    seed = compute_epoch_seed(draft.seed, draft.epoch)
     nodes, pools = dict(draft.nodes.items()), dict(draft.pools.items())
     tombstones = dict(draft.tombstones.items())
     snapshot = take_snapshot(draft.height + 1, seed, nodes, pools, tombstones, draft.params)

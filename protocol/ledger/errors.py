@@ -191,6 +191,15 @@ class AlreadyGuilty(InvalidTransaction):
         self.account = account
 
 
+class InvalidOnion(InvalidTransaction):
+    """An onion's number is above all its account had before."""
+
+    def __init__(self, number: int, least: int) -> None:
+        super().__init__(f"the onion has number {number}, the next may have {least}")
+        self.number = number
+        self.least = least
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

@@ -96,12 +96,18 @@ def split_transaction_fee(fee: int, params: Params) -> tuple[int, int, int]:
     return validators, treasury, fee - validators - treasury
 
 
-def divide_fees(draft: Draft, builder: bytes) -> None:
-    """Divide the fees of a whole block at once, and set the base fee for the next."""
+def divide_fees(draft: Draft, builder: bytes, earns: bool) -> None:
+    """Divide the fees of a whole block at once, and set the base fee for the next.
+
+    What a builder that does not earn would have got burns.
+    """
     validators, treasury, burn = split_transaction_fee(draft.fees, draft.params)
-    reward_builder(draft, builder, validators)
-    draft.credit(builder, draft.tips)
     draft.treasury += treasury
     draft.burned += burn
+    if earns:
+        reward_builder(draft, builder, validators)
+        draft.credit(builder, draft.tips)
+    else:
+        draft.burned += validators + draft.tips
     draft.fees = draft.tips = 0
     draft.base_fee = compute_next_base_fee(draft.base_fee, draft.units, draft.params)

@@ -22,8 +22,10 @@ from protocol.ledger.records import (
     ModelDigests,
     ModelRecord,
     NodeRecord,
+    Onion,
     RoleNames,
     TensorSpec,
+    Tip,
     VoteKey,
 )
 from protocol.ledger.rows import list_rows, update_tree
@@ -68,6 +70,7 @@ class GenesisNode:
     models: ModelDigests
     price: Grains
     bond: Grains
+    onion: Tip  # number 0 of its vote key; validators without one earn nothing at first
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def verify_genesis(genesis: Genesis) -> None:
             raise ValueError(f"node {format_node(node.node)} belongs to an account without an allocation")
         if ("validator" in node.roles) != bool(node.vote):
             raise ValueError(f"node {format_node(node.node)}: validators have a vote key, others none")
+        if len(node.onion) not in (0, 32) or (node.onion and not node.vote):
+            raise ValueError(f"node {format_node(node.node)}: a validator's onion has a tip of 32 bytes, others none")
         if len(set(node.roles)) != len(node.roles):
             raise ValueError(f"node {format_node(node.node)} has a role twice")
         have = amounts[node.account]
@@ -160,6 +165,7 @@ def build_state(genesis: Genesis) -> State:
         "due": {compute_due_key(epoch_end): epoch_end},
         "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), genesis.params)},
         "models": {model.digest: model for model in genesis.models},
+        "onions": {node.account: Onion(node.onion, 0, b"", 0) for node in genesis.nodes if node.onion},
         "feeds": {feed.name: FeedState(0, 0, 0, 0) for feed in genesis.feeds},
     }
     return State(
@@ -168,7 +174,7 @@ def build_state(genesis: Genesis) -> State:
         block_id=compute_genesis_id(genesis),
         time_ms=genesis.time_ms,
         genesis_ms=genesis.time_ms,
-        genesis_seed=genesis.seed,
+        seed=genesis.seed,
         params=genesis.params,
         epoch=0,
         supply=sum(entry.amount for entry in genesis.allocations),

@@ -9,6 +9,7 @@ CANDIDATES_MAX = 1_000
 SHARES_MAX = 1_000  # accounts paid by one settlement
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
+Tip = Annotated[bytes, AtMost(32)]  # empty for none
 RoleNames = Annotated[tuple[Name, ...], AtMost(8)]
 ModelDigests = Annotated[tuple[Digest, ...], AtMost(64)]
 
@@ -152,6 +153,16 @@ class ProvenWrong:
     epoch: Whole
     worker: PublicKey
     slashed: Grains
+
+
+@dataclass(frozen=True)
+class Onion:
+    """The hash onion a validator reveals layer by layer, and the one that follows it at the epoch's end, if any."""
+
+    tip: Tip
+    number: Whole
+    next_tip: Tip
+    next_number: Whole
 
 
 @dataclass(frozen=True)

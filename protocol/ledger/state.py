@@ -21,6 +21,7 @@ from protocol.ledger.records import (
     KeyOwner,
     ModelRecord,
     NodeRecord,
+    Onion,
     Pending,
     Pool,
     ProvenWrong,
@@ -68,6 +69,7 @@ TABLES = (
     Table("pending", Pending),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
+    Table("onions", Onion),
     Table("tombstones", Tombstone),
     Table("due", DueItem),
     Table("epochs", EpochSnapshot, int),
@@ -89,7 +91,7 @@ class StateHead:
     height: Whole
     time_ms: TimeMs
     genesis_ms: TimeMs
-    genesis_seed: Digest
+    seed: Digest
     epoch: Whole
     supply: Grains
     treasury: Grains
@@ -110,7 +112,7 @@ class State:
     block_id: bytes
     time_ms: int
     genesis_ms: int
-    genesis_seed: bytes
+    seed: bytes  # a new one with every block (`randomness`)
     params: Params
     epoch: int
     supply: int
@@ -128,6 +130,7 @@ class State:
     pending: Mapping[bytes, Pending]  # by the id of the settlement
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
+    onions: Mapping[bytes, Onion]  # by validator's account
     tombstones: Mapping[bytes, Tombstone]  # by validator's account
     due: Mapping[bytes, DueItem]  # by compute_due_key
     epochs: Mapping[int, EpochSnapshot]
@@ -206,7 +209,7 @@ def get_head(state: State) -> StateHead:
         state.height,
         state.time_ms,
         state.genesis_ms,
-        state.genesis_seed,
+        state.seed,
         state.epoch,
         state.supply,
         state.treasury,

@@ -133,6 +133,15 @@ class RotateKeys:
     vote_proof: OptionalSignature
 
 
+@transaction(17)
+@dataclass(frozen=True)
+class CommitOnion:
+    """The tip of a new hash onion of the account's validator (`randomness`), in force from the next epoch on."""
+
+    number: Whole
+    tip: Digest
+
+
 B = TypeVar("B", RegisterNode, RotateKeys)
 
 

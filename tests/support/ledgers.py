@@ -9,6 +9,7 @@ from protocol.ledger.apply import apply_block, build_block
 from protocol.ledger.block import Block, Certificate, certify
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
+from protocol.ledger.randomness import find_reveal
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (
     ChannelOpening,
@@ -60,12 +61,13 @@ class Ledger:
         """Move on by one block of these; the errors of those that were dropped."""
         before = self.state
         builder = self.account("validator-0").public
+        vote = PrivateKey.from_seed(self.foundation.nodes["validator-0"].vote or b"")
+        reveal = find_reveal(before, builder, vote)
         block, after, dropped = build_block(
-            before, transactions, before.time_ms + after_ms, builder, self._check_signatures
+            before, transactions, before.time_ms + after_ms, builder, self._check_signatures, reveal
         )
         assert apply_block(before, block, self._check_signatures) == after
         assert compute_supply(after) == before.supply
-        vote = PrivateKey.from_seed(self.foundation.nodes["validator-0"].vote or b"")
         self.blocks.append((block, certify(block.header, vote), after))
         self.state = after
         return [error for _, error in dropped]

@@ -179,7 +179,7 @@ def test_epochs_that_passed_asleep_are_one_change() -> None:
     ledger.block(after_ms=10 * PARAMS.epoch_ms + 5)
     assert ledger.state.epoch == 10
     assert sorted(ledger.state.epochs) == [0, 10]
-    assert ledger.state.epochs[10].seed == compute_epoch_seed(ledger.state.genesis_seed, 10)
+    assert ledger.state.epochs[10].seed == compute_epoch_seed(ledger.state.seed, 10)
     ledger.block(after_ms=PARAMS.epoch_ms - 6)
     assert ledger.state.epoch == 10
     ledger.block(after_ms=1)

@@ -100,7 +100,7 @@ def test_every_field_of_the_state_but_the_block_id_is_under_the_root() -> None:
         "height": state.height + 1,
         "time_ms": state.time_ms + 1,
         "genesis_ms": 1,
-        "genesis_seed": bytes(32),
+        "seed": bytes(32),
         "epoch": state.epoch + 1,
         "supply": 1,
         "treasury": state.treasury + 1,

@@ -1,0 +1,86 @@
+"""Seeds nobody chooses: every block reveals the next layer of its builder's hash onion, committed to long before.
+
+A validator commits to the outermost hash of a chain of hashes, its *tip*. Each of its blocks reveals what hashes to the
+tip, which then is the tip. A new onion counts from the next epoch on: chosen now, it is chosen without knowing the seed
+it will be mixed with. A builder without a valid layer leaves it out and earns nothing by its block.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
+
+from protocol.errors import InvalidBlock
+from protocol.keys import Signer
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.epochs import VALIDATOR
+from protocol.ledger.errors import InvalidNode, InvalidOnion
+from protocol.ledger.records import Onion
+from protocol.ledger.state import State
+from protocol.ledger.transactions import CommitOnion
+from protocol.signing import compute_domain_prefix
+
+LAYERS = 4_000  # blocks a validator builds with one onion
+_ONION = compute_domain_prefix("onion")
+_SEED = compute_domain_prefix("seed")
+
+
+@dataclass(frozen=True)
+class OnionSecret:
+    """What only the holder of a vote key can compute, so that an onion needs no keeping."""
+
+    layers: Mapping[bytes, bytes]  # what hashes to a tip, by tip
+    tip: bytes
+
+
+def grow_onion(vote: Signer, number: int) -> OnionSecret:
+    """The onion of a vote key that has this number; each number gives another one."""
+    return _grow(hashlib.sha256(vote.sign(_ONION + number.to_bytes(8, "big"))).digest())
+
+
+def peel(tip: bytes) -> bytes:
+    """The hash of a layer.
+
+    >>> peel(bytes(32)).hex()[:16]
+    '66687aadf862bd77'
+    """
+    return hashlib.sha256(tip).digest()
+
+
+def find_reveal(state: State, account: bytes, vote: Signer) -> bytes | None:
+    """What an account's next block reveals; None while it has no onion, or has come to its end."""
+    onion = state.onions.get(account)
+    return None if onion is None or not onion.tip else grow_onion(vote, onion.number).layers.get(onion.tip)
+
+
+def apply_commit_onion(draft: Draft, context: TransactionContext, body: CommitOnion) -> None:
+    """Commit to a new onion, from the next epoch on. Its number is above all before, so that none comes twice."""
+    node = draft.nodes.get(context.account)
+    if node is None or VALIDATOR not in node.roles:
+        raise InvalidNode(f"account {context.account.hex()} has no validator")
+    known = draft.onions.get(context.account) or Onion(b"", 0, b"", 0)
+    least = max(known.number, known.next_number) + 1
+    if body.number < least:
+        raise InvalidOnion(body.number, least)
+    draft.onions.put(context.account, replace(known, next_tip=body.tip, next_number=body.number))
+
+
+def mix_seed(draft: Draft, builder: bytes, reveal: bytes) -> None:
+    """What a block reveals enters the ledger's seed. InvalidBlock when it does not fit the tip."""
+    if reveal:
+        onion = draft.onions.get(builder)
+        if onion is None or peel(reveal) != onion.tip:
+            raise InvalidBlock(f"block {draft.height} reveals {reveal.hex()}, no layer of its builder's onion")
+        draft.onions.put(builder, replace(onion, tip=reveal))
+    draft.seed = hashlib.sha256(_SEED + draft.seed + (reveal or draft.height.to_bytes(8, "big"))).digest()
+
+
+@lru_cache(maxsize=8)
+def _grow(secret: bytes) -> OnionSecret:
+    layers, layer = {}, secret
+    for _ in range(LAYERS):
+        outer = peel(layer)
+        layers[outer], layer = layer, outer
+    return OnionSecret(MappingProxyType(layers), layer)
