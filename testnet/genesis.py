@@ -81,6 +81,8 @@ def build_genesis(
         seed=_derive(seed, "genesis", "seed"),
         params=params,
         allocations=tuple(Allocation(holder, NODE_BALANCE_GRAINS) for holder in sorted(holders)),
+        vesting=(),
+        treasury=0,
         nodes=nodes,
         models=known,
         feeds=(FeedRecord(FEED_NAME),),

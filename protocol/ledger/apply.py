@@ -20,7 +20,7 @@ from protocol.ledger.block import (
     compute_validators_digest,
     get_validators,
 )
-from protocol.ledger.channels import apply_close_channel, apply_open_channels
+from protocol.ledger.channels import apply_close_channel, apply_open_channels, apply_top_up_channel
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import next_due_ms, run_due
@@ -52,6 +52,7 @@ from protocol.ledger.transactions import (
     RotateKeys,
     SettleIndividual,
     Stake,
+    TopUpChannel,
     Transaction,
     Transfer,
     Undelegate,
@@ -83,6 +84,7 @@ _rules: dict[type, Rule] = {
     Undelegate: apply_undelegate,
     SubmitEvidence: apply_submit_evidence,
     OpenChannels: apply_open_channels,
+    TopUpChannel: apply_top_up_channel,
     CloseChannel: apply_close_channel,
     SettleIndividual: apply_settle_individual,
     ProveWrong: apply_prove_wrong,

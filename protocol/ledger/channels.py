@@ -13,7 +13,7 @@ from protocol.ledger.errors import (
     UnknownChannel,
 )
 from protocol.ledger.records import Channel, DueItem
-from protocol.ledger.transactions import CloseChannel, OpenChannels, compute_channel_id
+from protocol.ledger.transactions import CloseChannel, OpenChannels, TopUpChannel, compute_channel_id
 
 WITHDRAW_KIND = 3
 
@@ -34,18 +34,20 @@ def apply_open_channels(draft: Draft, context: TransactionContext, body: OpenCha
         draft.channels.put(compute_channel_id(context.id, index), channel)
 
 
+def apply_top_up_channel(draft: Draft, context: TransactionContext, body: TopUpChannel) -> None:
+    channel = _get_open(draft, context, body.channel)
+    if not body.amount:
+        raise InvalidAmount("a top-up", body.amount, 1)
+    draft.debit(context.account, body.amount)
+    draft.channels.put(body.channel, replace(channel, deposit=channel.deposit + body.amount))
+
+
 def apply_close_channel(draft: Draft, context: TransactionContext, body: CloseChannel) -> None:
-    """Begin to close; the payee can still settle until the delay is over."""
-    channel = draft.channels.get(body.channel)
-    if channel is None:
-        raise UnknownChannel(body.channel)
-    if channel.payer != context.account:
-        raise NotYourChannel(body.channel, context.account)
-    if channel.closing_ms:
-        raise ChannelClosing(body.channel, channel.closing_ms)
+    """Begin to close; the payee can still settle until the delay, and the grace after it, are over."""
+    channel = _get_open(draft, context, body.channel)
     closing_ms = draft.time_ms + draft.params.channel_close_delay_ms
     draft.channels.put(body.channel, replace(channel, closing_ms=closing_ms))
-    draft.plan(DueItem(closing_ms, WITHDRAW_KIND, body.channel, waking=1))
+    draft.plan(DueItem(closing_ms, WITHDRAW_KIND, body.channel, waking=1, graced=0))
 
 
 def withdraw(draft: Draft, item: DueItem) -> None:
@@ -54,3 +56,15 @@ def withdraw(draft: Draft, item: DueItem) -> None:
     if channel is not None:
         draft.channels.delete(item.id)
         draft.credit(channel.payer, channel.deposit - channel.paid)
+
+
+def _get_open(draft: Draft, context: TransactionContext, key: bytes) -> Channel:
+    """A channel of the sender's that is not closing."""
+    channel = draft.channels.get(key)
+    if channel is None:
+        raise UnknownChannel(key)
+    if channel.payer != context.account:
+        raise NotYourChannel(key, context.account)
+    if channel.closing_ms:
+        raise ChannelClosing(key, channel.closing_ms)
+    return channel

@@ -26,6 +26,7 @@ from protocol.ledger.records import (
     ProvenWrong,
     Tombstone,
     Unbonding,
+    Vesting,
     WorkCount,
 )
 from protocol.ledger.rows import update_tree
@@ -137,6 +138,7 @@ class Draft:
         self.delegations: Overlay[bytes, Delegation] = Overlay(base.delegations, self._undo)
         self.pools: Overlay[bytes, Pool] = Overlay(base.pools, self._undo)
         self.channels: Overlay[bytes, Channel] = Overlay(base.channels, self._undo)
+        self.vesting: Overlay[bytes, Vesting] = Overlay(base.vesting, self._undo)
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)

@@ -1,6 +1,7 @@
 """The due queue: everything the ledger has yet to do of its own accord, by time, kind and id."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.errors import LocalError
@@ -11,6 +12,7 @@ from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State
+from protocol.ledger.vesting import VEST_KIND, release
 
 Handler = Callable[[Draft, DueItem], None]
 
@@ -20,11 +22,27 @@ def _note_epoch_end(draft: Draft, _: DueItem) -> None:
     draft.is_epoch_over = True
 
 
+def after_grace(handler: Handler) -> Handler:
+    """For deadlines that punish silence: the first block to reach one puts it off, once, and only then it fires.
+
+    Whoever was silent because the ledger was, has the grace to speak. Source: PROTOCOL, "Header time".
+    """
+
+    def put_off_or_fire(draft: Draft, item: DueItem) -> None:
+        if item.graced:
+            handler(draft, item)
+        else:
+            draft.plan(replace(item, time_ms=draft.time_ms + draft.params.grace_ms, graced=1))
+
+    return put_off_or_fire
+
+
 _handlers: dict[int, Handler] = {
     EPOCH_KIND: _note_epoch_end,
     PAYOUT_KIND: pay_out,
-    WITHDRAW_KIND: withdraw,
+    WITHDRAW_KIND: after_grace(withdraw),
     UNBOND_KIND: mature_unbonding,
+    VEST_KIND: release,
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)
 

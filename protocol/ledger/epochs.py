@@ -52,7 +52,7 @@ def take_snapshot(
 def plan_epoch_end(draft: Draft, waking: int = 0) -> None:
     """Put the end of the running epoch into the due queue, or make it a waking item."""
     time_ms = draft.base.genesis_ms + (draft.epoch + 1) * draft.params.epoch_ms
-    draft.plan(DueItem(time_ms, EPOCH_KIND, _NO_ID, waking))
+    draft.plan(DueItem(time_ms, EPOCH_KIND, _NO_ID, waking, graced=0))
 
 
 def wake_epoch_end(draft: Draft) -> None:

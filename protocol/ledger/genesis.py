@@ -12,7 +12,7 @@ from protocol.keys import format_account, format_node, parse_account, parse_node
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
-from protocol.ledger.params import Params, verify_params
+from protocol.ledger.params import DELAY_MS_MAX, Params, verify_params
 from protocol.ledger.records import (
     Account,
     DueItem,
@@ -26,12 +26,14 @@ from protocol.ledger.records import (
     RoleNames,
     TensorSpec,
     Tip,
+    Vesting,
     VoteKey,
 )
 from protocol.ledger.rows import list_rows, update_tree
 from protocol.ledger.state import TABLES, State
+from protocol.ledger.vesting import VEST_KIND
 from protocol.signing import compute_domain_prefix
-from protocol.types import INT_MAX, AtMost, Digest, Grains, Name, PublicKey, TimeMs
+from protocol.types import INT_MAX, AtMost, Digest, Grains, Name, PublicKey, TimeMs, Whole
 
 __all__ = [
     "Allocation",
@@ -48,15 +50,28 @@ __all__ = [
 
 CHAIN_SIZE = 8
 ENTRIES_MAX = 1_000
+VESTING_PARTS_MAX = 10_000
 _PREFIX = compute_domain_prefix("genesis")
+_VESTING_PREFIX = compute_domain_prefix("vesting")
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What an account owns at the start. The supply is the sum of these, for good."""
+    """What an account owns at the start. The supply is these, what vests and the treasury, for good."""
 
     account: PublicKey
     amount: Grains
+
+
+@dataclass(frozen=True)
+class GenesisVesting:
+    """What an account gets over time: `parts` equal parts, the first `cliff_ms` after genesis, then every `part_ms`."""
+
+    account: PublicKey
+    amount: Grains
+    cliff_ms: Whole
+    part_ms: Whole
+    parts: Whole
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,8 @@ class Genesis:
     seed: Digest
     params: Params
     allocations: Annotated[tuple[Allocation, ...], AtMost(ENTRIES_MAX)]
+    vesting: Annotated[tuple[GenesisVesting, ...], AtMost(ENTRIES_MAX)]
+    treasury: Grains  # the ecosystem's share, spent only by vote
     nodes: Annotated[tuple[GenesisNode, ...], AtMost(ENTRIES_MAX)]
     models: Annotated[tuple[ModelRecord, ...], AtMost(64)]
     feeds: Annotated[tuple[FeedRecord, ...], AtMost(64)]
@@ -109,14 +126,25 @@ def compute_chain_id(genesis: Genesis) -> bytes:
     return compute_genesis_id(genesis)[:CHAIN_SIZE]
 
 
+def compute_genesis_supply(genesis: Genesis) -> int:
+    vesting = sum(entry.amount for entry in genesis.vesting)
+    return sum(entry.amount for entry in genesis.allocations) + vesting + genesis.treasury
+
+
 def verify_genesis(genesis: Genesis) -> None:
     """ValueError for a genesis no ledger could start from."""
     verify_params(genesis.params)
     amounts = {entry.account: entry.amount for entry in genesis.allocations}
     bonds = {node.account: node.bond for node in genesis.nodes}
     votes = [node.vote for node in genesis.nodes if node.vote]
-    if len(amounts) != len(genesis.allocations) or sum(amounts.values()) > INT_MAX:
+    if len(amounts) != len(genesis.allocations) or compute_genesis_supply(genesis) > INT_MAX:
         raise ValueError(f"an account is allocated twice, or the supply exceeds {INT_MAX} grains")
+    for entry in genesis.vesting:
+        if not entry.amount or not entry.part_ms or not 0 < entry.parts <= VESTING_PARTS_MAX:
+            raise ValueError(f"what vests has an amount, a time and 1 to {VESTING_PARTS_MAX} parts: {entry}")
+        ends_ms = entry.cliff_ms + entry.parts * entry.part_ms
+        if ends_ms > DELAY_MS_MAX:
+            raise ValueError(f"vesting ends {ends_ms} ms after genesis, at most {DELAY_MS_MAX} allowed")
     if len(bonds) != len(genesis.nodes) or len({node.node for node in genesis.nodes}) != len(genesis.nodes):
         raise ValueError("two nodes share an account or a node key")
     if len(votes) > VOTES_MAX:
@@ -156,13 +184,23 @@ def build_state(genesis: Genesis) -> State:
         )
         for node in genesis.nodes
     }
-    epoch_end = DueItem(genesis.time_ms + genesis.params.epoch_ms, EPOCH_KIND, bytes(32), waking=0)
+    for entry in genesis.vesting:
+        accounts.setdefault(entry.account, Account(0, 0))  # so that there is room for it when it is released
+    vesting = {
+        hashlib.sha256(_VESTING_PREFIX + index.to_bytes(4, "big")).digest(): Vesting(
+            entry.account, entry.amount, 0, genesis.time_ms + entry.cliff_ms, entry.part_ms, entry.parts
+        )
+        for index, entry in enumerate(genesis.vesting)
+    }
+    due = [DueItem(held.cliff_ms, VEST_KIND, key, waking=0, graced=0) for key, held in vesting.items()]
+    epoch_end = DueItem(genesis.time_ms + genesis.params.epoch_ms, EPOCH_KIND, bytes(32), waking=0, graced=0)
     tables: dict[str, Any] = {table.name: {} for table in TABLES} | {
         "accounts": accounts,
         "nodes": nodes,
         "node_owners": {node.node: KeyOwner(node.account, 0) for node in genesis.nodes},
         "vote_owners": {node.vote: KeyOwner(node.account, 0) for node in genesis.nodes if node.vote},
-        "due": {compute_due_key(epoch_end): epoch_end},
+        "vesting": vesting,
+        "due": {compute_due_key(item): item for item in (epoch_end, *due)},
         "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), genesis.params)},
         "models": {model.digest: model for model in genesis.models},
         "onions": {node.account: Onion(node.onion, 0, b"", 0) for node in genesis.nodes if node.onion},
@@ -177,8 +215,8 @@ def build_state(genesis: Genesis) -> State:
         seed=genesis.seed,
         params=genesis.params,
         epoch=0,
-        supply=sum(entry.amount for entry in genesis.allocations),
-        treasury=0,
+        supply=compute_genesis_supply(genesis),
+        treasury=genesis.treasury,
         burned=0,
         base_fee=genesis.params.base_fee_min,
         tree=update_tree(None, list_rows(tables)),

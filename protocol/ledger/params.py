@@ -44,6 +44,7 @@ class Params:
     reporter_bp: ShareBp = 5_000  # of a slash; the rest burns, at least half
     settle_window_ms: Whole = 3_000  # from settlement to payout
     channel_close_delay_ms: Whole = 30_000  # in which the payee can still settle
+    grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence
     delegation_min: Grains = 10 * GRAINS_PER_ROLE  # a validator has room for few: none is wasted on dust

@@ -122,6 +122,18 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Vesting:
+    """What genesis holds back for an account: equal parts, the first at the cliff, one every `part_ms` after it."""
+
+    account: PublicKey
+    amount: Grains
+    released: Grains
+    cliff_ms: TimeMs
+    part_ms: Whole
+    parts: Whole
+
+
+@dataclass(frozen=True)
 class Share:
     account: PublicKey
     amount: Grains
@@ -177,12 +189,16 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class DueItem:
-    """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next."""
+    """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next.
+
+    `graced` is 1 when the item punishes silence and has been put off already, so that an outage forfeits nobody.
+    """
 
     time_ms: TimeMs
     kind: Whole
     id: Digest
     waking: Annotated[int, UpTo(1)]
+    graced: Annotated[int, UpTo(1)]
 
 
 @dataclass(frozen=True)

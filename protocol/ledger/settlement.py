@@ -92,7 +92,7 @@ def apply_settle_individual(draft: Draft, context: TransactionContext, body: Set
     if settlement.fees:
         shares = tuple(Share(account, amount) for account, amount in sorted(settlement.shares.items()) if amount)
         draft.pending.put(context.id, Pending(shares, settlement.treasury, settlement.burn))
-        draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1))
+        draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
 
 
 def pay_out(draft: Draft, item: DueItem) -> None:

@@ -160,4 +160,4 @@ def _begin_unbonding(draft: Draft, context: TransactionContext, validator: bytes
     if under_way >= draft.params.unbondings_max:
         raise LimitReached("unbondings of this account", under_way, draft.params.unbondings_max)
     draft.unbonding.put(context.id, Unbonding(context.account, validator, amount, draft.epoch))
-    draft.plan(DueItem(draft.time_ms + draft.params.unbonding_ms, UNBOND_KIND, context.id, waking=0))
+    draft.plan(DueItem(draft.time_ms + draft.params.unbonding_ms, UNBOND_KIND, context.id, waking=0, graced=0))

@@ -27,6 +27,7 @@ from protocol.ledger.records import (
     ProvenWrong,
     Tombstone,
     Unbonding,
+    Vesting,
     WorkCount,
 )
 from protocol.ledger.tree import Tree, get_root
@@ -66,6 +67,7 @@ TABLES = (
     Table("delegations", Delegation),
     Table("pools", Pool),
     Table("channels", Channel),
+    Table("vesting", Vesting),
     Table("pending", Pending),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
@@ -127,6 +129,7 @@ class State:
     delegations: Mapping[bytes, Delegation]  # by compute_delegation_key
     pools: Mapping[bytes, Pool]  # by validator's account
     channels: Mapping[bytes, Channel]
+    vesting: Mapping[bytes, Vesting]
     pending: Mapping[bytes, Pending]  # by the id of the settlement
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
@@ -171,12 +174,15 @@ def compute_supply(state: State) -> int:
     bonded = sum(node.bond for node in state.nodes.values())
     unbonding = sum(entry.amount for entry in state.unbonding.values())
     delegated = sum(entry.amount for entry in state.delegations.values())
+    vesting = sum(entry.amount - entry.released for entry in state.vesting.values())
     rewards = sum(pool.rewards for pool in state.pools.values())
     channels = sum(channel.deposit - channel.paid for channel in state.channels.values())
     pending = sum(
         sum(share.amount for share in entry.shares) + entry.treasury + entry.burn for entry in state.pending.values()
     )
-    return liquid + bonded + delegated + rewards + unbonding + channels + pending + state.treasury + state.burned
+    return (
+        liquid + vesting + bonded + delegated + rewards + unbonding + channels + pending + state.treasury + state.burned
+    )
 
 
 def compute_state_root(state: State) -> bytes:

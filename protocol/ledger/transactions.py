@@ -217,6 +217,15 @@ class CloseChannel:
     channel: Digest
 
 
+@transaction(22)
+@dataclass(frozen=True)
+class TopUpChannel:
+    """The payer adds to an open channel's deposit."""
+
+    channel: Digest
+    amount: Grains
+
+
 class ZeroReason(IntEnum):
     """Why a leaf earns nothing. 0 is for leaves that do."""
 

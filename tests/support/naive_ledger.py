@@ -29,7 +29,7 @@ class NaiveLedger:
     treasury: int = 0
     burned: int = 0
 
-    def pass_time(self, time_ms: int) -> None:
+    def pass_time(self, time_ms: int, grace_ms: int) -> None:
         """Move on to the next block's time and carry out what is due."""
         self.time_ms = time_ms
         for entry in [entry for entry in self.pending if entry[0] <= time_ms]:
@@ -39,7 +39,11 @@ class NaiveLedger:
             self.treasury += entry[2]
             self.burned += entry[3]
         for number, channel in list(self.channels.items()):
-            if 0 < channel["closing_ms"] <= time_ms:  # type: ignore[operator]
+            if not 0 < channel["closing_ms"] <= time_ms:  # type: ignore[operator]
+                continue
+            if not channel["graced"]:
+                channel["closing_ms"], channel["graced"] = time_ms + grace_ms, True
+            else:
                 self.balances[channel["payer"]] += channel["deposit"] - channel["paid"]  # type: ignore[index,operator]
                 del self.channels[number]
         for unbonding in [item for item in self.unbonding if item[0] <= time_ms]:  # type: ignore[operator]
@@ -129,8 +133,18 @@ class NaiveLedger:
         self.pay_fee(payer)
         self.balances[payer] -= deposit
         self.channels[number] = {
-            "payer": payer, "payee": payee, "deposit": deposit, "paid": 0, "seq": 0, "closing_ms": 0, "signed": 0
+            "payer": payer, "payee": payee, "deposit": deposit, "paid": 0, "seq": 0, "closing_ms": 0, "graced": False
         }  # fmt: skip
+        return True
+
+    def top_up(self, number: int, account: bytes, amount: int) -> bool:
+        channel = self.channels.get(number)
+        is_open = channel is not None and channel["payer"] == account and not channel["closing_ms"]
+        if channel is None or not is_open or amount <= 0 or not self.can_pay(account, amount):
+            return False
+        self.pay_fee(account)
+        self.balances[account] -= amount
+        channel["deposit"] += amount  # type: ignore[operator]
         return True
 
     def close(self, number: int, account: bytes, delay_ms: int) -> bool:

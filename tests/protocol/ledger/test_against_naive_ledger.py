@@ -22,6 +22,7 @@ from protocol.ledger.transactions import (
     Delegate,
     OpenChannels,
     Stake,
+    TopUpChannel,
     Transaction,
     Transfer,
     Undelegate,
@@ -42,11 +43,12 @@ PARAMS = replace(
     unbonding_ms=16 * EPOCH_MS,
     settle_window_ms=1_000,
     channel_close_delay_ms=2_000,
+    grace_ms=500,
     delegation_min=1_000,
     bonds=(),
 )
 NAMES = ("client-0", "inference-0", "inference-1", "verifier-0", "validator-0")
-ACTS = ("transfer", "stake", "unstake", "delegate", "undelegate", "open", "close", "settle", "slash")
+ACTS = ("transfer", "stake", "unstake", "delegate", "undelegate", "open", "top_up", "close", "settle", "slash")
 KINDS = (*ACTS, "wait", "sleep", "replay")
 seen: Counter[tuple[str, bool]] = Counter()
 
@@ -76,7 +78,7 @@ class History:
 
     def step(self, kind: str) -> None:
         after_ms = self.rng.choice((1, 1, 300, 1_500)) if kind != "sleep" else 9 * EPOCH_MS
-        self.naive.pass_time(self.ledger.state.time_ms + after_ms)
+        self.naive.pass_time(self.ledger.state.time_ms + after_ms, PARAMS.grace_ms)
         self.naive.units = 1
         name = self.rng.choice(NAMES)
         signer = self.ledger.account(name)
@@ -135,6 +137,13 @@ class History:
         deposit = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
         allowed = self.naive.open(len(self.channels), account, payee, deposit)
         return OpenChannels((ChannelOpening(payee, deposit),)), allowed
+
+    def _top_up(self, name: str, account: bytes) -> tuple[TopUpChannel | None, bool]:
+        if not self.channels:
+            return None, True
+        number = self.rng.randrange(len(self.channels))
+        amount = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
+        return TopUpChannel(self.channels[number], amount), self.naive.top_up(number, account, amount)
 
     def _close(self, name: str, account: bytes) -> tuple[CloseChannel | None, bool]:
         if not self.channels:
@@ -199,7 +208,7 @@ class History:
         assert compute_supply(state) == naive.supply() == state.supply == before.supply  # I1
         for number, channel in naive.channels.items():
             held = state.channels[self.channels[number]]
-            assert (held.paid, held.settled_seq) == (channel["paid"], channel["seq"])
+            assert (held.deposit, held.paid, held.settled_seq) == (channel["deposit"], channel["paid"], channel["seq"])
             assert 0 <= held.paid <= held.deposit  # I2, I5
         assert state.burned >= before.burned
         assert all(item.balance >= 0 for item in state.accounts.values())  # I2

@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 
 from protocol.errors import MalformedMessage
-from protocol.ledger.genesis import Genesis, build_state, compute_chain_id, verify_genesis
+from protocol.keys import format_account
+from protocol.ledger.genesis import Genesis, GenesisVesting, build_state, compute_chain_id, verify_genesis
 from protocol.ledger.params import Params
 from protocol.ledger.state import compute_supply
 from protocol.types import INT_MAX
 from testnet.genesis import build_genesis
 
 GENESIS = build_genesis(7, now_ms=5).genesis
+VESTING = GenesisVesting(bytes(32), 7, cliff_ms=5, part_ms=3, parts=2)
 
 
 def test_a_genesis_survives_its_text() -> None:
@@ -20,6 +22,11 @@ def test_a_genesis_survives_its_text() -> None:
     assert Genesis.from_json(text) == GENESIS
     assert "12D3Koo" in text
     assert '"account": "rm1' in text
+
+
+def _vest(**changes: int) -> dict[str, object]:
+    fields = {"account": format_account(bytes(32)), "amount": 7, "cliff_ms": 5, "part_ms": 3, "parts": 2}
+    return fields | changes
 
 
 def test_every_change_of_a_genesis_founds_another_chain() -> None:
@@ -33,9 +40,11 @@ def test_every_change_of_a_genesis_founds_another_chain() -> None:
         replace(GENESIS, nodes=GENESIS.nodes[:-1]),
         replace(GENESIS, models=()),
         replace(GENESIS, feeds=()),
+        replace(GENESIS, treasury=1),
+        replace(GENESIS, vesting=(VESTING,)),
     ):
         chains.add(compute_chain_id(changed))
-    assert len(chains) == 9
+    assert len(chains) == 11
 
 
 @pytest.mark.parametrize(
@@ -67,6 +76,18 @@ def test_every_change_of_a_genesis_founds_another_chain() -> None:
         lambda fields: fields["feeds"].append(fields["feeds"][0]),
         lambda fields: fields["allocations"].append(fields["allocations"][0]),
         lambda fields: fields["nodes"].append(fields["nodes"][0]),
+        lambda fields: fields.update(treasury=2**63 - 1),
+        lambda fields: fields["nodes"][0].update(onion="00"),
+        lambda fields: fields["nodes"][1].update(onion="00" * 32),
+        lambda fields: fields["vesting"].append(_vest(amount=0)),
+        lambda fields: fields["vesting"].append(_vest(parts=0)),
+        lambda fields: fields["vesting"].append(_vest(parts=10_001)),
+        lambda fields: fields["vesting"].append(_vest(part_ms=0)),
+        lambda fields: fields["vesting"].append(_vest(part_ms=2**60)),
+        lambda fields: fields["vesting"].append(_vest(amount=2**63 - 1)),
+        lambda fields: fields["params"].update(base_fee_min=0),
+        lambda fields: fields["params"].update(base_fee_min=2**51),
+        lambda fields: fields["params"].update(unbonding_ms=1),
     ],
 )
 def test_a_damaged_genesis_is_refused(damage: object) -> None:

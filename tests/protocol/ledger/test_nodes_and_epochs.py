@@ -30,6 +30,7 @@ from protocol.ledger.transactions import (
     ReportOracle,
     SignedObservation,
     Stake,
+    TopUpChannel,
     Transfer,
     Unstake,
     ZeroReason,
@@ -203,6 +204,10 @@ def test_the_due_queue_runs_so_many_items_a_block_and_the_rest_at_once() -> None
     for channel in channels:
         ledger.do(ledger.account("client-0"), CloseChannel(channel))
     ledger.block(after_ms=2 * PARAMS.channel_close_delay_ms)
+    ledger.block()
+    ledger.block()
+    assert len(ledger.state.channels) == 5
+    ledger.block(after_ms=2 * PARAMS.grace_ms)
     assert len(ledger.state.channels) == 3
     due_ms = next_due_ms(ledger.state)
     assert due_ms is not None
@@ -230,6 +235,33 @@ def test_channels_follow_their_rules() -> None:
     assert isinstance(again, ChannelClosing)
     assert again.closing_ms == ledger.state.channels[channel].closing_ms
     assert ledger.settle(channel, ZeroReason.FAILED).runs[0].seq_first == 1
+
+
+def test_a_payer_adds_to_its_open_channel() -> None:
+    ledger = Ledger()
+    payer, payee = ledger.account("client-0"), ledger.account("inference-0")
+    channel = ledger.open_channel(deposit=5)
+    ledger.do(payer, TopUpChannel(channel, 3))
+    assert ledger.state.channels[channel].deposit == 8
+    assert isinstance(ledger.refuse(payer, TopUpChannel(channel, 0)), InvalidAmount)
+    assert isinstance(ledger.refuse(payee, TopUpChannel(channel, 1)), NotYourChannel)
+    assert isinstance(ledger.refuse(payer, TopUpChannel(bytes(32), 1)), UnknownChannel)
+    much = ledger.refuse(payer, TopUpChannel(channel, ledger.state.get_balance(payer.public)))
+    assert isinstance(much, InsufficientBalance)
+    ledger.do(payer, CloseChannel(channel))
+    assert isinstance(ledger.refuse(payer, TopUpChannel(channel, 1)), ChannelClosing)
+
+
+def test_a_deadline_the_ledger_slept_through_gives_its_grace_from_the_block_that_reaches_it() -> None:
+    ledger = Ledger()
+    channel = ledger.open_channel(deposit=5)
+    ledger.do(ledger.account("client-0"), CloseChannel(channel))
+    ledger.block(after_ms=10**9)
+    assert next_due_ms(ledger.state) == ledger.state.time_ms + PARAMS.grace_ms
+    ledger.do(ledger.account("inference-0"), ledger.settle(channel, ZeroReason.FAILED))
+    assert ledger.state.channels[channel].settled_seq == 1
+    ledger.block(after_ms=PARAMS.grace_ms)
+    assert not ledger.state.channels
 
 
 # Oracle reports

@@ -256,6 +256,9 @@ def test_a_closing_channel_can_still_be_settled_until_it_is_gone() -> None:
     ledger.do(worker, ledger.settle(channel, work))
     before = ledger.state.get_balance(payer.public)
     ledger.block(after_ms=closing_ms - ledger.state.time_ms)
+    ledger.block(after_ms=PARAMS.grace_ms - 1)
+    assert channel in ledger.state.channels
+    ledger.block(after_ms=1)
     assert channel not in ledger.state.channels
     assert ledger.state.get_balance(payer.public) == before + 9 * PRICE
 
