@@ -12,7 +12,8 @@ import trio
 from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.io.trio import TrioTCPStream
 
-READ_BYTES = 256 * 1024  # asked of the kernel at once
+READ_BYTES_MAX = 256 * 1024  # asked of the kernel at once,
+READ_BYTES_MIN = 4 * 1024  # as much as came lately: whole buffers for a few bytes each leave the heap full of holes
 GREETING = b"\x13/multistream/1.0.0\n"  # the first that either side of a connection says. Source: multistream-select
 HANDSHAKE_BYTES_MAX = 512 * 1024  # read before a muxer takes over; a handshake has a few hundred, and one read ahead
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -36,15 +37,21 @@ class SocketWire:
         sock.setblocking(False)
         self.detour: Detour | None = None
         self._socket = sock
+        self._ask = READ_BYTES_MIN
 
     async def receive(self) -> bytes:
-        """What has arrived, at most READ_BYTES; b"" at the end."""
+        """What has arrived, at most READ_BYTES_MAX; b"" at the end."""
         while True:
             await trio.lowlevel.wait_readable(self._socket.fileno())
             try:
-                return self._socket.recv(READ_BYTES)
+                data = self._socket.recv(self._ask)
             except BlockingIOError:
                 continue
+            if len(data) == self._ask:
+                self._ask = min(4 * self._ask, READ_BYTES_MAX)
+            elif len(data) < self._ask // 8:
+                self._ask = max(self._ask // 2, READ_BYTES_MIN)
+            return data
 
     def send_some(self, data: memoryview) -> int:
         """How much of data was taken at once, possibly nothing."""
@@ -171,7 +178,7 @@ class BufferedTCP(TrioTCPStream):
 
     async def _read_some(self) -> bytes:
         if self._wire is None:
-            return bytes(await super().read(READ_BYTES))
+            return bytes(await super().read(READ_BYTES_MIN))
         try:
             return await self._wire.receive()
         except (OSError, trio.ClosedResourceError) as error:
