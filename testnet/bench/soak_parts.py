@@ -2,7 +2,7 @@
 
 Each says where it is in its first line, then one JSON object a second, until its standard input closes.
 
-    python -m testnet.bench.soak_parts node|steady|churn SEED [NODE ADDRESS WARM-UP-SECONDS]
+    python -m testnet.bench.soak_parts node|steady|churn SEED [NODE ADDRESS FILL-SECONDS]
 """
 
 import ctypes
@@ -138,15 +138,15 @@ async def keep_talking(
 # Those who come and go
 
 
-async def run_churn(seed: bytes, node: bytes, address: str, warm_s: float) -> None:
+async def run_churn(seed: bytes, node: bytes, address: str, fill_s: float) -> None:
     """CHURN_PER_S callers a second: a third leave politely, a third reset, a third never finish their handshake.
 
-    In the first `warm_s` seconds all of them connect and say nothing: those are remembered longest and in full, so
+    In the first `fill_s` seconds all of them connect and say nothing: those are remembered longest and in full, so
     that what a node remembers of peers reaches its bounds.
     """
     dice = random.Random(seed)
     counts = {"came": 0, "met": 0, "failed": 0}
-    warm_up = (partial(visit, is_polite=True, is_mute=True),)
+    filling = (partial(visit, is_polite=True, is_mute=True),)
     acts = (partial(visit, is_polite=True), partial(visit, is_polite=False), fall_silent)
     async with trio.open_nursery() as nursery:
         print("ready", flush=True)
@@ -154,7 +154,7 @@ async def run_churn(seed: bytes, node: bytes, address: str, warm_s: float) -> No
         nursery.start_soon(wait_for_end, nursery.cancel_scope)
         began_s = next_s = trio.current_time()
         for number in range(2**62):
-            act = dice.choice(warm_up if next_s < began_s + warm_s else acts)
+            act = dice.choice(filling if next_s < began_s + fill_s else acts)
             # Strangers from everywhere: each from a block of addresses of its own, of 16,384.
             at = f"127.{64 + number // 256 % 64}.{number % 256}.1"
             nursery.start_soon(act, random.Random(dice.random()), at, node, address, counts)
@@ -259,11 +259,11 @@ def main(part: str, seed: str, *target: str) -> None:
     if part == "node":
         trio.run(run_node, own)
     else:
-        node, address, warm_s = target
+        node, address, fill_s = target
         if part == "steady":
             trio.run(run_steady, own, bytes.fromhex(node), address)
         else:
-            trio.run(run_churn, own, bytes.fromhex(node), address, float(warm_s))
+            trio.run(run_churn, own, bytes.fromhex(node), address, float(fill_s))
 
 
 if __name__ == "__main__":

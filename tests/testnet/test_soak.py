@@ -53,7 +53,8 @@ def test_what_grows_is_named(name, grow):
 
 
 def test_a_short_soak_lets_what_has_a_bound_fill_up_and_nothing_else():
-    filling = make_samples(gossip__retained=lambda second: second, host__stock=lambda second: second)
+    bounded = {name: lambda second: second for name in ("gossip__retained", "bans__faults")}
+    filling = make_samples(host__stock=lambda second: second, **bounded)
 
     assert list(judge(filling, 1.0).grew) == ["host.stock"]
 
@@ -74,6 +75,45 @@ def test_a_slope_is_less_certain_when_neighbours_are_alike():
     wide, narrow = (fit(times, values).upper - fit(times, values).slope for values in (alike, apart))
 
     assert wide > 4 * narrow
+
+
+def make_swings(dice, seconds=1_080, memory_s=60.0, size=3.0):
+    """What wanders about zero by `size` and takes `memory_s` to forget where it was: a heap between two clean-ups."""
+    keeps = math.exp(-1 / memory_s)
+    level, levels = dice.gauss(0, 1), []
+    for _ in range(seconds):
+        level = keeps * level + dice.gauss(0, math.sqrt(1 - keeps**2))
+        levels.append(size * level)
+    return levels
+
+
+def count_upper_below(bar, slope, memory_s, trials=100):
+    """Of so many soaks of 18 minutes whose memory swings and grows by `slope` MB/h: in how many the bound is lower."""
+    dice = random.Random(memory_s)
+    hours = [second / 3_600 for second in range(1_080)]
+    below = 0
+    for _ in range(trials):
+        swings = make_swings(dice, memory_s=memory_s)
+        grown = [100 + slope * at + swing for at, swing in zip(hours, swings, strict=True)]
+        below += fit(hours, grown, swings_slowly=True).upper < bar
+    return below
+
+
+@pytest.mark.parametrize("memory_s", [10.0, 60.0, 120.0])
+def test_an_upper_bound_is_above_the_true_slope_about_as_often_as_it_says(memory_s):
+    assert count_upper_below(0, 0, memory_s) <= 8  # five are meant
+
+
+@pytest.mark.parametrize("memory_s", [10.0, 60.0, 120.0])
+def test_a_leak_of_twenty_megabytes_an_hour_does_not_hide_in_swings(memory_s):
+    assert count_upper_below(8, 20, memory_s) <= 5  # though they are far larger than any that were seen
+
+
+def test_a_heap_that_is_cleaned_up_every_three_minutes_does_not_pass_for_a_leak():
+    hours = [second / 3_600 for second in range(1_080)]
+    teeth = [100 + second % 170 * 0.01 for second in range(1_080)]  # 1.7 MB, as protobuf has glibc trim its heap
+
+    assert fit(hours, teeth, swings_slowly=True).upper < 8
 
 
 @pytest.mark.full
