@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from p2p.addresses import Trusted, compute_block, compute_place, parse_ip
 from p2p.doors import Doors, Held, HostLimits
 from p2p.host import Host, StreamRefused
-from p2p.stream_limits import BURST, OPEN_MAX, PER_S, StreamLimits
+from p2p.stream_limits import OPEN_MAX
 from tests.p2p.loopback import join, run, running_host, until
 
 LIMITS = HostLimits(connections_max=16, per_address_max=3, per_block_max=5, outbound_reserved=4, known_reserved=4)
@@ -138,16 +138,6 @@ def test_a_thousand_half_open_connections_of_one_address_keep_no_honest_peer_out
     run(main)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 5)), max_size=300))
-def test_streams_are_opened_no_faster_than_allowed_and_each_peer_for_itself(steps: list[tuple[int, float]]) -> None:
-    limits, now_s, allowed = StreamLimits(), 0.0, dict.fromkeys(range(4), 0)
-    for peer, wait_s in steps:
-        now_s += wait_s
-        allowed[peer] += not limits.is_too_fast(bytes([peer]) * 32, now_s)
-        assert allowed[peer] <= BURST + PER_S * now_s + 1
-    assert not limits.is_too_fast(bytes([9]) * 32, now_s)
-
-
 def test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_is_at_fault() -> None:
     async def main() -> None:
         async with running_host(1) as (server, log), running_host(2) as (client, _):
@@ -223,3 +213,56 @@ def test_of_handshakes_only_so_many_are_under_way_wherever_they_come_from() -> N
     assert doors.check_knock("192.0.2.1", ()) == "half_open"
     doors.end(callers[0])
     assert doors.check_knock("192.0.2.1", ()) == ""
+
+
+def test_connections_of_our_own_making_count_towards_the_whole() -> None:
+    doors = Doors(HostLimits(connections_max=16))
+    outbound = [Held(f"198.51.{number}.1", False, True) for number in range(16)]
+
+    assert doors.check_knock("192.0.2.1", outbound) == "full"
+    assert doors.check_knock("192.0.2.1", outbound[1:]) == ""
+
+
+def test_of_few_connections_half_are_open_to_strangers_whatever_is_reserved() -> None:
+    doors = Doors(HostLimits(connections_max=8, outbound_reserved=16, known_reserved=16))
+    strangers = [Held(f"198.51.{number}.1", True, False) for number in range(8)]
+    known = [Held(f"203.0.{number}.1", True, True) for number in range(2)]
+
+    assert doors.check_stranger(strangers[:3]) == ""
+    assert doors.check_stranger(strangers[:4]) == "strangers"
+    assert doors.check_knock("192.0.2.1", [*strangers[:4], *known[:1]]) == ""
+    assert doors.check_knock("192.0.2.1", [*strangers[:4], *known]) == "full"
+
+
+def test_a_stranger_has_seconds_for_its_handshake() -> None:
+    limits = HostLimits()
+    assert (limits.handshake_s, limits.dial_s) == (3.0, 3.0)
+
+
+def test_a_dial_to_who_says_nothing_is_given_up() -> None:
+    async def main() -> None:
+        (mute,) = await trio.open_tcp_listeners(0, host="127.0.25.1")
+        port = mute.socket.getsockname()[1]
+        async with mute, running_host(1, HostLimits(dial_s=0.2)) as (host, _):
+            with trio.fail_after(5):
+                assert not await host.dial(bytes(32), [f"/ip4/127.0.25.1/tcp/{port}"])
+
+    run(main)
+
+
+def test_whom_there_is_no_room_for_has_done_nothing_wrong_and_a_broken_handshake_has() -> None:
+    async def main() -> None:
+        limits = HostLimits(connections_max=4, handshake_s=0.3)
+        async with running_host(1, limits) as (server, _), guests("127.0.20.1", "127.0.21.1", "127.0.22.1") as hosts:
+            botched: list[str] = []
+            server.guard(lambda address: "", lambda node, address: "", lambda node: False, botched.append)
+            await join(hosts[0], server)
+            await join(hosts[1], server)
+            await hosts[2].dial(server.node, server.addresses)
+            await until(lambda: server.doors.refused["strangers"] == 1)
+            stream = await trio.open_tcp_stream("127.0.8.1", server.port, local_address="127.0.26.1")
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            await until(lambda: botched == ["127.0.26.1"])
+            await trio.aclose_forcefully(stream)
+
+    run(main)

@@ -13,10 +13,12 @@ from roles.eventlog import read_events
 from roles.node import run_node
 from testnet.found import NetworkPlan, found_network, load_model_files
 
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 100.0
 ROLES = {"validator": 1, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
 FEE_MAX = 10**9
 ROWS = 6
+PULLED = {"claims", "proofs", "txs", "heads"}
+NEVER = 10**9
 
 
 @asynccontextmanager
@@ -92,20 +94,36 @@ def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(
     assert not any(shed)
 
 
-def test_on_real_sockets_too_claims_are_pulled_when_gossip_brings_none(tmp_path, monkeypatch):
+def test_on_real_sockets_too_what_must_arrive_is_pulled_when_gossip_brings_none_of_it(tmp_path, monkeypatch):
+    """Claims, attestations, transactions and heads at once: each is needed for what is waited for here."""
     check = NodeCore.check
+    lost = set()
 
     def check_or_lose(self, topic, data, forwarder, now_ms):
-        return Verdict.IGNORE if "/claims/" in topic else check(self, topic, data, forwarder, now_ms)
+        kind = topic.split("/")[3]
+        if kind not in PULLED:
+            return check(self, topic, data, forwarder, now_ms)
+        lost.add(kind)
+        return Verdict.IGNORE
 
     monkeypatch.setattr(NodeCore, "check", check_or_lose)
+    # Other ways by which a sender may reach whom its message is for.
+    monkeypatch.setattr("roles.inference.CLAIM_AGAIN_MS", NEVER)
+    monkeypatch.setattr("roles.submitter.GOSSIP_TRIES", NEVER)
 
     async def main():
         async with network(tmp_path) as (nodes, _, record):
-            return await infer(nodes["client-0"], record, 2)
+            outcomes = await infer(nodes["client-0"], record, 2)
+            await until(lambda: count_settled(tmp_path) == 2)
+            validator = nodes["validator-0"]
+            await until(lambda: all(node.core.ledger == validator.core.ledger for node in nodes.values()))
+            return outcomes, validator.core.ledger.height
 
-    assert all(outcome.is_attested for outcome in trio.run(main))
-    logs = [tmp_path / "nodes" / f"verifier-{index}" for index in range(ROLES["verifier"])]
+    outcomes, height = trio.run(main)
+    assert all(outcome.is_attested for outcome in outcomes)
+    assert height > 0
+    assert lost == PULLED
+    logs = [tmp_path / "nodes" / name for name in ("validator-0", "verifier-0", "verifier-1")]
     assert all(any(event["name"] == "gossip.pulled" for event in read_events(log)) for log in logs)
 
 
