@@ -12,6 +12,7 @@ from p2p.bans import (
     BAN_MS_MIN,
     BANNED_AT,
     BANS_MAX,
+    BY_HAND_MS_MAX,
     FADED_MS,
     FAULT,
     HALF_LIFE_MS,
@@ -19,6 +20,7 @@ from p2p.bans import (
     PEERS_MAX,
     PLACE_STRIKES,
     STRIKE_MS,
+    VIOLATION,
     Allow,
     Arrived,
     Ban,
@@ -84,6 +86,44 @@ def test_a_new_key_from_the_same_place_inherits_the_ban_for_a_while_and_known_pe
     assert bans.check_peer(key(2), NEXT_DOOR, False, NOW) == ""
     assert bans.check_address(HERE, NOW) == "", "others there may still say who they are"
     assert bans.check_peer(key(2), HERE, False, NOW + INHERIT_MS_MAX) == ""
+
+
+def test_new_keys_wait_ten_minutes_at_most_however_long_the_banned_one_does() -> None:
+    bans = make_bans()
+    offend(bans, 1, NOW)
+    again_ms = NOW + BAN_MS_MIN
+    offend(bans, 1, again_ms, FAR)
+    third_ms = again_ms + compute_ban_ms(2)
+    offend(bans, 1, third_ms, NEXT_DOOR)
+    ends_ms = third_ms + INHERIT_MS_MAX
+    assert compute_ban_ms(3) > INHERIT_MS_MAX
+    assert bans.check_peer(key(2), NEXT_DOOR, False, ends_ms - 1) == "inherited"
+    assert bans.check_peer(key(2), NEXT_DOOR, False, ends_ms) == ""
+    assert bans.is_banned(key(1), ends_ms)
+
+
+def test_a_milder_ban_at_a_place_does_not_shorten_the_one_it_has() -> None:
+    bans = make_bans()
+    bans.handle(Ban(HERE, INHERIT_MS_MAX), NOW)
+    bans.handle(Arrived(key(1), HERE), NOW)
+    for _ in range(NEEDED):
+        bans.handle(Blamed(key(1), "junk"), NOW)
+    assert dict(bans.list_sentences(NOW))[name_subject(HERE)].until_ms == NOW + INHERIT_MS_MAX
+
+
+def test_a_clock_that_went_back_makes_no_ban_longer_than_the_operator_could() -> None:
+    before, after = make_bans(), make_bans()
+    before.handle(Ban(key(1), BY_HAND_MS_MAX), NOW)
+    long_ago_ms = NOW - 10 * BY_HAND_MS_MAX
+    after.restore(before.to_json(NOW), long_ago_ms)
+    assert after.is_banned(key(1), long_ago_ms)
+    assert not after.is_banned(key(1), long_ago_ms + BY_HAND_MS_MAX)
+
+
+def test_three_violations_are_a_ban_and_two_are_not() -> None:
+    bans = make_bans()
+    effects = [bans.handle(Blamed(key(1), "no frame", VIOLATION), NOW) for _ in range(3)]
+    assert [bool(each) for each in effects] == [False, False, True]
 
 
 def test_keys_of_one_place_share_their_repetitions_and_in_the_end_the_place_is_closed() -> None:

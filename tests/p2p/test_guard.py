@@ -129,5 +129,39 @@ def test_a_stranger_that_sends_junk_is_out_within_ten_faults_and_so_are_its_next
     run(main)
 
 
+def test_what_no_implementation_does_weighs_more_than_what_a_busy_one_may() -> None:
+    async def main() -> None:
+        async with (
+            node(1, "127.0.8.1") as net,
+            running_host(2, address="127.0.44.2") as (slow, _),
+            running_host(3, address="127.0.45.3") as (broken, _),
+        ):
+            for host in (slow, broken):
+                assert await host.dial(net.node, net.addresses)
+            await until(lambda: len(net.peers()) == 2)
+            for _ in range(3):
+                net.guard.blame(slow.node, "a slow frame")
+                net.guard.blame(broken.node, "no frame", is_violation=True)
+            assert net.guard.is_refused(broken.node)
+            assert not net.guard.is_refused(slow.node)
+            await until(lambda: net.peers() == (slow.node,))
+
+    run(main)
+
+
+def test_nobody_who_is_banned_is_dialled() -> None:
+    async def main() -> None:
+        async with node(1, "127.0.8.1") as net, node(2, "127.0.8.2") as wanted, running_host(3) as (banned, log):
+            net.guard.ban(banned.node, 60_000, "by hand")
+            net.learn(banned.node, banned.addresses)
+            net.learn(wanted.node, wanted.addresses)
+            await until(lambda: net.peers() == (wanted.node,))
+            await until(lambda: net._keeper.book.entries[banned.node].failures > 1)
+            assert not await net._keeper.dial(banned.node)
+            assert log.ups == []
+
+    run(main)
+
+
 def stranger_key(number: int) -> bytes:
     return PrivateKey.from_seed(bytes([number]) * 32).public

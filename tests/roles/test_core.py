@@ -62,14 +62,18 @@ class Recorder(Role):
         return answers
 
 
-def make_core(name: str = "storage-0", roles: Iterable[Role] | None = None) -> NodeCore:
+def make_core(
+    name: str = "storage-0",
+    roles: Iterable[Role] | None = None,
+    bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = (),
+) -> NodeCore:
     node, account = get_keys(PARTS.foundation, name)
     vote_seed = PARTS.foundation.nodes[name].vote
     keys = ce.NodeKeys(node, account, PrivateKey.from_seed(vote_seed) if vote_seed else None)
     context = Context({}, node, account, random.Random(1), keys.vote)
     chosen = list(roles) if roles is not None else [load_role(name.rpartition("-")[0])(context)]
     restored = ce.Restored(1, None, {}, lambda height: None)
-    return NodeCore(CoreSettings(CHAIN), keys, chosen, PARTS.foundation.genesis, restored, random.Random(1))
+    return NodeCore(CoreSettings(CHAIN, bootstrap), keys, chosen, PARTS.foundation.genesis, restored, random.Random(1))
 
 
 def make_recorder(name: str = "storage-0") -> Recorder:
@@ -98,6 +102,15 @@ def test_at_birth_it_listens_serves_learns_and_starts_its_roles():
     served = [effect.protocol for effect in effects if isinstance(effect, ce.NetServe)]
     assert served == [protocol_name(CHAIN, short) for short in ("record", "status", "sync")]
     assert isinstance(role.events[0], Started)
+
+
+def test_at_birth_it_learns_where_the_network_file_says_peers_are_but_not_itself():
+    known = ((PEER.public, ("/ip4/127.0.0.8/tcp/1",)), (get_keys(PARTS.foundation, "storage-0")[0].public, ("x",)))
+    core = make_core(bootstrap=known)
+
+    effects = core.handle(ce.Boot(()), NOW_MS)
+
+    assert [effect for effect in effects if isinstance(effect, ce.NetLearn)] == [ce.NetLearn(*known[0])]
 
 
 def test_a_validator_that_decides_alone_serves_without_waiting_for_peers():
@@ -187,6 +200,21 @@ def test_an_advert_teaches_an_address_once():
     assert ce.NetLearn(PEER.public, ("/ip4/127.0.0.9/tcp/4001",)) in effects
     assert settle(core.check(topic, data, PEER.public, NOW_MS)) is Verdict.IGNORE
     assert core.handle(Delivered(topic, data, PEER.public), NOW_MS) == []
+
+
+def test_an_advert_teaches_what_a_peer_listens_to():
+    core = make_core()
+    core.handle(ce.Boot(()), NOW_MS)
+    addresses = ("/ip4/127.0.0.9/tcp/4001",)
+    advert = Advert(PEER.public, ("validator",), "serving", (), addresses, 0, 0, 0)
+    topic, data = topic_name(CHAIN, "node"), seal_message(PEER, CHAIN, advert, 1, 1, NOW_MS)
+
+    assert core.check(topic, data, PEER.public, NOW_MS) is Verdict.ACCEPT
+    effects = core.handle(Delivered(topic, data, PEER.public), NOW_MS)
+
+    topics = tuple(topic_name(CHAIN, short) for short in list_topics(advert))
+    assert topics
+    assert ce.NetLearn(PEER.public, addresses, topics) in effects
 
 
 def test_what_was_sent_long_ago_is_ignored_and_a_forged_copy_silences_nobody():

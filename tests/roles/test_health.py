@@ -49,6 +49,9 @@ METRICS = {
 }
 
 
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
 def read_metrics(text):
     """As Prometheus itself reads it."""
     parser = pytest.importorskip("prometheus_client.parser")
@@ -151,15 +154,37 @@ def test_each_request_gets_one_answer(data, status):
     assert (b"you want /livez\n" in said) == (status == b"200")
 
 
+def test_as_many_callers_as_there_may_be_who_say_nothing_keep_others_out_until_their_time_is_up(monkeypatch):
+    async def main():
+        async with server() as port, trio.open_nursery() as nursery:
+            monkeypatch.setattr("roles.http_server.REQUEST_S_MAX", 3_600)
+            idle = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)]
+            refused = await talk(port, LIVEZ)
+            await idle.pop().aclose()
+            monkeypatch.setattr("roles.http_server.REQUEST_S_MAX", 0.05)
+            served = await ask_until_answered(port)
+            late = await trio.open_tcp_stream("127.0.0.1", port)  # the last place, and not a word
+            ended = await late.receive_some(1)
+            nursery.cancel_scope.cancel()
+        return refused, served, ended
+
+    refused, served, ended = trio.run(main)
+    assert refused == ended == b""
+    assert served.startswith(b"HTTP/1.1 200")
+
+
+async def ask_until_answered(port):
+    while not (said := await talk(port, LIVEZ)):
+        pass
+    return said
+
+
 def test_callers_who_say_nothing_keep_nobody_out_for_long():
     async def main():
         async with server() as port:
             idle = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)]
             for stream in idle[: CONNECTIONS_MAX // 2]:
                 await stream.aclose()
-            while True:
-                said = await talk(port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                if said:
-                    return said
+            return await ask_until_answered(port)
 
     assert trio.run(main).startswith(b"HTTP/1.1 200")

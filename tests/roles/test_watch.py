@@ -7,6 +7,7 @@ from functools import partial
 
 import httpx
 import pytest
+import structlog
 import trio
 
 from p2p.bans import BANNED_AT, FAULT
@@ -101,10 +102,13 @@ def test_a_node_nobody_can_dial_observes_and_says_what_to_do_everywhere(tmp_path
         announce=(announce,),
         reachability="dial-back",
         http="127.0.0.1:0",
+        trusted=("127.0.60.0/24",),
     )
 
     async def main():
         async with nodes(here, there) as (first, second):
+            assert second.net._host.doors.is_trusted("127.0.60.1")
+            assert not first.net._host.doors.is_trusted("127.0.60.1")
             await until(lambda: read_status(there).fields.get("reach", {}).get("state") == "unreachable")
             await until(
                 lambda: second.core.ledger.height == first.core.ledger.height and second.core.state != "syncing"
@@ -124,7 +128,10 @@ def test_a_node_nobody_can_dial_observes_and_says_what_to_do_everywhere(tmp_path
             assert first.node.hex() not in metrics.text
             assert format_node(first.node) not in metrics.text
 
-    run(main)
+    with structlog.testing.capture_logs() as said:
+        run(main)
+    (warning,) = [line for line in said if line["event"] == "node.reach" and line["log_level"] == "warning"]
+    assert announce in warning["advice"]
 
 
 def test_peers_are_listed_banned_and_allowed_through_the_command_line_and_a_ban_outlives_the_node(tmp_path, capsys):
