@@ -165,7 +165,7 @@ def _compile_record(cls: type, depth: int) -> _Plan:
     plans = tuple(_compile_type(types[name], f"{cls.__name__}.{name}", depth + 1) for name in types)
     if len(plans) > ITEMS_MAX:
         raise LocalError(f"{cls.__name__}: more than {ITEMS_MAX} fields")
-    name, count = cls.__name__, len(plans)
+    name, names, count = cls.__name__, tuple(types), len(plans)
     writers = tuple((field, plan.to_raw) for field, plan in zip(types, plans, strict=True))
     readers = tuple(plan.from_raw for plan in plans)
 
@@ -177,7 +177,10 @@ def _compile_record(cls: type, depth: int) -> _Plan:
     def from_raw(raw: Any) -> Any:
         if type(raw) is not tuple or len(raw) != count:
             raise MalformedMessage(f"{name}: not an array of {count}")
-        return cls(*[read(item) for read, item in zip(readers, raw, strict=True)])
+        # Past the constructor: that of a frozen dataclass sets each field by a call of its own.
+        value = object.__new__(cls)
+        value.__dict__.update(zip(names, [read(item) for read, item in zip(readers, raw, strict=True)], strict=True))
+        return value
 
     return _enclose(to_raw, from_raw, plans, count, 1)
 

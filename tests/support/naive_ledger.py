@@ -66,7 +66,8 @@ class NaiveLedger:
         """What blocks have earned the builder and its delegators, pro rata; the rest burns."""
         behind = {account: amount for (validator, account), amount in self.delegated.items()}
         behind[self.builder] = self.bonds[self.builder]
-        shares = {account: self.rewards * amount // sum(behind.values()) for account, amount in behind.items()}
+        total = sum(behind.values()) or 1  # nothing may be behind it any more
+        shares = {account: self.rewards * amount // total for account, amount in behind.items()}
         for account, share in shares.items():
             self.balances[account] += share
         self.burned += self.rewards - sum(shares.values())

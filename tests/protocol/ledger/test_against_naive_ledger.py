@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import encode
@@ -218,6 +218,7 @@ class History:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), kinds=st.lists(st.sampled_from(KINDS), min_size=5, max_size=25))
+@example(seed=326, kinds=["transfer", "wait", "transfer", "stake", "unstake", "sleep"])
 def test_a_random_history_agrees_with_the_naive_ledger(seed: int, kinds: list[str]) -> None:
     history = History(random.Random(seed))
     for kind in ("open", *kinds):
