@@ -5,6 +5,7 @@ moment for more lets several of them share a packet; after a turn that found ple
 as long as what was done last took: a node that has little to do would win little, and every hop would be late.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,47 +15,67 @@ GATHER_S = 0.002  # at most
 QUIET_S = 0.020  # after a turn: what comes later is seen to at once
 PLENTY = 32  # things seen to in one turn
 
-# The nodes of one process gather together: else each would find, in its turn, what one other has sent.
-_gathered_s: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("gathered", 0.0)
-_spent_s: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("spent", 0.0)  # in turns, since they last did
+
+class _Process:
+    """The nodes of one process gather together: else each would find, in its turn, what one other has sent."""
+
+    def __init__(self) -> None:
+        self._until_s = 0.0
+        self.spent_s = 0.0  # in turns, since they last gathered
+
+    def gather(self, now_s: float) -> float:
+        """Until when to wait for more."""
+        if self._until_s <= now_s:
+            self._until_s = now_s + min(GATHER_S, self.spent_s)
+            self.spent_s = 0.0
+        return self._until_s
+
+
+_process: trio.lowlevel.RunVar[_Process | None] = trio.lowlevel.RunVar("process", None)
 
 
 class Turns:
     """One node's turns of the loop. `ring` asks for one, `hurry` for one at once. `get_spent` is of this thread."""
 
     def __init__(self, get_spent: Callable[[], float] = time.thread_time) -> None:
-        self._rung = trio.Event()
-        self._hurried = trio.Event()
         self._get_spent = get_spent
         self._began_s = get_spent()
+        self._process = _process.get() or _Process()
+        _process.set(self._process)
+        self._now = trio.Event()
+        self._scope: trio.CancelScope | None = None  # of the wait for the next turn; its deadline brings one about
+        self._is_rung = False
+        self._quiet_s = 0.0
 
     def ring(self) -> None:
-        self._rung.set()
+        if not self._is_rung:
+            self._is_rung = True
+            self._aim()
 
     def hurry(self) -> None:
-        self._rung.set()
-        self._hurried.set()
+        self._is_rung = True
+        self._now.set()
 
     async def next(self, done: int, is_more: bool) -> None:
         """Wait for the next turn; the last one saw to `done` things, and there may be more already."""
-        ended_s = trio.current_time()
-        _spent_s.set(_spent_s.get() + self._get_spent() - self._began_s)
-        if is_more:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._rung = trio.Event()
-            await self._rung.wait()
-        if done < PLENTY and trio.current_time() < ended_s + QUIET_S:
-            await self._gather()
-        if self._hurried.is_set():
-            self._hurried = trio.Event()
+        self._process.spent_s += self._get_spent() - self._began_s
+        is_calm = done < PLENTY and not self._now.is_set()
+        self._quiet_s = trio.current_time() + QUIET_S if is_calm else -math.inf
+        self._now = trio.Event()
+        self._is_rung = is_more
+        with trio.CancelScope() as self._scope:
+            if is_more:
+                self._aim()
+            await self._now.wait()
+        self._scope = None
         self._began_s = self._get_spent()
 
-    async def _gather(self) -> None:
-        now_s, until_s = trio.current_time(), _gathered_s.get()
-        if until_s <= now_s:
-            until_s = now_s + min(GATHER_S, _spent_s.get())
-            _gathered_s.set(until_s)
-            _spent_s.set(0.0)
-        with trio.move_on_at(until_s):
-            await self._hurried.wait()
+    def _aim(self) -> None:
+        """Have the next turn when it is time for it. One wake-up, not one to begin gathering and another to end it."""
+        if self._scope is None:
+            return
+        now_s = trio.current_time()
+        if now_s >= self._quiet_s:
+            self._now.set()
+        else:
+            self._scope.deadline = self._process.gather(now_s)
