@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from hypothesis import strategies as st
 
+import protocol.ledger.apply  # noqa: F401  (registers the body of every transaction)
 from protocol.codec import encode, get_field_types
 from protocol.keys import PrivateKey, Signer
 from protocol.ledger.block import Block, Header

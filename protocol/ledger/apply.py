@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol.codec import decode, encode
 from protocol.errors import InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
+from protocol.ledger.batches import BatchSettle, OpenLeaves, apply_batch_settle, apply_open_leaves
 from protocol.ledger.block import (
     HEADER_TIME_MS_MAX,
     TRANSACTIONS_MAX,
@@ -31,6 +32,14 @@ from protocol.ledger.errors import (
     NotYet,
     UnknownTransactionKind,
     WrongChainTransaction,
+)
+from protocol.ledger.escrow import (
+    OpenJob,
+    RefuseJob,
+    SettleJob,
+    apply_open_job,
+    apply_refuse_job,
+    apply_settle_job,
 )
 from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
@@ -83,6 +92,11 @@ _rules: dict[type, Rule] = {
     Delegate: apply_delegate,
     Undelegate: apply_undelegate,
     SubmitEvidence: apply_submit_evidence,
+    OpenJob: apply_open_job,
+    SettleJob: apply_settle_job,
+    RefuseJob: apply_refuse_job,
+    BatchSettle: apply_batch_settle,
+    OpenLeaves: apply_open_leaves,
     OpenChannels: apply_open_channels,
     TopUpChannel: apply_top_up_channel,
     CloseChannel: apply_close_channel,

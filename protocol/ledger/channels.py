@@ -30,7 +30,9 @@ def apply_open_channels(draft: Draft, context: TransactionContext, body: OpenCha
         if opening.payee == context.account:
             raise SelfPayment(context.account)
         draft.debit(context.account, opening.deposit)
-        channel = Channel(context.account, opening.payee, opening.deposit, paid=0, settled_seq=0, closing_ms=0)
+        channel = Channel(
+            context.account, opening.payee, opening.deposit, paid=0, cumulative=0, settled_seq=0, closing_ms=0
+        )
         draft.channels.put(compute_channel_id(context.id, index), channel)
 
 

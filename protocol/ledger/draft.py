@@ -12,11 +12,13 @@ from protocol.errors import InsufficientBalance
 from protocol.ledger.errors import LimitReached
 from protocol.ledger.records import (
     Account,
+    Batch,
     Channel,
     Delegation,
     DueItem,
     EpochSnapshot,
     FeedState,
+    Job,
     KeyOwner,
     ModelRecord,
     NodeRecord,
@@ -126,6 +128,7 @@ class Draft:
         self.burned = base.burned
         self.base_fee = base.base_fee
         self.seed = base.seed
+        self.revealer = base.revealer
         self.fees = self.tips = 0  # of this block's transactions so far, until they are divided
         self.units = 0
         self.is_epoch_over = False  # set by the due queue; the change itself ends the block
@@ -140,6 +143,8 @@ class Draft:
         self.channels: Overlay[bytes, Channel] = Overlay(base.channels, self._undo)
         self.vesting: Overlay[bytes, Vesting] = Overlay(base.vesting, self._undo)
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
+        self.jobs: Overlay[bytes, Job] = Overlay(base.jobs, self._undo)
+        self.batches: Overlay[bytes, Batch] = Overlay(base.batches, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
         self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)
@@ -177,6 +182,7 @@ class Draft:
             burned=self.burned,
             base_fee=self.base_fee,
             seed=self.seed,
+            revealer=self.revealer,
             tree=update_tree(self.base.tree, changes),
             changes=tuple(changes),
             **tables,

@@ -5,9 +5,18 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.errors import LocalError
+from protocol.ledger.batches import (
+    BATCH_PAYOUT_KIND,
+    OPEN_KIND,
+    SAMPLE_KIND,
+    close_openings,
+    pay_out_batch,
+    sample,
+)
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
+from protocol.ledger.escrow import JOB_KIND, refund_job
 from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
@@ -43,6 +52,10 @@ _handlers: dict[int, Handler] = {
     WITHDRAW_KIND: after_grace(withdraw),
     UNBOND_KIND: mature_unbonding,
     VEST_KIND: release,
+    JOB_KIND: after_grace(refund_job),
+    SAMPLE_KIND: sample,
+    OPEN_KIND: after_grace(close_openings),
+    BATCH_PAYOUT_KIND: pay_out_batch,
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)
 

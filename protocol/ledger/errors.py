@@ -200,6 +200,81 @@ class InvalidOnion(InvalidTransaction):
         self.least = least
 
 
+class InvalidDeadline(InvalidTransaction):
+    def __init__(self, deadline_ms: int, earliest_ms: int, latest_ms: int) -> None:
+        super().__init__(f"the deadline {deadline_ms} is not within {earliest_ms} to {latest_ms}")
+        self.deadline_ms = deadline_ms
+        self.earliest_ms = earliest_ms
+        self.latest_ms = latest_ms
+
+
+class InvalidPolicy(InvalidTransaction):
+    """A number of verifiers no committee has."""
+
+    def __init__(self, verifiers: int, least: int, most: int) -> None:
+        super().__init__(f"{verifiers} verifiers; a committee has {least} to {most}")
+        self.verifiers = verifiers
+        self.least = least
+        self.most = most
+
+
+class UnknownJob(InvalidTransaction):
+    """Never opened, or ended already: a job ends once."""
+
+    def __init__(self, job: bytes) -> None:
+        super().__init__(f"there is no open job {job.hex()}")
+        self.job = job
+
+
+class NotYourJob(InvalidTransaction):
+    """Only its worker settles or refuses a job."""
+
+    def __init__(self, job: bytes, account: bytes) -> None:
+        super().__init__(f"job {job.hex()} is not {account.hex()}'s to do this with")
+        self.job = job
+        self.account = account
+
+
+class InvalidJobWork(InvalidTransaction):
+    """The parts of a job's settlement do not fit each other or the job."""
+
+    def __init__(self, job: bytes, reason: str) -> None:
+        super().__init__(f"job {job.hex()}: {reason}")
+        self.job = job
+
+
+class UnknownBatch(InvalidTransaction):
+    """No batch of this worker's, or paid out or forfeited already."""
+
+    def __init__(self, batch: bytes) -> None:
+        super().__init__(f"the account has no batch {batch.hex()}")
+        self.batch = batch
+
+
+class InvalidBatch(InvalidTransaction):
+    """A batch or an opening of it that does not hold."""
+
+    def __init__(self, batch: bytes, reason: str) -> None:
+        super().__init__(f"batch {batch.hex()}: {reason}")
+        self.batch = batch
+
+
+class AlreadyOpened(InvalidTransaction):
+    def __init__(self, batch: bytes, index: int) -> None:
+        super().__init__(f"leaf {index} of batch {batch.hex()} is open already")
+        self.batch = batch
+        self.index = index
+
+
+class PendingTooHigh(InvalidTransaction):
+    """More would wait for payout than the worker's bond makes safe."""
+
+    def __init__(self, pending: int, limit: int) -> None:
+        super().__init__(f"{pending} grains would be pending, the bond covers {limit}")
+        self.pending = pending
+        self.limit = limit
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

@@ -219,6 +219,7 @@ def build_state(genesis: Genesis) -> State:
         treasury=genesis.treasury,
         burned=0,
         base_fee=genesis.params.base_fee_min,
+        revealer=b"",
         tree=update_tree(None, list_rows(tables)),
         **tables,
     )

@@ -44,6 +44,12 @@ class Params:
     reporter_bp: ShareBp = 5_000  # of a slash; the rest burns, at least half
     settle_window_ms: Whole = 3_000  # from settlement to payout
     channel_close_delay_ms: Whole = 30_000  # in which the payee can still settle
+    job_ms_max: Whole = 3_600_000  # from opening an escrowed job to its deadline
+    jobs_max: Whole = 100_000
+    batches_max: Whole = 8  # of one worker, not yet paid out
+    sample_bp: ShareBp = 1_000  # of a batch's leaves must be opened
+    sample_awake_ms: Whole = 60_000  # for so long a batch keeps the network awake for its seed
+    open_ms: Whole = 10_000  # to open drawn leaves
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence

@@ -74,6 +74,7 @@ def mix_seed(draft: Draft, builder: bytes, reveal: bytes) -> None:
         if onion is None or peel(reveal) != onion.tip:
             raise InvalidBlock(f"block {draft.height} reveals {reveal.hex()}, no layer of its builder's onion")
         draft.onions.put(builder, replace(onion, tip=reveal))
+    draft.revealer = builder if reveal else b""
     draft.seed = hashlib.sha256(_SEED + draft.seed + (reveal or draft.height.to_bytes(8, "big"))).digest()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
+RUNS_MAX = 64  # channels in one batch
 SHARES_MAX = 1_000  # accounts paid by one settlement
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
@@ -111,12 +112,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Channel:
-    """Money set aside by a payer for one payee. `closing_ms` is 0 while it is open."""
+    """Money set aside by a payer for one payee. `closing_ms` is 0 while it is open.
+
+    `cumulative` is that of the last voucher that was settled.
+    """
 
     payer: PublicKey
     payee: PublicKey
     deposit: Grains
     paid: Grains
+    cumulative: Grains
     settled_seq: Whole
     closing_ms: TimeMs
 
@@ -146,6 +151,47 @@ class Pending:
     shares: Annotated[tuple[Share, ...], AtMost(SHARES_MAX)]
     treasury: Grains
     burn: Grains
+
+
+@dataclass(frozen=True)
+class Job:
+    """Money locked for one request. Whatever ends the job takes this away."""
+
+    payer: PublicKey
+    payee: PublicKey
+    amount: Grains
+    request_id: Digest
+    verifiers: Whole
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """What a batch has taken from one channel, and who gets it back if the batch is forfeit."""
+
+    channel: Digest
+    payer: PublicKey
+    seq_first: Whole
+    leaves: Whole
+    amount: Grains
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A worker's leaves under one root, until they are paid out or forfeit.
+
+    `builders` are those whose reveals count towards the sampling seed; `seed` is empty until it is there.
+    """
+
+    worker: PublicKey
+    root: Digest
+    total: Grains
+    leaves: Whole
+    runs: Annotated[tuple[BatchRun, ...], AtMost(RUNS_MAX)]
+    height: Whole
+    time_ms: TimeMs
+    builders: Annotated[tuple[PublicKey, ...], AtMost(32)]
+    seed: Tip
+    opened: Annotated[tuple[Whole, ...], AtMost(64)]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from protocol.jobs import (
     compute_claim_id,
     compute_commitment,
 )
+from protocol.ledger.batches import forfeit_claimed
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
@@ -126,7 +127,7 @@ def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWron
         raise InvalidEvidence("the receipt does not open the claim")
     if body.output_digest == receipt.output_digest:
         raise InvalidEvidence("the verifiers found what the worker says")
-    reason = _find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
+    reason = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
     if reason:
         raise InvalidEvidence(reason)
     context.verify_signed(claim, claim.worker)
@@ -134,6 +135,7 @@ def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWron
     slashed = slash(draft, accused.account, context.account, draft.params.slash_bp)
     draft.wrong.put(claim_id, ProvenWrong(claim.epoch, accused.account, slashed))
     draft.count_work(accused.account, wrong=1)
+    forfeit_claimed(draft, accused.account, claim)
 
 
 def collect_leaves(transactions: Iterable[Transaction], height: int) -> list[SettledLeaf]:
@@ -161,7 +163,7 @@ def _settle_run(settlement: _Settlement, run: ChannelRun) -> None:
     if run.seq_first != channel.settled_seq + 1:
         raise SequenceMismatch(channel.settled_seq + 1, run.seq_first)
     for seq, leaf in enumerate(run.leaves, run.seq_first):
-        paid = channel.paid
+        paid, cumulative = channel.paid, channel.cumulative
         if leaf.work and not leaf.reason:
             work = leaf.work[0]
             if (work.voucher.channel, work.voucher.seq) != (run.channel, seq):
@@ -170,11 +172,12 @@ def _settle_run(settlement: _Settlement, run: ChannelRun) -> None:
             _verify_work(settlement, channel, work)
             _divide(settlement, work)
             paid += work.voucher.amount
+            cumulative = max(cumulative, work.voucher.cumulative)
         elif leaf.reason in _ZERO_REASONS and not leaf.work:
             settlement.void += 1
         else:
             raise InvalidLeaf(seq, f"reason {leaf.reason} with {len(leaf.work)} works")
-        channel = replace(channel, paid=paid, settled_seq=seq)
+        channel = replace(channel, paid=paid, cumulative=cumulative, settled_seq=seq)
     draft.channels.put(run.channel, channel)
 
 
@@ -201,7 +204,7 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
     claim_id = compute_claim_id(claim)
     if draft.wrong.get(claim_id) is not None:
         raise AlreadyProven(claim_id)
-    fault = _find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest)
+    fault = find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest)
     if fault:
         raise InvalidLeaf(voucher.seq, fault)
     context.verify_signed(voucher, channel.payer)
@@ -210,7 +213,7 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
 
 def _divide(settlement: _Settlement, work: Work) -> None:
     draft = settlement.draft
-    snapshot = _get_snapshot(draft, work.claim.epoch)
+    snapshot = get_snapshot(draft, work.claim.epoch)
     amount = work.voucher.amount
     share, each, treasury, burn = split_inference_fee(amount, len(work.attestations), draft.params)
     settlement.shares[settlement.context.account] += share
@@ -223,7 +226,7 @@ def _divide(settlement: _Settlement, work: Work) -> None:
     settlement.paid += 1
 
 
-def _find_fault(
+def find_fault(
     draft: Draft,
     context: TransactionContext,
     claim: Claim,
@@ -234,7 +237,7 @@ def _find_fault(
     """Why a claim does not count as attested with this digest by everyone drawn for it; empty when it does."""
     if not VERIFIERS_MIN <= claim.verifiers <= draft.params.verifiers_max:
         return f"{claim.verifiers} verifiers; the policy wants {VERIFIERS_MIN} to {draft.params.verifiers_max}"
-    snapshot = _get_snapshot(draft, claim.epoch)
+    snapshot = get_snapshot(draft, claim.epoch)
     worker = snapshot.find_candidate(claim.worker)
     if worker is None or "inference" not in worker.roles or claim.model not in worker.models:
         return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
@@ -248,7 +251,7 @@ def _find_fault(
     return ""
 
 
-def _get_snapshot(draft: Draft, epoch: int) -> EpochSnapshot:
+def get_snapshot(draft: Draft, epoch: int) -> EpochSnapshot:
     snapshot = draft.epochs.get(epoch)
     if snapshot is None:
         kept = [number for number, _ in draft.epochs.items()]

@@ -13,11 +13,13 @@ from protocol.codec import encode
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
+    Batch,
     Channel,
     Delegation,
     DueItem,
     EpochSnapshot,
     FeedState,
+    Job,
     KeyOwner,
     ModelRecord,
     NodeRecord,
@@ -25,6 +27,7 @@ from protocol.ledger.records import (
     Pending,
     Pool,
     ProvenWrong,
+    Tip,
     Tombstone,
     Unbonding,
     Vesting,
@@ -69,6 +72,8 @@ TABLES = (
     Table("channels", Channel),
     Table("vesting", Vesting),
     Table("pending", Pending),
+    Table("jobs", Job),
+    Table("batches", Batch),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
     Table("onions", Onion),
@@ -99,6 +104,7 @@ class StateHead:
     treasury: Grains
     burned: Grains
     base_fee: Grains
+    revealer: Tip
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class State:
     treasury: int
     burned: int
     base_fee: int  # a unit, of a block that follows at once (`fees.compute_base_fee`)
+    revealer: bytes  # who built the last block, if it revealed; else empty
     accounts: Mapping[bytes, Account]
     nodes: Mapping[bytes, NodeRecord]  # by account
     node_owners: Mapping[bytes, KeyOwner]  # by node key, former ones until no kept epoch knows them
@@ -131,6 +138,8 @@ class State:
     channels: Mapping[bytes, Channel]
     vesting: Mapping[bytes, Vesting]
     pending: Mapping[bytes, Pending]  # by the id of the settlement
+    jobs: Mapping[bytes, Job]  # by the id of the transaction that opened it
+    batches: Mapping[bytes, Batch]  # by the id of the transaction that settled it
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
     onions: Mapping[bytes, Onion]  # by validator's account
@@ -180,9 +189,10 @@ def compute_supply(state: State) -> int:
     pending = sum(
         sum(share.amount for share in entry.shares) + entry.treasury + entry.burn for entry in state.pending.values()
     )
-    return (
-        liquid + vesting + bonded + delegated + rewards + unbonding + channels + pending + state.treasury + state.burned
-    )
+    jobs = sum(job.amount for job in state.jobs.values())
+    batches = sum(batch.total for batch in state.batches.values())
+    stakes = bonded + delegated + rewards + unbonding
+    return liquid + vesting + stakes + channels + pending + jobs + batches + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:
@@ -221,4 +231,5 @@ def get_head(state: State) -> StateHead:
         state.treasury,
         state.burned,
         state.base_fee,
+        state.revealer,
     )

@@ -10,6 +10,7 @@ from protocol.ledger.block import Block, Certificate, certify
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import find_reveal
+from protocol.ledger.rows import list_state_rows, update_tree
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (
     ChannelOpening,
@@ -24,6 +25,7 @@ from protocol.ledger.transactions import (
     compute_channel_id,
     compute_transaction_id,
 )
+from protocol.ledger.tree import Tree
 from testnet.genesis import DEFAULT_ROLES, build_genesis
 from tests.support.jobs import attest, get_keys, make_receipt, make_request, pay, sign_transaction
 
@@ -44,6 +46,7 @@ class Ledger:
         self.blocks: list[tuple[Block, Certificate, State]] = []
         self._check_signatures = check_signatures
         self._requests = 0
+        self.builder = "validator-0"  # of the next blocks
 
     def node(self, name: str) -> PrivateKey:
         return get_keys(self.foundation, name)[0]
@@ -60,8 +63,8 @@ class Ledger:
     def block(self, *transactions: Transaction, after_ms: int = 100) -> list[Exception]:
         """Move on by one block of these; the errors of those that were dropped."""
         before = self.state
-        builder = self.account("validator-0").public
-        vote = PrivateKey.from_seed(self.foundation.nodes["validator-0"].vote or b"")
+        builder = self.account(self.builder).public
+        vote = PrivateKey.from_seed(self.foundation.nodes[self.builder].vote or b"")
         reveal = find_reveal(before, builder, vote)
         block, after, dropped = build_block(
             before, transactions, before.time_ms + after_ms, builder, self._check_signatures, reveal
@@ -71,6 +74,10 @@ class Ledger:
         self.blocks.append((block, certify(block.header, vote), after))
         self.state = after
         return [error for _, error in dropped]
+
+    def rebuild(self) -> Tree:
+        """The tree of the state's tables as they are now: for a test that has put something into them."""
+        return update_tree(None, list_state_rows(self.state))
 
     def do(self, account: PrivateKey, body: object, after_ms: int = 100) -> None:
         """One block with one transaction that must be taken."""
@@ -87,7 +94,9 @@ class Ledger:
         )
         assert len(dropped) == 1
         assert after.accounts == self.state.accounts
-        assert not [change for change in after.changes if change[0] not in ("due", "epochs", "pending", "work")]
+        assert not [
+            change for change in after.changes if change[0] not in ("batches", "due", "epochs", "pending", "work")
+        ]
         return dropped[0][1]
 
     def open_channel(self, payee: str = "inference-0", deposit: int = 100_000_000) -> bytes:

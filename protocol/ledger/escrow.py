@@ -1,0 +1,149 @@
+"""Escrowed jobs: money locked for one request, with exactly one end.
+
+Open, a job ends settled, refused by its worker, or refunded when its deadline and the grace are over. Whatever ends it
+takes it off the ledger, so that nothing can end it again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.jobs import VERIFIERS_MIN, Attestation, Claim, compute_claim_id, compute_commitment
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.draft import Draft
+from protocol.ledger.errors import (
+    AlreadyProven,
+    InvalidAmount,
+    InvalidDeadline,
+    InvalidJobWork,
+    InvalidPolicy,
+    LimitReached,
+    NotYourJob,
+    SelfPayment,
+    UnknownJob,
+    UnknownNode,
+)
+from protocol.ledger.money import split_inference_fee
+from protocol.ledger.records import DueItem, Job, Pending, Share
+from protocol.ledger.settlement import PAYOUT_KIND, find_fault, get_snapshot
+from protocol.ledger.transactions import ATTESTATIONS_MAX, transaction
+from protocol.types import AtMost, Digest, Grains, PublicKey, TimeMs, Whole
+
+JOB_KIND = 6
+
+
+@transaction(24)
+@dataclass(frozen=True)
+class OpenJob:
+    """Locks `amount` for one request. The transaction's id is the job's, and stands for a channel in its claim."""
+
+    payee: PublicKey
+    amount: Grains
+    request_id: Digest
+    verifiers: Whole
+    deadline_ms: TimeMs
+
+
+@transaction(25)
+@dataclass(frozen=True)
+class SettleJob:
+    """The worker's claim for a job, opened, with everyone drawn attesting to it. Its sequence number is 0."""
+
+    job: Digest
+    claim: Claim
+    salt: Digest
+    output_digest: Digest
+    attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+
+
+@transaction(26)
+@dataclass(frozen=True)
+class RefuseJob:
+    """The worker will not do it: the payer has its money back at once."""
+
+    job: Digest
+
+
+def apply_open_job(draft: Draft, context: TransactionContext, body: OpenJob) -> None:
+    params = draft.params
+    if not body.amount:
+        raise InvalidAmount("a job", body.amount, 1)
+    if body.payee == context.account:
+        raise SelfPayment(context.account)
+    latest_ms = draft.time_ms + params.job_ms_max
+    if not draft.time_ms < body.deadline_ms <= latest_ms:
+        raise InvalidDeadline(body.deadline_ms, draft.time_ms + 1, latest_ms)
+    if not VERIFIERS_MIN <= body.verifiers <= params.verifiers_max:
+        raise InvalidPolicy(body.verifiers, VERIFIERS_MIN, params.verifiers_max)
+    if draft.nodes.get(body.payee) is None:
+        raise UnknownNode(body.payee)
+    if len(draft.jobs) >= params.jobs_max:
+        raise LimitReached("jobs", len(draft.jobs), params.jobs_max)
+    draft.debit(context.account, body.amount)
+    job = Job(context.account, body.payee, body.amount, body.request_id, body.verifiers)
+    draft.jobs.put(context.id, job)
+    draft.plan(DueItem(body.deadline_ms, JOB_KIND, context.id, waking=1, graced=0))
+
+
+def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob) -> None:
+    """The worker is paid what it claims, the payer gets the rest; payment waits for the window like any other."""
+    job, claim = _get_job(draft, context, body.job), body.claim
+    claim_id = compute_claim_id(claim)
+    _verify_claim(draft, job, body)
+    if draft.wrong.get(claim_id) is not None:
+        raise AlreadyProven(claim_id)
+    fault = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
+    if fault:
+        raise InvalidJobWork(body.job, fault)
+    context.verify_signed(claim, claim.worker)
+    _end_job(draft, body.job, job, job.amount - claim.fee)
+    worker, each, treasury, burn = split_inference_fee(claim.fee, len(body.attestations), draft.params)
+    shares: Counter[bytes] = Counter({context.account: worker})
+    accounts = {item.node: item.account for item in get_snapshot(draft, claim.epoch).candidates}
+    for item in body.attestations:
+        shares[accounts[item.verifier]] += each
+    paid = tuple(Share(account, amount) for account, amount in sorted(shares.items()) if amount)
+    draft.pending.put(context.id, Pending(paid, treasury, burn))
+    draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
+    draft.count_work(context.account, paid=1, earned=claim.fee)
+
+
+def apply_refuse_job(draft: Draft, context: TransactionContext, body: RefuseJob) -> None:
+    job = _get_job(draft, context, body.job)
+    _end_job(draft, body.job, job, job.amount)
+
+
+def refund_job(draft: Draft, item: DueItem) -> None:
+    """Due: nobody settled it in time."""
+    job = draft.jobs.get(item.id)
+    if job is not None:
+        _end_job(draft, item.id, job, job.amount)
+
+
+def _end_job(draft: Draft, key: bytes, job: Job, refund: int) -> None:
+    draft.jobs.delete(key)
+    draft.credit(job.payer, refund)
+
+
+def _get_job(draft: Draft, context: TransactionContext, key: bytes) -> Job:
+    job = draft.jobs.get(key)
+    if job is None:
+        raise UnknownJob(key)
+    if job.payee != context.account:
+        raise NotYourJob(key, context.account)
+    return job
+
+
+def _verify_claim(draft: Draft, job: Job, body: SettleJob) -> None:
+    claim = body.claim
+    if (claim.channel, claim.seq, claim.request_id) != (body.job, 0, job.request_id):
+        raise InvalidJobWork(body.job, "the claim is of another job")
+    if claim.verifiers != job.verifiers:
+        raise InvalidJobWork(body.job, f"attested by {claim.verifiers}, the payer asked for {job.verifiers}")
+    if claim.fee > job.amount:
+        raise InvalidJobWork(body.job, f"the claim asks {claim.fee} grains of {job.amount}")
+    owner = draft.node_owners.get(claim.worker)
+    if owner is None or owner.account != job.payee:
+        raise InvalidJobWork(body.job, f"the claim is of node {claim.worker.hex()}, none of the worker's")
+    if compute_commitment(body.salt, body.output_digest) != claim.commitment:
+        raise InvalidJobWork(body.job, "salt and digest do not open the claim")
