@@ -1,0 +1,276 @@
+"""Every kind of transaction, in any order, and the invariants of the ledger after every block.
+
+Where a ledger of dictionaries knows the rules too, the two must agree (`test_against_naive_ledger`); here everything is
+allowed at once, and what must hold holds all the same. I1 to I15 are those of the facts on consensus and ledger.
+"""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from protocol.keys import PrivateKey
+from protocol.ledger.apply import apply_block, decode_transactions
+from protocol.ledger.batches import OpenLeaves, compute_drawn
+from protocol.ledger.block import get_validators
+from protocol.ledger.escrow import RefuseJob
+from protocol.ledger.params import Params
+from protocol.ledger.randomness import grow_onion
+from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
+from protocol.ledger.state import State, compute_supply
+from protocol.ledger.transactions import (
+    CloseChannel,
+    CommitOnion,
+    Delegate,
+    Stake,
+    TopUpChannel,
+    Transaction,
+    Transfer,
+    Undelegate,
+    Unstake,
+    compute_transaction_id,
+)
+from protocol.signing import sign
+from tests.protocol.ledger.test_batches import Batch
+from tests.protocol.ledger.test_escrow import finish, order
+from tests.protocol.ledger.test_evidence import equivocate
+from tests.protocol.ledger.test_key_rotation import rotate
+from tests.support.jobs import PRICE
+from tests.support.ledgers import Ledger
+
+PARAMS = replace(
+    Params(), epoch_ms=5_000, epochs_kept=6, unbonding_ms=40_000, delegation_min=1_000, sample_bp=5_000, slash_bp=5_000
+)
+VALIDATORS = tuple(f"validator-{number}" for number in range(4))
+NAMES = (*VALIDATORS, "inference-0", "client-0", "verifier-0")
+amounts = st.one_of(st.integers(0, 3), st.integers(0, 10**9), st.integers(10**12, 2 * 10**13))
+names = st.sampled_from(NAMES)
+validators = st.sampled_from(VALIDATORS)
+seen: Counter[str] = Counter()
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One block a step, with one transaction or none, built by any validator of the epoch."""
+
+    @initialize(seed=st.integers(0, 2**32))
+    def found(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        roles = {"validator": 4, "inference": 1, "verifier": 2, "client": 1}
+        self.ledger = Ledger(roles, PARAMS, check_signatures=False)
+        self.before = self.first = self.ledger.state
+        self.taken: list[Transaction] = []
+        self.batches: list[Batch] = []
+        self.jobs: set[bytes] = set()
+        self.ended: Counter[bytes] = Counter()
+        self.rotations = 0
+
+    def pass_block(self, *transactions: Transaction, after_ms: int = 50) -> bool:
+        """One block on; whether it took the transactions."""
+        ledger = self.ledger
+        ledger.builder = self.pick_builder()
+        self.before = ledger.state
+        errors = ledger.block(*transactions, after_ms=after_ms)
+        for key in self.before.jobs.keys() - ledger.state.jobs.keys():
+            self.ended[key] += 1
+        self.jobs |= ledger.state.jobs.keys()
+        if not errors:
+            self.taken += transactions
+        return not errors
+
+    def pick_builder(self) -> str:
+        known = {self.ledger.account(name).public: name for name in VALIDATORS}
+        return known[self.rng.choice(get_validators(self.ledger.state)).account]
+
+    def send(self, name: str, body: object, tip: int = 0) -> bool:
+        account = self.ledger.account(name)
+        plain = self.ledger.sign(account, body)
+        transaction = sign(replace(plain, fee=min(plain.fee + tip, 2**60), tip=tip), account)
+        is_taken = self.pass_block(transaction if tip else plain)
+        seen[f"{type(body).__name__} {'taken' if is_taken else 'refused'}"] += 1
+        return is_taken
+
+    @rule(sender=names, to=names, amount=amounts, tip=st.integers(0, 10**6))
+    def transfer(self, sender: str, to: str, amount: int, tip: int) -> None:
+        self.send(sender, Transfer(self.ledger.account(to).public, amount), tip)
+
+    @rule(after_ms=st.sampled_from((1, 400, 3_000, 5_000, 12_000, 60_000, 10**7)))
+    def wait(self, after_ms: int) -> None:
+        self.pass_block(after_ms=after_ms)
+
+    @rule(name=names, amount=amounts, takes=st.booleans())
+    def stake(self, name: str, amount: int, takes: bool) -> None:
+        self.send(name, Unstake(amount) if takes else Stake(amount))
+
+    @rule(name=names, validator=validators, amount=amounts)
+    def delegate(self, name: str, validator: str, amount: int) -> None:
+        self.send(name, Delegate(self.ledger.account(validator).public, amount))
+
+    @rule(number=st.integers(0, 9), amount=amounts, takes_all=st.booleans())
+    def undelegate(self, number: int, amount: int, takes_all: bool) -> None:
+        names = {self.ledger.account(name).public: name for name in NAMES}
+        records = sorted(self.ledger.state.delegations.items())
+        if not records:
+            self.send("client-0", Undelegate(self.ledger.account("validator-0").public, amount))
+            return
+        _, record = records[number % len(records)]
+        self.send(names[record.delegator], Undelegate(record.validator, record.amount if takes_all else amount))
+
+    @rule(validator=validators, reporter=names)
+    def convict(self, validator: str, reporter: str) -> None:
+        if len(self.ledger.state.tombstones) < 2:
+            self.send(reporter, equivocate(self.ledger, validator, self.ledger.state.height))
+
+    @rule(validator=validators)
+    def rotate_keys(self, validator: str) -> None:
+        self.rotations += 1
+        node, vote = (PrivateKey.from_seed(bytes([kind, self.rotations % 256]) * 16) for kind in (1, 2))
+        self.send(validator, rotate(self.ledger, validator, node, vote))
+
+    @rule(validator=validators, number=st.integers(0, 3))
+    def commit_onion(self, validator: str, number: int) -> None:
+        vote = PrivateKey.from_seed(self.ledger.foundation.nodes[validator].vote or b"")
+        self.send(validator, CommitOnion(number, grow_onion(vote, number).tip))
+
+    @rule(kept=st.lists(st.one_of(st.none(), st.integers(0, PRICE)), min_size=1, max_size=4))
+    def settle_batch(self, kept: list[int | None]) -> None:
+        client = self.ledger.account("client-0").public
+        if self.ledger.state.get_balance(client) < 10**9:
+            return
+        self.ledger.builder = self.pick_builder()
+        batch = Batch(self.ledger, kept)
+        batch.id = compute_transaction_id(self.ledger.sign(batch.worker, batch.body))
+        if self.send("inference-0", batch.body):
+            self.batches.append(batch)
+
+    @rule(number=st.integers(0, 9), count=st.integers(0, 4))
+    def open_leaves(self, number: int, count: int) -> None:
+        """Of the latest batch mostly, whose leaves may just have been drawn; sometimes leaves that are not."""
+        if not self.batches:
+            return
+        batch = self.batches[-1 - number % len(self.batches) if number % 2 else -1]
+        held = self.ledger.state.batches.get(batch.id)
+        some: tuple[int, ...] = tuple(range(min(count, len(batch.leaves))))
+        if held is not None and held.seed and number < 8:
+            drawn = compute_drawn(held.seed, batch.id, held.leaves, PARAMS)
+            some = tuple(index for index in drawn if index not in held.opened)
+        self.send("inference-0", batch.open(*some) if some else OpenLeaves(batch.id, ()))
+
+    @rule(number=st.integers(0, 9), amount=amounts, closes=st.booleans())
+    def change_channel(self, number: int, amount: int, closes: bool) -> None:
+        channels = sorted(self.ledger.state.channels)
+        if channels:
+            channel = channels[number % len(channels)]
+            self.send("client-0", CloseChannel(channel) if closes else TopUpChannel(channel, amount))
+
+    @rule(amount=amounts, in_ms=st.sampled_from((1, 5_000, 60_000)))
+    def open_job(self, amount: int, in_ms: int) -> None:
+        self.send("client-0", order(self.ledger, amount, deadline_ms=self.ledger.state.time_ms + in_ms))
+
+    @rule(number=st.integers(0, 9), fee=st.integers(0, PRICE), refuses=st.booleans())
+    def end_job(self, number: int, fee: int, refuses: bool) -> None:
+        if not self.ledger.state.jobs:
+            self.send("client-0", order(self.ledger, PRICE))
+        jobs = sorted(self.ledger.state.jobs) if number % 2 else sorted(self.jobs)
+        if not jobs:
+            return
+        job = jobs[number % len(jobs)]
+        is_open = job in self.ledger.state.jobs
+        body = RefuseJob(job) if refuses or not is_open else finish(self.ledger, job, fee)
+        assert not self.send("inference-0", body) or is_open
+
+    @rule(number=st.integers(0, 50))
+    def replay(self, number: int) -> None:
+        if self.taken:
+            assert not self.pass_block(self.taken[number % len(self.taken)])
+
+    @invariant()
+    def no_grain_comes_or_goes(self) -> None:
+        state = self.ledger.state
+        assert compute_supply(state) == state.supply == self.first.supply  # I1
+        assert state.burned >= self.before.burned
+
+    @invariant()
+    def nothing_is_negative(self) -> None:
+        state = self.ledger.state
+        assert min(account.balance for account in state.accounts.values()) >= 0  # I2
+        assert all(0 <= item.paid <= item.deposit for item in state.channels.values())  # I5
+        assert all(item.amount > 0 for item in state.delegations.values())
+        assert min(state.treasury, state.burned, *(node.bond for node in state.nodes.values())) >= 0
+
+    @invariant()
+    def nonces_count_what_was_taken(self) -> None:
+        state = self.ledger.state
+        taken = Counter(item.account for block, _, _ in self.ledger.blocks for item in decode_transactions(block))
+        assert taken == Counter({key: item.nonce for key, item in state.accounts.items() if item.nonce})  # I3
+
+    @invariant()
+    def a_job_ends_once_and_is_open_until_then(self) -> None:
+        assert all(count == 1 for count in self.ended.values())  # I6
+        assert self.jobs - self.ended.keys() == self.ledger.state.jobs.keys()
+
+    @invariant()
+    def stake_taken_back_does_not_come_early(self) -> None:
+        state = self.ledger.state
+        for key in self.before.unbonding.keys() - state.unbonding.keys():  # I7
+            due = [item for item in self.before.due.values() if item.id == key]
+            assert [item.time_ms <= state.time_ms for item in due] == [True]
+
+    @invariant()
+    def the_base_fee_moves_by_an_eighth_a_block_and_falls_asleep(self) -> None:
+        fee, before = self.ledger.state.base_fee, self.before.base_fee
+        assert PARAMS.base_fee_min <= fee <= before + max(1, before // 8)  # I10
+
+    @invariant()
+    def sums_and_owners_follow_from_the_records(self) -> None:
+        state = self.ledger.state
+        for validator, pool in state.pools.items():
+            records = [item.amount for item in state.delegations.values() if item.validator == validator]
+            assert (pool.delegated, pool.delegators) == (sum(records), len(records))
+            assert 0 < len(records) <= 256
+        for record in state.nodes.values():
+            assert state.node_owners[record.node].account == record.account
+        assert all(item.account in state.nodes for item in get_validators(state))
+        assert {item.vote for item in get_validators(state)} <= state.vote_owners.keys()
+
+    @invariant()
+    def weights_are_those_of_the_snapshot(self) -> None:
+        state = self.ledger.state
+        if state.epoch == self.before.epoch:
+            assert get_validators(state) == get_validators(self.before)  # I14
+        else:
+            stakes = {account: node.bond for account, node in state.nodes.items()}
+            for account, pool in state.pools.items():
+                stakes[account] += pool.delegated
+            chosen = get_validators(state)
+            assert [item.weight for item in chosen] == [stakes[item.account] for item in chosen]
+
+    @invariant()
+    def the_tree_is_the_one_built_anew(self) -> None:
+        state = self.ledger.state
+        assert state.tree == update_tree(None, list_state_rows(state))  # I11
+
+    def teardown(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        state: State = self.first
+        for block, _, after in self.ledger.blocks:
+            state = apply_block(state, block, check_signatures=False)  # I12
+            assert state == after
+        assert restore_state(encode_frame(state), list_state_rows(state)) == state  # I15
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLedgerMachine = LedgerMachine.TestCase
+
+
+def test_the_machine_gets_around() -> None:
+    """Fixed examples reach fifteen of the seventeen kinds it can send at least, and each is taken somewhere."""
+    seen.clear()
+    many = settings(max_examples=60, stateful_step_count=25, deadline=None, database=None, derandomize=True)
+    run_state_machine_as_test(LedgerMachine, settings=many)
+    kinds = {name.split()[0] for name in seen}
+    assert {f"{kind} taken" for kind in kinds} <= seen.keys(), seen
+    assert len(kinds) >= 15, kinds
