@@ -47,6 +47,17 @@ def test_a_leaf_cannot_be_worth_more_than_the_root_says(values: list[int], more:
         assert compute_proven_sum(greedy, index, len(leaves), made_up) != compute_sum_root(leaves)
 
 
+@given(values=st.lists(st.integers(1, 2**50), min_size=4, max_size=40), data=st.data())
+def test_amounts_cannot_be_moved_between_the_siblings_of_a_path(values: list[int], data: st.DataObject) -> None:
+    leaves = plant(values)
+    index = data.draw(st.integers(0, len(values) - 1).filter(lambda number: len(prove_sum(leaves, number)) > 1))
+    first, *rest, last = prove_sum(leaves, index)
+    moved = (SumNode(first.root, first.total - 1), *rest, SumNode(last.root, last.total + 1))
+    root = compute_proven_sum(leaves[index], index, len(leaves), moved)
+    assert root.total == sum(values)
+    assert root != compute_sum_root(leaves)
+
+
 @given(values=st.lists(st.integers(0, 2**50), min_size=2, max_size=40), data=st.data())
 def test_a_path_is_good_for_its_place_alone(values: list[int], data: st.DataObject) -> None:
     leaves = plant(values)

@@ -171,6 +171,7 @@ def test_work_that_is_not_attested_signed_or_the_workers_own_ends_no_job() -> No
         replace(good, salt=bytes(32)),
         replace(good, output_digest=bytes(32)),
         finish(ledger, job, worker="inference-1"),
+        finish(ledger, job, fee=2 * PRICE + 1),
     ):
         assert isinstance(ledger.refuse(worker, bad), InvalidJobWork)
     unsigned = replace(good, claim=replace(good.claim, signature=bytes(64)))

@@ -91,7 +91,7 @@ def test_evidence_of_a_height_not_reached_or_of_nobody_convicts_nobody() -> None
     assert good.votes[0].ballot.justification == NOTHING
 
 
-def test_evidence_is_good_until_so_many_epochs_after_its_set_has_decided_its_last_height() -> None:
+def test_evidence_has_an_age() -> None:
     ledger = Ledger({"validator": 4})
     ledger.block()
     for _ in range(PARAMS.evidence_epochs):

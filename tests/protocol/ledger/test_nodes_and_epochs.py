@@ -252,7 +252,7 @@ def test_a_payer_adds_to_its_open_channel() -> None:
     assert isinstance(ledger.refuse(payer, TopUpChannel(channel, 1)), ChannelClosing)
 
 
-def test_a_deadline_the_ledger_slept_through_gives_its_grace_from_the_block_that_reaches_it() -> None:
+def test_a_deadline_the_ledger_slept_through_still_gives_its_grace() -> None:
     ledger = Ledger()
     channel = ledger.open_channel(deposit=5)
     ledger.do(ledger.account("client-0"), CloseChannel(channel))

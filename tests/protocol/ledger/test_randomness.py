@@ -58,7 +58,7 @@ def test_a_wrong_or_repeated_layer_is_no_block() -> None:
         apply_block(before, replace(block, header=replace(block.header, reveal=b"")))
 
 
-def test_a_builder_that_reveals_nothing_earns_nothing_and_the_seed_moves_all_the_same() -> None:
+def test_a_builder_that_reveals_nothing_earns_nothing() -> None:
     ledger = Ledger()
     builder, before = ledger.account("validator-0").public, ledger.state
     payment = ledger.sign(ledger.spare(), Transfer(bytes(32), 1))

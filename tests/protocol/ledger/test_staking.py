@@ -112,6 +112,9 @@ def test_rewards_go_pro_rata_to_each_record_and_what_is_left_burns(bond: int, st
     earned = pool.rewards if pool is not None else rewards
     pay_rewards(draft, validator)
     after = draft.freeze(bytes(32))
+    assert (
+        compute_supply(after) == compute_supply(before) + rewards * 10_000 // 3_000
+    )  # the fees come from nowhere here
     total = bond + sum(stakes)
     for index, stake in enumerate(stakes):
         assert after.get_balance(_delegator(index)) == earned * stake // total
