@@ -39,6 +39,7 @@ from p2p.gossipsub import (
     ResetStream,
     Resumed,
     Router,
+    Seek,
     SendControl,
     SendMessage,
     SendSubscriptions,
@@ -91,6 +92,7 @@ class Gossip:
         has_room: Callable[[], bool] = lambda: True,
         describe: Callable[[bytes], tuple[bool, str]] = lambda node: (False, ""),
         dial: Callable[[bytes, bytes], None] = lambda node, record: None,
+        seek: Callable[[], None] = lambda: None,
         direct: Iterable[bytes] = (),
         author: Author | None = None,
         topics: Mapping[str, TopicParams] | None = None,
@@ -108,6 +110,7 @@ class Gossip:
         self._has_room = has_room
         self._describe = describe
         self._dial = dial
+        self._seek = seek
         self._outboxes: dict[bytes, Outbox] = {}
         self._scopes: dict[bytes, trio.CancelScope] = {}
         self._streams: dict[Outbox, MuxedStream] = {}  # on which an outbox is sent
@@ -126,6 +129,7 @@ class Gossip:
             Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: self._end_inbound,
             Dial: lambda effect: self._dial(effect.peer, effect.record),
+            Seek: lambda effect: self._seek(),
         }
 
     # The application's side

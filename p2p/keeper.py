@@ -57,6 +57,7 @@ class AddressBook:
     entries: dict[bytes, Entry] = field(default_factory=dict)
     always: frozenset[bytes] = frozenset()  # peers the operator wants connected, whatever else is
     sought: dict[str, float] = field(default_factory=dict)  # topics nobody heard us on, and since when
+    wants_more: bool = False  # one peer beyond those wanted anyway
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], now_s: float) -> None:
         """Remember addresses, newest first; those that cannot be dialled are left out."""
@@ -157,6 +158,7 @@ class AddressBook:
 
         due = sorted(missing, key=rank)
         now = [peer for peer in due if self.entries[peer].due_s <= now_s][: min(wanted, DIALS_MAX - len(busy))]
+        self.wants_more = self.wants_more and not now
         # Those due already and not chosen get their turn when a dial ends.
         later = [self.entries[peer].due_s for peer in due if self.entries[peer].due_s > now_s]
         return now, min(later, default=float("inf"))
@@ -164,7 +166,8 @@ class AddressBook:
     def _count_wanted(self, missing: int, held: int, outbound: int, is_seeking: bool, busy: frozenset[bytes]) -> int:
         if len(self.entries) <= ALL_UP_TO:
             return missing
-        seeking = max(0, SEEK_DIALS - len(busy)) if is_seeking and held < PEERS_SOUGHT_MAX else 0
+        seeking = max(0, SEEK_DIALS - len(busy)) if is_seeking else int(self.wants_more)
+        seeking = seeking if held < PEERS_SOUGHT_MAX else 0
         return max(0, PEERS_WANTED - held, OUTBOUND_MIN - outbound, seeking)
 
     def remember(self) -> list[dict[str, Any]]:
@@ -234,6 +237,11 @@ class Keeper:
         """Nobody heard us on a topic: look for peers now, at most once per HURRY_S."""
         if self.book.hurry(topic, trio.current_time()):
             self._wake.set()
+
+    def seek(self) -> None:
+        """Those we dialled are not enough: one more, if there is one that may be dialled by now."""
+        self.book.wants_more = True
+        self._wake.set()
 
     async def dial(self, peer: bytes) -> bool:
         """Connect to one peer now, if an address of it is known; True once connected."""

@@ -109,6 +109,7 @@ class Libp2pNet:
             author=author,
             topics=self._options.topics,
             dial=self._dial,
+            seek=self._keeper.seek,
             direct=self._options.direct,
             params=dataclasses.replace(PARAMS, peer_exchange=self._options.peer_exchange),
         )

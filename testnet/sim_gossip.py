@@ -24,6 +24,7 @@ from p2p.gossipsub import (
     ResetStream,
     Resumed,
     Router,
+    Seek,
     SendControl,
     SendMessage,
     SendSubscriptions,
@@ -70,6 +71,7 @@ class SimGossip:
             Fault: lambda effect: self._fault(effect.peer, effect.reason),
             ResetStream: lambda effect: self._reset(effect.peer),
             Validate: self._validate,
+            Seek: lambda effect: None,  # everybody is dialled as soon as an address is known
         }
         self._kernel.after(1 + dice.randrange(PARAMS.heartbeat_ms), self._beat)
 

@@ -194,4 +194,12 @@ class Dial(NamedTuple):
     record: bytes = b""
 
 
-Effect = SendMessage | SendSubscriptions | SendControl | Deliver | Validate | Continue | Fault | ResetStream | Dial
+class Seek(NamedTuple):
+    """All whom we dialled have turned us away from their meshes on a topic: one more should be dialled."""
+
+    topic: str
+
+
+Effect = (
+    SendMessage | SendSubscriptions | SendControl | Deliver | Validate | Continue | Fault | ResetStream | Dial | Seek
+)

@@ -1,6 +1,6 @@
 """The mesh: with whom whole messages are exchanged on each topic, and how that is kept near its degree."""
 
-from p2p.gossipsub.events import Dial, SendControl
+from p2p.gossipsub.events import Dial, Seek, SendControl
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.state import Fanout, Peer, State, Topic
 from p2p.gossipsub.wire import Control, Prune, write_prune
@@ -188,6 +188,19 @@ class Mesh:
             self._make_room(topic, len(fit))
             for peer in fit:
                 self.graft(topic, peer)
+        if self._is_turned_away(topic):
+            self._state.effects.append(Seek(topic.name))
+
+    def _is_turned_away(self, topic: Topic) -> bool:
+        """Whether none of the peers we dialled is in our mesh because of their backoffs.
+
+        Where sybils fill everybody's mesh in the first moment, some are turned away by all they know: for a minute only
+        peers they have not asked yet can take them in, and among those they choose themselves no sybil pushes in.
+        """
+        dialled = [peer for peer in self._state.subscribers.get(topic.key, {}).values() if peer.is_outbound]
+        return not any(peer.node in topic.mesh for peer in dialled) and any(
+            self.is_backed_off(topic.key, peer.node) for peer in dialled
+        )
 
     def _make_room(self, topic: Topic, count: int) -> None:
         """Let `count` more in: where the mesh is full, the inbound peers that were of least use leave.

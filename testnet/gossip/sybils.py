@@ -18,6 +18,7 @@ from p2p.gossipsub import (
     GossipParams,
     Heartbeat,
     Received,
+    Seek,
     SendMessage,
     Subscribe,
     TopicParams,
@@ -71,7 +72,9 @@ class Honest(Node):
             self._keep()
 
     def _keep(self) -> None:
-        missing = self._dials - sum(link.is_outbound for link in self.links.values())
+        self._dial_some(self._dials - sum(link.is_outbound for link in self.links.values()))
+
+    def _dial_some(self, missing: int) -> None:
         fit = [node for node in self.book if node is not self and node.key not in self.links] if missing > 0 else []
         for node in self._dice.sample(fit, min(missing, len(fit))) if fit else ():
             self.network.connect(self, node, self._group)
@@ -81,7 +84,9 @@ class Honest(Node):
         super().send(peers, packet)
 
     def note(self, effect: Effect) -> None:
-        if type(effect) is Fault and effect.reason.startswith("graylisted"):
+        if type(effect) is Seek:
+            self._dial_some(1)
+        elif type(effect) is Fault and effect.reason.startswith("graylisted"):
             self.graylisted.add(effect.peer)
             if effect.peer in self.links:
                 self.network.disconnect(self, self.links[effect.peer].far)

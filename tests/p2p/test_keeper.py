@@ -172,6 +172,22 @@ def test_with_peers_enough_but_all_of_their_choosing_we_still_choose_some_oursel
     assert len(book.choose(inbound, NOBODY, 1.0, OUTBOUND_MIN - 1)[0]) == 1
 
 
+def test_who_needs_one_more_peer_dials_one_and_no_peer_before_it_is_due() -> None:
+    book = make_book(200)
+    connected = frozenset(sorted(book.entries)[:PEERS_WANTED])
+    book.wants_more = True
+    assert len(book.choose(connected, NOBODY, 1.0)[0]) == 1
+    assert book.choose(connected, NOBODY, 1.0) == ([], float("inf")), "that was one"
+    for peer in book.entries:
+        book.note_failed(peer, 1.0)
+    book.wants_more = True
+    assert book.choose(connected, NOBODY, 1.0)[0] == []
+    assert len(book.choose(connected, NOBODY, 2.0)[0]) == 1
+    book.wants_more = True
+    many = frozenset(sorted(book.entries)[:PEERS_SOUGHT_MAX])
+    assert book.choose(many, NOBODY, 2.0) == ([], float("inf"))
+
+
 def test_a_publish_nobody_heard_has_peers_of_that_topic_dialled_first_and_not_for_ever() -> None:
     book = make_book(200)
     listener = sorted(book.entries)[150]

@@ -13,6 +13,7 @@ from noise.connection import NoiseConnection
 from noise.noise_protocol import NoiseProtocol
 
 from p2p.gossip import MESHSUB
+from p2p.gossipsub import Seek
 from p2p.hardening import SafeConn
 from p2p.host import CannotListen, PortInUse, to_node, to_peer
 from p2p.inbound import Inbound
@@ -392,5 +393,20 @@ def test_of_full_inbound_connections_we_still_dial_some_of_our_own_choosing() ->
                     net.learn(number.to_bytes(32, "big"), (f"/ip4/127.0.9.9/tcp/{number + 1}",))
                 net.learn(wanted.node, wanted.addresses)
                 await until(lambda: wanted.node in net.peers())
+
+    run(main)
+
+
+def test_a_router_that_was_turned_away_has_one_more_peer_dialled() -> None:
+    async def main() -> None:
+        async with opened(1, []) as net, opened(2, []) as wanted:
+            for number in range(50):  # a book too large to be dialled whole, of peers that are not there
+                net.learn(number.to_bytes(32, "big"), (f"/ip4/127.0.9.9/tcp/{number + 1}",))
+            book = net._keeper.book
+            net._keeper._wake.set()
+            net._gossip._handlers[Seek](Seek(TOPIC))
+            assert book.wants_more
+            net.learn(wanted.node, wanted.addresses)
+            await until(lambda: not book.wants_more)
 
     run(main)

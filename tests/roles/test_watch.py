@@ -170,8 +170,16 @@ def test_peers_are_listed_banned_and_allowed_through_the_command_line_and_a_ban_
             await until(lambda: second.node in first.net.peers())
             for _ in range(int(2 * BANNED_AT / FAULT)):
                 first.net.penalise(second.node, "junk")
-            assert (await rolemesh("ls"))[1]["allowed"] == [peer]
+            (row,), allowed = ((said := (await rolemesh("ls"))[1])["peers"]), said["allowed"]
+            assert (row["direction"], row["is_allowed"], allowed) == ("inbound", True, [peer])
             assert second.node in first.net.peers()
+            assert (await rolemesh("forget", peer))[1]["state"] == "forgotten"
+            first.net.penalise(second.node, "junk")
+            (row,), allowed = ((said := (await rolemesh("ls"))[1])["peers"]), said["allowed"]
+            assert (allowed, row["is_allowed"]) == ([], False)
+            assert 0 < row["faults"] <= FAULT
+            (row,) = (await ask(there, "peers.ls"))["peers"]
+            assert row["direction"] == "outbound"
         assert (await rolemesh("ls"))[0] == 4
 
     run(main)

@@ -21,6 +21,7 @@ from p2p.gossipsub import (
     Resumed,
     Router,
     ScoreParams,
+    Seek,
     SendControl,
     SendMessage,
     SendSubscriptions,
@@ -286,6 +287,31 @@ def test_a_full_mesh_turns_a_graft_away_unless_we_dialled_that_peer():
     assert control_of(effects, turned_away).prune == [Prune(KEY, 60)]
     assert send_control(router, peers[-1], write_graft(KEY), 3) == []
     assert peers[-1] in router.get_mesh(TOPIC)
+
+
+def test_whom_all_it_dialled_turned_away_seeks_one_more_each_heartbeat_until_one_lets_it_in():
+    strangers, dialled = [node_key(i) for i in range(10, 16)], [A, B]
+    router = on_topic(*strangers, *dialled, outbound=dialled)
+    for peer in strangers:
+        send_control(router, peer, write_graft(KEY), 1)
+    assert not select(router.handle(Heartbeat(), 1_000), Seek)
+    send_control(router, A, write_prune(Prune(KEY, 60)), 1_001)
+    assert not select(router.handle(Heartbeat(), 2_000), Seek), "there is still B"
+    send_control(router, B, write_prune(Prune(KEY, 60)), 2_001)
+    for second in (3, 4):
+        assert select(router.handle(Heartbeat(), second * 1_000), Seek) == [Seek(TOPIC)]
+    router.handle(PeerUp(C, is_outbound=True), 4_001)
+    router.handle(Received(C, write_subscription(True, KEY)), 4_001)
+    assert not select(router.handle(Heartbeat(), 5_000), Seek)
+    assert C in router.get_mesh(TOPIC)
+
+
+def test_who_has_dialled_nobody_or_nobody_on_the_topic_seeks_nothing():
+    router = on_topic(A, B)
+    for peer in (A, B):
+        send_control(router, peer, write_prune(Prune(KEY, 60)), 1)
+    router.handle(PeerUp(C, is_outbound=True), 2)
+    assert not select(router.handle(Heartbeat(), 1_000), Seek)
 
 
 def test_a_graft_before_its_backoff_ended_is_a_fault_and_prolongs_it():
