@@ -1,6 +1,6 @@
 # rolemesh. `make` lists what there is. Every target sets up .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full nightly fuzz check format lock benchmarks models spec vectors clean
+.PHONY: help setup demo test test-full nightly mutations fuzz check format lock benchmarks models spec vectors clean
 
 python := .venv/bin/python
 # For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
@@ -33,6 +33,9 @@ seed = $(firstword $(subst :, ,$(ROLEMESH_SEEDS)))
 nightly: setup  ## every test with many more examples, and the fuzzer; ROLEMESH_SEEDS=1000:9000 for a range of seeds
 	@ROLEMESH_PROFILE=nightly $(python) -m pytest $(if $(seed),--hypothesis-seed=$(seed)) $(ARGS)
 	@$(MAKE) --no-print-directory fuzz
+
+mutations: setup  ## break each promise of the network on purpose and see that a test notices; ARGS="bans.py" for some
+	@$(python) -m tests.mutations.run $(ARGS)
 
 fuzz:  ## what is left of ten million inputs for the decoders; FUZZ="yamux --minutes 30" for less
 	@.ci/setup fuzz

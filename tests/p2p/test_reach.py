@@ -2,7 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,5 +169,28 @@ def test_junk_on_the_stream_costs_the_stream_alone() -> None:
             await until(lambda: len(log.faults) == 1)
             assert "MalformedMessage" in log.faults[0][1]
             assert helper.peers() == (asker.node,)
+
+    run(main)
+
+
+def test_who_asks_and_says_nothing_and_who_is_asked_and_says_nothing_are_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialback, "READ_S", 0.1)
+    monkeypatch.setattr(dialback, "ANSWER_S", 0.1)
+
+    async def main() -> None:
+        async with running_host(1) as (mute, _), running_host(2) as (helper, log):
+            helper.serve(dialback.PROTOCOL, DialBack(helper, (), lambda: None).take_stream)
+            mute.serve(dialback.PROTOCOL, say_nothing)
+            await join(mute, helper)
+            await mute.open_stream(helper.node, dialback.PROTOCOL)
+            await until(lambda: len(log.faults) == 1)
+            assert "TooSlow" in log.faults[0][1]
+            with trio.fail_after(5):
+                assert await DialBack(helper, HERE, lambda: None)._ask(mute.node) is None
+
+    async def say_nothing(stream: Any) -> None:
+        await trio.sleep_forever()
 
     run(main)

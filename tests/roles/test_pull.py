@@ -213,11 +213,21 @@ def test_an_answer_is_bounded_and_says_how_much_is_left():
     found = exchange(holder, asker)
 
     assert (len(found.items), found.left) == (GOSSIP_LIST_MAX, 10)
-    many = tuple(attest(number).items[0] for number in range(63))
-    for number in range(40):
-        holder.keep_own("proofs", seal(Attestations((*many, attest(1_000 + number).items[0]))), NOW_MS + 1)
-    bounded = exchange(holder, asker, since_ms=NOW_MS)
-    assert sum(len(item.envelope) for item in bounded.items) <= ANSWER_BYTES_MAX
+
+
+def test_an_answer_is_bounded_in_bytes_too():
+    holder, asker = make_puller(), make_puller()
+    many = tuple(attest(number).items[0] for number in range(GOSSIP_LIST_MAX - 1))
+    envelopes = [seal(Attestations((*many, attest(1_000 + number).items[0]))) for number in range(GOSSIP_LIST_MAX)]
+    for envelope in envelopes:
+        holder.keep_own("proofs", envelope, NOW_MS)
+    assert sum(map(len, envelopes)) > ANSWER_BYTES_MAX
+
+    found = exchange(holder, asker)
+
+    size_bytes = sum(len(item.envelope) for item in found.items)
+    assert ANSWER_BYTES_MAX - len(envelopes[0]) < size_bytes <= ANSWER_BYTES_MAX
+    assert len(found.items) + found.left == len(envelopes)
 
 
 def test_whoever_has_more_is_asked_again_at_once():
