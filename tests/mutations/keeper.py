@@ -45,7 +45,7 @@ MUTATIONS = (
         "p2p/keeper.py",
         "return peer not in self.always, ",
         "return False, ",
-        DIRECT_AND_EXCHANGE,
+        KEEPER,
         "direct peers are dialled first",
     ),
     Mutation("p2p/keeper.py", "if now_s - since_s < SEEK_S}", "}", KEEPER, "a topic is not sought for ever"),

@@ -110,8 +110,8 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/outbox.py",
-        ('        self._begun = memoryview(b"")\n        self._subscriptions.clear()'),
-        "        self._subscriptions.clear()",
+        "self._begun.clear()\n        self._subscriptions.clear()",
+        "self._subscriptions.clear()",
         OUTBOX,
         "on a new stream nothing is sent from the middle",
     ),

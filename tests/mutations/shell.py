@@ -90,8 +90,8 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/gossip.py",
-        ("if time.perf_counter() > until_s:\n                return"),
-        ("if False:\n                return"),
+        "if time.perf_counter() > until_s:",
+        "if False:",
         GOSSIP_SHELL,
         "what peers sent is worked off for a bounded time per turn",
     ),

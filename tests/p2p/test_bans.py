@@ -104,11 +104,11 @@ def test_new_keys_wait_ten_minutes_at_most_however_long_the_banned_one_does() ->
 
 def test_a_milder_ban_at_a_place_does_not_shorten_the_one_it_has() -> None:
     bans = make_bans()
-    bans.handle(Ban(HERE, INHERIT_MS_MAX), NOW)
+    bans.handle(Ban(HERE, 9 * INHERIT_MS_MAX), NOW)
     bans.handle(Arrived(key(1), HERE), NOW)
     for _ in range(NEEDED):
         bans.handle(Blamed(key(1), "junk"), NOW)
-    assert dict(bans.list_sentences(NOW))[name_subject(HERE)].until_ms == NOW + INHERIT_MS_MAX
+    assert dict(bans.list_sentences(NOW))[name_subject(HERE)].until_ms == NOW + 9 * INHERIT_MS_MAX
 
 
 def test_a_clock_that_went_back_makes_no_ban_longer_than_the_operator_could() -> None:

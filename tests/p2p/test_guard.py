@@ -4,8 +4,10 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import trio
 from libp2p.io.exceptions import IOException
 
 from p2p import dialback
@@ -151,14 +153,25 @@ def test_what_no_implementation_does_weighs_more_than_what_a_busy_one_may() -> N
 
 def test_nobody_who_is_banned_is_dialled() -> None:
     async def main() -> None:
-        async with node(1, "127.0.8.1") as net, node(2, "127.0.8.2") as wanted, running_host(3) as (banned, log):
-            net.guard.ban(banned.node, 60_000, "by hand")
-            net.learn(banned.node, banned.addresses)
+        banned, calls = stranger_key(3), []
+
+        async def take_call(stream: trio.SocketStream) -> None:
+            calls.append(stream)
+
+        async with (
+            node(1, "127.0.8.1") as net,
+            node(2, "127.0.8.2") as wanted,
+            trio.open_nursery() as nursery,
+        ):
+            (listener,) = await nursery.start(partial(trio.serve_tcp, take_call, 0, host="127.0.46.3"))
+            net.guard.ban(banned, 60_000, "by hand")
+            net.learn(banned, (f"/ip4/127.0.46.3/tcp/{listener.socket.getsockname()[1]}",))
             net.learn(wanted.node, wanted.addresses)
             await until(lambda: net.peers() == (wanted.node,))
-            await until(lambda: net._keeper.book.entries[banned.node].failures > 1)
-            assert not await net._keeper.dial(banned.node)
-            assert log.ups == []
+            await until(lambda: net._keeper.book.entries[banned].failures > 1)
+            assert not await net._keeper.dial(banned)
+            assert calls == []
+            nursery.cancel_scope.cancel()
 
     run(main)
 

@@ -172,6 +172,25 @@ def test_with_peers_enough_but_all_of_their_choosing_we_still_choose_some_oursel
     assert len(book.choose(inbound, NOBODY, 1.0, OUTBOUND_MIN - 1)[0]) == 1
 
 
+def test_a_publish_nobody_heard_does_not_wait_for_redials_that_are_put_off() -> None:
+    book = make_book()
+    book.learn(PEER, (ADDRESS,), 0.0)
+    for _ in range(9):
+        book.note_failed(PEER, 1.0)
+    assert book.choose(NOBODY, NOBODY, 2.0)[0] == []
+    assert book.hurry("t", 2.0)
+    assert book.choose(NOBODY, NOBODY, 2.0)[0] == [PEER]
+
+
+def test_a_direct_peer_comes_before_all_others_that_are_due() -> None:
+    book = make_book(200)
+    direct = b"\xff" * 32
+    book.always = frozenset((direct,))
+    book.learn(direct, (ADDRESS,), 0.5)
+    enough = frozenset(sorted(book.entries)[:PEERS_WANTED])
+    assert book.choose(enough, NOBODY, 1.0)[0] == [direct]
+
+
 def test_who_needs_one_more_peer_dials_one_and_no_peer_before_it_is_due() -> None:
     book = make_book(200)
     connected = frozenset(sorted(book.entries)[:PEERS_WANTED])

@@ -146,6 +146,23 @@ def test_nobody_is_made_to_dial_others_nor_to_dial_often() -> None:
     run(main)
 
 
+def test_while_it_dials_back_for_enough_others_a_node_tells_the_next_that_it_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with running_host(1, address="127.0.50.1") as (asker, _), running_host(2) as (helper, _):
+            serving = DialBack(helper, (), lambda: None)
+            helper.serve(dialback.PROTOCOL, serving.take_stream)
+            await join(asker, helper)
+            asking = DialBack(asker, asker.addresses, lambda: None)
+            monkeypatch.setattr(dialback, "AT_ONCE_MAX", 0)
+            assert await asking._ask(helper.node) == Dialled("127.0.50.1", ())
+            monkeypatch.setattr(dialback, "AT_ONCE_MAX", 1)
+            assert await asking._ask(helper.node) == Dialled("127.0.50.1", ("",))
+
+    run(main)
+
+
 def test_another_node_at_the_address_and_nobody_at_all_are_told_apart() -> None:
     async def main() -> None:
         async with running_host(1) as (one, _), running_host(2) as (two, log), running_host(3) as (three, _):
