@@ -244,6 +244,13 @@ def test_what_was_reached_is_remembered_known_and_sought_by_topic_in_the_next_pr
     assert after.get_addresses(latest) == book.get_addresses(latest)
 
 
+def test_only_peers_that_were_found_where_they_should_be_are_remembered() -> None:
+    book = make_book(5)
+    found = sorted(book.entries)[3]
+    book.note_reached(found, 5.0)
+    assert [bytes.fromhex(fields["node"]) for fields in book.remember()] == [found]
+
+
 def test_two_nodes_that_lost_the_same_peer_do_not_come_back_at_the_same_moment() -> None:
     waits = set()
     for seed in range(20):

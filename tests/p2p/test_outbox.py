@@ -96,3 +96,12 @@ def test_on_a_new_stream_nothing_is_sent_from_the_middle_and_no_control_of_the_o
     assert outbox.push((b"waiting", TopicCounts()), 1)
     outbox.clear()
     assert take_all(outbox) == [b"waiting"]
+
+
+def test_what_is_less_urgent_does_not_overtake_what_did_not_fit_into_a_packet():
+    outbox = Outbox()
+    for data in (b"1" * 40_000, b"2" * 40_000):
+        assert outbox.push((data, TopicCounts()), 0)
+    assert outbox.push((b"chatter", TopicCounts()), 3)
+    packets = take_all(outbox)
+    assert [b"chatter" in packet for packet in packets] == [False, True]
