@@ -16,7 +16,7 @@ from roles.backlog import ANSWER_BYTES_MAX, KEPT_BYTES_MAX, KEPT_MAX, KEPT_MS, U
 from roles.core_effects import Log, NetPenalise, NetRequest, Wake
 from roles.courier import Courier
 from roles.mailbox import Mailbox
-from roles.pull import ANSWERS_MS, ANSWERS_PER_PEER_MAX, FULL_EVERY, PAUSE_MS_MAX, PAUSE_MS_MIN, Puller
+from roles.pull import ANSWERS_MAX, ANSWERS_MS, ANSWERS_PER_PEER_MAX, FULL_EVERY, PAUSE_MS_MAX, PAUSE_MS_MIN, Puller
 from tests.support.core_parts import make_parts
 from tests.support.jobs import get_keys, make_receipt, make_request, pay, sign_transaction
 from tests.support.verdicts import settle
@@ -259,6 +259,17 @@ def test_who_asks_too_often_hears_only_our_height_until_a_second_is_over():
     assert holder.answer(PEER, question, 7, NOW_MS).tip == 7
     assert len(holder.answer(OTHER, question, 7, NOW_MS).items) == 1
     assert len(holder.answer(PEER, question, 7, NOW_MS + ANSWERS_MS).items) == 1
+
+
+def test_of_all_who_ask_within_a_second_only_so_many_are_answered_in_full():
+    holder, asker = make_puller(), make_puller()
+    holder.keep_own("proofs", seal(attest(1)), NOW_MS)
+    question = asker.backlog.ask(("proofs",), 0, SALT, NOW_MS)
+
+    answers = [holder.answer(number.to_bytes(32, "big"), question, 7, NOW_MS) for number in range(ANSWERS_MAX + 5)]
+
+    assert [len(answer.items) for answer in answers] == [1] * ANSWERS_MAX + [0] * 5
+    assert {answer.tip for answer in answers} == {7}
 
 
 def test_one_question_at_a_time_and_rarer_while_there_is_no_news():
