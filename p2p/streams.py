@@ -11,6 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from libp2p.io.exceptions import IOException
@@ -118,6 +119,38 @@ class Reader:
         raise SlowFrame
 
 
+@dataclass(frozen=True)
+class Ended:
+    """Why a stream is over, and what its peer did wrong, if it did; a violation is what no implementation does."""
+
+    reason: str
+    fault: str = ""
+    is_violation: bool = False
+
+
+async def carry(read: Callable[[], Awaitable[None]], write: Callable[[], Awaitable[None]]) -> Ended:
+    """Read and write until one of the two fails, and why it did: neither ends otherwise.
+
+    Errors do not leave by the nursery: trio hands them on together with frames that refer to them, and such a ring
+    holds the connection until the garbage collector comes by.
+    """
+    ended: list[Ended] = []
+
+    async def until_over(half: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await half()
+        except IOException as error:
+            ended.append(Ended(f"the stream broke: {error!r}"))
+        except (BadFrame, SlowFrame) as error:
+            ended.append(Ended(f"the peer broke a rule: {error}", str(error), isinstance(error, BadFrame)))
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_over, write)
+        await until_over(read)
+    return ended[0]
+
+
 @dataclass
 class Channel:
     """Our requests to one peer on one protocol: sent or about to be, by number."""
@@ -211,19 +244,11 @@ class Requests:
 
     async def _use(self, stream: NetStream, channel: Channel) -> str:
         """Send and receive until the stream ends, and say why it did."""
-        reason = "the connection ended"
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(channel.wire.write_to, stream)
-                await self._read(stream, channel)
-        except* IOException as error:
-            reason = f"the stream broke: {error.exceptions[0]!r}"
-        except* (BadFrame, SlowFrame) as error:
-            reason = f"the peer broke a rule: {error.exceptions[0]}"
+            return (await carry(partial(self._read, stream, channel), partial(channel.wire.write_to, stream))).reason
         finally:
             with trio.CancelScope(shield=True):
                 await stream.reset()
-        return reason
 
     async def _read(self, stream: NetStream, channel: Channel) -> None:
         reader = Reader(stream)
@@ -271,15 +296,10 @@ class Answers:
         """Serve one peer's stream until it ends."""
         wire = Wire(to_node(stream.muxed_conn.peer_id), self._sending)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wire.write_to, stream)
-                await self._read(protocol, stream, wire)
-        except* IOException as error:
-            logger.debug("a stream of %s ended: %r", protocol, error)
-        except* BadFrame as error:
-            self._fault(wire.peer, str(error.exceptions[0]), True)
-        except* SlowFrame as error:
-            self._fault(wire.peer, str(error.exceptions[0]), False)
+            ended = await carry(partial(self._read, protocol, stream, wire), partial(wire.write_to, stream))
+            logger.debug("a stream of %s ended: %s", protocol, ended.reason)
+            if ended.fault:
+                self._fault(wire.peer, ended.fault, ended.is_violation)
         finally:
             for token in [token for token, asked in self._open.items() if asked.wire is wire]:
                 self._close(token)
