@@ -56,7 +56,7 @@ class SignatureChecks:
         """All of a turn has been queued: verify it, or have it verified."""
         if not self._waiting:
             return
-        if len(self._waiting) > AT_ONCE_MAX or self._in_threads:
+        if len(self._waiting) > AT_ONCE_MAX or self._in_threads or any(map(_is_long, self._waiting)):
             self._wake.set()
             return
         batch = self._take_batch()
@@ -83,7 +83,13 @@ class SignatureChecks:
             self._on_settled()
 
     def _take_batch(self) -> list[Validate]:
-        return [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+        """What waits, up to one that takes long: that must not hold up more verdicts than it has to."""
+        batch: list[Validate] = []
+        while self._waiting and len(batch) < BATCH_MAX:
+            batch.append(self._waiting.popleft())
+            if _is_long(batch[-1]):
+                break
+        return batch
 
     def _conclude(self, batch: list[Validate], proofs: list[bool]) -> None:
         for effect, is_good in zip(batch, proofs, strict=True):
@@ -102,7 +108,15 @@ class SignatureChecks:
 
 
 def verify_unproven(unproven: Unproven) -> bool:
-    return verify(unproven.public, unproven.signed, unproven.signature)
+    """Whether the signature is good; then what is to be done ahead of the verdict is done too."""
+    is_good = verify(unproven.public, unproven.signed, unproven.signature)
+    if is_good and unproven.ahead is not None:
+        unproven.ahead()
+    return is_good
+
+
+def _is_long(effect: Validate) -> bool:
+    return effect.unproven is not None and effect.unproven.ahead is not None
 
 
 def _verify_all(batch: Iterable[Validate]) -> list[bool]:

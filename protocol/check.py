@@ -14,6 +14,7 @@ from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_request
 from protocol.ledger.block import InvalidCertificate, verify_certificate
 from protocol.ledger.errors import UnknownTransactionKind
 from protocol.ledger.fees import compute_base_fee, count_units
+from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, get_transaction_body
 from protocol.messages import (
@@ -268,7 +269,7 @@ def _check_transaction(data: bytes, state: State, now_ms: int) -> Checked:
         if unfit is not None:
             return unfit
         decode(get_transaction_body(transaction.kind), transaction.body)
-        verify_signed(transaction, transaction.account)
+        verify_transaction(transaction)
     except UnknownTransactionKind as error:
         return _ignore(str(error))
     except RemoteError as error:

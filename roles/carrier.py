@@ -27,6 +27,7 @@ from roles.engine.errors import EngineError
 from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
 from roles.inbox import Inbox
+from roles.orders import Orders
 from roles.role import Computed
 from roles.timers import Timers, WallClock
 
@@ -49,9 +50,13 @@ class Core(Protocol):
     """What the shell knows of `roles.core.NodeCore`."""
 
     state: NodeState
+    orders: Orders
 
     @property
     def ledger(self) -> State: ...
+
+    @property
+    def is_synced(self) -> bool: ...
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ from roles.config import EXIT_UNREACHABLE, UserError
 
 SOCKET_NAME = "control.sock"
 LINE_BYTES_MAX = 1024 * 1024
-CONNECTIONS_MAX = 8
+CONNECTIONS_MAX = 8  # answered at once
+WAITING_MAX = 128
 REQUEST_S_MAX = 5.0
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -51,7 +53,7 @@ async def serve_control(directory: Path, answer: Answer, *, task_status: Any = t
             await sock.bind(short)
         # Before anyone can connect, which takes listen().
         path.chmod(0o600)
-        sock.listen(CONNECTIONS_MAX)
+        sock.listen(WAITING_MAX)
         task_status.started()
         slots = trio.CapacityLimiter(CONNECTIONS_MAX)
 
@@ -69,10 +71,13 @@ async def serve_control(directory: Path, answer: Answer, *, task_status: Any = t
 def ask_node(directory: Path, request: Mapping[str, Any], timeout_s: float = REQUEST_S_MAX) -> dict[str, Any]:
     """Ask the node that runs on a data directory. Raises NodeUnreachable or RequestRefused. Blocks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
         try:
+            # Of a blocking socket the kernel has a caller wait while too many do already; others it sends away.
+            seconds = int(timeout_s)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
             with short_path(directory) as short:
                 sock.connect(short)
+            sock.settimeout(timeout_s)
             sock.sendall(json.dumps(request).encode() + b"\n")
             with sock.makefile("rb") as file:
                 line = file.readline(LINE_BYTES_MAX)
@@ -80,7 +85,7 @@ def ask_node(directory: Path, request: Mapping[str, Any], timeout_s: float = REQ
         except (OSError, ValueError) as error:
             raise NodeUnreachable(directory, str(error) or type(error).__name__) from error
     if "error" in fields:
-        raise RequestRefused(str(fields["error"]), "see `rolemesh peers --help`")
+        raise RequestRefused(str(fields["error"]), "see `rolemesh peers --help` and `rolemesh ledger --help`")
     return dict(fields)
 
 

@@ -23,7 +23,7 @@ from p2p.net import (
 )
 from p2p.net import Published as NetPublished
 from protocol.content import parse_cid
-from protocol.errors import RemoteError
+from protocol.errors import InvalidTransaction, RemoteError
 from protocol.ledger.block import get_validators
 from protocol.ledger.genesis import Genesis, build_state
 from protocol.ledger.state import State, compute_state_root
@@ -48,6 +48,7 @@ from roles.courier import Courier, Out, ToRoles, parse_token
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
+from roles.orders import Orders
 from roles.presence import Presence, list_topics
 from roles.pull import Puller
 from roles.recent import Recent
@@ -56,6 +57,7 @@ from roles.submitter import Submitter
 ADVERT_MS = 10_000
 URL_TIMEOUT_MS = 5_000
 OWN_TOPICS = ("heads", "node")
+ORDERS = -2  # who submits in place of a role: whoever runs the node
 OWN_PROTOCOLS = ("sync", "status")
 
 
@@ -104,6 +106,7 @@ class NodeCore:
         # Whoever orders blocks alone has nobody to catch up with.
         self._follower.is_synced = _decides_alone(ledger, keys)
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
+        self.orders = Orders()
         topics = sorted({topic for role in self.roles for topic in role.topics})
         self._puller = Puller(tuple(topics), self._mailbox, self._courier, rng)
         self._fetcher = Fetcher(self._node, self._courier, rng)
@@ -112,6 +115,11 @@ class NodeCore:
     @property
     def ledger(self) -> State:
         return self._follower.state
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether some peer had nothing newer than our ledger."""
+        return self._follower.is_synced
 
     @property
     def pending_transactions(self) -> int:
@@ -182,6 +190,8 @@ class NodeCore:
                 return [ce.Log("node.reach", {"is_reachable": is_reachable, "advice": advice})]
             case ce.Command(role, command):
                 return [ToRoles(seam.Commanded(command), index) for index in self._named(role)]
+            case ce.Order(token, body):
+                return self._take_order(token, body)
             case ce.Boot(addresses):
                 return self._boot(addresses)
             case ce.Stop():
@@ -325,6 +335,16 @@ class NodeCore:
             self._recent.keep_transaction(transaction)
         return self._submitter.on_ledger(advanced.state, advanced.transactions, self.now_ms)
 
+    def _take_order(self, token: str, body: Any) -> list[Out]:
+        if not self.orders.open(token):
+            return []
+        try:
+            self._submitter.verify(body, self.ledger, self.now_ms)
+        except InvalidTransaction as error:
+            self.orders.refuse(token, error)
+            return []
+        return self._submitter.submit(body, ORDERS, token, self.ledger, self.now_ms)
+
     def _advertise(self) -> list[Out]:
         advert = self._presence.make_advert(self.state, self._addresses, self.ledger.height)
         again = self._courier.wake("advert", self.now_ms + ADVERT_MS)
@@ -351,6 +371,8 @@ class NodeCore:
     # What a role wants, to effects
 
     def _run_role(self, index: int, event: seam.Event) -> list[Out]:
+        if index == ORDERS:
+            self.orders.note(event)
         if not 0 <= index < len(self.roles):
             return []
         return [out for effect in self.roles[index].handle(event, self.now_ms) for out in self._carry(index, effect)]

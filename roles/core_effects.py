@@ -62,6 +62,14 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Order:
+    """Whoever runs the node wants a transaction of its account on the ledger: see `roles.orders`."""
+
+    token: str
+    body: Any
+
+
+@dataclass(frozen=True)
 class BlobLoaded:
     """A `LoadBlob` ended: the bytes, hash-checked, or None when the disk does not hold them."""
 
@@ -90,7 +98,7 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | Command | BlobLoaded | UrlFetched | Computed | Woke | Stop
+CoreEvent = Boot | Command | Order | BlobLoaded | UrlFetched | Computed | Woke | Stop
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted

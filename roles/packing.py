@@ -11,12 +11,15 @@ PACK_BYTES_MAX = 56 * 1024  # a gossip message less its envelope, with room to s
 
 
 def pack(items: Sequence[T], items_max: int) -> list[tuple[T, ...]]:
-    """The items in order, in lists of at most `items_max` and PACK_BYTES_MAX encoded; a larger item stands alone."""
+    """The items in order, in lists of at most `items_max` and PACK_BYTES_MAX encoded; a larger item stands alone.
+
+    Bytes are what they are, with three for their length.
+    """
     packs: list[tuple[T, ...]] = []
     current: list[T] = []
     size_bytes = 0
     for item in items:
-        item_bytes = len(encode(item))
+        item_bytes = len(item) + 3 if isinstance(item, bytes) else len(encode(item))
         if current and (size_bytes + item_bytes > PACK_BYTES_MAX or len(current) == items_max):
             packs.append(tuple(current))
             current, size_bytes = [], 0

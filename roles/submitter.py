@@ -10,13 +10,15 @@ from typing import Any
 
 from protocol.codec import encode
 from protocol.keys import Signer
+from protocol.ledger.apply import check_transaction
 from protocol.ledger.fees import compute_base_fee, with_fee
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, get_transaction_kind
-from protocol.messages import Accepted, Refused, Transactions
+from protocol.messages import GOSSIP_LIST_MAX, Accepted, Refused, Transactions
 from protocol.signing import sign
 from roles.core_effects import Log
 from roles.courier import Courier, Out, ToRoles
+from roles.packing import pack
 from roles.role import Submitted
 
 IN_FLIGHT_MAX = 16
@@ -51,6 +53,11 @@ class Submitter:
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._in_flight)
+
+    def verify(self, body: Any, state: State, now_ms: int) -> None:
+        """InvalidTransaction if the ledger would refuse this now, were nothing of ours on its way."""
+        unsigned = self._draft(body, state.get_nonce(self._signer.public), state, now_ms)
+        check_transaction(state, unsigned, now_ms, check_signatures=False)
 
     def submit(self, body: Any, role: int, token: str, state: State, now_ms: int) -> list[Out]:
         if len(self._waiting) >= WAITING_MAX:
@@ -128,22 +135,26 @@ class Submitter:
         return [*self._gossip(tuple(fresh), now_ms), self._courier.wake("submit", now_ms + REPEAT_MS)]
 
     def _gossip(self, pendings: tuple[_Pending, ...], now_ms: int) -> list[Out]:
-        """Each in a message of its own: one may be close to the size limit."""
-        return [self._courier.publish("txs", Transactions((pending.wire,)), "", now_ms) for pending in pendings]
+        """As few messages as hold them: what gossip costs, it costs by the message."""
+        packs = pack([pending.wire for pending in pendings], GOSSIP_LIST_MAX)
+        return [self._courier.publish("txs", Transactions(items), "", now_ms) for items in packs]
 
     def _sign(self, pending: _Pending, nonce: int, state: State, now_ms: int) -> None:
         pending.nonce = nonce
         pending.valid_until_ms = now_ms + VALID_MS
+        pending.wire = encode(sign(self._draft(pending.body, nonce, state, now_ms), self._signer))
+
+    def _draft(self, body: Any, nonce: int, state: State, now_ms: int) -> Transaction:
         unsigned = Transaction(
             chain=self._chain,
             account=self._signer.public,
             nonce=nonce,
-            kind=get_transaction_kind(type(pending.body)),
-            body=encode(pending.body),
+            kind=get_transaction_kind(type(body)),
+            body=encode(body),
             fee=0,
             tip=0,
-            valid_until_ms=pending.valid_until_ms,
+            valid_until_ms=now_ms + VALID_MS,
             signature=bytes(64),
         )
         base_fee = compute_base_fee(state.base_fee, max(0, now_ms - state.time_ms), state.params)
-        pending.wire = encode(sign(with_fee(unsigned, base_fee), self._signer))
+        return with_fee(unsigned, base_fee)

@@ -19,6 +19,7 @@ from roles.equipment import Plan, must_be_reachable
 from roles.health import Page, Vital, choose_page
 from roles.http_server import HttpServer, open_http
 from roles.link_orders import LinkOrders
+from roles.order_desk import OrderDesk
 from roles.peers_file import write_peers
 from roles.status import get_rss_bytes
 
@@ -37,6 +38,7 @@ class Watch:
         self._carrier = carrier
         self._events = equipment.events
         self._clock = equipment.clock
+        self._orders = OrderDesk(equipment.core, plan.keys.account.public, equipment.inbox.put)
         self._link_orders = LinkOrders(net.link_faults.put, self._tell)
         self._version = importlib.metadata.version("rolemesh")
 
@@ -88,6 +90,8 @@ class Watch:
             return self._list_peers()
         if command in ("faults.put", "faults.ls"):
             return self._spoil_links(command, request)
+        if command in ("ledger.submit", "ledger.order"):
+            return self._orders.answer(command, request)
         subject = _parse_subject(request.get("subject"))
         guard = self.net.guard
         match command:

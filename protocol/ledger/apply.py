@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.codec import decode, encode
-from protocol.errors import InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
+from protocol.errors import BadSignature, InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
 from protocol.ledger.batches import BatchSettle, OpenLeaves, apply_batch_settle, apply_open_leaves
 from protocol.ledger.block import (
     HEADER_TIME_MS_MAX,
@@ -28,6 +28,7 @@ from protocol.ledger.due import next_due_ms, run_due
 from protocol.ledger.epochs import end_epoch
 from protocol.ledger.errors import (
     ExpiredTransaction,
+    InvalidSignature,
     MalformedBody,
     NotYet,
     UnknownTransactionKind,
@@ -48,6 +49,7 @@ from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
 from protocol.ledger.oracle import apply_report_oracle
 from protocol.ledger.randomness import apply_commit_onion, mix_seed
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
+from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
 from protocol.ledger.state import State, compute_state_root
 from protocol.ledger.transactions import (
@@ -257,8 +259,12 @@ def _read_body(transaction: Transaction) -> tuple[Rule, Any]:
 
 
 def _verify_signature(transaction: Transaction, check_signatures: bool) -> None:
-    context = TransactionContext(transaction.account, b"", check_signatures)
-    context.verify_signed(transaction, transaction.account)
+    if not check_signatures:
+        return
+    try:
+        verify_transaction(transaction)
+    except BadSignature as error:
+        raise InvalidSignature("Transaction", transaction.account) from error
 
 
 def _verify_header(state: State, header: Header) -> None:

@@ -12,6 +12,7 @@ from testnet.network_file import NetworkFile, NetworkFileError, find_network, re
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 ROLES = ("validator", "inference", "verifier", "oracle", "storage", "client")
+DECIMALS, GRAINS, GRAINS_MAX = 9, 1_000_000_000, 2**63 - 1  # of one ROLE; of all a ledger can count
 NODES_MIN = 7  # one of each role and a second verifier: fewer cannot attest a claim twice
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object instead of text.")]
@@ -33,6 +34,20 @@ def parse_duration(text: str) -> float:
             "bad_duration", f"not a duration: {text!r}", "write it like 60s, 5m, 1h or 500ms", ExitCode.USAGE
         )
     return float(found[1]) * UNITS_S[found[2] or "s"]
+
+
+def parse_amount(text: str) -> int:
+    """An amount in ROLE as whole grains, exactly: no float ever holds it.
+
+    >>> parse_amount("1.5"), parse_amount("0.000000001"), parse_amount("12 ROLE")
+    (1500000000, 1, 12000000000)
+    """
+    found = re.fullmatch(r"(\d{1,10})(?:\.(\d{1,9}))?(?: ?ROLE)?", text.strip(), re.ASCII)
+    grains = int(found[1]) * GRAINS + int((found[2] or "").ljust(DECIMALS, "0")) if found else 0
+    if not 0 < grains <= GRAINS_MAX:
+        hint = f"write ROLE with up to {DECIMALS} decimals, like 12 or 0.5; the least is 0.000000001"
+        raise CommandError("bad_amount", f"not an amount: {text!r}", hint, ExitCode.USAGE)
+    return grains
 
 
 def parse_roles(text: str) -> dict[str, int]:

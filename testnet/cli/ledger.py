@@ -1,11 +1,11 @@
-"""`rolemesh ledger`: read balances and the supply from what a node has stored."""
+"""`rolemesh ledger`: balances and the supply as a node has stored them, and a home for the other commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from testnet.cli import prove
+from testnet.cli import history, prove, wallet
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 FIELDS = ("free", "bonded", "in_channels")
 
-app = App(name="ledger", help="The ledger, as a node has stored it.")
+app = App(name="ledger", help="The ledger: look at it as a node has stored it, and have a node put transactions on it.")
 Where = Annotated[
     Path | None,
     Parameter(name="--dir", help="Directory of a network or node; the newest network under ./.rolemesh unless given."),
 ]
 
 app.command(prove.prove, help_epilogue=prove.EPILOGUE)
+app.command(history.history, help_epilogue=history.EPILOGUE)
+wallet.add_to(app)
 
 
 @app.command(
@@ -81,8 +83,10 @@ def supply(*, directory: Where = None, json: Json = False) -> None:
 
 
 def _read(directory: Path | None) -> "tuple[State, dict[str, str]]":
-    """The newest stored state of a network or node, and the accounts of the network's nodes by name."""
+    """The newest stored state of a network or node, genesis before the first block; accounts of nodes by name."""
+    from protocol.ledger.genesis import build_state
     from roles.chain import open_stored
+    from roles.config import read_genesis
     from testnet.recompute import find_chains
 
     names: dict[str, str] = {}
@@ -92,9 +96,8 @@ def _read(directory: Path | None) -> "tuple[State, dict[str, str]]":
     states = []
     for path in find_chains(directory).values():
         with open_stored(path) as (_, stored):
-            if stored is not None:
-                states.append(stored.restore())
+            states.append(build_state(read_genesis(path.parent)) if stored is None else stored.restore())
     if not states:
-        hint = "the first block comes with the first transaction; name a network's or node's directory with --dir"
-        raise CommandError("no_ledger", f"no block is stored in {directory}", hint, ExitCode.CONFIG)
+        hint = "name a network's or node's directory with --dir"
+        raise CommandError("no_ledger", f"no ledger is stored in {directory}", hint, ExitCode.CONFIG)
     return max(states, key=lambda state: state.height), names

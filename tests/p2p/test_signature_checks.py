@@ -124,3 +124,38 @@ def test_one_that_comes_while_a_thread_is_at_work_waits_for_it(is_good):
 
     assert checks.answers == []
     assert len(checks) == 2
+
+
+def test_what_takes_long_is_done_in_a_thread_for_good_signatures_alone_and_ends_its_batch():
+    checks, done = Checks(), []
+
+    def make_long(ticket, is_good):
+        effect = make_effect(ticket, is_good)
+        ahead = lambda: done.append((ticket, threading.current_thread() is threading.main_thread()))  # noqa: E731
+        return effect._replace(unproven=effect.unproven._replace(ahead=ahead))
+
+    async def main():
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(checks.run)
+                for effect in (make_effect(0), make_long(1, True), make_long(2, False), make_effect(3)):
+                    checks.queue(effect)
+                assert [effect.ticket for effect in checks._take_batch()] == [0, 1]
+                for effect in (make_effect(0), make_long(1, True)):
+                    checks._waiting.appendleft(effect)
+                checks.settle()
+                assert checks.answers == []
+                while len(checks.answers) < 4:
+                    await checks.batches.wait()
+                    checks.batches = trio.Event()
+                    checks._on_settled = checks.batches.set
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert done == [(1, False)]
+    assert [answer.verdict for answer in sorted(checks.answers)] == [
+        Verdict.ACCEPT,
+        Verdict.ACCEPT,
+        Verdict.REJECT,
+        Verdict.ACCEPT,
+    ]

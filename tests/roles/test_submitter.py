@@ -28,6 +28,10 @@ def get_submitted(effects: list) -> list[Submitted]:
     return [item.event for item in effects if isinstance(item, ToRoles) and isinstance(item.event, Submitted)]
 
 
+def count_messages(effects: list) -> int:
+    return sum(isinstance(effect, NetPublish) for effect in effects)
+
+
 def transfer(amount: int) -> Transfer:
     return Transfer(bytes([9]) * 32, amount)
 
@@ -118,3 +122,15 @@ def test_only_so_many_are_in_flight_and_only_so_many_wait():
 
     assert len(read_published(parts, effects)) == IN_FLIGHT_MAX
     assert [item.height for item in get_submitted(effects)] == [None]
+
+
+def test_what_is_repeated_travels_in_one_message():
+    parts = make_parts()
+    submitter = make_submitter(parts)
+    for amount in range(1, 11):
+        submitter.submit(transfer(amount), 0, "t", parts.state, NOW_MS)
+
+    effects = submitter.on_timer(parts.state, (), NOW_MS + REPEAT_MS)
+
+    assert [item.nonce for item in read_published(parts, effects)] == list(range(10))
+    assert count_messages(effects) == 1

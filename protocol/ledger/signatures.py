@@ -1,0 +1,40 @@
+"""Whether a transaction is its account's, found out once.
+
+Gossip asks, then the pool, then every block that tries the transaction. A signature that has held is remembered;
+one that has not never is, so that junk cannot push out what was worth the work.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from protocol.codec import decode
+from protocol.errors import BadSignature, RemoteError
+from protocol.keys import verify
+from protocol.ledger.transactions import Transaction
+from protocol.signing import compute_signing_bytes
+
+REMEMBERED_MAX = 16_384  # about half a KiB each
+
+
+def verify_transaction(transaction: Transaction) -> None:
+    """Silence when the transaction's account has signed it, BadSignature otherwise."""
+    _verify_once(transaction.account, compute_signing_bytes(transaction), transaction.signature)
+
+
+def verify_ahead(items: Iterable[bytes]) -> None:
+    """Find out about many encoded transactions, for `verify_transaction` to remember. Good in a thread of its own.
+
+    What is wrong with any of them is left for whoever looks at it next.
+    """
+    for data in items:
+        try:
+            verify_transaction(decode(Transaction, data))
+        except RemoteError:
+            continue
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _verify_once(public: bytes, data: bytes, signature: bytes) -> None:
+    # An exception is not remembered, which is what we want.
+    if not verify(public, data, signature):
+        raise BadSignature(f"Transaction is not signed by {public.hex()}")

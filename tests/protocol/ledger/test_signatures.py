@@ -1,0 +1,110 @@
+"""A transaction's signature is found out once, wherever it is asked about, and junk is asked about every time."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol.check import check_transaction_message
+from protocol.codec import encode
+from protocol.envelope import seal_message
+from protocol.errors import BadSignature
+from protocol.ledger import signatures
+from protocol.ledger.apply import apply_block, build_block, check_transaction
+from protocol.ledger.errors import InvalidSignature
+from protocol.ledger.signatures import verify_ahead, verify_transaction
+from protocol.ledger.transactions import Transfer
+from protocol.messages import Transactions
+from protocol.types import Verdict
+from roles.mailbox import Mailbox
+from tests.support.ledgers import Ledger
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often Ed25519 was asked about anything."""
+    signatures._verify_once.cache_clear()
+    calls = []
+    real = signatures.verify
+
+    def counting(public, data, signature):
+        calls.append(signature)
+        return real(public, data, signature)
+
+    monkeypatch.setattr(signatures, "verify", counting)
+    return calls
+
+
+def make_transfers(count):
+    ledger = Ledger()
+    payer = ledger.spare()
+    transfers = [ledger.sign(payer, Transfer(bytes([9]) * 32, number + 1), nonce=number) for number in range(count)]
+    return ledger, transfers
+
+
+def test_gossip_pool_and_blocks_ask_once_between_them(asked):
+    ledger, (transfer,) = make_transfers(1)
+    now_ms = ledger.state.time_ms + 100
+    message = Transactions((encode(transfer),))
+
+    assert check_transaction_message("txs", b"", message, ledger.state, now_ms)[0] is Verdict.ACCEPT
+    check_transaction(ledger.state, transfer, time_ms=now_ms)
+    block, _, dropped = build_block(ledger.state, (transfer,), now_ms, ledger.account("validator-0").public)
+    apply_block(ledger.state, block)
+
+    assert dropped == []
+    assert len(block.transactions) == 1
+    assert len(asked) == 1
+
+
+def test_what_is_verified_ahead_is_not_asked_about_again(asked):
+    _, transfers = make_transfers(5)
+
+    verify_ahead([b"junk", *map(encode, transfers)])
+    assert len(asked) == 5
+    for transfer in transfers:
+        verify_transaction(transfer)
+
+    assert len(asked) == 5
+
+
+def test_a_large_gossip_message_has_its_signatures_verified_ahead_of_its_verdict(asked):
+    ledger, transfers = make_transfers(64)
+    sender, mailbox = ledger.node("client-0"), Mailbox(ledger.node("validator-0"), ledger.state.chain, boot=1)
+    now_ms = ledger.state.time_ms + 100
+
+    def check(count):
+        message = Transactions(tuple(map(encode, transfers[:count])))
+        wire = seal_message(sender, ledger.state.chain, message, 1, count, now_ms)
+        return mailbox.check("txs", wire, lambda: ledger.state, now_ms)
+
+    large, small = check(64), check(1)
+    assert small.ahead is None
+    large.ahead()
+    assert len(asked) == 64
+
+    assert large.conclude(True) is Verdict.ACCEPT
+    assert len(asked) == 64
+
+
+def test_a_signature_that_does_not_hold_is_refused_each_time_and_its_copy_that_does_is_not(asked):
+    ledger, (transfer,) = make_transfers(1)
+    spoiled = replace(transfer, signature=bytes([transfer.signature[0] ^ 1]) + transfer.signature[1:])
+    verify_transaction(transfer)
+
+    for _ in range(2):
+        with pytest.raises(BadSignature):
+            verify_transaction(spoiled)
+        with pytest.raises(InvalidSignature):
+            check_transaction(ledger.state, spoiled)
+        verify_ahead([encode(spoiled)])
+    verify_transaction(transfer)
+
+    assert len(asked) == 1 + 6
+
+
+def test_a_signature_is_good_for_its_own_transaction_alone(asked):
+    _, (first, second) = make_transfers(2)
+    verify_transaction(first)
+
+    with pytest.raises(BadSignature):
+        verify_transaction(replace(second, signature=first.signature))
