@@ -8,7 +8,7 @@ without replaying, and a block costs what it changes, not what the ledger holds.
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from roles.core_effects import Commit, Put, Restored
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
+PRUNE_STEP = 256
 CACHE_KIB = 8 * 1024
 # The checks keep types what they are declared to be, and `quick_check` looks after them.
 _SCHEMA = (
@@ -47,18 +48,30 @@ class DatabaseDamaged(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"{path} is damaged: {reason}",
-            "put back an untouched copy; or move it away, and the node fetches the ledger anew from its peers, but "
-            "vouchers it has signed and work it has not settled are forgotten",
+            "put back an untouched copy; or move it away, and `rolemesh ledger restore` puts a snapshot there, or the "
+            "node fetches the ledger anew from its peers; vouchers it has signed and work not settled are forgotten",
             EXIT_CONFIG,
         )
 
 
 class ForeignDatabase(UserError):
-    """The database is of another program, schema or chain."""
+    """The database is of another program or chain."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        hint = "give this network's node a data directory of its own"
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        hint = hint or "give this network's node a data directory of its own"
         super().__init__(f"{path} cannot be used: {reason}", hint, EXIT_CONFIG)
+
+
+class ForeignSchema(ForeignDatabase):
+    """The database was laid out by another version of this program. It is never converted in silence."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        hint = (
+            "use the rolemesh that made it; or move it away, and `rolemesh ledger restore` puts a snapshot there, or "
+            "the node fetches the ledger anew from its peers"
+        )
+        super().__init__(path, f"its schema is version {version}, this program's {SCHEMA_VERSION}", hint)
+        self.version = version
 
 
 @dataclass(frozen=True)
@@ -85,13 +98,15 @@ class StoredBlock:
 class Chain:
     """The database of one node. One thread writes at a time; another may read blocks meanwhile.
 
-    With `chain`, a database that holds blocks of another chain is refused. The constructor raises DatabaseDamaged,
-    ForeignDatabase or sqlite3.Error.
+    With `chain`, a database that holds blocks of another chain is refused. With `keep_blocks`, older blocks than the
+    newest so many are forgotten, a few at a time. The constructor raises DatabaseDamaged, ForeignDatabase or
+    sqlite3.Error.
     """
 
-    def __init__(self, path: Path, chain: bytes | None = None) -> None:
+    def __init__(self, path: Path, chain: bytes | None = None, keep_blocks: int = 0) -> None:
         self._path = path
         self._chain = chain
+        self._keep_blocks = keep_blocks
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
         with _damage(path):
@@ -134,6 +149,7 @@ class Chain:
                 state = commits[-1].state
                 row = (1, state.height, encode_frame(state))
                 self._writer.execute("INSERT OR REPLACE INTO state (id, height, frame) VALUES (?, ?, ?)", row)
+                self._prune(state.height)
 
     def read_block(self, height: int) -> CertifiedBlock | None:
         """A decided block with its certificate; None when this node does not hold it. Raises DatabaseDamaged."""
@@ -155,12 +171,9 @@ class Chain:
             raise ForeignDatabase(self._path, "it is not a node's database")
         if is_empty:
             with _transaction(self._writer):
-                for statement in _SCHEMA:
-                    self._writer.execute(statement)
-                self._writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                _lay_out(self._writer)
         elif version != SCHEMA_VERSION:
-            raise ForeignDatabase(self._path, f"its schema is version {version}, this program's {SCHEMA_VERSION}")
+            raise ForeignSchema(self._path, version)
         held = self._get_meta("chain")
         if held is not None and self._chain is not None and held != self._chain:
             raise ForeignDatabase(self._path, f"it holds chain {held.hex()}, this node's is {self._chain.hex()}")
@@ -171,9 +184,11 @@ class Chain:
         row = self._writer.execute("SELECT height, frame FROM state").fetchone()
         if row is None and not height:
             return None
-        if row is None or row[0] != height or count != height:
+        pruned = int(self._get_meta("pruned") or b"0")
+        if row is None or row[0] != height or count != height - pruned:
             told = "none" if row is None else row[0]
-            raise DatabaseDamaged(self._path, f"{count} blocks up to height {height}, but the state is of {told}")
+            what = f"{count} blocks up to height {height}, {pruned} of them pruned, but the state is of {told}"
+            raise DatabaseDamaged(self._path, what)
         state, tip = StoredState(row[1], _read_rows(self._writer)).restore(), self.read_block(height)
         if tip is None or compute_block_id(tip.block.header) != state.block_id:
             raise DatabaseDamaged(self._path, f"the state does not follow block {height}")
@@ -192,6 +207,14 @@ class Chain:
         self._writer.execute("INSERT INTO blocks (height, block, certificate) VALUES (?, ?, ?)", row)
         # What genesis put into the state comes with the first block.
         self._write_entries(list_state_rows(commit.state) if last == 0 else commit.state.changes)
+
+    def _prune(self, height: int) -> None:
+        """Forget old blocks once enough of them have gathered; a bounded number, so that no block waits for long."""
+        pruned = int(self._get_meta("pruned") or b"0")
+        if self._keep_blocks and height - pruned >= self._keep_blocks + PRUNE_STEP:
+            last = min(height - self._keep_blocks, pruned + 4 * PRUNE_STEP)
+            self._writer.execute("DELETE FROM blocks WHERE height <= ?", (last,))
+            self._put_meta("pruned", b"%d" % last)
 
     def _write_entries(self, changes: Iterable[RowChange]) -> None:
         kept: list[RowChange] = []
@@ -219,6 +242,33 @@ class Chain:
         self._writer.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
 
+def copy_ledger(source: Path, target: Path, boot: int) -> tuple[bytes, int, int]:
+    """Write what a database says of the ledger into a new one, as of one moment: its chain, first and last height.
+
+    Only the ledger: what roles keep is its node's own. The new one counts starts from `boot`. The node of `source` may
+    be running. Raises DatabaseDamaged, ForeignDatabase, sqlite3.Error, or FileExistsError.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} is there already")
+    with open_stored(source):  # it is one of ours
+        pass
+    with _damage(source), closing(sqlite3.connect(f"{target.absolute().as_uri()}", uri=True)) as connection:
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro",))
+        with _transaction(connection):
+            _lay_out(connection)
+            for table in ("blocks", "state", "entries"):
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")
+            connection.execute("INSERT INTO main.meta SELECT * FROM source.meta WHERE name IN ('chain', 'pruned')")
+            connection.execute("INSERT INTO main.meta (name, value) VALUES ('boot', ?)", (b"%d" % boot,))
+        first, last = connection.execute(
+            "SELECT coalesce(min(height), 0), coalesce(max(height), 0) FROM blocks"
+        ).fetchone()
+        row = connection.execute("SELECT value FROM main.meta WHERE name = 'chain'").fetchone()
+    return (bytes(row[0]) if row is not None else b""), first, last
+
+
 @contextmanager
 def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState | None]]:
     """The blocks, by height, and the state of a database, as of one moment and unchanged by reading.
@@ -230,6 +280,9 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
         try:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise ForeignDatabase(path, "it is not a node's database")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != SCHEMA_VERSION:
+                raise ForeignSchema(path, version)
             connection.execute("BEGIN")
             row = connection.execute("SELECT frame, height FROM state").fetchone()
             last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
@@ -242,6 +295,14 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
             )
         finally:
             connection.close()
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    """The tables of a new database."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _read_rows(connection: sqlite3.Connection) -> tuple[Row, ...]:

@@ -28,6 +28,7 @@ ANNOUNCE_MAX = 4
 TRUSTED_MAX = 64
 DIRECT_MAX = 32
 REACHABILITY = ("auto", "dial-back", "trusted")
+KEEP_BLOCKS_MIN = 1_000  # a peer that was away for a while is served from these
 HEX_MARK = "hex:"
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG, EXIT_UNREACHABLE = 0, 1, 2, 3, 4
@@ -72,6 +73,7 @@ class NodeConfig:
     `faults` lets whoever may open the control socket spoil the node's links on purpose: for test networks only.
     `direct` are peers whose operators have agreed to exchange all gossip, each naming the other. With `peer_exchange`
     peers are told of others when they are turned away from a mesh, and peers the operator vouches for are believed.
+    `keep_blocks` is how many of the newest blocks are kept, at least KEEP_BLOCKS_MIN; 0 for all.
     """
 
     name: str
@@ -88,6 +90,7 @@ class NodeConfig:
     faults: bool = False
     direct: tuple[BootstrapPeer, ...] = ()
     peer_exchange: bool = False
+    keep_blocks: int = 0
 
 
 def read_config(directory: Path) -> NodeConfig:
@@ -117,6 +120,7 @@ def read_config(directory: Path) -> NodeConfig:
             faults=_expect(fields, "faults", bool, NodeConfig.faults),
             direct=tuple(_read_peer(peer) for peer in _expect(fields, "direct", list, [])),
             peer_exchange=_expect(fields, "peer_exchange", bool, NodeConfig.peer_exchange),
+            keep_blocks=_expect(fields, "keep_blocks", int, NodeConfig.keep_blocks),
         )
         verify_config(config)
     except (ValueError, MalformedMessage) as error:
@@ -160,6 +164,8 @@ def verify_config(config: NodeConfig) -> None:
         raise ValueError(f"reachability {config.reachability!r} is none of {', '.join(REACHABILITY)}")
     if config.http:
         parse_http(config.http)
+    if config.keep_blocks and config.keep_blocks < KEEP_BLOCKS_MIN:
+        raise ValueError(f"keep_blocks {config.keep_blocks}: 0 for all, or at least {KEEP_BLOCKS_MIN}")
 
 
 def parse_http(text: str) -> tuple[str, int]:

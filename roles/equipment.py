@@ -178,7 +178,7 @@ def _close_events(events: EventLog) -> None:
 
 def _open_chain(plan: Plan) -> Chain:
     try:
-        return Chain(plan.directory / "node.db", plan.chain)
+        return Chain(plan.directory / "node.db", plan.chain, plan.config.keep_blocks)
     except sqlite3.Error as error:
         raise StoreFailed(error) from error
 

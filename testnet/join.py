@@ -64,6 +64,7 @@ def change_node(
     announce: tuple[str, ...] = (),
     http: str = "",
     direct: tuple[str, ...] = (),
+    keep_blocks: int | None = None,
 ) -> NodeConfig:
     """The configuration of a data directory, rewritten first when an argument asks for something else.
 
@@ -79,6 +80,8 @@ def change_node(
         changed = replace(changed, announce=announce)
     if http:
         changed = replace(changed, http=http)
+    if keep_blocks is not None:
+        changed = replace(changed, keep_blocks=keep_blocks)
     if direct:
         changed = replace(changed, direct=tuple(parse_peer(text) for text in direct))
     if changed != config:

@@ -34,7 +34,7 @@ class Recomputation:
     """What came out. `findings` are for people, each naming node and height; none means that everything holds.
 
     `state` is the last one all blocks lead to, `leaves` every settled voucher by (channel, seq), `heights` how far each
-    node's chain holds.
+    node's chain holds, `first_bad` the lowest height at which something differs.
     """
 
     state: State
@@ -43,13 +43,16 @@ class Recomputation:
     heights: dict[str, int] = field(default_factory=dict)
     blocks: int = 0
     transactions: int = 0
+    first_bad: int | None = None
 
     @property
     def holds(self) -> bool:
         return not self.findings
 
-    def find(self, text: str) -> None:
+    def find(self, text: str, height: int | None = None) -> None:
         """Add a finding; beyond FINDINGS_MAX they are no longer listed one by one."""
+        if height is not None:
+            self.first_bad = height if self.first_bad is None else min(height, self.first_bad)
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(text)
 
@@ -160,12 +163,14 @@ def _advance(result: Recomputation, nodes: Sequence[_Stored]) -> list[_Stored]:
         try:
             node.next = next(node.rows, None)
         except sqlite3.Error as error:
-            result.find(f"{node.name}: block {node.height + 1} cannot be read: {error}")
+            result.find(f"{node.name}: block {node.height + 1} cannot be read: {error}", node.height + 1)
             continue
         if node.next is None:
             _compare_state(result, node)
         elif node.next.height != node.height + 1:
-            result.find(f"{node.name}: block {node.height + 1} is missing, the next one stored is {node.next.height}")
+            why = "" if node.height else " (pruned: it cannot be recomputed from genesis)"
+            what = f"{node.name}: block {node.height + 1} is missing, the next one stored is {node.next.height}{why}"
+            result.find(what, node.height + 1)
         else:
             going_on.append(node)
     return going_on
@@ -182,11 +187,12 @@ def _decide(result: Recomputation, nodes: Sequence[_Stored]) -> tuple[Block, Sta
             checked[pair] = _verify_row(result.state, node.next)
         outcome = checked[pair]
         if isinstance(outcome, str):
-            result.find(f"{node.name}: block {node.next.height}: {outcome}")
+            result.find(f"{node.name}: block {node.next.height}: {outcome}", node.next.height)
             continue
         decided = decided or outcome
         if outcome[1].block_id != decided[1].block_id:
-            result.find(f"{node.name}: block {node.next.height} is certified, and so is another one of this height")
+            what = f"{node.name}: block {node.next.height} is certified, and so is another one of this height"
+            result.find(what, node.next.height)
             continue
         node.height += 1
     return decided
@@ -206,7 +212,7 @@ def _count(result: Recomputation, before: State, block: Block) -> None:
     """Add up one block that holds, and count the grains after it."""
     height, supply = result.state.height, compute_supply(result.state)
     if supply != before.supply:
-        result.find(f"block {height}: {supply} grains in all, genesis made {before.supply}")
+        result.find(f"block {height}: {supply} grains in all, genesis made {before.supply}", height)
     transactions = decode_transactions(block)
     for leaf in collect_leaves(transactions, height):
         result.leaves[leaf.channel, leaf.seq] = leaf
@@ -219,13 +225,14 @@ def _compare_state(result: Recomputation, node: _Stored) -> None:
     if node.state is None and node.height == 0:
         return
     if node.state is None:
-        result.find(f"{node.name}: holds {node.height} blocks and no state")
+        result.find(f"{node.name}: holds {node.height} blocks and no state", node.height)
         return
     try:
         is_same = node.state.restore() == result.state
     except ProtocolError as error:
-        result.find(f"{node.name}: the stored state cannot be read: {error}")
+        result.find(f"{node.name}: the stored state cannot be read: {error}", node.height)
         return
     if not is_same:
         root = compute_state_root(result.state).hex()
-        result.find(f"{node.name}: the stored state is not the one after block {node.height}, whose root is {root}")
+        what = f"{node.name}: the stored state is not the one after block {node.height}, whose root is {root}"
+        result.find(what, node.height)

@@ -93,6 +93,7 @@ def run(
     http: str = "",
     direct: Direct = None,
     passphrase_file: PassphraseFile = None,
+    keep_blocks: int | None = None,
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -106,6 +107,9 @@ def run(
         machine. May be given up to four times. Kept for the next start, as --http is.
     http
         Loopback address and port for /livez, /readyz and /metrics; port 0 for any, which `node status` then shows.
+    keep_blocks
+        How many of the newest blocks to keep, at least 1000; 0 for all. Kept for the next start. What is pruned can
+        neither be given to others nor recomputed.
     """
     from roles.status import read_status
     from testnet.join import change_node
@@ -116,7 +120,7 @@ def run(
     _check_listen(listen)
     _check_reachable_at(announce or [], http)
     output = Output(json)
-    config = change_node(data, role, listen, tuple(announce or ()), http, tuple(direct or ()))
+    config = change_node(data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks)
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     passphrase = open_with_passphrase(data, output, passphrase_file)
     _check_startable(data, config, passphrase)

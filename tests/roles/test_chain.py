@@ -17,7 +17,8 @@ from protocol.ledger.records import Account
 from protocol.ledger.state import compute_state_root
 from protocol.ledger.transactions import Transfer
 from protocol.messages import CertifiedBlock
-from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, open_stored
+from roles import chain as chain_module
+from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, ForeignSchema, copy_ledger, open_stored
 from roles.core_effects import Commit, Put
 from tests.support.ledgers import Ledger
 
@@ -102,8 +103,10 @@ def test_a_database_of_another_chain_schema_or_program_is_refused(tmp_path: Path
         Chain(path, b"another1")
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ForeignDatabase, match="version 99"):
-        Chain(path)
+    for refusing in (lambda: Chain(path), lambda: open_stored(path).__enter__()):
+        with pytest.raises(ForeignSchema, match="version 99") as caught:
+            refusing()
+        assert "ledger restore" in caught.value.hint
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE songs (name TEXT)")
@@ -239,3 +242,119 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) 
         assert restored.boot == 2 * kill
         assert compute_state_root(restored.state) == roots[restored.state.height]
         assert restored.kv == {"kept": {b"height": b"%d" % restored.state.height}}
+
+
+def test_old_blocks_are_pruned_a_few_at_a_time_and_the_rest_is_whole(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(chain_module, "PRUNE_STEP", 2)
+    path, commits = tmp_path / "node.db", make_commits(20)
+    everything = Chain(path)
+    everything.start()
+    everything.write(commits[:16])
+    everything.close()
+
+    pruning = Chain(path, keep_blocks=5)
+    pruning.start()
+    kept = []
+    for commit in commits[16:]:
+        pruning.write([commit])
+        height = commit.state.height
+        kept.append([number for number in range(1, height + 1) if pruning.read_block(number)])
+    pruning.close()
+
+    # Eight at a time until it has caught up, then nothing before another step has gathered.
+    assert [numbers[0] for numbers in kept] == [9, 14, 14, 16]
+    assert all(numbers == list(range(numbers[0], numbers[-1] + 1)) for numbers in kept)
+    assert all(len(numbers) >= 5 for numbers in kept)
+    again = Chain(path)
+    assert again.start().state == commits[-1].state
+    again.close()
+
+
+def test_a_block_missing_from_a_pruned_chain_is_damage_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(chain_module, "PRUNE_STEP", 1)
+    path = tmp_path / "node.db"
+    chain = Chain(path, keep_blocks=4)
+    chain.start()
+    chain.write(make_commits(8))
+    chain.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT min(height) FROM blocks").fetchone() == (5,)
+        connection.execute("DELETE FROM blocks WHERE height = 5")
+
+    with pytest.raises(DatabaseDamaged, match="3 blocks up to height 8, 4 of them pruned"):
+        Chain(path).start()
+
+
+def test_a_copy_holds_the_ledger_and_nothing_of_its_nodes_own(tmp_path: Path) -> None:
+    path, commits = tmp_path / "node.db", make_commits(4)
+    running = Chain(path)
+    running.start()
+    running.write([*commits[:3], Put("vouchers", b"secret key", b"secret value")])
+
+    told = copy_ledger(path, tmp_path / "copy", boot=41)
+    running.write([commits[3]])
+    running.close()
+
+    assert told == (commits[0].block.header.chain, 1, 3)
+    assert b"secret" not in (tmp_path / "copy").read_bytes()
+    copy = Chain(tmp_path / "copy", told[0])
+    restored = copy.start()
+    copy.close()
+    assert restored.state == commits[2].state
+    assert (restored.boot, restored.kv) == (42, {})
+    with pytest.raises(FileExistsError):
+        copy_ledger(path, tmp_path / "copy", boot=0)
+
+
+_FILLER = """
+import resource, sqlite3, sys
+from pathlib import Path
+from roles.chain import Chain
+from roles.core_effects import Put
+from tests.roles.test_chain import make_commits
+
+path, room = Path(sys.argv[1]), int(sys.argv[2])
+commits = make_commits(60)
+chain = Chain(path)
+restored = chain.start()
+done = 0 if restored.state is None else restored.state.height
+if room:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+print("ready", flush=True)
+for commit in commits[done:]:
+    try:
+        chain.write([commit, Put("kept", b"%d" % commit.state.height, bytes(20_000))])
+    except sqlite3.Error as error:
+        sys.exit(f"full: {error}")
+    print(commit.state.height, flush=True)
+"""
+
+
+def test_a_full_disk_loses_nothing_and_the_node_goes_on_when_there_is_room_again(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    roots = {commit.state.height: compute_state_root(commit.state) for commit in make_commits(60)}
+
+    def run(room: int) -> tuple[int, list[str], str]:
+        command = [sys.executable, "-c", _FILLER, str(path), str(room)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout.split()[1:], done.stderr
+
+    last = 0
+    for room in (400_000, 700_000):
+        code, acknowledged, error = run(room)
+        assert code == 1, error
+        assert "full: " in error
+        assert len(acknowledged) > 2
+        last = int(acknowledged[-1])
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            kept = connection.execute("SELECT count(*) FROM kv").fetchone()[0]
+        chain = Chain(path)
+        state = chain.start().state
+        chain.close()
+        assert state is not None
+        assert state.height == kept >= last
+        assert compute_state_root(state) == roots[state.height]
+    code, acknowledged, error = run(0)
+
+    assert (code, acknowledged[-1]) == (0, "60"), error

@@ -18,6 +18,7 @@ CONFIG = NodeConfig(
     engine_workers=2,
     direct=(BootstrapPeer(format_node(b"\x02" * 32), ("/ip4/192.0.2.7/tcp/4001",)),),
     peer_exchange=True,
+    keep_blocks=1_000,
 )
 
 
@@ -42,6 +43,7 @@ def test_writing_leaves_nothing_but_the_file(tmp_path):
         ({"direct": [{"node": format_node(bytes(32)), "addresses": []}]}, "direct"),
         ({"direct": [{"node": "12D3KooNobody", "addresses": ["/ip4/192.0.2.7/tcp/1"]}]}, "peer id"),
         ({"peer_exchange": 1}, "peer_exchange"),
+        ({"keep_blocks": 999}, "keep_blocks 999: 0 for all, or at least 1000"),
         ({"name": None}, "missing"),
         ({"name": "a/b"}, "name"),
         ({"roles": []}, "roles"),
