@@ -42,7 +42,6 @@ from p2p.net import (
 )
 from p2p.peer_records import read_record
 from p2p.reach import Reach, Reachability
-from p2p.slow_checks import SlowCheck
 from p2p.streams import Answers, Requests
 from p2p.turns import Turns
 from protocol.errors import RemoteError
@@ -140,11 +139,6 @@ class Libp2pNet:
     def subscribe(self, topic: str, check: Check) -> None:
         self._note_topic(topic)
         self._gossip.subscribe(topic, check)
-
-    def subscribe_slowly(self, topic: str, check: SlowCheck) -> None:
-        """As `subscribe`, for a check that may wait for something."""
-        self._note_topic(topic)
-        self._gossip.subscribe_slowly(topic, check)
 
     def unsubscribe(self, topic: str) -> None:
         self._gossip.unsubscribe(topic)

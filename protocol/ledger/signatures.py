@@ -33,6 +33,11 @@ def verify_ahead(items: Iterable[bytes]) -> None:
             continue
 
 
+def forget_verified() -> None:
+    """Have every signature be found out about again: for measuring."""
+    _verify_once.cache_clear()
+
+
 @lru_cache(maxsize=REMEMBERED_MAX)
 def _verify_once(public: bytes, data: bytes, signature: bytes) -> None:
     # An exception is not remembered, which is what we want.

@@ -62,6 +62,27 @@ def gossip(
 
 
 @app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench ledger\n\n  rolemesh bench ledger --json\n\n"
+    "  rolemesh bench ledger --only vouchers --only replay --full"
+)
+def ledger(
+    *,
+    json: JsonLines = False,
+    full: Full = False,
+    only: Annotated[
+        tuple[str, ...], Parameter(name="--only", negative="", help="Only the figures of this name; may be repeated.")
+    ] = (),
+) -> int:
+    """Vouchers verified and blocks recomputed, beside how fast one core verifies signatures; per second of its time."""
+    from testnet.bench.ledger import NAMES, measure
+
+    output, hint = Output(json), "names are " + ", ".join(NAMES)
+    if unknown := [name for name in only if name not in NAMES]:
+        raise CommandError("unknown_figure", f"no figure is named {unknown[0]}", hint, ExitCode.USAGE)
+    return report(measure(output.note, full, frozenset(only)), output)
+
+
+@app.command(
     help_epilogue="Examples:\n\n  rolemesh bench soak\n\n  rolemesh bench soak --minutes 5 --json\n\n"
     "Exit code 6 names what grew. Below 20 minutes caches still fill up to their bounds: the bar for memory is loose."
 )

@@ -22,7 +22,7 @@ from tests.support.ledgers import Ledger
 @pytest.fixture
 def asked(monkeypatch):
     """How often Ed25519 was asked about anything."""
-    signatures._verify_once.cache_clear()
+    signatures.forget_verified()
     calls = []
     real = signatures.verify
 
