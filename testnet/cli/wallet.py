@@ -1,4 +1,4 @@
-"""`rolemesh ledger transfer|stake|unstake`: have a running node put a transaction of its account on the ledger."""
+"""`rolemesh ledger transfer|stake|delegate|…`: have a running node put a transaction of its account on the ledger."""
 
 import secrets
 import time
@@ -34,6 +34,9 @@ From = Annotated[
         f"{DATA}, or the network's first client, unless given.",
     ),
 ]
+Validator = Annotated[
+    str, Parameter(name="VALIDATOR", help="Account of a validator (rm1...), or its name in the payer's test network.")
+]
 NoWait = Annotated[bool, Parameter(name="--no-wait", negative="", help="Do not wait until it is final.")]
 Timeout = Annotated[str, Parameter(name="--timeout", help="How long to wait: 30s, 2m.")]
 
@@ -56,6 +59,54 @@ def add_to(app: App) -> None:
         help_epilogue="Examples:\n\n  rolemesh ledger unstake 50\n\n"
         "  rolemesh ledger unstake 12.5 --from ./worker --json",
     )
+    app.command(
+        delegate,
+        help_epilogue="Examples:\n\n  rolemesh ledger delegate validator-0 25\n\n"
+        "  rolemesh ledger delegate rm1... 100 --from ./wallet --json",
+    )
+    app.command(
+        undelegate,
+        help_epilogue="Examples:\n\n  rolemesh ledger undelegate validator-0 25\n\n"
+        "  rolemesh ledger undelegate rm1... 10.5 --from ./wallet --json",
+    )
+
+
+def delegate(
+    validator: Validator,
+    amount: Amount,
+    /,
+    *,
+    payer: From = "",
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",
+    json: Json = False,
+) -> None:
+    """Put stake behind another account's validator, or more of it. It counts, earns and can be slashed from the next
+    epoch on.
+    """
+    from protocol.ledger.transactions import Delegate
+
+    grains = parse_amount(amount)
+    account = _parse_account(validator, find_payer(payer))
+    _order_for(Output(json), payer, Delegate(account, grains), account, "delegated to", no_wait, timeout)
+
+
+def undelegate(
+    validator: Validator,
+    amount: Amount,
+    /,
+    *,
+    payer: From = "",
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",
+    json: Json = False,
+) -> None:
+    """Take stake back from a validator. It is paid out after the unbonding time, and can be slashed until then."""
+    from protocol.ledger.transactions import Undelegate
+
+    grains = parse_amount(amount)
+    account = _parse_account(validator, find_payer(payer))
+    _order_for(Output(json), payer, Undelegate(account, grains), account, "on its way back from", no_wait, timeout)
 
 
 def transfer(
@@ -127,6 +178,14 @@ def find_payer(payer: str) -> Path:
         what = f"no node {payer!r}" if payer else "no client"
         raise CommandError("no_node", f"{what} in {network.name}", f"name one with --from: {names}", ExitCode.USAGE)
     return path.parent / wanted[0].directory
+
+
+def _order_for(output: Output, payer: str, body: Any, account: bytes, how: str, no_wait: bool, timeout: str) -> None:
+    from protocol.keys import format_account
+
+    name = format_account(account)
+    fields = {"validator": name, "amount_grains": body.amount}
+    _order(output, payer, body, f"{format_role(body.amount)} {how} {name}", fields, no_wait, timeout)
 
 
 def _find_home(payer: Path) -> Path:

@@ -124,6 +124,19 @@ def test_a_node_stakes_and_unstakes_and_no_more_than_it_has(standing: Up) -> Non
     assert told["error"]["details"]["need"] == 1_000_000 * 10**9
 
 
+def test_stake_is_delegated_to_a_validator_and_taken_back_and_no_more_than_there_is(standing: Up) -> None:
+    delegated = run(standing, "delegate", "validator-0", "30")
+    back = run(standing, "undelegate", "validator-0", "10")
+    code, told = run(standing, "undelegate", "validator-0", "21")
+    nobody, refused = run(standing, "delegate", "storage-0", "5")
+
+    assert (delegated[0], delegated[1]["state"]) == (ExitCode.OK, "final"), delegated
+    assert (back[0], back[1]["amount_grains"]) == (ExitCode.OK, 10 * 10**9), back
+    assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InsufficientBond")
+    assert told["error"]["details"]["have"] == 20 * 10**9
+    assert (nobody, refused["error"]["code"]) == (ExitCode.FAILURE, "InvalidNode")
+
+
 def test_a_node_that_does_not_run_is_said_to_be_unreachable(standing: Up, tmp_path: Path) -> None:
     data = str(tmp_path / "wallet")
     network = str(standing.directory)
