@@ -178,7 +178,7 @@ def _compile_record(cls: type, depth: int) -> _Plan:
         if type(raw) is not tuple or len(raw) != count:
             raise MalformedMessage(f"{name}: not an array of {count}")
         # Past the constructor: that of a frozen dataclass sets each field by a call of its own.
-        value = object.__new__(cls)
+        value: Any = object.__new__(cls)
         value.__dict__.update(zip(names, [read(item) for read, item in zip(readers, raw, strict=True)], strict=True))
         return value
 
