@@ -183,8 +183,8 @@ def check_head(topic: str, sender: bytes, message: Head, state: State, now_ms: i
     header, certificate = message.header, message.certificate
     if header.chain != state.chain:
         return _reject(f"a header of chain {header.chain.hex()}")
-    if certificate.height != header.height or not certificate.votes:
-        return _reject(f"header {header.height} with a certificate of {certificate.height}")
+    if certificate.ballot.height != header.height or not certificate.votes:
+        return _reject(f"header {header.height} with a certificate of {certificate.ballot.height}")
     if header.height <= state.height:
         return _ignore(f"height {header.height} is decided here already")
     is_next = header.height == state.height + 1

@@ -7,8 +7,9 @@ its own from 0x8000 up (`registry`). Streams answer a request with one of these 
 from dataclasses import dataclass
 from typing import Annotated
 
+from protocol.consensus.messages import Proposal, Vote
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
-from protocol.ledger.block import Block, Certificate, Header
+from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservation
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
@@ -19,6 +20,10 @@ BLOB_BYTES_MAX = 2 * 1024 * 1024
 GOSSIP_LIST_MAX = 64
 GOSSIP_BYTES_MAX = 64 * 1024
 MISSED_TOPICS_MAX = 16
+PROPOSED_MAX = 4
+CERTIFICATES_MAX = 64
+SAID_VOTES_MAX = 256
+CAUSES_MAX = 16
 
 
 # On topics
@@ -238,3 +243,51 @@ class Status:
     height: Whole
     state_root: Digest
     peers: Whole
+
+
+# Among validators, bare: what they say is signed by vote keys, and the stream is the peer's own
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A proposed block without its transactions, which most have already: the sha256 of each encoded one instead."""
+
+    header: Header
+    digests: Annotated[tuple[Digest, ...], AtMost(TRANSACTIONS_MAX)]
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A proposal, with the outline of its block if the leader has it."""
+
+    proposal: Proposal
+    outlines: Annotated[tuple[Outline, ...], AtMost(1)]
+
+
+@message(0x0301, "consensus.said")
+@dataclass(frozen=True)
+class Said:
+    """What one validator says to another. `causes` are encoded transactions: why the sender wants a block."""
+
+    proposed: Annotated[tuple[Proposed, ...], AtMost(PROPOSED_MAX)]
+    certificates: Annotated[tuple[Certificate, ...], AtMost(CERTIFICATES_MAX)]
+    votes: Annotated[tuple[Vote, ...], AtMost(SAID_VOTES_MAX)]
+    causes: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(CAUSES_MAX)]
+
+
+@message(0x0302, "consensus.get_draft")
+@dataclass(frozen=True)
+class GetDraft:
+    """Asks for what is missing of a proposed block: its outline, or these transactions by their digests."""
+
+    block_id: Digest
+    digests: Annotated[tuple[Digest, ...], AtMost(TRANSACTIONS_MAX)]
+
+
+@message(0x0303, "consensus.draft")
+@dataclass(frozen=True)
+class DraftParts:
+    """What the asked validator has of it, as much as fits one answer."""
+
+    outlines: Annotated[tuple[Outline, ...], AtMost(1)]
+    bodies: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(TRANSACTIONS_MAX)]

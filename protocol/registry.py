@@ -35,7 +35,8 @@ class Carrier:
     """A topic or a stream protocol: the kinds it carries, and who listens.
 
     A name stands for all that begin with it and a slash: `oracle` for `oracle/btc-usd`. What a topic carries that
-    `is_pulled` must arrive: listeners ask for what gossip lost (`sync.get_missed`).
+    `is_pulled` must arrive: listeners ask for what gossip lost (`sync.get_missed`). A protocol that `is_bare` carries
+    messages without envelopes (`protocol.bare`): what they hold is signed by itself.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Carrier:
     listeners: tuple[str, ...]
     about: str
     is_pulled: bool = False
+    is_bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,11 @@ def register_topic(
     _add_carrier(_topics, Carrier(name, kinds, listeners, about, is_pulled))
 
 
-def register_protocol(name: str, kinds: frozenset[int], listeners: tuple[str, ...], about: str) -> None:
+def register_protocol(
+    name: str, kinds: frozenset[int], listeners: tuple[str, ...], about: str, is_bare: bool = False
+) -> None:
     """Add a stream protocol, with the kinds of requests and answers."""
-    _add_carrier(_protocols, Carrier(name, kinds, listeners, about))
+    _add_carrier(_protocols, Carrier(name, kinds, listeners, about, is_bare=is_bare))
 
 
 def extend_topic(name: str, kind: int) -> None:

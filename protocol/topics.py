@@ -42,6 +42,13 @@ register_protocol(
     "what gossip lost: blocks by height; claims, attestations and transactions by id, or whatever a filter misses",
 )
 register_protocol("proof", frozenset({0x0103, 0x0231, 0x0232}) | _REFUSED, ("verifier",), "openings of attestations")
+register_protocol(
+    "consensus",
+    frozenset({0x0301, 0x0302, 0x0303}) | _REFUSED,
+    ("validator",),
+    "proposals, votes and certificates, and bodies of proposed blocks",
+    is_bare=True,
+)
 register_protocol("txs", frozenset({0x0105}) | _REFUSED, ("validator",), "transactions straight to a validator")
 register_protocol("status", frozenset({0x0241, 0x0242}) | _REFUSED, ROLES, "what a node says of itself")
 

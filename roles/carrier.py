@@ -248,6 +248,10 @@ class Carrier:
         return effects
 
     async def _carry_out(self, effects: Sequence[ce.CoreEffect]) -> None:
+        for part in _split_off_votes(effects):
+            await self._carry_out_part(part)
+
+    async def _carry_out_part(self, effects: Sequence[ce.CoreEffect]) -> None:
         durable: list[Durable] = []
         first = len(effects)
         for index, effect in enumerate(effects):
@@ -298,7 +302,7 @@ class Carrier:
                 self._deliver(effect)
             case ce.Halt(reason):
                 raise Halted(reason, "see the node's log for what led to this")
-            case ce.Commit() | ce.Put() | ce.PutBlob():
+            case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
                 pass  # written already, together with the others of this turn
 
     def _start_read(self, digest: bytes) -> None:
@@ -350,3 +354,15 @@ class Carrier:
             self.outcomes_in.send_nowait(outcome)
         except (trio.WouldBlock, trio.BrokenResourceError):
             self.counts["outcomes_dropped"] += 1
+
+
+def _split_off_votes(effects: Sequence[ce.CoreEffect]) -> tuple[Sequence[ce.CoreEffect], ...]:
+    """A turn as one part, or as two if it has votes to send before it commits anything.
+
+    Other validators wait for votes: these need their own log on disk, which is quick, and not a block, which is not.
+    """
+    kept = next((at for at, effect in enumerate(effects) if isinstance(effect, ce.Commit | ce.Put | ce.PutBlob)), None)
+    voted = next((at for at, effect in enumerate(effects) if isinstance(effect, ce.LogVote)), None)
+    if kept is None or voted is None or not any(isinstance(item, ce.NetRequest) for item in effects[voted:kept]):
+        return (effects,)
+    return effects[:kept], effects[kept:]

@@ -44,7 +44,7 @@ from protocol.topics import parse_name, protocol_name, topic_name
 from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
 from roles import role as seam
-from roles.courier import Courier, Out, ToRoles, parse_token
+from roles.courier import Courier, Out, ToRoles, is_bare, parse_token
 from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
@@ -56,6 +56,7 @@ from roles.submitter import Submitter
 
 ADVERT_MS = 10_000
 URL_TIMEOUT_MS = 5_000
+BARE_MARK = "bare:"  # on tokens of questions without an envelope, which are answered in kind
 OWN_TOPICS = ("heads", "node")
 ORDERS = -2  # who submits in place of a role: whoever runs the node
 OWN_PROTOCOLS = ("sync", "status")
@@ -105,6 +106,7 @@ class NodeCore:
         self._follower = Follower(ledger, restored.blocks, self._courier, rng)
         # Whoever orders blocks alone has nobody to catch up with.
         self._follower.is_synced = _decides_alone(ledger, keys)
+        self._follower.is_patient = keys.vote is not None
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self.orders = Orders()
         topics = sorted({topic for role in self.roles for topic in role.topics})
@@ -207,11 +209,13 @@ class NodeCore:
         out: list[Out] = [ce.NetSubscribe(topic_name(chain, topic)) for topic in topics]
         out += [ce.NetServe(protocol_name(chain, name)) for name in protocols]
         out += [ce.NetLearn(peer, known) for peer, known in self.settings.bootstrap if peer != self._node]
+        tip = self._restored.blocks(self.ledger.height) if self.ledger.height else None
+        certificate = None if tip is None else tip.certificate
         for index, role in enumerate(self.roles):
             prefix = f"{role.name}/"
             kept = self._restored.kv.items()
             stored = {name.removeprefix(prefix): values for name, values in kept if name.startswith(prefix)}
-            out.append(ToRoles(seam.Started(self.ledger, stored), index))
+            out.append(ToRoles(seam.Started(self.ledger, stored, self._restored.votes, certificate), index))
         out.append(self._courier.wake("advert", self.now_ms + 1_000))
         return [*out, *self._follower.start(self.now_ms), *self._puller.start(self.now_ms)]
 
@@ -238,15 +242,20 @@ class NodeCore:
             message = self._mailbox.open_from(asked.peer, short or "", asked.data)
         except RemoteError as error:
             reason = f"malformed request: {error}"
-            refused = self._courier.reply(asked.token, Refused(reason[:500]), self.now_ms)
-            return [ce.NetPenalise(asked.peer, reason), refused]
+            return [ce.NetPenalise(asked.peer, reason), self._reply(short or "", asked.token, Refused(reason[:500]))]
         if short in OWN_PROTOCOLS:
             hint = self._get_hint(asked.peer, message)
             return [*hint, self._courier.reply(asked.token, self._answer(asked.peer, message), self.now_ms)]
         for index, role in enumerate(self.roles):
             if short in role.protocols:
-                return [ToRoles(seam.Requested(asked.peer, message, short or "", asked.token), index)]
-        return [self._courier.reply(asked.token, Refused("this node does not serve that"), self.now_ms)]
+                token = BARE_MARK + asked.token if is_bare(short or "") else asked.token
+                return [ToRoles(seam.Requested(asked.peer, message, short or "", token), index)]
+        return [self._reply(short or "", asked.token, Refused("this node does not serve that"))]
+
+    def _reply(self, protocol: str, token: str, message: Any) -> Out:
+        if is_bare(protocol):
+            return self._courier.reply_bare(token, message)
+        return self._courier.reply(token, message, self.now_ms)
 
     def _get_hint(self, peer: bytes, message: Any) -> list[Out]:
         """Whoever asks a verifier about a claim it has not heard of has that claim."""
@@ -390,6 +399,8 @@ class NodeCore:
                 if token in self._replies:
                     asker, peer, asked = self._replies.pop(token)
                     return [ToRoles(seam.Received(peer, message, token=asked), asker)]
+                if token.startswith(BARE_MARK):
+                    return [self._courier.reply_bare(token.removeprefix(BARE_MARK), message)]
                 return [self._courier.reply(token, message, now_ms)]
             case seam.Compute(token, model, inputs, deadline_ms):
                 return [ce.Compute(_join(index, token), model, inputs, deadline_ms)]
@@ -405,6 +416,12 @@ class NodeCore:
                 return [ce.Put(f"{self.roles[index].name}/{bucket}", key, value)]
             case seam.Submit(seam.Decided() as decided):
                 return self._follower.adopt(decided)
+            case seam.LogVote(record):
+                return [ce.LogVote(record)]
+            case seam.CatchUp(peer, height):
+                return self._follower.on_tip(peer, height, now_ms)
+            case seam.Halt(reason):
+                return [ce.Halt(reason)]
             case seam.Submit(body, token):
                 return self._submitter.submit(body, index, token, self.ledger, now_ms)
             case seam.SetTimer(name, at_ms):

@@ -1,8 +1,8 @@
 """The seam between a node's core and whatever carries it: what the core is told and what it asks for.
 
 The core (`roles.core`) decides; the trio shell (`roles.node`) and the simulator (`testnet.sim`) carry its effects out,
-in order. `Commit`, `Put` and `PutBlob` are durable: on disk before any later effect of the same or a later list leaves.
-Times are whole milliseconds since 1970, as the shell's monotone clock gives them.
+in order. `Commit`, `Put`, `PutBlob` and `LogVote` are durable: on disk before any later effect of the same or a later
+list leaves. Times are whole milliseconds since 1970, as the shell's monotone clock gives them.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.messages import CertifiedBlock
 from protocol.tensor import Tensor
-from roles.role import Computed
+from roles.role import Computed, VoteHistory
 
 # What a core is born with
 
@@ -35,12 +35,14 @@ class Restored:
 
     `boot` counts process starts and is persisted before the core is made. `state` is None before the first block: the
     core starts from genesis. `kv` holds what `Put` kept, by bucket and key. `blocks` reads one decided block by height.
+    `votes` is what the vote log held.
     """
 
     boot: int
     state: State | None
     kv: Mapping[str, Mapping[bytes, bytes]]
     blocks: Callable[[int], CertifiedBlock | None]
+    votes: VoteHistory = field(default_factory=VoteHistory)
 
 
 # Core events: something happened
@@ -159,6 +161,13 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class LogVote:
+    """Append what the vote key has signed to the vote log. Durable."""
+
+    record: bytes
+
+
+@dataclass(frozen=True)
 class Put:
     """Keep a value under a bucket and key; None forgets it. Durable.
 
@@ -243,6 +252,7 @@ CoreEffect = (
     | NetLearn
     | NetPenalise
     | Commit
+    | LogVote
     | Put
     | LoadBlob
     | PutBlob

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.bare import wrap
+from protocol.registry import find_protocol
 from protocol.topics import protocol_name, topic_name
 from roles.core_effects import CoreEffect, NetPublish, NetReply, NetRequest, Wake
 from roles.mailbox import Mailbox
@@ -32,7 +34,7 @@ class Courier:
 
     def request(self, peer: bytes, protocol: str, message: Any, route: str, timeout_ms: int, now_ms: int) -> NetRequest:
         """Ask a peer. The token says what its outcome is for, and what the answer must be: see `parse_token`."""
-        data = self._mailbox.seal(message, now_ms)
+        data = wrap(self._chain, message) if is_bare(protocol) else self._mailbox.seal(message, now_ms)
         return NetRequest(
             peer, protocol_name(self._chain, protocol), data, f"{route}|{protocol}|{peer.hex()}", timeout_ms
         )
@@ -40,8 +42,18 @@ class Courier:
     def reply(self, token: str, message: Any, now_ms: int) -> NetReply:
         return NetReply(token, self._mailbox.seal(message, now_ms))
 
+    def reply_bare(self, token: str, message: Any) -> NetReply:
+        """Answer a request of a bare protocol."""
+        return NetReply(token, wrap(self._chain, message))
+
     def wake(self, name: str, at_ms: int) -> Wake:
         return Wake(name, at_ms)
+
+
+def is_bare(protocol: str) -> bool:
+    """Whether messages of a stream protocol, by its short name, travel without envelopes."""
+    carrier = find_protocol(protocol)
+    return carrier is not None and carrier.is_bare
 
 
 def parse_token(token: str) -> tuple[str, str, bytes]:

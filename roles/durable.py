@@ -1,7 +1,7 @@
 """What must survive the process: a batch of durable effects, on disk before anything that builds on it leaves.
 
 Blobs and receipts are files and go first, so that nothing in the database names bytes that are not there; blocks,
-state and kept values then go in one transaction. Called in a thread of its own, one batch at a time.
+state and kept values then go in one transaction, and votes last. Called in a thread of its own, one batch at a time.
 """
 
 import os
@@ -15,12 +15,12 @@ import structlog
 
 from roles.blobs import DiskFull, StoreFull
 from roles.config import UserError
-from roles.core_effects import Commit, Put, PutBlob, Restored
+from roles.core_effects import Commit, LogVote, Put, PutBlob, Restored
 from roles.files import sync_directory
 
 RECEIPT_BUCKET = "receipt"
 RECEIPTS_NAME = "receipts"
-Durable = Commit | Put | PutBlob
+Durable = Commit | LogVote | Put | PutBlob
 
 log = structlog.get_logger()
 
@@ -48,9 +48,19 @@ class Ledger(Protocol):
 
 
 class DurableWriter:
-    """Carries durable effects out, batch by batch. `put_blob(data, digest)` is the blob store's."""
+    """Carries durable effects out, batch by batch. `put_blob(data, digest)` is the blob store's.
 
-    def __init__(self, directory: Path, ledger: Ledger, put_blob: Callable[[bytes, bytes], object]) -> None:
+    `log_votes` keeps what a validator has signed; None for a node without a vote key.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ledger: Ledger,
+        put_blob: Callable[[bytes, bytes], object],
+        log_votes: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> None:
+        self._log_votes = log_votes
         self._receipts = directory / RECEIPTS_NAME
         self._ledger = ledger
         self._put_blob = put_blob
@@ -70,10 +80,13 @@ class DurableWriter:
     def _write(self, effects: Sequence[Durable]) -> None:
         receipts: list[Put] = []
         rows: list[Commit | Put] = []
+        votes: list[bytes] = []
         for effect in effects:
             match effect:
                 case PutBlob(digest, data):
                     self._keep_blob(digest, data)
+                case LogVote(record):
+                    votes.append(record)
                 case Put(bucket) if bucket == RECEIPT_BUCKET:
                     receipts.append(effect)
                 case _:
@@ -82,6 +95,9 @@ class DurableWriter:
             self._write_receipts(receipts)
         if rows:
             self._ledger.write(rows)
+        # After the blocks they build on: the log forgets what is decided, so what is decided must be kept by then.
+        if votes and self._log_votes is not None:
+            self._log_votes(votes)
 
     def _keep_blob(self, digest: bytes, data: bytes) -> None:
         try:

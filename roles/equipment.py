@@ -7,7 +7,7 @@ import ipaddress
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -33,7 +33,9 @@ from roles.inbox import Inbox
 from roles.keystore import PURPOSES, get_place, read_key, read_keys
 from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
+from roles.role import VoteHistory
 from roles.timers import WallClock
+from roles.votelog import VoteLog, open_vote_log
 
 log = structlog.get_logger()
 
@@ -79,8 +81,8 @@ async def open_equipment(
     The network comes a second time, with what only whoever runs the node may do to it.
     """
     inbox = Inbox()
-    with closing(_open_chain(plan)) as chain, _open_events(plan) as events:
-        core = make_core(plan, _restore(chain))
+    with closing(_open_chain(plan)) as chain, _open_events(plan) as events, _open_votes(plan) as (votes, history):
+        core = make_core(plan, replace(_restore(chain), votes=history))
         blobs = _open_blobs(plan)
 
         async def load_blob(digest: bytes) -> bytes:
@@ -94,7 +96,7 @@ async def open_equipment(
                 core=core,
                 net=net,
                 engine=engine,
-                writer=DurableWriter(plan.directory, chain, blobs.put),
+                writer=DurableWriter(plan.directory, chain, blobs.put, None if votes is None else votes.write),
                 load_blob=load_blob,
                 events=events,
                 clock=WallClock(),
@@ -181,6 +183,20 @@ def _open_chain(plan: Plan) -> Chain:
         return Chain(plan.directory / "node.db", plan.chain, plan.config.keep_blocks)
     except sqlite3.Error as error:
         raise StoreFailed(error) from error
+
+
+@contextmanager
+def _open_votes(plan: Plan) -> Iterator[tuple[VoteLog | None, VoteHistory]]:
+    """A validator's vote log with what it held."""
+    if plan.keys.vote is None:
+        yield None, VoteHistory()
+        return
+    try:
+        votes, history = open_vote_log(plan.directory, plan.chain, plan.keys.vote.public)
+    except OSError as error:
+        raise StoreFailed(error) from error
+    with closing(votes):
+        yield votes, history
 
 
 def _restore(chain: Chain) -> ce.Restored:

@@ -35,6 +35,7 @@ class Follower:
     ) -> None:
         self.state = state
         self.is_synced = False
+        self.is_patient = False  # a validator decides most blocks itself: it waits a moment before it fetches one
         self._read_block = read_block
         self._courier = courier
         self._rng = rng
@@ -47,6 +48,8 @@ class Follower:
 
     def on_head(self, sender: bytes, head: Head, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
         self._height_heard = max(self._height_heard, head.header.height)
+        if self.is_patient:
+            return [self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
         return self._ask(peers, now_ms, first=sender)
 
     def on_tip(self, peer: bytes, tip: int, now_ms: int) -> list[Out]:
@@ -123,4 +126,7 @@ class Follower:
         self._recent[state.height] = item
         self._recent.pop(state.height - RECENT_MAX, None)
         transactions = tuple(decode(Transaction, data) for data in item.block.transactions)
-        return [Commit(item.block, item.certificate, state), ToRoles(LedgerAdvanced(state, transactions))]
+        return [
+            Commit(item.block, item.certificate, state),
+            ToRoles(LedgerAdvanced(state, transactions, item.certificate)),
+        ]

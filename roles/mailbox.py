@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 
 from p2p.net import GOSSIP_BYTES_MAX, STREAM_BYTES_MAX
+from protocol.bare import unwrap
 from protocol.check import check_message
+from protocol.codec import decode
 from protocol.envelope import (
     Envelope,
     compute_signed_part,
@@ -25,7 +27,7 @@ from protocol.keys import Signer
 from protocol.ledger.signatures import verify_ahead
 from protocol.ledger.state import State
 from protocol.messages import Transactions
-from protocol.registry import Carrier, find_protocol, find_topic
+from protocol.registry import Carrier, find_protocol, find_topic, get_message
 from protocol.replay import ReplayWindow
 from protocol.sketch import compute_name
 from protocol.types import Unproven, Verdict
@@ -64,12 +66,18 @@ class Mailbox:
     def open_from(self, peer: bytes, protocol: str, wire: bytes) -> Any:
         """A message that came down a stream of this protocol. It must be the peer's own.
 
-        Raises RemoteError. Noise has authenticated the peer, so a replay could only be its own doing.
+        On a bare protocol it has no envelope. Raises RemoteError. Noise has authenticated the peer, so a replay could
+        only be its own doing.
         """
+        carrier = find_protocol(protocol)
+        if carrier is not None and carrier.is_bare:
+            bare = unwrap(wire, self._chain, STREAM_BYTES_MAX)
+            _verify_carried(carrier, bare.kind)
+            return decode(get_message(bare.kind), bare.body)
         envelope = decode_envelope(wire, self._chain, STREAM_BYTES_MAX)
         if envelope.sender != peer:
             raise BadSignature("the envelope's sender is not the peer on this stream")
-        _verify_carried(find_protocol(protocol), envelope.kind)
+        _verify_carried(carrier, envelope.kind)
         verify_envelope(envelope, wire)
         return decode_body(envelope)
 

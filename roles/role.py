@@ -20,11 +20,21 @@ from protocol.tensor import Tensor
 
 
 @dataclass(frozen=True)
+class VoteHistory:
+    """What a validator's vote log held at the start. `is_lost` when it was gone or damaged: then it shows nothing."""
+
+    records: tuple[bytes, ...] = ()
+    is_lost: bool = False
+
+
+@dataclass(frozen=True)
 class Started:
     """First event. `stored` is what this role has kept with `Store`, by bucket and key."""
 
     state: State
     stored: Mapping[str, Mapping[bytes, bytes]]
+    votes: VoteHistory = field(default_factory=VoteHistory)
+    certificate: Certificate | None = None  # of the ledger's last block
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,11 @@ class Published:
 
 @dataclass(frozen=True)
 class LedgerAdvanced:
-    """The ledger moved on to `state`. `transactions` are those of the new block, decoded."""
+    """The ledger moved on to `state`. `transactions` are those of the block that `certificate` decided, decoded."""
 
     state: State
     transactions: tuple[Any, ...] = ()
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +251,28 @@ class Submit:
 
 
 @dataclass(frozen=True)
+class LogVote:
+    """Keep what a validator has signed, durably, before any later effect of this list is carried out."""
+
+    record: bytes
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """A peer has blocks up to this height that we lack: ask it for them."""
+
+    peer: bytes
+    height: int
+
+
+@dataclass(frozen=True)
+class Halt:
+    """This node must not go on, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class SetTimer:
     """`TimerFired(name)` at `at_ms`; the same name again moves it."""
 
@@ -270,7 +303,23 @@ class Record:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Effect = Publish | Send | Request | Reply | Compute | Fetch | Store | Submit | SetTimer | Penalise | Deliver | Record
+Effect = (
+    Publish
+    | Send
+    | Request
+    | Reply
+    | Compute
+    | Fetch
+    | Store
+    | Submit
+    | LogVote
+    | CatchUp
+    | Halt
+    | SetTimer
+    | Penalise
+    | Deliver
+    | Record
+)
 
 
 @dataclass(frozen=True)

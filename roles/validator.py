@@ -1,43 +1,63 @@
-"""Orders the ledger: gathers valid transactions and turns them into certified blocks, on demand.
+"""Orders the ledger with the other validators: gathers valid transactions and agrees on blocks of them, on demand.
 
-One validator decides alone for now; its block carries a one-signature certificate in the final format.
+The agreement itself is `protocol.consensus.core`; this role carries what it wants to the other validators, the disk and
+the ledger. A network of one validator runs the same code with a quorum of one.
 """
 
-from protocol.codec import decode, encode
-from protocol.errors import NonceMismatch, ProtocolError
-from protocol.ledger.apply import build_block, check_transaction, next_due_ms
-from protocol.ledger.block import certify
+from collections import deque
+from collections.abc import Iterable
+
+from protocol.codec import encode
+from protocol.consensus import events as ev
+from protocol.consensus.core import Core, draw_leader
+from protocol.consensus.evidence import make_evidence
+from protocol.consensus.log import decode_record, encode_record, get_height
+from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.consensus.signatures import KeySignatures
+from protocol.errors import InvalidBlock
+from protocol.ledger.apply import build_block, next_due_ms
+from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators
+from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction, compute_transaction_id
-from protocol.messages import Accepted, Head, Refused, Transactions
+from protocol.ledger.transactions import Transaction
+from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
+from roles.drafts import Drafts
+from roles.fetching import Fetching
+from roles.mempool import Mempool, is_due
 from roles.role import (
+    CatchUp,
     Context,
     Decided,
     Effect,
     Event,
+    Halt,
     LedgerAdvanced,
+    LogVote,
     Publish,
     Received,
     Record,
     Reply,
     Requested,
+    RequestFailed,
     Role,
     SetTimer,
     Started,
     Submit,
     TimerFired,
+    VoteHistory,
 )
+from roles.speech import Speech
 
-POOL_MAX = 4_096
-POOL_PER_ACCOUNT_MAX = 64
 BLOCK_INTERVAL_MS = 250  # between two blocks, so that transactions gather
+VIEW_TIMER_MS = 500  # of the first view of a height
+HEAD_SPEAKERS = 2  # who gossip a decided head: the leader and the next after it
 
 
 class Validator(Role):
     name = "validator"
     topics = ("txs",)
-    protocols = ("txs",)
+    protocols = ("txs", "consensus")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -45,9 +65,19 @@ class Validator(Role):
             raise ValueError("a validator needs a vote key")
         self._vote = context.vote
         self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
-        self._pool: dict[bytes, Transaction] = {}
-        self._built_ms = 0
-        self._is_building = False
+        self._view_timer_ms = int(context.config.get("view_timer_ms", VIEW_TIMER_MS))
+        self._pool = Mempool()
+        self._drafts = Drafts()
+        self._fetching = Fetching()
+        self._speech = Speech()
+        self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
+        self._decided_ms = 0
+        self._timer = (0, 0)  # height and view
+        self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
+        self._muted_ms = 0
+        self._proposal: Proposal | None = None  # heard last at this height
+        self._logged: set[bytes] = set()  # ids of blocks in the vote log
+        self._unadopted: Certificate | None = None  # decided here, but its block is still to be fetched
 
     @property
     def load(self) -> int:
@@ -55,87 +85,299 @@ class Validator(Role):
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
-            case Started(state):
-                self._state = state
-                return self._wake_when_due()
+            case Started(state, votes=votes, certificate=certificate):
+                return self._start(state, votes, certificate, now_ms)
             case Received(message=Transactions(items), topic="txs"):
                 for data in items:
-                    self._take(data, now_ms)
+                    self._pool.take(data, self._ledger, now_ms)
                 return self._plan(now_ms)
             case Requested(message=Transactions(items), token=token):
-                reasons = [reason for data in items if (reason := self._take(data, now_ms))]
+                reasons = [reason for data in items if (reason := self._pool.take(data, self._ledger, now_ms))]
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
+            case Requested(sender, Said() as said, token=token):
+                return [Reply(token, Accepted()), *self._listen(sender, said, now_ms)]
+            case Requested(message=GetDraft() as question, token=token):
+                return [Reply(token, self._answer(question))]
             case Requested(token=token):
-                return [Reply(token, Refused("a validator takes transactions only"))]
-            case LedgerAdvanced(state, transactions):
-                return self._advance(state, transactions, now_ms)
-            case TimerFired("build"):
-                self._is_building = False
-                return self._build(now_ms)
-            case TimerFired("due"):
-                return self._build(now_ms)
+                return [Reply(token, Refused("a validator takes transactions and the words of validators"))]
+            case Received(sender, DraftParts() as parts, token=token):
+                return self._take_parts(sender, parts, token, now_ms)
+            case RequestFailed(peer, token) if self._fetching.is_ours(token):
+                return self._fetch_on(token, peer, now_ms)
+            case LedgerAdvanced(state, transactions, certificate):
+                return self._advance(state, transactions, certificate, now_ms)
+            case TimerFired("view"):
+                height, view = self._timer
+                is_now = (height, view) == (self._core.height, self._core.view) and not self._core.is_decided
+                told = [Record("view.timed_out", {"height": height, "view": view})] if is_now else []
+                return [*told, *self._run([ev.TimedOut(height, view)], now_ms)]
+            case TimerFired("wake"):
+                return self._wake(now_ms)
+            case TimerFired("fetch"):
+                return self._fetch_again(now_ms)
             case _:
                 return []
 
-    def _take(self, data: bytes, now_ms: int) -> str:
-        """Put one transaction into the pool; the reason when it is refused."""
-        try:
-            transaction = decode(Transaction, data)
-            key = compute_transaction_id(transaction)
-            if key in self._pool:
-                return ""
-            check_transaction(self._ledger, transaction, time_ms=now_ms)
-        except NonceMismatch as error:
-            # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
-            return "" if error.got < error.expected else f"NonceMismatch: {error}"
-        except ProtocolError as error:
-            return f"{type(error).__name__}: {error}"
-        from_account = sum(held.account == transaction.account for held in self._pool.values())
-        if len(self._pool) >= POOL_MAX or from_account >= POOL_PER_ACCOUNT_MAX:
-            return f"the pool is full ({len(self._pool)} transactions, {from_account} of this account)"
-        self._pool[key] = transaction
-        return ""
+    # A height
+
+    def _start(self, state: State, votes: VoteHistory, certificate: Certificate | None, now_ms: int) -> list[Effect]:
+        signatures = KeySignatures(state.chain, self._vote)
+        self._core = Core(self._vote.public, signatures, self._view_timer_ms)
+        effects: list[Effect] = []
+        # Whoever decides alone says nothing before it has committed: it cannot have contradicted itself.
+        if votes.is_lost and [item.vote for item in get_validators(state)] != [self._vote.public]:
+            self._muted_by, self._muted_ms = state, now_ms
+            effects.append(Record("votes.muted", {"height": state.height, "reason": "the vote log is lost or damaged"}))
+        records = [decode_record(data) for data in votes.records]
+        current = [record for record in records if get_height(record) == state.height + 1]
+        return [*effects, *self._begin(state, certificate, current, now_ms)]
+
+    def _advance(
+        self, state: State, transactions: tuple[Transaction, ...], certificate: Certificate | None, now_ms: int
+    ) -> list[Effect]:
+        self._decided_ms = now_ms
+        self._pool.advance(state, transactions)
+        return self._begin(state, certificate, [], now_ms)
+
+    def _begin(
+        self, state: State, certificate: Certificate | None, records: list[Vote | Proposal | Block], now_ms: int
+    ) -> list[Effect]:
+        self._state = state
+        self._drafts.begin(state)
+        blocks = [record for record in records if isinstance(record, Block)]
+        for block in blocks:
+            self._drafts.add_logged(block)
+        self._logged = {compute_block_id(block.header) for block in blocks}
+        log = tuple(record for record in records if not isinstance(record, Block))
+        self._proposal = None
+        self._fetching.clear()
+        self._unadopted = None
+        validators = get_validators(state)
+        epoch = state.get_epoch(state.epoch)
+        others = {item.vote for item in validators if item.vote != self._vote.public}
+        candidates = epoch.candidates if epoch is not None else ()
+        self._peers = tuple(sorted(item.node for item in candidates if item.vote in others))
+        effects: list[Effect] = []
+        if self._muted_by is not None and self._is_new_height(state, self._muted_by):
+            self._muted_by = None
+            effects.append(Record("votes.unmuted", {"height": state.height}))
+        began = ev.Began(state.height + 1, validators, self._seed, certificate, log, self._muted_by is None)
+        return [*effects, *self._run([began], now_ms), *self._plan(now_ms)]
+
+    def _is_new_height(self, state: State, before: State) -> bool:
+        """Whether a height has been decided that we cannot have voted on before our log was lost.
+
+        With our ledger at hand that is any height after it. Without, we may have been anywhere: only a block that was
+        made after our start tells.
+        """
+        made_since = state.time_ms >= self._muted_ms + state.params.header_ahead_ms
+        return state.height > before.height and (before.height > 0 or made_since)
+
+    @property
+    def _seed(self) -> bytes:
+        epoch = self._ledger.get_epoch(self._ledger.epoch)
+        return b"" if epoch is None else epoch.seed
+
+    # Waking
 
     def _plan(self, now_ms: int) -> list[Effect]:
-        if not self._pool or self._is_building:
+        """Wake when there is something to put into a block and the last one is old enough, or something falls due."""
+        if self._core.view or self._core.is_decided:
             return []
-        self._is_building = True
-        return [SetTimer("build", max(now_ms, self._built_ms + self._interval_ms))]
+        times = [self._decided_ms + self._interval_ms] if len(self._pool) else []
+        due_ms = next_due_ms(self._ledger)
+        if due_ms is not None:
+            times.append(due_ms)
+        return [SetTimer("wake", max(now_ms, min(times)))] if times else []
 
-    def _build(self, now_ms: int) -> list[Effect]:
+    def _wake(self, now_ms: int) -> list[Effect]:
+        state = self._ledger
+        if self._core.view or self._core.is_decided:
+            return []
+        time_ms = max(now_ms, state.time_ms + 1)
+        if self._pool.is_reason(state, time_ms, self.context.account.public):
+            return self._run([ev.Woken()], now_ms)
+        due_ms = next_due_ms(state)
+        return [] if due_ms is None else [SetTimer("wake", max(due_ms, now_ms + 1))]
+
+    # Speaking with the other validators
+
+    def _listen(self, sender: bytes, said: Said, now_ms: int) -> list[Effect]:
+        if sender not in self._peers:
+            return []
+        for data in said.causes:
+            self._pool.take(data, self._ledger, now_ms)
+        heard: list[Message] = [*said.certificates]
+        heard += [item.proposal for item in said.proposed if self._note(item)]
+        heard += said.votes
+        effects = self._run([ev.Heard(message) for message in heard], now_ms, sender)
+        return [*effects, *(self._plan(now_ms) if said.causes else [])]
+
+    def _note(self, item: Proposed) -> bool:
+        """Keep the outline that comes with a proposal; False for one of another block."""
+        for outline in item.outlines:
+            if compute_block_id(outline.header) != item.proposal.ballot.block_id:
+                return False
+            self._drafts.note(outline)
+        if item.proposal.ballot.height == self._ledger.height + 1:
+            self._proposal = item.proposal
+        return True
+
+    def _answer(self, question: GetDraft) -> DraftParts:
+        if not question.digests:
+            outline = self._drafts.get_outline(question.block_id)
+            return DraftParts(() if outline is None else (outline,), ())
+        return DraftParts((), self._fetching.pick_bodies(question, self._drafts, self._pool))
+
+    # The core's effects
+
+    def _run(self, events: Iterable[ev.Event], now_ms: int, sender: bytes = b"") -> list[Effect]:
+        """Hand the core events and carry out what it wants; what it wants said goes out together, before any commit."""
+        effects: list[Effect] = []
+        decided: list[Effect] = []
+        queue = deque(events)
+        while queue:
+            for wanted in self._core.handle(queue.popleft(), now_ms):
+                match wanted:
+                    case ev.Broadcast(message):
+                        self._speech.add(message)
+                    case ev.Answer(message):
+                        self._speech.add_for(sender, message)
+                    case ev.Persist(record):
+                        effects += self._log(record)
+                    case ev.SetTimer(height, view, delay_ms):
+                        self._timer = (height, view)
+                        effects.append(SetTimer("view", now_ms + delay_ms))
+                    case ev.Build(height, view):
+                        block_id, dropped = self._build(now_ms)
+                        effects += dropped
+                        queue.append(ev.Built(height, view, block_id))
+                    case ev.Check(_, block_id, is_repeated):
+                        self._fetching.want(block_id, is_repeated, self._turn_to(sender))
+                        effects += self._check(block_id, now_ms, queue)
+                    case ev.ShareCause():
+                        self._share_cause()
+                    case ev.Decide(certificate):
+                        decided = self._decide(certificate, now_ms)
+                    case ev.CatchUp(height):
+                        effects += [CatchUp(sender, height - 1)] if sender else []
+                    case ev.Accuse(kind, first, second):
+                        effects.append(Record("validator.accused", _describe(kind, first, second)))
+                        effects.append(Submit(SubmitEvidence(make_evidence(wanted)), "evidence"))
+                    case ev.SignedElsewhere(ballot):
+                        effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
+        return [*effects, *self._speech.take(self._peers, self._drafts), *decided]
+
+    def _log(self, record: Vote | Proposal) -> list[Effect]:
+        """Nobody may vote for a block it could not give to others after a crash, unless it is alone: then the vote and
+        the block's commit are one."""
+        effects: list[Effect] = []
+        block_id = record.ballot.block_id
+        is_for = isinstance(record, Vote) and record.ballot.kind == VoteKind.NOTARISE
+        result = self._drafts.get_result(block_id, self._pool) if is_for and self._peers else None
+        if result is not None and block_id not in self._logged:
+            self._logged.add(block_id)
+            effects.append(LogVote(encode_record(result[0])))
+        return [*effects, LogVote(encode_record(record))]
+
+    def _turn_to(self, sender: bytes) -> tuple[bytes, ...]:
+        """The other validators, whoever has just spoken first."""
+        return tuple(sorted(self._peers, key=lambda peer: peer != sender))
+
+    def _share_cause(self) -> None:
+        causes = self._pool.get_cause(self._ledger)
+        self._speech.add_causes(causes)
+        if not causes and self._proposal is not None:
+            self._speech.add(self._proposal)
+
+    def _build(self, now_ms: int) -> tuple[bytes, list[Effect]]:
         state = self._ledger
         time_ms = max(now_ms, state.time_ms + 1)
-        due_ms = next_due_ms(state)
-        if not self._pool and (due_ms is None or due_ms > time_ms):
-            return self._wake_when_due()
-        candidates = sorted(self._pool.values(), key=lambda transaction: (transaction.account, transaction.nonce))
         builder = self.context.account.public
         reveal = find_reveal(state, builder, self._vote)
-        block, after, dropped = build_block(state, candidates, time_ms, builder, reveal=reveal)
-        effects: list[Effect] = []
-        for transaction, error in dropped:
-            self._pool.pop(compute_transaction_id(transaction), None)
-            effects.append(Record("transaction.dropped", {"account": transaction.account, "reason": str(error)}))
-        if not block.transactions and (due_ms is None or due_ms > time_ms):
-            return effects
-        self._built_ms = now_ms
+        block, after, dropped = build_block(state, self._pool.list_in_order(), time_ms, builder, reveal=reveal)
+        self._pool.drop(transaction for transaction, _ in dropped)
+        fields = [{"account": item.account, "reason": str(error)} for item, error in dropped]
+        return self._drafts.add_own(block, after), [Record("transaction.dropped", item) for item in fields]
+
+    def _decide(self, certificate: Certificate, now_ms: int) -> list[Effect]:
+        """The commit comes before anything after it leaves the node: no head without its block on disk."""
+        result = self._drafts.get_result(certificate.ballot.block_id, self._pool)
+        if result is None:
+            self._unadopted = certificate
+            return self._fetch_again(now_ms)
+        block, after = result
         header = block.header
-        certificate = certify(header, self._vote)
-        fields = {"height": header.height, "transactions": len(block.transactions), "bytes": len(encode(block))}
-        # The core commits the block before anything after it leaves the node: no head without its block on disk.
-        decided = Submit(Decided(block, certificate, after))
-        return [*effects, decided, Record("block.decided", fields), Publish("heads", Head(header, certificate))]
+        effects: list[Effect] = [Submit(Decided(block, certificate, after))]
+        if header.builder == self.context.account.public:
+            size_bytes = len(encode(block))
+            fields = {"height": header.height, "transactions": len(block.transactions), "bytes": size_bytes}
+            effects.append(Record("block.decided", {**fields, "view": certificate.ballot.view}))
+        if self._speaks_for(certificate):
+            effects.append(Publish("heads", Head(header, certificate)))
+        return effects
 
-    def _advance(self, state: State, transactions: tuple[Transaction, ...], now_ms: int) -> list[Effect]:
-        self._state = state
-        for transaction in transactions:
-            self._pool.pop(compute_transaction_id(transaction), None)
-        stale = [key for key, held in self._pool.items() if held.nonce < state.get_nonce(held.account)]
-        for key in stale:
-            del self._pool[key]
-        return [*self._plan(now_ms), *self._wake_when_due()]
+    def _speaks_for(self, certificate: Certificate) -> bool:
+        validators = get_validators(self._ledger)
+        votes = [item.vote for item in validators]
+        if self._vote.public not in votes:
+            return False
+        leader = draw_leader(validators, self._seed, certificate.ballot.height, certificate.ballot.view)
+        return (votes.index(self._vote.public) - votes.index(leader)) % len(votes) < HEAD_SPEAKERS
 
-    def _wake_when_due(self) -> list[Effect]:
-        due_ms = next_due_ms(self._ledger)
-        return [] if due_ms is None else [SetTimer("due", due_ms)]
+    # Fetching what a proposal did not bring
+
+    def _check(self, block_id: bytes, now_ms: int, queue: deque[ev.Event]) -> list[Effect]:
+        """Check a block that may be voted for, or ask for what is missing of it."""
+        is_repeated = self._fetching.is_repeated(block_id)
+        missing = self._drafts.list_missing(block_id, self._pool)
+        if missing is None or missing:
+            return self._fetching.ask(block_id, missing or (), now_ms)
+        self._fetching.drop(block_id)
+        try:
+            block = self._drafts.check(block_id, self._pool, is_repeated, now_ms)
+        except InvalidBlock as error:
+            return [Record("block.not_voted_for", {"block_id": block_id, "reason": str(error)})]
+        wakes = bool(block.transactions) or is_due(self._ledger, block.header.time_ms)
+        queue.append(ev.Checked(block_id, wakes))
+        return []
+
+    def _take_parts(self, sender: bytes, parts: DraftParts, token: str, now_ms: int) -> list[Effect]:
+        block_id = self._fetching.end(token)
+        if block_id is None:
+            return []
+        is_news = self._drafts.fill(block_id, parts.bodies)
+        for outline in parts.outlines:
+            is_news = self._drafts.note(outline) or is_news
+        if not is_news:
+            self._fetching.turn_from(block_id, sender)
+            return self._fetching.pause(now_ms)
+        return self._check_now(block_id, now_ms)
+
+    def _fetch_on(self, token: str, peer: bytes, now_ms: int) -> list[Effect]:
+        block_id = self._fetching.end(token)
+        if block_id is None:
+            return []
+        self._fetching.turn_from(block_id, peer)
+        return self._fetching.pause(now_ms)
+
+    def _fetch_again(self, now_ms: int) -> list[Effect]:
+        if self._unadopted is not None and self._peers:
+            height = self._unadopted.ballot.height
+            peer = self.context.random.choice(self._peers)
+            return [CatchUp(peer, height), *self._fetching.pause(now_ms)]
+        effects: list[Effect] = []
+        for block_id in self._fetching.list_wanted():
+            effects += self._check_now(block_id, now_ms)
+        return effects
+
+    def _check_now(self, block_id: bytes, now_ms: int) -> list[Effect]:
+        queue: deque[ev.Event] = deque()
+        effects = self._check(block_id, now_ms, queue)
+        return [*effects, *self._run(queue, now_ms)] if queue else effects
+
+
+def _describe(kind: str, first: Vote | Proposal, second: Vote | Proposal) -> dict[str, object]:
+    who = first.voter if isinstance(first, Vote) else first.leader
+    return {"kind": kind, "vote": who, "height": first.ballot.height, "view": first.ballot.view}

@@ -15,6 +15,7 @@ from protocol.ledger.records import ModelRecord, TensorSpec
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis
 from roles.keystore import write_key
+from roles.votelog import create_vote_log
 from testnet.faults import LIARS
 from testnet.genesis import (
     FEED_DECIMALS,
@@ -195,6 +196,8 @@ def _write_node(
     for purpose, seed in (("node", seeds.node), ("account", seeds.account), ("vote", seeds.vote)):
         if seed is not None:
             write_key(directory, purpose, seed, chain)
+    if seeds.vote is not None:
+        create_vote_log(directory, chain, PrivateKey.from_seed(seeds.vote).public)
     if entry.role == "storage":
         store = BlobStore(directory / "blobs")
         for model in plan.models:

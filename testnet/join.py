@@ -13,6 +13,7 @@ from protocol.ledger.genesis import Genesis, compute_chain_id
 from roles.config import BootstrapPeer, ConfigError, NodeConfig, parse_peer, read_config, write_config, write_genesis
 from roles.keystore import write_key
 from roles.lock import is_locked
+from roles.votelog import create_vote_log
 from testnet.found import ADDRESSES_TRIED_MAX, PORT, NoAddress, build_role_options, choose_bootstrap, is_free
 from testnet.network_file import NetworkFile, SpareAccount
 
@@ -35,7 +36,9 @@ def make_node(
     write_key(directory, "node", seed, None)
     write_key(directory, "account", bytes.fromhex(spare.seed), bytes.fromhex(network.chain))
     if role == "validator":
-        write_key(directory, "vote", secrets.token_bytes(32), bytes.fromhex(network.chain))
+        vote = secrets.token_bytes(32)
+        write_key(directory, "vote", vote, bytes.fromhex(network.chain))
+        create_vote_log(directory, bytes.fromhex(network.chain), PrivateKey.from_seed(vote).public)
     config = NodeConfig(
         name=name or f"{role.rpartition(':')[2].lower()}-{node[-6:]}",
         roles=(role,),

@@ -40,8 +40,8 @@ CHECK_TIMEOUT_S = 300.0
 REPORT_NAME = "report.json"
 EVIDENCE_NAME = "evidence"
 NOT_SHOWN = (
-    "this run does not show: agreement among validators (one ordered the blocks), verifiers of different owners, other "
-    "machines or networks, nor security against whoever holds these public keys"
+    "this run does not show: validators and verifiers of different owners, other machines or networks, nor security "
+    "against whoever holds these public keys"
 )
 
 

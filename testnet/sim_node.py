@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p2p.net import NetEvent
+from protocol.consensus.log import decode_record, get_height
 from protocol.content import compute_digest
 from protocol.errors import LocalError, MissingBlob
 from protocol.ledger.genesis import Genesis
@@ -22,7 +23,7 @@ from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
 from roles.engine.errors import EngineError
 from roles.eventlog import format_event
-from roles.role import Computed, Context, Role
+from roles.role import Computed, Context, Role, VoteHistory
 from testnet.kernel import Kernel
 from testnet.sim_links import Fabric
 from testnet.sim_net import SimNet
@@ -30,6 +31,7 @@ from testnet.sim_net import SimNet
 DISK_MS = 1
 COMPUTE_MS = 5
 HTTP_MS = 20
+_LEAVING = ce.NetPublish | ce.NetRequest | ce.NetReply
 CUT_WAIT_MS = 200  # how long a crash waits for a list of effects to strike into
 
 
@@ -52,18 +54,30 @@ class Disk:
     blocks: dict[int, CertifiedBlock] = field(default_factory=dict)
     kv: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     blobs: dict[bytes, bytes] = field(default_factory=dict)
+    votes: list[bytes] = field(default_factory=list)
+    has_lost_votes: bool = False
 
     def start(self) -> ce.Restored:
         """Count a start and hand over what is kept, as the node's database does."""
         self.boot += 1
         kept = {bucket: dict(values) for bucket, values in self.kv.items() if bucket != "receipt"}
-        return ce.Restored(self.boot, self.state, kept, self.blocks.get)
+        history = VoteHistory((), is_lost=True) if self.has_lost_votes else VoteHistory(tuple(self.votes))
+        return ce.Restored(self.boot, self.state, kept, self.blocks.get, history)
 
-    def keep(self, effect: ce.Commit | ce.Put | ce.PutBlob) -> None:
+    def lose_votes(self) -> None:
+        """The vote log is gone: its validator finds none at its next start."""
+        self.votes.clear()
+        self.has_lost_votes = True
+
+    def keep(self, effect: ce.Commit | ce.LogVote | ce.Put | ce.PutBlob) -> None:
         match effect:
             case ce.Commit(block, certificate, state):
                 self.blocks[state.height] = CertifiedBlock(block, certificate)
                 self.state = state
+                self.votes = [vote for vote in self.votes if get_height(decode_record(vote)) > state.height]
+            case ce.LogVote(record):
+                self.votes.append(record)
+                self.has_lost_votes = False
             case ce.Put(bucket, key, None):
                 self.kv.get(bucket, {}).pop(key, None)
             case ce.Put(bucket, key, bytes(value)):
@@ -202,10 +216,20 @@ class SimNode:
         """Tell the core what happened and carry out what it wants."""
         effects = self.core.handle(event, self._kernel.now_ms)
         if self._is_doomed and effects:
-            self._carry_out(effects[: self._crashes.randrange(len(effects) + 1)])
+            self._carry_out(self._lose_unsynced(effects[: self._crashes.randrange(len(effects) + 1)]))
             self._die()
             return
         self._carry_out(effects)
+
+    def _lose_unsynced(self, effects: Sequence[ce.CoreEffect]) -> Sequence[ce.CoreEffect]:
+        """What of a list reached the disk when its node died: votes since anything last left may have been in no file.
+
+        The node's shell writes them last, in a file of their own: a later block may be kept and an earlier vote not.
+        """
+        last = max((at for at, effect in enumerate(effects) if isinstance(effect, _LEAVING)), default=-1)
+        if self._crashes.random() < 0.5:
+            return effects
+        return [item for at, item in enumerate(effects) if at < last or not isinstance(item, ce.LogVote)]
 
     def _die_idle(self, starts: int) -> None:
         if self._is_doomed and self.starts == starts:
@@ -257,7 +281,7 @@ class SimNode:
             case ce.NetPenalise(peer, reason):
                 self._log("peer.penalised", {"peer": peer, "reason": reason})
                 net.penalise(peer, reason)
-            case ce.Commit() | ce.Put() | ce.PutBlob():
+            case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
                 self.disk.keep(effect)
                 if isinstance(effect, ce.Commit):
                     self.roots[effect.state.height] = compute_state_root(effect.state)

@@ -78,6 +78,7 @@ SHELLS = (
     "roles/registry.py",
     "roles/status.py",
     "roles/timers.py",
+    "roles/votelog.py",
     "roles/watch.py",
 )
 # parse_reading is the pure half of feeds; the other half imports its libraries only when it fetches.
@@ -87,7 +88,14 @@ ONLY = {
     "libp2p": ("p2p/",),
     "onnxruntime": ("roles/engine/",),
     "logging": ("p2p/", "roles/node.py", "testnet/ask.py"),
-    "structlog": ("roles/carrier.py", "roles/durable.py", "roles/equipment.py", "roles/node.py", "testnet/ask.py"),
+    "structlog": (
+        "roles/carrier.py",
+        "roles/durable.py",
+        "roles/equipment.py",
+        "roles/node.py",
+        "roles/votelog.py",
+        "testnet/ask.py",
+    ),
 }
 HEAVY = frozenset({"fastecdsa", "httpx", "libp2p", "numpy", "onnxruntime", "PIL", "plotly", "trio"})
 

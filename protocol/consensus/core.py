@@ -15,6 +15,7 @@ from typing import Any
 
 from protocol.consensus.events import (
     Accuse,
+    Answer,
     Began,
     Broadcast,
     Build,
@@ -29,15 +30,12 @@ from protocol.consensus.events import (
     Persist,
     SetTimer,
     ShareCause,
+    SignedElsewhere,
     TimedOut,
     Woken,
 )
 from protocol.consensus.messages import (
     GAP_MAX,
-    NOTHING,
-    Ballot,
-    Certified,
-    InvalidVote,
     Justification,
     Message,
     Proposal,
@@ -48,7 +46,7 @@ from protocol.consensus.messages import (
     verify_justification,
 )
 from protocol.consensus.tally import Tally
-from protocol.ledger.block import Validator, VoteKind
+from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, Validator, VoteKind
 from protocol.signing import compute_domain_prefix
 
 TIMER_MS = 250  # on one machine; a network over long distances takes 1,000
@@ -114,10 +112,10 @@ class Core:
         self._tally = Tally(self._weights)
         self._votes_here = began.may_vote and self._voter in self._weights
         self._proposals: dict[int, Proposal] = {}
-        self._notarised: dict[int, Certified] = {}
-        self._nullified: dict[int, Certified] = {}
+        self._notarised: dict[int, Certificate] = {}
+        self._nullified: dict[int, Certificate] = {}
         self._checked: set[bytes] = set()
-        self._asked_for: set[bytes] = set()
+        self._asked_for: set[tuple[bytes, bool]] = set()
         self._building = 0
         self._leaders: dict[int, bytes] = {}
         # What we have signed, which the log remembers.
@@ -233,7 +231,7 @@ class Core:
     def _answer_late(self) -> None:
         if self._decided_before is not None and self._now_ms - self._answered_ms >= ANSWER_MS:
             self._answered_ms = self._now_ms
-            self._emit(Broadcast(self._decided_before))
+            self._emit(Answer(self._decided_before))
 
     def _keep_early(self, message: Message) -> None:
         sender = (
@@ -249,7 +247,7 @@ class Core:
         try:
             if isinstance(message, Vote):
                 self._take_vote(message)
-            elif isinstance(message, Certified):
+            elif isinstance(message, Certificate):
                 self._take_certificate(message)
             else:
                 self._take_proposal(message)
@@ -262,6 +260,8 @@ class Core:
         verify_ballot(vote.ballot)
         if not self._signatures.is_vote(vote.voter, vote.ballot, vote.signature):
             raise InvalidVote("the vote is not signed by its voter")
+        if vote.voter == self._voter:
+            self._note_own(vote.ballot)
         self._count(vote)
         if not self.view and not self.is_decided and self._tally.is_more_than_a_third_heard:
             self._wake()
@@ -273,10 +273,19 @@ class Core:
         if certified is not None:
             self._add_certificate(certified)
 
-    def _take_certificate(self, item: Certified) -> None:
+    def _take_certificate(self, item: Certificate) -> None:
         if not self._is_held(item.ballot):
             verify_certified(item, self._weights, self._signatures)
+            if any(vote.vote == self._voter for vote in item.votes):
+                self._note_own(item.ballot)
             self._add_certificate(item)
+
+    def _note_own(self, ballot: Ballot) -> None:
+        """Somebody has shown us our own vote: it must be one that we have cast."""
+        mine = self._my_votes[ballot.kind].get(ballot.view)
+        if self._votes_here and (mine is None or mine.ballot != ballot):
+            self._votes_here = False
+            self._emit(SignedElsewhere(ballot))
 
     def _take_proposal(self, proposal: Proposal) -> None:
         ballot = proposal.ballot
@@ -287,6 +296,10 @@ class Core:
             return
         if not self._signatures.is_proposal(proposal.leader, ballot, proposal.signature):
             raise InvalidVote("the proposal is not signed by its leader")
+        # Before anybody is blamed for it: with another justification or kind it is not what others voted for.
+        verify_ballot(ballot)
+        if ballot.kind != NOTARISE or ballot.justification != self._signatures.digest(proposal.why):
+            raise InvalidVote("the proposal is not what its ballot says")
         if known is not None:
             self._emit(Accuse("two proposals in a view", known, proposal))
             return
@@ -305,9 +318,11 @@ class Core:
         if self.is_decided:
             return
         self._proposals[ballot.view] = proposal
-        if ballot.block_id not in self._checked and ballot.block_id not in self._asked_for:
-            self._asked_for.add(ballot.block_id)
-            self._emit(Check(self.height, ballot.block_id, bool(ballot.parent)))
+        # One refused for its time may be taken once it is notarised: then its time is not looked at.
+        asked = (ballot.block_id, bool(ballot.parent))
+        if ballot.block_id not in self._checked and asked not in self._asked_for:
+            self._asked_for.add(asked)
+            self._emit(Check(self.height, *asked))
         if self.view:
             self._go_on()
 
@@ -327,7 +342,7 @@ class Core:
         found = held.get(ballot.view)
         return found is not None and found.ballot == ballot
 
-    def _add_certificate(self, item: Certified) -> None:
+    def _add_certificate(self, item: Certificate) -> None:
         """A certificate whose votes hold."""
         ballot = item.ballot
         if self.is_decided or self._is_held(ballot):
@@ -354,7 +369,7 @@ class Core:
         if not self.is_decided:
             self._go_on()
 
-    def _relay(self, item: Certified) -> None:
+    def _relay(self, item: Certificate) -> None:
         """Others may have missed votes that we have not, and a liar's they may never get."""
         self._emit(Broadcast(item))
 

@@ -5,8 +5,8 @@
 
 from dataclasses import dataclass
 
-from protocol.consensus.messages import Ballot, Certified, Message, Proposal, Vote
-from protocol.ledger.block import Validator
+from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.ledger.block import Ballot, Certificate, Validator
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Began:
     height: int
     validators: tuple[Validator, ...]
     seed: bytes
-    decided: Certified | None = None
+    decided: Certificate | None = None
     log: tuple[Vote | Proposal, ...] = ()
     may_vote: bool = True
 
@@ -71,6 +71,13 @@ class Broadcast:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """Send to whoever has just been heard: it is behind."""
+
+    message: Certificate
+
+
+@dataclass(frozen=True)
 class Persist:
     """Keep, durably, before anything after this leaves."""
 
@@ -113,7 +120,7 @@ class ShareCause:
 class Decide:
     """This height is decided: apply the block, keep it with its certificate in one commit, then say `Began`."""
 
-    certificate: Certified
+    certificate: Certificate
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,20 @@ class Accuse:
     second: Vote | Proposal
 
 
-Effect = Broadcast | Persist | SetTimer | Build | Check | ShareCause | Decide | CatchUp | Accuse
+@dataclass(frozen=True)
+class SignedElsewhere:
+    """Our vote key has signed what we have not: another process has it. We vote no more."""
+
+    ballot: Ballot
+
+
+Effect = (
+    Broadcast | Answer | Persist | SetTimer | Build | Check | ShareCause | Decide | CatchUp | Accuse | SignedElsewhere
+)
 
 __all__ = [
     "Accuse",
+    "Answer",
     "Ballot",
     "Began",
     "Broadcast",
@@ -151,6 +168,7 @@ __all__ = [
     "Persist",
     "SetTimer",
     "ShareCause",
+    "SignedElsewhere",
     "TimedOut",
     "Woken",
 ]

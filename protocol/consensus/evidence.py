@@ -9,8 +9,8 @@ section 4.
 from dataclasses import dataclass
 from typing import Annotated
 
+from protocol.consensus.events import Accuse
 from protocol.consensus.messages import (
-    InvalidVote,
     Justification,
     Proposal,
     Vote,
@@ -20,7 +20,7 @@ from protocol.consensus.messages import (
 )
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import RemoteError
-from protocol.ledger.block import Validator, VoteKind
+from protocol.ledger.block import InvalidVote, Validator, VoteKind
 from protocol.types import AtMost
 
 _CLASH = frozenset((VoteKind.FINALISE, VoteKind.NULLIFY))
@@ -37,6 +37,22 @@ class Evidence:
     votes: Annotated[tuple[Vote, ...], AtMost(2)]
     proposals: Annotated[tuple[Vote, ...], AtMost(2)]
     why: Annotated[tuple[Justification, ...], AtMost(1)]
+
+
+def make_evidence(accused: Accuse) -> Evidence:
+    """What the core has found, as evidence."""
+    match accused.first, accused.second:
+        case Vote() as first, Vote() as second:
+            return Evidence((first, second), (), ())
+        case (Vote() as vote, Proposal() as proposal) | (Proposal() as proposal, Vote() as vote):
+            return Evidence((vote,), (), (proposal.why,))
+        case first, second:
+            ballots = (Vote(item.ballot, _get_signer(item), item.signature) for item in (first, second))
+            return Evidence((), tuple(ballots), ())
+
+
+def _get_signer(signed: Vote | Proposal) -> bytes:
+    return signed.voter if isinstance(signed, Vote) else signed.leader
 
 
 def get_height(evidence: Evidence) -> int:

@@ -9,33 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from protocol.errors import RemoteError
-from protocol.ledger.block import VOTES_MAX, VoteKind, VoteSignature, is_quorum
-from protocol.types import AtMost, Digest, PublicKey, Signature, UpTo, Whole
+from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, VoteKind, verify_quorum
+from protocol.types import AtMost, PublicKey, Signature
 
-NOTHING = bytes(32)
 GAP_MAX = 1_000  # views without a block between a proposal and the one it repeats
 _KINDS = frozenset((VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY))
-
-
-class InvalidVote(RemoteError):
-    """A vote, certificate or proposal that no honest validator sends."""
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """One thing to vote on in a view.
-
-    To notarise names the block, the view whose block it repeats (`parent`, 0 for a new block) and the digest of the
-    proposal's justification; to finalise names the block alone, to nullify nothing.
-    """
-
-    height: Whole
-    view: Whole
-    kind: Annotated[int, UpTo(3)]
-    parent: Whole
-    block_id: Digest
-    justification: Digest
 
 
 @dataclass(frozen=True)
@@ -46,19 +24,11 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class Certified:
-    """A ballot with votes of more than two thirds of the weight, in strict order of vote key."""
-
-    ballot: Ballot
-    votes: Annotated[tuple[VoteSignature, ...], AtMost(VOTES_MAX)]
-
-
-@dataclass(frozen=True)
 class Justification:
     """Why a proposal may be made: the notarisation it repeats, if any, and that all views since are void."""
 
-    notarised: Annotated[tuple[Certified, ...], AtMost(1)]
-    nullified: Annotated[tuple[Certified, ...], AtMost(GAP_MAX)]
+    notarised: Annotated[tuple[Certificate, ...], AtMost(1)]
+    nullified: Annotated[tuple[Certificate, ...], AtMost(GAP_MAX)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +41,7 @@ class Proposal:
     signature: Signature
 
 
-Message = Vote | Certified | Proposal
+Message = Vote | Certificate | Proposal
 
 
 class Signatures(Protocol):
@@ -102,19 +72,10 @@ def verify_ballot(ballot: Ballot) -> None:
         raise InvalidVote("a vote to nullify names no block, one to finalise does")
 
 
-def verify_certified(item: Certified, weights: Mapping[bytes, int], signatures: Signatures) -> None:
+def verify_certified(item: Certificate, weights: Mapping[bytes, int], signatures: Signatures) -> None:
     """InvalidVote unless validators of a quorum of these weights, by vote key, have signed the ballot."""
     verify_ballot(item.ballot)
-    weight, before = 0, b""
-    for vote in item.votes:
-        if vote.vote <= before or vote.vote not in weights:
-            raise InvalidVote(f"vote key {vote.vote.hex()} is no validator's, repeated or out of order")
-        if not signatures.is_vote(vote.vote, item.ballot, vote.signature):
-            raise InvalidVote(f"the vote of {vote.vote.hex()} is not signed by it")
-        before = vote.vote
-        weight += weights[vote.vote]
-    if not is_quorum(weight, sum(weights.values())):
-        raise InvalidVote(f"votes of weight {weight} out of {sum(weights.values())} are no quorum")
+    verify_quorum(item, weights, signatures.is_vote)
 
 
 def verify_justification(proposal: Proposal, signatures: Signatures) -> None:

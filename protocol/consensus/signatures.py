@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 from protocol.codec import encode
-from protocol.consensus.messages import Ballot, Justification
+from protocol.consensus.messages import Justification
 from protocol.keys import Signer, verify
-from protocol.ledger.block import VoteKind, compute_vote_bytes
+from protocol.ledger.block import Ballot, VoteKind, compute_vote_bytes
 from protocol.signing import compute_domain_prefix
 from protocol.types import ChainId, Digest, Whole
 

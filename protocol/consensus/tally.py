@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from protocol.consensus.events import Accuse
-from protocol.consensus.messages import Ballot, Certified, Proposal, Vote
-from protocol.ledger.block import VoteKind, VoteSignature
+from protocol.consensus.messages import Proposal, Vote
+from protocol.ledger.block import Ballot, Certificate, VoteKind, VoteSignature
 
 BAD_PROPOSALS_MAX = 32
 
@@ -52,12 +52,12 @@ class Tally:
         votes = self._votes.get(proposal.ballot, {}).values()
         return [Accuse("a vote for a proposal that cannot be justified", vote, proposal) for vote in votes]
 
-    def certify(self, ballot: Ballot) -> Certified | None:
+    def certify(self, ballot: Ballot) -> Certificate | None:
         """A certificate from the votes there are; None while they are no quorum."""
         if 3 * self._sums.get(ballot, 0) <= 2 * self._total:
             return None
         votes = self._votes[ballot]
-        return Certified(ballot, tuple(VoteSignature(voter, votes[voter].signature) for voter in sorted(votes)))
+        return Certificate(ballot, tuple(VoteSignature(voter, votes[voter].signature) for voter in sorted(votes)))
 
     @property
     def is_more_than_a_third_heard(self) -> bool:

@@ -5,13 +5,14 @@ a certificate stand under one message. Source: PROTOCOL, "Envelope and ids".
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
 from protocol.codec import encode
 from protocol.errors import InvalidBlock, RemoteError
-from protocol.keys import Signer, verify
+from protocol.keys import verify
 from protocol.ledger.records import EpochSnapshot, Tip
 from protocol.ledger.state import State
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX
@@ -25,6 +26,7 @@ _BLOCK_PREFIX = compute_domain_prefix("block")
 _VOTE_PREFIX = compute_domain_prefix("vote")
 _TRANSACTIONS_PREFIX = compute_domain_prefix("transactions")
 _VALIDATORS_PREFIX = compute_domain_prefix("validators")
+NOTHING = bytes(32)
 
 
 class VoteKind(IntEnum):
@@ -35,8 +37,12 @@ class VoteKind(IntEnum):
     NULLIFY = 3
 
 
-class InvalidCertificate(RemoteError):
-    """The certificate does not show that the validators decided this header."""
+class InvalidVote(RemoteError):
+    """A vote, certificate or proposal that no honest validator sends."""
+
+
+class InvalidCertificate(InvalidVote):
+    """The certificate does not show that the validators decided what it says they did."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,26 @@ class VoteSignature:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """Votes of more than two thirds of the weight for one block, in strict order of vote key."""
+class Ballot:
+    """One thing to vote on in a view.
+
+    To notarise names the block, the view whose block it repeats (`parent`, 0 for a new block) and the digest of the
+    proposal's justification; to finalise names the block alone, to nullify nothing.
+    """
 
     height: Whole
     view: Whole
     kind: Annotated[int, UpTo(3)]
+    parent: Whole
     block_id: Digest
+    justification: Digest
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A ballot with votes of more than two thirds of the weight, in strict order of vote key."""
+
+    ballot: Ballot
     votes: Annotated[tuple[VoteSignature, ...], AtMost(VOTES_MAX)]
 
 
@@ -151,14 +170,6 @@ def get_validators_of(snapshot: EpochSnapshot) -> tuple[Validator, ...]:
     return tuple(sorted(validators, key=lambda validator: validator.vote))
 
 
-def certify(header: Header, vote: Signer, view: int = 1) -> Certificate:
-    """The certificate of a chain with one validator: its own vote to finalise."""
-    block_id = compute_block_id(header)
-    data = compute_vote_bytes(header.chain, header.height, view, VoteKind.FINALISE, block_id)
-    votes = (VoteSignature(vote.public, vote.sign(data)),)
-    return Certificate(header.height, view, VoteKind.FINALISE, block_id, votes)
-
-
 def verify_certificate(certificate: Certificate, header: Header, state: State, is_next: bool = True) -> None:
     """InvalidCertificate unless the validators after `state` have decided this header, which follows it.
 
@@ -171,16 +182,28 @@ def verify_certificate(certificate: Certificate, header: Header, state: State, i
 
 def verify_decided(certificate: Certificate, header: Header, validators: tuple[Validator, ...]) -> None:
     """InvalidCertificate unless a quorum of these validators has voted for this header."""
-    block_id = compute_block_id(header)
-    if (certificate.height, certificate.kind, certificate.block_id) != (header.height, VoteKind.FINALISE, block_id):
-        raise InvalidCertificate(f"the certificate of height {certificate.height} decides another block")
+    ballot = make_final_ballot(header.height, certificate.ballot.view, compute_block_id(header))
+    if certificate.ballot != ballot or not ballot.view:
+        raise InvalidCertificate(f"the certificate of height {certificate.ballot.height} decides another block")
+    data = compute_vote_bytes(header.chain, ballot.height, ballot.view, ballot.kind, ballot.block_id)
     weights = {validator.vote: validator.weight for validator in validators}
-    data = compute_vote_bytes(header.chain, header.height, certificate.view, certificate.kind, block_id)
+    verify_quorum(certificate, weights, lambda voter, _, signature: verify(voter, data, signature))
+
+
+def make_final_ballot(height: int, view: int, block_id: bytes) -> Ballot:
+    """What is signed to finalise a block."""
+    return Ballot(height, view, VoteKind.FINALISE, 0, block_id, NOTHING)
+
+
+def verify_quorum(
+    certificate: Certificate, weights: Mapping[bytes, int], is_vote: Callable[[bytes, Ballot, bytes], bool]
+) -> None:
+    """InvalidCertificate unless voters of a quorum of these weights, by vote key, have signed the ballot."""
     weight, before = 0, b""
     for item in certificate.votes:
         if item.vote <= before or item.vote not in weights:
             raise InvalidCertificate(f"vote key {item.vote.hex()} is no validator's, repeated or out of order")
-        if not verify(item.vote, data, item.signature):
+        if not is_vote(item.vote, certificate.ballot, item.signature):
             raise InvalidCertificate(f"the vote of {item.vote.hex()} is not signed by it")
         before = item.vote
         weight += weights[item.vote]

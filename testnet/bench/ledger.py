@@ -16,7 +16,15 @@ from protocol.codec import decode, encode
 from protocol.jobs import Voucher
 from protocol.keys import PrivateKey, verify
 from protocol.ledger.apply import apply_block, build_block
-from protocol.ledger.block import certify, verify_certificate
+from protocol.ledger.block import (
+    Certificate,
+    Header,
+    VoteSignature,
+    compute_block_id,
+    compute_vote_bytes,
+    make_final_ballot,
+    verify_certificate,
+)
 from protocol.ledger.fees import with_fee
 from protocol.ledger.genesis import build_state, compute_chain_id
 from protocol.ledger.signatures import forget_verified
@@ -158,6 +166,13 @@ def make_transfer(state: State, payer: PrivateKey, nonce: int, amount: int) -> T
         signature=bytes(64),
     )
     return sign(with_fee(unsigned, state.base_fee), payer)
+
+
+def certify(header: Header, vote: PrivateKey) -> Certificate:
+    """The decision of a ledger with one validator."""
+    ballot = make_final_ballot(header.height, 1, compute_block_id(header))
+    data = compute_vote_bytes(header.chain, ballot.height, ballot.view, ballot.kind, ballot.block_id)
+    return Certificate(ballot, (VoteSignature(vote.public, vote.sign(data)),))
 
 
 def store(story: Story, path: Path) -> None:

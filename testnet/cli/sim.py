@@ -36,8 +36,9 @@ def sim(
     replay
         The token a failed test printed.
     seeds
-        A range like 0..1000: four or seven honest validators decide five heights each, through loss, partitions and
-        crashes drawn by the seed. The first seed that forks or stands still is named.
+        A range like 0..1000: four or seven validators decide five heights each, through loss, partitions and crashes
+        drawn by the seed, up to a third of them cheating. The first seed that forks, stands still or has an honest one
+        accused is named.
     """
     output = Output(json)
     if bool(replay) == bool(seeds):
@@ -46,7 +47,7 @@ def sim(
 
 
 def _try_seeds(text: str, output: Output) -> int:
-    from testnet.consensus_sim import Failed, sweep
+    from testnet.consensus_sweep import Failed, sweep
 
     found = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
     if found is None or int(found[1]) >= int(found[2]):
@@ -63,9 +64,9 @@ def _try_seeds(text: str, output: Output) -> int:
                 "invariant_violated", message, hint, ExitCode.INVARIANT_VIOLATED, seed=error.seed, what=error.what
             ) from error
         sums = {name: sums.get(name, 0) + value for name, value in part.items()}
-        output.note(f"{sums['seeds']} of {end - first} seeds: no fork, no stall")
+        output.note(f"{sums['seeds']} of {end - first} seeds: no fork, no stall, nobody honest accused")
     for name, value in sums.items():
-        output.say(f"{name.replace('_', ' '):>16}  {value}")
+        output.say(f"{name.replace('_', ' '):>28}  {value}")
     output.give(sums)
     return int(ExitCode.OK)
 

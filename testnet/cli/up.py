@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from protocol.errors import LocalError
+from protocol.ledger.block import VOTES_MAX
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.running import Load, Order, run_network
@@ -129,8 +130,9 @@ def _check_counts(
 
     if not 0 < sum(counts.values()) <= 250:
         refuse("too_many_nodes", f"{sum(counts.values())} nodes; one machine takes from 1 to 250", "see --nodes")
-    if counts.get("validator", 0) != 1:
-        refuse("validators", f"{counts.get('validator', 0)} validators; one orders blocks for now", "use validator=1")
+    if not 1 <= counts.get("validator", 0) <= VOTES_MAX:
+        message = f"{counts.get('validator', 0)} validators; a ledger has from 1 to {VOTES_MAX}"
+        refuse("validators", message, "use validator=4: of four, one may fail")
     if not 0 <= liar <= counts.get("inference", 0):
         refuse("liars", f"{liar} liars among {counts.get('inference', 0)} inference nodes", "use --liar 1")
     if not 0 <= accounts <= 250 or (rows is not None and rows < 1) or not 1 <= in_flight <= 1_024:

@@ -50,6 +50,12 @@ class World:
         self.blobs = {}
         self.is_computing = trio.Event()
 
+    def request(self, peer, protocol, data, token, timeout_ms):
+        self.seen.append(("request", data))
+
+    def log_votes(self, records):
+        self.seen.append(("votes", list(records)))
+
     def publish(self, topic, data, token):
         self.seen.append(("publish", data))
 
@@ -94,7 +100,7 @@ async def running(tmp_path, react, world=None):
         core=core,
         net=world,
         engine=world,
-        writer=DurableWriter(tmp_path, world, world.put_blob),
+        writer=DurableWriter(tmp_path, world, world.put_blob, world.log_votes),
         load_blob=world.load_blob,
         events=events,
         clock=WallClock(trio.current_time),
@@ -172,6 +178,29 @@ def test_durable_effects_of_waiting_events_share_one_write(tmp_path):
 
     keys = [bytes([number]) for number in range(5)]
     assert trio.run(main) == [("write", keys), *(("publish", key) for key in keys)]
+
+
+def request(data):
+    return ce.NetRequest(bytes(32), "consensus", data, data.hex(), 1_000)
+
+
+def test_a_vote_leaves_once_it_is_in_its_log_and_waits_for_no_block(tmp_path):
+    votes = (ce.LogVote(b"one"), ce.LogVote(b"two"), request(b"vote"))
+
+    node = run_booted(tmp_path, *votes, ce.Put("b", b"block", b""), publish(b"head"))
+
+    assert node.world.seen == [
+        ("votes", [b"one", b"two"]),
+        ("request", b"vote"),
+        ("write", [b"block"]),
+        ("publish", b"head"),
+    ]
+
+
+def test_votes_that_nobody_waits_for_share_the_turns_write_and_come_after_the_block(tmp_path):
+    node = run_booted(tmp_path, ce.LogVote(b"one"), ce.Put("b", b"block", b""), ce.LogVote(b"two"), request(b"vote"))
+
+    assert node.world.seen == [("write", [b"block"]), ("votes", [b"one", b"two"]), ("request", b"vote")]
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left")])

@@ -209,7 +209,7 @@ def test_an_advert_teaches_what_a_peer_listens_to():
     advert = Advert(PEER.public, ("validator",), "serving", (), addresses, 0, 0, 0)
     topic, data = topic_name(CHAIN, "node"), seal_message(PEER, CHAIN, advert, 1, 1, NOW_MS)
 
-    assert core.check(topic, data, PEER.public, NOW_MS) is Verdict.ACCEPT
+    assert settle(core.check(topic, data, PEER.public, NOW_MS)) is Verdict.ACCEPT
     effects = core.handle(Delivered(topic, data, PEER.public), NOW_MS)
 
     topics = tuple(topic_name(CHAIN, short) for short in list_topics(advert))
@@ -260,7 +260,7 @@ def decide_a_block(validator: NodeCore) -> CertifiedBlock:
     _, account = get_keys(PARTS.foundation, "client-0")
     transfer = sign_transaction(validator.ledger, account, Transfer(bytes(31) + b"\1", 5))
     validator.handle(ask(Transactions((encode(transfer),)), "txs"), NOW_MS)
-    effects = validator.handle(ce.Woke("0:build"), NOW_MS + 1_000)
+    effects = validator.handle(ce.Woke("0:wake"), NOW_MS + 1_000)
     commit = next(effect for effect in effects if isinstance(effect, ce.Commit))
     return CertifiedBlock(commit.block, commit.certificate)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from protocol.jobs import Attestation, Receipt
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, build_block
-from protocol.ledger.block import Block, Certificate, certify
+from protocol.ledger.block import Block, Certificate
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import find_reveal
@@ -27,6 +27,7 @@ from protocol.ledger.transactions import (
 )
 from protocol.ledger.tree import Tree
 from testnet.genesis import DEFAULT_ROLES, build_genesis
+from tests.support.certificates import certify
 from tests.support.jobs import attest, get_keys, make_receipt, make_request, pay, sign_transaction
 
 GENESIS_MS = 1_700_000_000_000

@@ -11,7 +11,6 @@ import pytest
 
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import build_block
-from protocol.ledger.block import certify
 from protocol.ledger.genesis import compute_chain_id
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import Transfer
@@ -20,6 +19,7 @@ from roles.config import UserError, write_genesis
 from roles.core_effects import Commit
 from testnet.network_file import NetworkFile, NodeEntry, write_network_file
 from testnet.recompute import find_chains, recompute_directory
+from tests.support.certificates import certify
 from tests.support.ledgers import Ledger
 
 HEIGHTS = {"validator-0": 8, "inference-0": 8, "verifier-0": 5, "client-0": 0}

@@ -7,6 +7,7 @@ import pytest
 from protocol.consensus.core import Core, draw_leader
 from protocol.consensus.events import (
     Accuse,
+    Answer,
     Began,
     Broadcast,
     Build,
@@ -19,14 +20,12 @@ from protocol.consensus.events import (
     Persist,
     SetTimer,
     ShareCause,
+    SignedElsewhere,
     TimedOut,
     Woken,
 )
+from protocol.consensus.evidence import make_evidence, verify_evidence
 from protocol.consensus.messages import (
-    NOTHING,
-    Ballot,
-    Certified,
-    InvalidVote,
     Justification,
     Proposal,
     Vote,
@@ -35,7 +34,7 @@ from protocol.consensus.messages import (
 )
 from protocol.consensus.signatures import KeySignatures
 from protocol.keys import PrivateKey
-from protocol.ledger.block import Validator, VoteKind, VoteSignature
+from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, Validator, VoteKind, VoteSignature
 
 CHAIN, SEED = b"chain-01", b"seed"
 KEYS = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in range(1, 5)), key=lambda key: key.public)
@@ -67,9 +66,9 @@ def vote(number: int, ballot: Ballot) -> Vote:
     return Vote(ballot, KEYS[number].public, signs(number).sign_vote(ballot))
 
 
-def certify(ballot: Ballot, numbers: tuple[int, ...] = (0, 1, 2)) -> Certified:
+def certify(ballot: Ballot, numbers: tuple[int, ...] = (0, 1, 2)) -> Certificate:
     votes = (VoteSignature(KEYS[n].public, signs(n).sign_vote(ballot)) for n in numbers)
-    return Certified(ballot, tuple(sorted(votes, key=lambda item: item.vote)))
+    return Certificate(ballot, tuple(sorted(votes, key=lambda item: item.vote)))
 
 
 def final(view: int = 1, block: bytes = BLOCK) -> Ballot:
@@ -120,7 +119,7 @@ def test_a_proposal_is_voted_for_once_its_block_is_checked_and_a_quorum_finalise
     core.handle(Heard(vote(LEADER, proposal.ballot)), 2)
     effects = core.handle(Heard(vote((ME + 1) % 4 if (ME + 1) % 4 != LEADER else (ME + 2) % 4, proposal.ballot)), 3)
     assert said(effects) == [vote(ME, final())]
-    assert len(said(effects, Certified)) == 1
+    assert len(said(effects, Certificate)) == 1
     others = [n for n in range(4) if n != ME]
     core.handle(Heard(vote(others[0], final())), 4)
     effects = core.handle(Heard(vote(others[1], final())), 5)
@@ -151,7 +150,7 @@ def test_who_has_finalised_a_view_never_nullifies_it():
 def test_the_next_leader_repeats_a_notarised_block_and_justifies_the_gap():
     second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
     core = begun(second)
-    notarised = certify(propose().ballot)
+    notarised = certify(propose().ballot, without(second))
     core.handle(Heard(notarised), 0)
     [proposal] = said(core.handle(TimedOut(1, 1), 250), Proposal)
     assert (proposal.ballot.parent, proposal.ballot.block_id) == (1, BLOCK)
@@ -291,9 +290,9 @@ def test_who_is_behind_is_told_what_was_decided_at_most_every_tenth_of_a_second(
     core.handle(Heard(certify(final())), 0)
     core.handle(Began(2, VALIDATORS, SEED, decided=certify(final())), 1)
     stale = Heard(vote(0, void()))
-    assert core.handle(stale, 10) == [Broadcast(certify(final()))]
+    assert core.handle(stale, 10) == [Answer(certify(final()))]
     assert core.handle(stale, 50) == []
-    assert core.handle(stale, 200) == [Broadcast(certify(final()))]
+    assert core.handle(stale, 200) == [Answer(certify(final()))]
 
 
 def test_ballots_have_one_spelling():
@@ -303,8 +302,69 @@ def test_ballots_have_one_spelling():
             verify_ballot(replace(ballot, kind=0))
 
 
+def test_a_vote_of_ours_that_we_have_not_cast_silences_us_for_good():
+    for shown in (vote(ME, void()), certify(propose().ballot, (ME, LEADER, (ME + 1) % 4))):
+        core = begun()
+        effects = core.handle(Heard(shown), 0)
+        assert SignedElsewhere(shown.ballot) in effects
+        core.handle(Woken(), 1)
+        core.handle(Heard(propose()), 2)
+        assert said(core.handle(Checked(BLOCK), 3)) == []
+        assert said(core.handle(TimedOut(1, 1), 300)) == []
+
+
+def test_our_own_vote_shown_to_us_after_a_restart_is_ours():
+    mine = vote(ME, void())
+    core = begun(log=(mine,))
+    assert core.handle(Heard(certify(void(), (ME, LEADER, (ME + 1) % 4))), 1) != []
+    assert said(core.handle(TimedOut(1, 2), 600)) != []
+
+
+def test_a_block_refused_for_its_time_is_looked_at_again_once_others_have_notarised_it():
+    core = begun()
+    assert Check(1, BLOCK, False) in core.handle(Heard(propose()), 0)
+    leader = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    again = propose(leader, view=2, why=Justification((certify(propose().ballot, without(ME)),), ()))
+    assert Check(1, BLOCK, True) in core.handle(Heard(again), 1)
+
+
+def without(number: int) -> tuple[int, ...]:
+    return tuple(n for n in range(4) if n != number)
+
+
 def test_leaders_are_drawn_by_weight():
     heavy = (replace(VALIDATORS[0], weight=97), *VALIDATORS[1:])
     drawn = [draw_leader(heavy, SEED, height, 1) for height in range(300)]
     assert drawn.count(heavy[0].vote) > 270
     assert len({draw_leader(VALIDATORS, SEED, height, 1) for height in range(100)}) == 4
+
+
+def accused(*messages) -> list[Accuse]:
+    core = begun()
+    effects = [effect for message in messages for effect in core.handle(Heard(message), 0)]
+    return [effect for effect in effects if isinstance(effect, Accuse)]
+
+
+def test_what_the_core_finds_is_evidence_that_convicts_its_author():
+    liar = (ME + 1) % 4
+    second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    bad = propose(second, view=2, why=Justification((certify(propose().ballot, (0, 1)),), ()))
+    found = [
+        *accused(propose(), propose(block=OTHER)),
+        *accused(vote(liar, propose().ballot), vote(liar, propose(block=OTHER).ballot)),
+        *accused(vote(liar, final()), vote(liar, void())),
+        *accused(vote(liar, final()), vote(liar, final(block=OTHER))),
+        *accused(vote(liar, bad.ballot), bad),
+        *accused(bad, vote(liar, bad.ballot)),
+    ]
+    guilty = [verify_evidence(make_evidence(effect), VALIDATORS, CHAIN) for effect in found]
+    assert guilty == [KEYS[LEADER].public, *[KEYS[liar].public] * 5]
+
+
+def test_a_leader_cannot_have_honest_voters_blamed_for_what_it_hung_on_to_their_ballot():
+    liar = (ME + 1) % 4
+    swapped = replace(propose(), why=Justification((), (certify(void()),)))
+    assert accused(vote(liar, propose().ballot), swapped) == []
+    # A leader may sign anything as a proposal, the ballot of others' votes to finalise too.
+    disguised = Proposal(final(), Justification((), ()), KEYS[LEADER].public, signs(LEADER).sign_proposal(final()))
+    assert accused(vote(liar, final()), disguised) == []

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.consensus.evidence import Evidence, NoFault, get_height, verify_evidence
-from protocol.consensus.messages import NOTHING, Justification, Vote
+from protocol.consensus.messages import Justification, Vote
+from protocol.ledger.block import NOTHING
 from tests.protocol.consensus.test_core import (
     BLOCK,
     CHAIN,

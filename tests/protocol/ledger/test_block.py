@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,7 @@ from protocol.ledger.block import (
     InvalidCertificate,
     VoteKind,
     VoteSignature,
-    certify,
     check_header_time,
-    compute_block_id,
-    compute_vote_bytes,
     get_validators,
     is_quorum,
     verify_certificate,
@@ -26,6 +24,7 @@ from protocol.ledger.draft import Draft
 from protocol.ledger.due import register_due_kind
 from protocol.ledger.transactions import Transfer, get_transaction_kind, transaction
 from protocol.types import Grains
+from tests.support.certificates import certify
 from tests.support.ledgers import Ledger
 
 
@@ -37,11 +36,17 @@ def test_the_validators_own_vote_certifies_a_block() -> None:
     verify_certificate(certificate, block.header, before)
 
 
+def change_ballot(certificate: Certificate, **changes: Any) -> Certificate:
+    return replace(certificate, ballot=replace(certificate.ballot, **changes))
+
+
 CHANGES: dict[str, Callable[[Certificate], Certificate]] = {
-    "height": lambda c: replace(c, height=2),
-    "view": lambda c: replace(c, view=c.view + 1),
-    "kind": lambda c: replace(c, kind=VoteKind.NOTARISE),
-    "block": lambda c: replace(c, block_id=bytes(32)),
+    "height": lambda c: change_ballot(c, height=2),
+    "view": lambda c: change_ballot(c, view=c.ballot.view + 1),
+    "view zero": lambda c: change_ballot(c, view=0),
+    "kind": lambda c: change_ballot(c, kind=VoteKind.NOTARISE),
+    "block": lambda c: change_ballot(c, block_id=bytes(32)),
+    "another spelling": lambda c: change_ballot(c, justification=b"\x01" * 32),
     "no vote": lambda c: replace(c, votes=()),
     "one vote twice": lambda c: replace(c, votes=c.votes * 2),
     "a stranger's vote": lambda c: replace(
@@ -71,10 +76,9 @@ def test_with_several_validators_more_than_two_thirds_must_have_voted() -> None:
     ledger.block()
     header = ledger.blocks[0][0].header
     seeds = [ledger.foundation.nodes[f"validator-{index}"].vote or b"" for index in range(4)]
-    signers = sorted(map(PrivateKey.from_seed, seeds), key=lambda key: key.public)
-    data = compute_vote_bytes(header.chain, header.height, 1, VoteKind.FINALISE, compute_block_id(header))
-    votes = tuple(VoteSignature(signer.public, signer.sign(data)) for signer in signers)
-    certificate = Certificate(header.height, 1, VoteKind.FINALISE, compute_block_id(header), votes)
+    signers = [PrivateKey.from_seed(seed) for seed in seeds]
+    certificate = certify(header, *signers)
+    votes = certificate.votes
     verify_certificate(certificate, header, before)
     verify_certificate(replace(certificate, votes=votes[1:]), header, before)
     with pytest.raises(InvalidCertificate, match="no quorum"):

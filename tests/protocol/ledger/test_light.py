@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.ledger.block import InvalidCertificate, ValidatorSet, certify, get_validators
+from protocol.ledger.block import InvalidCertificate, ValidatorSet, get_validators
 from protocol.ledger.light import Handover, Trusted, follow, trust_genesis, verify_header
 from protocol.ledger.transactions import Stake, Transfer
+from tests.support.certificates import certify
 from tests.support.jobs import get_keys
 from tests.support.ledgers import Ledger
 

@@ -1,0 +1,60 @@
+"""What a validator is about to say, gathered over one turn: each peer gets it as one message, on the direct stream."""
+
+from collections.abc import Iterable
+
+from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.ledger.block import Certificate
+from protocol.messages import CERTIFICATES_MAX, PROPOSED_MAX, SAID_VOTES_MAX, Outline, Proposed, Said
+from roles.drafts import Drafts
+from roles.role import Effect, Send
+
+SAID_TIMEOUT_MS = 3_000
+
+
+class Speech:
+    """Broadcasts of one turn, without repetition, and what only one peer is told."""
+
+    def __init__(self) -> None:
+        self._to_all: dict[Message, None] = {}
+        self._causes: tuple[bytes, ...] = ()
+        self._to_one: dict[bytes, dict[Message, None]] = {}
+        self._count = 0
+
+    def add(self, message: Message) -> None:
+        self._to_all[message] = None
+
+    def add_for(self, peer: bytes, message: Message) -> None:
+        self._to_one.setdefault(peer, {})[message] = None
+
+    def add_causes(self, causes: tuple[bytes, ...]) -> None:
+        self._causes = causes
+
+    def take(self, peers: Iterable[bytes], drafts: Drafts) -> list[Effect]:
+        """All of it as effects, and begin anew."""
+        effects: list[Effect] = []
+        for peer in peers:
+            for_one = self._to_one.pop(peer, {})
+            messages = tuple({**self._to_all, **for_one})
+            # A proposal wakes whoever can check it: nothing else is needed then.
+            causes = () if any(isinstance(item, Proposal) for item in messages) else self._causes
+            if messages or causes:
+                self._count += 1
+                said = _join(messages, causes, drafts)
+                effects.append(Send(peer, "consensus", said, f"said-{self._count}", SAID_TIMEOUT_MS))
+        self._to_all, self._to_one, self._causes = {}, {}, ()
+        return effects
+
+
+def _join(messages: tuple[Message, ...], causes: tuple[bytes, ...], drafts: Drafts) -> Said:
+    proposals = [item for item in messages if isinstance(item, Proposal)]
+    return Said(
+        tuple(Proposed(item, _find_outline(item, drafts)) for item in proposals[-PROPOSED_MAX:]),
+        tuple(item for item in messages if isinstance(item, Certificate))[-CERTIFICATES_MAX:],
+        tuple(item for item in messages if isinstance(item, Vote))[-SAID_VOTES_MAX:],
+        causes,
+    )
+
+
+def _find_outline(proposal: Proposal, drafts: Drafts) -> tuple[Outline, ...]:
+    outline = drafts.get_outline(proposal.ballot.block_id)
+    return () if outline is None else (outline,)

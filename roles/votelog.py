@@ -1,0 +1,220 @@
+"""The vote log: what a validator has signed, on disk before it leaves, so that no crash makes it contradict itself.
+
+A file of frames, `mark (4) ‖ length (4) ‖ CRC-32 (4) ‖ content`, each batch one frame; the first names chain and vote
+key. It is made together with the vote key, so a missing one is a lost one. A batch at the end that is not whole was
+never synced, so nothing of it was ever said: it is cut off. Anything else that is not whole is damage: then the log
+shows nothing, and its validator is silent until it cannot contradict itself. Source: facts on consensus, section 4.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+
+from protocol.codec import decode, encode
+from protocol.consensus.log import decode_record, get_height
+from protocol.consensus.messages import Vote
+from protocol.errors import LocalError, MalformedMessage
+from protocol.types import AtMost, ChainId, PublicKey, UpTo
+from roles.role import VoteHistory
+
+FILE_NAME = "votes.log"
+DAMAGED_NAME = "votes.log.damaged"
+REWRITE_BYTES = 8 * 1024 * 1024  # beyond it a new height begins a new file
+BATCH_MAX = 1_024
+_MARK = b"RMV1"
+_HEAD = struct.Struct("!4sII")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LogStart:
+    """The first frame: whose votes these are, and whether earlier ones were lost."""
+
+    chain: ChainId
+    vote: PublicKey
+    is_after_loss: Annotated[int, UpTo(1)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that were synced together."""
+
+    records: Annotated[tuple[Annotated[bytes, AtMost(4 * 1024 * 1024)], ...], AtMost(BATCH_MAX)]
+
+
+class DoubleVote(LocalError):
+    """About to sign two different things of one kind at one height and view: a bug, stopped before it leaves."""
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """What a file holds: contents of whole frames, where they end, and whether something whole follows a broken one."""
+
+    contents: tuple[bytes, ...]
+    end: int
+    is_damaged: bool
+
+
+class VoteLog:
+    """The open log of one validator. Use `open_vote_log`."""
+
+    def __init__(self, path: Path, start: LogStart, records: Sequence[bytes]) -> None:
+        self._path = path
+        self._start = start
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._signed: dict[tuple[int, int, str], bytes] = {}
+        self._height = 0
+        for record in records:
+            self._guard(record)
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append records as one batch; on disk when this returns. OSError when the disk does not take it."""
+        before = self._height
+        for record in records:
+            self._guard(record)
+        frame = _frame(encode(Batch(tuple(records))))
+        if self._height > before and os.fstat(self._handle).st_size > REWRITE_BYTES:
+            self._begin_anew(frame)
+            return
+        _write_all(self._handle, frame)
+        os.fdatasync(self._handle)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _guard(self, data: bytes) -> None:
+        """Refuse a record that contradicts an earlier one, whatever made it."""
+        record = decode_record(data)
+        height = get_height(record)
+        if height > self._height:
+            self._height = height
+            self._signed.clear()
+        ballot = getattr(record, "ballot", None)
+        if ballot is None or height < self._height:
+            return
+        kind = f"vote {ballot.kind}" if isinstance(record, Vote) else "proposal"
+        known = self._signed.setdefault((height, ballot.view, kind), encode(ballot))
+        if known != encode(ballot):
+            raise DoubleVote(f"a second {kind} at height {height}, view {ballot.view}")
+
+    def _begin_anew(self, frame: bytes) -> None:
+        """Earlier heights are decided and in the database: only the new one's votes count."""
+        temporary = self._path.with_name(f".{self._path.name}.new")
+        _write_file(temporary, _frame(encode(self._start)) + frame)
+        os.replace(temporary, self._path)
+        _sync_directory(self._path.parent)
+        os.close(self._handle)
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+def create_vote_log(directory: Path, chain: bytes, vote: bytes) -> None:
+    """Make the log of a vote key that has signed nothing yet. FileExistsError when there is one."""
+    path = directory / FILE_NAME
+    if path.exists():
+        raise FileExistsError(path)
+    _begin(path, LogStart(chain, vote, is_after_loss=0))
+
+
+def open_vote_log(directory: Path, chain: bytes, vote: bytes) -> tuple[VoteLog, VoteHistory]:
+    """Open the log and say what it held. A torn end is cut off; a damaged log is kept aside and a new one begun.
+
+    Raises OSError for what is the disk's fault.
+    """
+    path = directory / FILE_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    frames = _read_frames(data)
+    held = _read_held(frames)
+    if held is None or (held[0].chain, held[0].vote) != (chain, vote):
+        log.error("votes.lost", path=str(path), size_bytes=len(data))
+        if data:
+            os.replace(path, directory / DAMAGED_NAME)
+        start = LogStart(chain, vote, is_after_loss=1)
+        _begin(path, start)
+        return VoteLog(path, start, ()), VoteHistory((), is_lost=True)
+    start, records = held
+    if frames.end < len(data):
+        log.warning("votes.torn", cut_bytes=len(data) - frames.end)
+        os.truncate(path, frames.end)
+    # Until it has voted once, a validator whose log was lost may have to be silent still.
+    return VoteLog(path, start, records), VoteHistory(records, is_lost=bool(start.is_after_loss and not records))
+
+
+def _begin(path: Path, start: LogStart) -> None:
+    _write_file(path, _frame(encode(start)))
+    _sync_directory(path.parent)
+
+
+def _read_held(frames: _Frames) -> tuple[LogStart, tuple[bytes, ...]] | None:
+    """Whose log it is, and every record of it; None when it is not to be trusted."""
+    if frames.is_damaged or not frames.contents:
+        return None
+    try:
+        start = decode(LogStart, frames.contents[0])
+        records = [record for content in frames.contents[1:] for record in decode(Batch, content).records]
+        for record in records:
+            decode_record(record)
+    except MalformedMessage:
+        return None
+    return start, tuple(records)
+
+
+def _read_frames(data: bytes) -> _Frames:
+    contents: list[bytes] = []
+    at = 0
+    while (content := _read_frame(data, at)) is not None:
+        contents.append(content)
+        at += _HEAD.size + len(content)
+    # Behind a torn batch there is nothing. Whatever is whole there was synced later, so what is broken was synced too.
+    behind = data.find(_MARK, at)
+    while behind >= 0:
+        if _read_frame(data, behind) is not None:
+            return _Frames(tuple(contents), at, True)
+        behind = data.find(_MARK, behind + 1)
+    return _Frames(tuple(contents), at, False)
+
+
+def _read_frame(data: bytes, at: int) -> bytes | None:
+    if at + _HEAD.size > len(data):
+        return None
+    mark, length, checksum = _HEAD.unpack_from(data, at)
+    content = data[at + _HEAD.size : at + _HEAD.size + length]
+    if mark != _MARK or len(content) != length or zlib.crc32(content) != checksum:
+        return None
+    return content
+
+
+def _frame(content: bytes) -> bytes:
+    return _HEAD.pack(_MARK, len(content), zlib.crc32(content)) + content
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(handle, data)
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

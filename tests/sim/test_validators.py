@@ -1,0 +1,88 @@
+"""Several validators order one ledger: they agree through whatever happens to up to a third of them."""
+
+import pytest
+
+from testnet.faults import Crash, FaultPlan, Partition
+from testnet.sim import Network, simulate
+from tests.sim.test_network import SETTLED_MS, ask, assert_nothing_acknowledged_is_lost, count_paid
+
+ROLES = {"validator": 4, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
+VALIDATORS = tuple(f"validator-{index}" for index in range(4))
+
+
+def count_validators_at_the_tip(network: Network) -> int:
+    return sum(network.nodes[name].disk.state == network.ledger for name in VALIDATORS)
+
+
+def test_four_validators_order_what_clients_ask_and_workers_settle():
+    network = simulate(seed=1, roles=ROLES)
+    supply = network.supply()
+
+    asked = ask(network, 10)
+    network.run_for(SETTLED_MS)
+
+    assert all(each.is_attested for each in asked)
+    assert count_paid(network.ledger) == 10
+    assert network.supply() == supply
+    assert count_validators_at_the_tip(network) == 4
+    builders = {event["node"] for event in network.get_events("block.decided")}
+    assert len(builders) > 1
+    assert not network.get_events("validator.accused")
+    assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def test_a_network_that_nobody_uses_decides_nothing_and_casts_no_vote():
+    network = simulate(seed=2, roles={"validator": 4})
+    network.run_until(5_000)
+    votes = [len(network.nodes[name].disk.votes) for name in VALIDATORS]
+    height = network.ledger.height
+    network.run_until(305_000)
+    assert network.ledger.height == height
+    assert [len(network.nodes[name].disk.votes) for name in VALIDATORS] == votes == [0] * 4
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_validators_that_crash_and_are_cut_off_agree_again_and_nothing_is_lost(seed: int):
+    cuts = (Partition(3_000, 8_000, (VALIDATORS[:2], VALIDATORS[2:])), Partition(20_000, 25_000, (VALIDATORS[3:],)))
+    crashes = tuple(
+        Crash(name, at_ms=1_500 + 3_500 * index, back_ms=3_000 + 3_500 * index)
+        for index, name in enumerate(VALIDATORS * 2)
+    )
+    network = simulate(seed, roles=ROLES, faults=FaultPlan(loss_bp=300, partitions=cuts, crashes=crashes))
+
+    asked = ask(network, 20, pause_ms=1_500)
+    network.run_for(SETTLED_MS)
+
+    assert sum(each.is_attested for each in asked) >= 15
+    assert count_validators_at_the_tip(network) == 4
+    assert not network.get_events("validator.accused")
+    assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def test_when_all_validators_lose_power_at_once_what_they_had_decided_stays_decided():
+    crashes = tuple(Crash(name, at_ms=2_000, back_ms=3_000) for name in VALIDATORS)
+    network = simulate(seed=5, roles=ROLES, faults=FaultPlan(crashes=crashes))
+
+    asked = ask(network, 10, pause_ms=300)
+    network.run_for(SETTLED_MS)
+
+    assert count_validators_at_the_tip(network) == 4
+    assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def test_a_validator_that_lost_its_vote_log_is_silent_and_then_votes_again():
+    network = simulate(seed=6, roles=ROLES)
+    ask(network, 2)
+    lost = network.nodes["validator-1"]
+    network.crash("validator-1")
+    network.run_for(1_000)
+    lost.disk.lose_votes()
+    network.start("validator-1")
+
+    asked = ask(network, 4, pause_ms=1_000)
+    network.run_for(SETTLED_MS)
+
+    names = [event["name"] for event in network.get_events("votes.muted") + network.get_events("votes.unmuted")]
+    assert names == ["votes.muted", "votes.unmuted"]
+    assert count_validators_at_the_tip(network) == 4
+    assert_nothing_acknowledged_is_lost(network, asked)
