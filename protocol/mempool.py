@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from protocol.errors import InvalidTransaction, NonceMismatch
+from protocol.ledger.transactions import Transaction
 from protocol.types import BP
 
 Worth = tuple[int, int, int]  # 0 behind a gap, price, and of equals the last to come leaves first
@@ -68,7 +69,8 @@ class Limits:
 class Pooled:
     """A transaction as the pool sees it. `id` is the sha256 of `data`; `price` and `tip` are grains a unit of room.
 
-    `price` is the most it pays, `tip` the most it leaves the builder on top of the base fee.
+    `price` is the most it pays, `tip` the most it leaves the builder on top of the base fee. `transaction` is what
+    `data` decodes to, for whoever takes it out again.
     """
 
     id: bytes
@@ -78,6 +80,7 @@ class Pooled:
     tip: int
     valid_until_ms: int
     data: bytes
+    transaction: Transaction | None = None
 
 
 class Mempool:
@@ -103,6 +106,12 @@ class Mempool:
 
     def get(self, key: bytes) -> Pooled | None:
         held = self._held.get(key)
+        return None if held is None else held.item
+
+    def find(self, account: bytes, nonce: int) -> Pooled | None:
+        """What waits under a number of an account."""
+        lane = self._lanes.get(account)
+        held = None if lane is None else lane.items.get(nonce)
         return None if held is None else held.item
 
     def list_missing(self, keys: Iterable[bytes]) -> tuple[bytes, ...]:

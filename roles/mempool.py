@@ -1,110 +1,109 @@
-"""Valid transactions that wait for a block, bounded, and fair to every account."""
+"""A validator's mempool on its ledger: transactions are checked against the state on their way in.
+
+Who may stay and who goes first is decided in `protocol.mempool`. Transactions are known by the sha256 of their bytes,
+as in the outlines of blocks.
+"""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from protocol.codec import decode, encode
 from protocol.errors import NonceMismatch, ProtocolError
 from protocol.ledger.apply import build_block, check_transaction, next_due_ms
+from protocol.ledger.fees import count_units
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
+from protocol.mempool import Mempool as Pool
+from protocol.mempool import Pooled, ReplacementTooCheap
 
-POOL_MAX = 4_096
-POOL_PER_ACCOUNT_MAX = 64
 TRIED_MAX = 8  # transactions tried on the ledger to find one that is worth a block
-
-
-@dataclass(frozen=True)
-class Held:
-    """A transaction with its bytes as they came."""
-
-    transaction: Transaction
-    data: bytes
 
 
 class Mempool:
     """What one validator would put into a block, by the sha256 of the encoded transaction."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, Held] = {}
-        self._per_account: Counter[bytes] = Counter()
+        self._pool = Pool()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._pool)
 
     def take(self, data: bytes, state: State, now_ms: int) -> str:
         """Hold one transaction; the reason when it is refused."""
         digest = hashlib.sha256(data).digest()
-        if digest in self._held:
+        if digest in self._pool:
             return ""
         try:
             transaction = decode(Transaction, data)
             check_transaction(state, transaction, time_ms=now_ms)
+            self._pool.add(_weigh(digest, transaction, data), state.get_nonce(transaction.account))
         except NonceMismatch as error:
             # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
             return "" if error.got < error.expected else f"NonceMismatch: {error}"
+        except ReplacementTooCheap as error:
+            # The same order signed anew for a longer time: its sender repeats it, it comes in when the old one ends.
+            return "" if self._waits(transaction) else f"ReplacementTooCheap: {error}"
         except ProtocolError as error:
             return f"{type(error).__name__}: {error}"
-        from_account = self._per_account[transaction.account]
-        if len(self._held) >= POOL_MAX or from_account >= POOL_PER_ACCOUNT_MAX:
-            return f"the pool is full ({len(self._held)} transactions, {from_account} of this account)"
-        self._held[digest] = Held(transaction, data)
-        self._per_account[transaction.account] += 1
         return ""
 
     def get(self, digest: bytes) -> bytes | None:
         """The encoded transaction with this sha256."""
-        held = self._held.get(digest)
-        return None if held is None else held.data
+        item = self._pool.get(digest)
+        return None if item is None else item.data
 
-    def list_in_order(self) -> list[Transaction]:
-        """All of them, by account and nonce."""
-        held = (item.transaction for item in self._held.values())
-        return sorted(held, key=lambda transaction: (transaction.account, transaction.nonce))
+    def list_in_order(self, state: State) -> Iterator[Transaction]:
+        """All that can follow one another onto the ledger, as a builder wants them. Not to be changed meanwhile."""
+        return (_open(item) for item in self._pool.list_ready(state.base_fee))
 
     def get_cause(self, state: State) -> tuple[bytes, ...]:
-        """The oldest that a block could hold: enough to wake others."""
-        nonce = state.get_nonce
-        for held in self._held.values():
-            if held.transaction.nonce == nonce(held.transaction.account):
-                return (held.data,)
-        return ()
+        """The best that a block could hold: enough to wake others."""
+        return tuple(item.data for item in islice(self._pool.list_ready(state.base_fee), 1))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
-        for transaction in transactions:
-            self._forget(hashlib.sha256(encode(transaction)).digest())
+        self._pool.drop(hashlib.sha256(encode(transaction)).digest() for transaction in transactions)
 
     def advance(self, state: State, included: Iterable[Transaction]) -> None:
-        """A block holds these: they and whatever they have made stale wait no more."""
-        self.drop(included)
-        nonce = state.get_nonce
-        stale = [key for key, item in self._held.items() if item.transaction.nonce < nonce(item.transaction.account)]
-        for key in stale:
-            self._forget(key)
+        """A block holds these: they and whatever they have made stale wait no more, nor what has expired."""
+        nonces = {transaction.account: state.get_nonce(transaction.account) for transaction in included}
+        self._pool.advance(nonces, state.time_ms)
 
     def is_reason(self, state: State, time_ms: int, builder: bytes) -> bool:
         """Whether a block of this time would hold something: a due item that wakes, or a transaction of ours."""
         if is_due(state, time_ms):
             return True
-        nonce = state.get_nonce
-        ready = (item.transaction for item in self._held.values())
-        fitting = [item for item in ready if item.nonce == nonce(item.account)][:TRIED_MAX]
-        for transaction in fitting:
-            block, _, dropped = build_block(state, (transaction,), time_ms, builder)
-            self.drop(item for item, _ in dropped)
+        ready = self._pool.list_ready(state.base_fee)
+        heads = (item for item in ready if item.nonce == state.get_nonce(item.account))
+        for item in list(islice(heads, TRIED_MAX)):
+            block, _, dropped = build_block(state, (_open(item),), time_ms, builder)
+            self.drop(transaction for transaction, _ in dropped)
             if block.transactions:
                 return True
         return False
 
-    def _forget(self, digest: bytes) -> None:
-        held = self._held.pop(digest, None)
-        if held is not None:
-            self._per_account -= Counter((held.transaction.account,))
+    def _waits(self, transaction: Transaction) -> bool:
+        """Whether the same order is here already under the same number."""
+        held = self._pool.find(transaction.account, transaction.nonce)
+        if held is None:
+            return False
+        other = _open(held)
+        return (other.kind, other.body) == (transaction.kind, transaction.body)
 
 
 def is_due(state: State, time_ms: int) -> bool:
     """Whether the ledger itself calls for a block of this time."""
     due_ms = next_due_ms(state)
     return due_ms is not None and due_ms <= time_ms
+
+
+def _weigh(digest: bytes, transaction: Transaction, data: bytes) -> Pooled:
+    units = count_units(len(data))
+    price, tip = transaction.fee // units, transaction.tip // units
+    ends_ms = transaction.valid_until_ms
+    return Pooled(digest, transaction.account, transaction.nonce, price, tip, ends_ms, data, transaction)
+
+
+def _open(item: Pooled) -> Transaction:
+    assert item.transaction is not None  # `_weigh` has put it there
+    return item.transaction

@@ -296,7 +296,7 @@ class Validator(Role):
         time_ms = max(now_ms, state.time_ms + 1)
         builder = self.context.account.public
         reveal = find_reveal(state, builder, self._vote)
-        block, after, dropped = build_block(state, self._pool.list_in_order(), time_ms, builder, reveal=reveal)
+        block, after, dropped = build_block(state, self._pool.list_in_order(state), time_ms, builder, reveal=reveal)
         self._pool.drop(transaction for transaction, _ in dropped)
         fields = [{"account": item.account, "reason": str(error)} for item, error in dropped]
         return self._drafts.add_own(block, after), [Record("transaction.dropped", item) for item in fields]
