@@ -38,7 +38,7 @@ def compute_next_base_fee(base_fee: int, units: int, params: Params) -> int:
     """The base fee, in grains a unit, after a block of so many units. Source: EIP-1559.
 
     >>> compute_next_base_fee(800_000, 1_000, Params()), compute_next_base_fee(800_000, 0, Params())
-    (900_000, 700_000)
+    (900000, 700000)
     """
     if units > UNITS_TARGET:
         return base_fee + max(1, base_fee * (units - UNITS_TARGET) // UNITS_TARGET // CHANGE_PARTS)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from protocol.errors import LocalError
-from protocol.ledger.block import VOTES_MAX
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.running import Load, Order, run_network
@@ -130,6 +129,8 @@ def _check_counts(
 
     if not 0 < sum(counts.values()) <= 250:
         refuse("too_many_nodes", f"{sum(counts.values())} nodes; one machine takes from 1 to 250", "see --nodes")
+    from protocol.ledger.block import VOTES_MAX  # pulls in what help and usage can do without
+
     if not 1 <= counts.get("validator", 0) <= VOTES_MAX:
         message = f"{counts.get('validator', 0)} validators; a ledger has from 1 to {VOTES_MAX}"
         refuse("validators", message, "use validator=4: of four, one may fail")

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from protocol.check import AHEAD_MS_MAX
 from protocol.tensor import Tensor
 from protocol.types import Verdict
 from roles.attempts import Ask
@@ -60,12 +61,12 @@ async def until(condition):
         await trio.sleep(0.02)
 
 
-async def infer(client, record, count):
+async def infer(client, record, count, timeout_ms=30_000):
     """Ask for `count` different rows and wait for all outcomes."""
     width = record.inputs[0].shape[1]
     for number in range(count):
         row = Tensor(record.inputs[0].dtype, (1, width), bytes([number % 16] * width))
-        client.command("client", Ask(f"row-{number}", record.digest, (row,), FEE_MAX))
+        client.command("client", Ask(f"row-{number}", record.digest, (row,), FEE_MAX, timeout_ms))
     return [(await client.outcomes.receive()).outcome for _ in range(count)]
 
 
@@ -113,7 +114,7 @@ def test_on_real_sockets_too_what_must_arrive_is_pulled_when_gossip_brings_none_
 
     async def main():
         async with network(tmp_path) as (nodes, _, record):
-            outcomes = await infer(nodes["client-0"], record, 2)
+            outcomes = await infer(nodes["client-0"], record, 2, timeout_ms=AHEAD_MS_MAX)
             await until(lambda: count_settled(tmp_path) == 2)
             validator = nodes["validator-0"]
             await until(lambda: all(node.core.ledger == validator.core.ledger for node in nodes.values()))

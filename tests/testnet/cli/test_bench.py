@@ -11,7 +11,7 @@ from testnet.gossip.attacks import Outcome
 
 
 def outcome(name, delivered=1.0, p99_ms=100):
-    return Outcome(name, 8, delivered, 50, p99_ms, 200, 4.0, 0.1, None, 0, "00")
+    return Outcome(name, 8, delivered, 50, p99_ms, 200, 4.0, 0.1, None, 190.0, 0, "00")
 
 
 def run_attack(monkeypatch, capsys, **figures):
