@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE_MAX = 4  # so few are verified in the loop
 BATCH_MAX = 64  # by one thread in one go: the verdicts of a batch come together
 THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
+BATCHES_MAX = THREADS + 1  # at once: one is verified while the verdicts of another are carried out
 WAITING_MAX = 512  # with so many nothing more is taken in
-WAITING_PER_PEER_MAX = 128
+WAITING_PER_PEER_MAX = 192
 
 
 class SignatureChecks:
@@ -65,7 +66,7 @@ class SignatureChecks:
     async def run(self) -> None:
         """Verify in threads, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for _ in range(THREADS):
+            for _ in range(BATCHES_MAX):
                 nursery.start_soon(self._run_one)
 
     async def _run_one(self) -> None:

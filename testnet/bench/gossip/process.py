@@ -29,7 +29,7 @@ PATIENCE_S = 5.0  # without any delivery, after which what is missing counts as 
 BEHIND_S = 2.0
 COUNT_BYTES = 8
 SEALED_PER_S_MAX = 20_000  # more than anybody verifies
-PUBLISHED_PER_TURN = 8  # messages, before others run; in whichever stack
+TURN_BYTES = 2_048  # published before others run, in whichever stack
 
 Answer = dict[str, Any]
 
@@ -134,7 +134,7 @@ class Process:
         as it can hears many authors, and this process stands for all of them.
         """
         asked, tally, nodes = self._begin(round_), self._tally, self._nodes
-        filler = bytes(asked.size - HEADER_BYTES)
+        filler, per_turn = bytes(asked.size - HEADER_BYTES), max(1, TURN_BYTES // asked.size)
         sealed: list[bytes] = []
         if self._policy == "envelope":
             messages = min(messages, int(seconds * SEALED_PER_S_MAX))
@@ -146,7 +146,7 @@ class Process:
                 data = sealed[seq] if sealed else write_payload(asked.number, seq, 0, filler)
                 await nodes[seq % len(nodes)].publish(data)
                 seq += 1
-                if not is_burst and seq % PUBLISHED_PER_TURN == 0:
+                if not is_burst and seq % per_turn == 0:
                     await trio.lowlevel.checkpoint()
                 behind = (seq - window) * asked.listeners
                 if behind > tally.count and not await tally.wait_for(behind, PATIENCE_S):
