@@ -9,6 +9,7 @@ from p2p.gossipsub.wire import Framer, MalformedPacket
 from p2p.muxed_stream import MuxedStream
 
 PLENTY_BYTES = 48 * 1024
+WIDER_BYTES = 256 * 1024  # than a stream's first window, or a sender of large messages waits for us and we for it
 AHEAD_BYTES = 512 * 1024  # of packets that wait here, before the peer has to wait too
 PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
 
@@ -16,8 +17,9 @@ PACKET_BEATS_MAX = 30  # heartbeats a packet may take to arrive whole
 class Inbound:
     """No task reads: what arrives is pushed here, and `on_ready` hears of it. Over once `ended` is set.
 
-    A peer may have AHEAD_BYTES waiting here, and a window of yamux more, and one packet that is not yet whole: beyond
-    that bytes are credited only as packets are worked off. With less it would stand still while we work.
+    A peer may have AHEAD_BYTES waiting here, a window of yamux and WIDER_BYTES under way, and one packet that is not
+    yet whole: beyond that bytes are credited only as packets are worked off. With less it would stand still while we
+    work.
     """
 
     def __init__(self, node: bytes, stream: MuxedStream, on_ready: Callable[["Inbound"], None]) -> None:
@@ -36,6 +38,7 @@ class Inbound:
 
     def begin(self) -> None:
         self._stream.push_to(self._take, self._take_end, gives_credit=False)
+        self._stream.widen(WIDER_BYTES)
 
     def end(self, fault: str = "") -> None:
         """Take nothing more in."""

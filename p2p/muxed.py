@@ -189,6 +189,10 @@ class Muxed(IMuxedConn):
         self._session.consume(stream.stream_id, size)
         self._look_after(stream)
 
+    def widen(self, stream: MuxedStream, size: int) -> None:
+        self._session.widen(stream.stream_id, size)
+        self._look_after(stream)
+
     def finish(self, stream: MuxedStream) -> None:
         self._session.finish(stream.stream_id)
         self._look_after(stream)

@@ -171,6 +171,10 @@ class MuxedStream(IMuxedStream):
         """So many bytes handed to on_data have been dealt with."""
         self.muxed_conn.consume(self, size)
 
+    def widen(self, size: int) -> None:
+        """Let the peer have so many bytes more under way."""
+        self.muxed_conn.widen(self, size)
+
     def feed_from(self, produce: Callable[[int], bytes | bytearray | memoryview]) -> None:
         """Before each write to the connection, after `has_more`, call produce(room) for at most room bytes to send.
 

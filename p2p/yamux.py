@@ -176,6 +176,13 @@ class Yamux:
             self._queue(WINDOW_UPDATE, self._announce(stream), stream_id, stream.consumed)
             stream.consumed = 0
 
+    def widen(self, stream_id: int, size: int) -> None:
+        """Let the peer have so many bytes more under way on a stream, for as long as it lasts."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.is_received_whole:
+            stream.receive_window += size
+            self._queue(WINDOW_UPDATE, self._announce(stream), stream_id, size)
+
     def finish(self, stream_id: int) -> None:
         """Send no more on a stream; receiving goes on."""
         stream = self._streams.get(stream_id)

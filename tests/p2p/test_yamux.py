@@ -391,6 +391,15 @@ class TestFlowControl:
         server.consume(1, 1)
         assert frames(server.bytes_to_send()) == [(WINDOW_UPDATE, 0, 1, INITIAL_WINDOW // 2)]
 
+    def test_a_wider_window_is_said_and_takes_just_so_much_more(self, server):
+        server.receive(HEADER.pack(0, WINDOW_UPDATE, SYN, 1, 0))
+        server.widen(1, 1_000)
+        assert HEADER.pack(0, WINDOW_UPDATE, ACK, 1, 1_000) in server.bytes_to_send()
+        for size in (INITIAL_WINDOW // 2, INITIAL_WINDOW // 2, 1_000):
+            server.receive(HEADER.pack(0, DATA, 0, 1, size) + bytes(size))
+        with pytest.raises(YamuxViolation, match="credit for 0"):
+            server.receive(HEADER.pack(0, DATA, 0, 1, 1) + b"x")
+
     def test_a_byte_beyond_the_window_ends_the_session(self, server):
         server.receive(data(1, bytes(INITIAL_WINDOW), SYN))
         with pytest.raises(YamuxViolation):
