@@ -335,7 +335,7 @@ def test_a_flood_of_tiny_frames_lets_others_run() -> None:
             records = [frame * (PLAINTEXT_BYTES_MAX // len(frame))] * 4
             await b._take_in(records)
             assert len(peer._buffer) == sum(map(len, records)) // len(frame)
-            assert turns - before >= len(records)
+            assert turns - before >= len(records) - 1  # the counter may have its first turn after ours
             nursery.cancel_scope.cancel()
 
     run(main)
