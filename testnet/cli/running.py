@@ -1,5 +1,6 @@
 """Run a founded network from its first process to its report."""
 
+import importlib
 import json
 import sys
 import time
@@ -174,6 +175,10 @@ def find_reason(tail: list[str]) -> str:
 
 def run_network(order: Order, output: Output) -> int:
     """Found, start, run, end, report; the exit code. Raises CommandError, LaunchError, KeyboardInterrupt."""
+    # Before a signal may end the network: Python dies of an interrupt that comes while a module makes its dataclasses,
+    # whoever catches it.
+    for name in ("testnet.fault_control", "testnet.fault_desk"):
+        importlib.import_module(name)
     network = _found(order)
     output.say(f"rolemesh testnet  seed {order.seed}  network {network.name}  dir {order.directory}")
     programs = plan_programs(order.directory, network, order.load is not None)
