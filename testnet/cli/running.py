@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 READY_PER_NODE_S = 1.0
-QUIET_S = 15.0  # after the last request ended: longer than a settlement takes, even with its validator started anew
+QUIET_S = 75.0  # after the last request ended: a transaction that was lost is signed anew when its minute is over
 SETTLE_TIMEOUT_S = 60.0  # without any news at all, when no duration is given
 PEERS_MIN = 8  # a node of a large network need not know all others to be connected
 LOG_TAIL_LINES = 6
