@@ -382,7 +382,7 @@ class Muxed(IMuxedConn):
     def _seal_and_send(self) -> None:
         assert self._wire is not None
         assert self._sealer is not None
-        records = memoryview(self._sealer.seal(self._session.bytes_to_send()))
+        records = memoryview(self._sealer.seal(*self._session.pieces_to_send()))
         self._unsent = records[self._wire.send_some(records) :]
 
     def _feed_all(self) -> None:

@@ -37,25 +37,27 @@ class Sealer:
         self._cipher = ChaCha20Poly1305(key)
         self.nonce = nonce
 
-    def seal(self, data: bytes | bytearray) -> bytes | bytearray:
-        """All of data as records, each as large as one may be. Raises KeyWornOut before sealing anything."""
-        count = -(-len(data) // PLAINTEXT_BYTES_MAX)
+    def seal(self, *pieces: bytes | bytearray | memoryview) -> bytes | bytearray:
+        """Each piece as records as large as may be. Raises KeyWornOut before sealing anything."""
+        count = sum(-(-len(piece) // PLAINTEXT_BYTES_MAX) for piece in pieces)
         first = self.nonce
         if first + count > NONCE_END:
             raise KeyWornOut
         self.nonce = first + count
-        if count == 1 and len(data) < IN_PLACE_BYTES_MIN:
-            sealed = self._cipher.encrypt(_to_nonce(first), data, None)
+        if count == len(pieces) == 1 and len(pieces[0]) < IN_PLACE_BYTES_MIN:
+            sealed = self._cipher.encrypt(_to_nonce(first), pieces[0], None)
             return len(sealed).to_bytes(LENGTH_BYTES, "big") + sealed
-        records = bytearray(len(data) + count * (LENGTH_BYTES + TAG_BYTES))
-        room, at = memoryview(records), 0
-        for index in range(count):
-            chunk = memoryview(data)[index * PLAINTEXT_BYTES_MAX : (index + 1) * PLAINTEXT_BYTES_MAX]
-            size = len(chunk) + TAG_BYTES
-            records[at : at + LENGTH_BYTES] = size.to_bytes(LENGTH_BYTES, "big")
-            at += LENGTH_BYTES
-            self._cipher.encrypt_into(_to_nonce(first + index), chunk, None, room[at : at + size])
-            at += size
+        records = bytearray(sum(map(len, pieces)) + count * (LENGTH_BYTES + TAG_BYTES))
+        room, at, nonce = memoryview(records), 0, first
+        for piece in pieces:
+            for begin in range(0, len(piece), PLAINTEXT_BYTES_MAX):
+                chunk = memoryview(piece)[begin : begin + PLAINTEXT_BYTES_MAX]
+                size = len(chunk) + TAG_BYTES
+                records[at : at + LENGTH_BYTES] = size.to_bytes(LENGTH_BYTES, "big")
+                at += LENGTH_BYTES
+                self._cipher.encrypt_into(_to_nonce(nonce), chunk, None, room[at : at + size])
+                at += size
+                nonce += 1
         return records
 
 

@@ -2,7 +2,7 @@
 
     events = session.receive(data)       # raises YamuxViolation when the peer breaks a rule; the connection is over
     taken = session.send(stream_id, b"…")  # as much as window and output buffer have room for
-    wire = session.bytes_to_send()       # every frame queued since the last call
+    wire = session.bytes_to_send()       # every frame queued since the last call; `pieces_to_send` copies less
 
 Nothing here waits, reads a clock or keeps received data: bytes of a stream leave in `Data` events and count as unread
 until `consume` says otherwise. What a peer can make us hold or answer is bounded by `YamuxLimits`.
@@ -42,7 +42,7 @@ from p2p.yamux_words import (
 )
 from protocol.errors import LocalError
 
-VIEWED_BYTES_MIN = 4 * 1024  # so much of a frame is handed out as a view of what was received, uncopied
+VIEWED_BYTES_MIN = 4 * 1024  # so much of a frame is handed on as it came, uncopied
 
 
 class _Stream:
@@ -77,6 +77,8 @@ class Yamux:
         self._streams: dict[int, _Stream] = {}
         self._inbound = self._backlog = self._unacknowledged = 0
         self._out = bytearray()
+        self._pieces: list[bytes | bytearray | memoryview] = []  # what goes before `_out`
+        self._pieces_bytes = 0
         self._merge_id = 0  # the stream whose data frame is the last thing in _out, if it may grow
         self._merge_at = 0
         self._unannounced: dict[int, None] = {}
@@ -123,7 +125,7 @@ class Yamux:
         if stream is None or stream.is_sent_whole:
             return 0
         # Half of what is left, so that whoever writes much leaves room for those who write little.
-        left = self.limits.out_bytes_max - len(self._out)
+        left = self.limits.out_bytes_max - self.out_bytes
         return max(0, min(stream.send_window, (left + 1) // 2))
 
     def has_credit(self, stream_id: int) -> bool:
@@ -143,9 +145,19 @@ class Yamux:
             size = min(taken - at, FRAME_BYTES_MAX)
             self._merge_id, self._merge_at = stream_id, len(self._out)
             self._out += HEADER.pack(0, DATA, self._announce(stream), stream_id, size)
-            self._out += data if size == len(data) else memoryview(data)[at : at + size]
+            self._put(data if size == len(data) else memoryview(data)[at : at + size])
             at += size
         return taken
+
+    def _put(self, body: bytes | bytearray | memoryview) -> None:
+        is_fixed = isinstance(body, bytes) or (isinstance(body, memoryview) and body.readonly)
+        if len(body) < VIEWED_BYTES_MIN or not is_fixed:
+            self._out += body
+            return
+        self._pieces += (self._out, body)  # uncopied
+        self._pieces_bytes += len(self._out) + len(body)
+        self._out = bytearray()
+        self._merge_id = 0
 
     def _grow_last_frame(self, stream_id: int, data: bytes | bytearray | memoryview, taken: int) -> int:
         # Messages written one after the other share a frame: the peer pays per frame, hardly per byte.
@@ -154,8 +166,8 @@ class Yamux:
         size = len(self._out) - self._merge_at - HEADER_BYTES
         more = min(FRAME_BYTES_MAX - size, taken)
         if more > 0:
-            self._out += data if more == len(data) else memoryview(data)[:more]
             struct.pack_into("!I", self._out, self._merge_at + 8, size + more)
+            self._put(data if more == len(data) else memoryview(data)[:more])
         return more
 
     def consume(self, stream_id: int, size: int) -> None:
@@ -212,24 +224,31 @@ class Yamux:
             self._is_going = True
             self._queue(GO_AWAY, 0, 0, code)
 
-    def bytes_to_send(self) -> bytes | bytearray:
+    def bytes_to_send(self) -> bytes:
         """All frames queued since the last call, for one write; b"" if there is nothing to say."""
+        return b"".join(self.pieces_to_send())
+
+    def pieces_to_send(self) -> list[bytes | bytearray | memoryview]:
+        """The same in pieces: what was sent in large ones is there as it was given."""
         for stream_id in self._unannounced:
             stream = self._streams[stream_id]
             self._out += HEADER.pack(0, WINDOW_UPDATE, self._take_announcement(stream), stream_id, 0)
         self._unannounced.clear()
-        out, self._out = self._out, bytearray()
-        self._merge_id = self._control_bytes = self._pongs = 0
-        return out
+        pieces, self._pieces = self._pieces, []
+        if self._out:
+            pieces.append(self._out)
+            self._out = bytearray()
+        self._pieces_bytes = self._merge_id = self._control_bytes = self._pongs = 0
+        return pieces
 
     @property
     def out_bytes(self) -> int:
         """How much `bytes_to_send` holds, announcements of streams aside."""
-        return len(self._out)
+        return self._pieces_bytes + len(self._out)
 
     @property
     def has_to_send(self) -> bool:
-        return bool(self._out or self._unannounced)
+        return bool(self._out or self._pieces or self._unannounced)
 
     def stream_ids(self) -> tuple[int, ...]:
         """Streams not yet closed both ways, in the order they were opened."""

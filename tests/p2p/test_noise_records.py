@@ -40,6 +40,14 @@ def test_whatever_is_sealed_is_opened_in_order_however_it_is_cut(sizes, cuts):
     assert opener.nonce == sealer.nonce
 
 
+@settings(max_examples=scale(20), deadline=None)
+@given(st.lists(st.integers(0, 150_000), max_size=5))
+def test_pieces_sealed_together_are_those_sealed_apart(sizes):
+    pieces = [bytes([index % 251]) * size for index, size in enumerate(sizes)]
+    apart = Sealer(KEY)
+    assert Sealer(KEY).seal(*pieces) == b"".join(apart.seal(piece) for piece in pieces)
+
+
 def test_a_byte_at_a_time_is_enough():
     opener = Opener(KEY)
     wire = Sealer(KEY).seal(b"slow")

@@ -515,9 +515,26 @@ class TestFrames:
 
     def test_a_frame_never_grows_beyond_what_others_accept(self, client):
         stream_id = client.open()
-        client.send(stream_id, bytes(60_000))
-        client.send(stream_id, bytes(60_000))
+        for _ in range(40):
+            client.send(stream_id, bytes(3_000))
         assert [length for *_, length in frames(client.bytes_to_send())] == [65_524, 54_476]
+
+    def test_what_is_sent_in_large_pieces_is_not_copied(self, client):
+        stream_id, large = client.open(), bytes(60_000)
+        client.send(stream_id, b"before")
+        client.send(stream_id, large)
+        client.send(stream_id, b"after")
+        pieces = client.pieces_to_send()
+        assert any(piece is large for piece in pieces)
+        assert [length for *_, length in frames(b"".join(pieces))] == [60_006, 5]
+        assert not client.has_to_send
+        assert client.pieces_to_send() == []
+
+    def test_what_its_owner_may_change_is_copied(self, client, server):
+        data = bytearray(b"a" * 60_000)
+        client.send(client.open(), data)
+        data[:] = b"b" * 60_000
+        assert server.receive(client.bytes_to_send())[1:] == [Data(1, b"a" * 60_000)]
 
     def test_frames_of_two_streams_keep_their_order(self, client, server):
         one, other = client.open(), client.open()
