@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from p2p.gossipsub import Signature, TopicParams
+from p2p.gossipsub import Signature, TopicParams, compute_message_id
 from p2p.host import to_peer
 from p2p.libp2p_net import NetOptions, open_libp2p_net
 from p2p.net import Delivered
@@ -103,3 +103,6 @@ def test_both_publish_and_every_message_arrives_once(policy, who_dials):
     trio.run(main)
     assert summarise(get_delivered()) == summarise([*THEIRS, b"last of theirs"])
     assert sorted((found["size"], found["hash"]) for found in from_us) == summarise([*OURS, b"last of ours"])
+    if policy == "nosign":
+        ids = {compute_message_id(TOPIC, data) for data in [*OURS, b"last of ours"]}
+        assert {base64.b64decode(found["id"] + "=") for found in from_us} == ids

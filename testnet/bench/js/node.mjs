@@ -7,7 +7,6 @@ Promise.withResolvers ??= function () {
   return { promise, resolve, reject }
 }
 
-const { createHash } = await import('node:crypto')
 const { createInterface } = await import('node:readline')
 const { createLibp2p } = await import('libp2p')
 const { gossipsub, StrictSign, StrictNoSign } = await import('@libp2p/gossipsub')
@@ -16,15 +15,8 @@ const { tcp } = await import('@libp2p/tcp')
 const { noise } = await import('@libp2p/noise')
 const { yamux } = await import('@libp2p/yamux')
 
-const ID_DOMAIN = 'rolemesh/v1/gossip\0'
-
-// As p2p/gossipsub/signing.py: 20 bytes over everything sent.
-function computeMessageId (message) {
-  return createHash('blake2b512').update(`${ID_DOMAIN}${message.topic}\0`).update(message.data).digest().subarray(0, 20)
-}
-
-// Degrees are those of p2p/gossip.py; `policy` is 'sign' or 'nosign'.
-export async function createNode (host, policy) {
+// Degrees are those of p2p/gossip.py; `policy` is 'sign' or 'nosign', `msgIdFn` names unsigned messages.
+export async function createNode (host, policy, msgIdFn) {
   return createLibp2p({
     addresses: { listen: [`/ip4/${host}/tcp/0`] },
     transports: [tcp()],
@@ -42,7 +34,7 @@ export async function createNode (host, policy) {
         allowPublishToZeroTopicPeers: true,
         ...(policy === 'sign'
           ? { globalSignaturePolicy: StrictSign }
-          : { globalSignaturePolicy: StrictNoSign, msgIdFn: computeMessageId })
+          : { globalSignaturePolicy: StrictNoSign, msgIdFn })
       })
     }
   })

@@ -5,15 +5,21 @@
 import { createNode, takeCommands } from './node.mjs'
 
 const { createHash } = await import('node:crypto')
+const { blake3 } = await import('@noble/hashes/blake3.js')
 const { multiaddr } = await import('@multiformats/multiaddr')
 const { peerIdFromString } = await import('@libp2p/peer-id')
 
 const ECHO = '/echo/1'
 const LISTEN = '/listen/1'
 const heard = []
-const delivered = [] // of each gossip message its size and SHA-256
+const delivered = [] // of each gossip message its size, SHA-256 and id
 
-const node = await createNode(process.argv[2], process.argv[3] ?? 'nosign')
+// As p2p/gossipsub/signing.py: 20 bytes over everything sent.
+function computeMessageId ({ topic, data }) {
+  return blake3.create({ dkLen: 20 }).update(Buffer.from(`rolemesh/v1/gossip\0${topic}\0`)).update(data).digest()
+}
+
+const node = await createNode(process.argv[2], process.argv[3] ?? 'nosign', computeMessageId)
 const gossip = node.services.gossip
 
 async function send (stream, bytes) {
@@ -30,8 +36,8 @@ await node.handle(LISTEN, async (stream) => {
   for await (const chunk of stream) heard.push(chunk.byteLength)
 })
 
-gossip.addEventListener('message', ({ detail: { topic, data } }) => {
-  delivered.push({ topic, size: data.length, hash: createHash('sha256').update(data).digest('hex') })
+gossip.addEventListener('gossipsub:message', ({ detail: { msgId, msg: { topic, data } } }) => {
+  delivered.push({ topic, size: data.length, hash: createHash('sha256').update(data).digest('hex'), id: msgId })
 })
 
 async function run (command) {
