@@ -207,8 +207,8 @@ class Router:
             message = self._author.write(key, data)
             name, packet = get_default_id(message), write_message(message)
         else:
-            name = compute_content_id(build_id_prefix(key), data)
-            packet = write_plain(data, write_bytes(4, key))
+            name = compute_content_id(topic.id_prefix if topic else build_id_prefix(key), data)
+            packet = write_plain(data, topic.field if topic else write_bytes(4, key))
         state.count(event.topic).published += 1
         if name not in state.seen.sightings:
             state.seen.add(name, Standing.ACCEPTED, state.now_ms)
