@@ -129,7 +129,8 @@ def transfer(nonce):
     [
         (MissedItem("proofs", b"junk"), True),
         (MissedItem("proofs", seal(attest(1))[:-1] + b"\x00"), True),
-        (MissedItem("txs", seal(attest(1))), True),  # not asked for
+        (MissedItem("txs", seal(transfer(1), PARTS.node)), True),  # not asked for
+        (MissedItem("txs", seal(attest(1))), True),  # neither asked for nor carried there
         (MissedItem("claims", seal(attest(1))), True),  # not carried there
         (MissedItem("proofs", seal(attest(1, PrivateKey(b"x" * 32)), VERIFIER)), True),  # another's word
         (
@@ -325,6 +326,22 @@ def test_all_peers_have_their_turn_and_one_that_connects_is_asked_next_for_every
     assert question.peer == OTHER
     assert puller._asked[1].since_ms == NOW_MS - KEPT_MS
     assert FULL_EVERY > 1
+
+
+def test_one_that_has_just_connected_is_asked_for_everything_once_and_then_only_now_and_then():
+    def ask_twice(seed):
+        puller = make_puller(seed=seed)
+        ask(puller)
+        first = puller._asked[1].since_ms
+        answer(puller)
+        ask(puller, ())
+        return first, puller._asked[1].since_ms
+
+    asked = [ask_twice(seed) for seed in range(40)]
+
+    everything = NOW_MS - KEPT_MS
+    assert {first for first, _ in asked} == {everything}
+    assert 0 < sum(second == everything for _, second in asked) < 40 / FULL_EVERY * 2
 
 
 def test_a_peer_that_went_is_not_asked_and_one_that_is_silent_holds_nobody_up():

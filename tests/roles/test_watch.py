@@ -244,6 +244,21 @@ def test_http_on_a_taken_port_is_an_error_that_says_what_to_do(tmp_path):
     run(main)
 
 
+def test_whom_a_node_reached_is_written_down_when_it_ends(tmp_path):
+    here = found(tmp_path, "validator-0", listen="/ip4/127.0.60.1/tcp/0")
+    there = found(tmp_path, "storage-0", listen="/ip4/127.0.60.2/tcp/0")
+    reached = []
+
+    async def main():
+        async with nodes(here, there) as (first, second):
+            await until(lambda: second.net.remember()["peers"])
+            reached.append(first.node.hex())
+            assert read_peers(there)["peers"] == []  # the next look is half a minute away
+
+    run(main)
+    assert [peer["node"] for peer in read_peers(there)["peers"]] == reached
+
+
 def test_where_a_node_is_found_and_watched_is_kept_for_the_next_start(tmp_path):
     here = found(tmp_path, "storage-0", listen="/ip4/0.0.0.0/tcp/4001")
     announce = ("/ip4/192.0.2.7/tcp/4001",)
