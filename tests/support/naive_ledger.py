@@ -19,11 +19,13 @@ class NaiveLedger:
     builder: bytes
     time_ms: int
     units: int = 1  # of the transaction at hand
+    tip: int = 0  # that it offers
     nonces: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     unbonding: list[list[object]] = field(default_factory=list)  # [due_ms, validator, account, amount]
     delegated: dict[tuple[bytes, bytes], int] = field(default_factory=dict)  # by validator and delegator
     rewards: int = 0  # the builder's, kept back while others have stake behind it
     channels: dict[int, dict[str, object]] = field(default_factory=dict)
+    jobs: dict[int, list[object]] = field(default_factory=dict)  # [payer, payee, amount, due_ms, graced]
     pending: list[tuple[int, dict[bytes, int], int, int]] = field(default_factory=list)
     wrong: set[int] = field(default_factory=set)
     treasury: int = 0
@@ -46,6 +48,11 @@ class NaiveLedger:
             else:
                 self.balances[channel["payer"]] += channel["deposit"] - channel["paid"]  # type: ignore[index,operator]
                 del self.channels[number]
+        for number, job in list(self.jobs.items()):
+            if job[3] <= time_ms and not job[4]:  # type: ignore[operator]
+                job[3:] = [time_ms + grace_ms, True]
+            elif job[3] <= time_ms:  # type: ignore[operator]
+                self.end_job(number, 0)
         for unbonding in [item for item in self.unbonding if item[0] <= time_ms]:  # type: ignore[operator]
             self.unbonding.remove(unbonding)
             self.balances[unbonding[2]] += unbonding[3]  # type: ignore[index,operator]
@@ -53,7 +60,8 @@ class NaiveLedger:
     def pay_fee(self, account: bytes) -> None:
         """Blocks hold one transaction at most, so that dividing its fee is dividing the block's."""
         fee = FEE * self.units
-        self.balances[account] -= fee
+        self.balances[account] -= fee + self.tip
+        self.balances[self.builder] += self.tip
         if any(validator == self.builder for validator, _ in self.delegated):
             self.rewards += fee * 3_000 // BP
         else:
@@ -97,7 +105,7 @@ class NaiveLedger:
         return True
 
     def can_pay(self, account: bytes, amount: int) -> bool:
-        return self.balances.get(account, 0) >= FEE * self.units + amount
+        return self.balances.get(account, 0) >= FEE * self.units + self.tip + amount
 
     def transfer(self, sender: bytes, to: bytes, amount: int) -> bool:
         if amount <= 0 or not self.can_pay(sender, amount):
@@ -179,16 +187,52 @@ class NaiveLedger:
         treasury = burn = 0
         paid = [amount for amount in amounts if amount is not None]
         for amount, drawn in zip(paid, verifiers, strict=True):
-            left = amount
-            shares[account] += amount * 8_000 // BP
-            left -= amount * 8_000 // BP
-            for verifier in drawn:
-                shares[verifier] += amount * 800 // BP // len(drawn)
-                left -= amount * 800 // BP // len(drawn)
-            treasury += amount * 1_000 // BP
-            burn += left - amount * 1_000 // BP
+            more = self.divide(amount, account, drawn, shares)
+            treasury, burn = treasury + more[0], burn + more[1]
         if total:
             self.pending.append((self.time_ms + window, dict(shares), treasury, burn))
+        return True
+
+    @staticmethod
+    def divide(amount: int, worker: bytes, verifiers: list[bytes], shares: dict[bytes, int]) -> tuple[int, int]:
+        """Add to everybody's share; what is left for (treasury, burn)."""
+        shares[worker] += amount * 8_000 // BP
+        left = amount - amount * 8_000 // BP
+        for verifier in verifiers:
+            shares[verifier] += amount * 800 // BP // len(verifiers)
+            left -= amount * 800 // BP // len(verifiers)
+        treasury = amount * 1_000 // BP
+        return treasury, left - treasury
+
+    def order(self, number: int, payer: bytes, payee: bytes, amount: int, in_ms: int, longest_ms: int) -> bool:
+        is_sound = amount > 0 and payee != payer and payee in self.bonds and 0 < in_ms <= longest_ms
+        if not is_sound or not self.can_pay(payer, amount):
+            return False
+        self.pay_fee(payer)
+        self.balances[payer] -= amount
+        self.jobs[number] = [payer, payee, amount, self.time_ms + in_ms, False]
+        return True
+
+    def end_job(self, number: int, spent: int) -> None:
+        payer, _, amount, _, _ = self.jobs.pop(number)
+        self.balances[payer] += amount - spent  # type: ignore[index,operator]
+
+    def refuse(self, number: int, account: bytes) -> bool:
+        if number not in self.jobs or self.jobs[number][1] != account or not self.can_pay(account, 0):
+            return False
+        self.pay_fee(account)
+        self.end_job(number, 0)
+        return True
+
+    def finish(self, number: int, account: bytes, amount: int, verifiers: list[bytes], window: int) -> bool:
+        job = self.jobs.get(number)
+        if job is None or job[1] != account or amount > job[2] or not self.can_pay(account, 0):  # type: ignore[operator]
+            return False
+        self.pay_fee(account)
+        self.end_job(number, amount)
+        shares: dict[bytes, int] = defaultdict(int)
+        treasury, burn = self.divide(amount, account, verifiers, shares)
+        self.pending.append((self.time_ms + window, dict(shares), treasury, burn))
         return True
 
     def slash(self, lie: int, accused: bytes, reporter: bytes) -> bool:
@@ -213,4 +257,5 @@ class NaiveLedger:
         pending = sum(sum(shares.values()) + treasury + burn for _, shares, treasury, burn in self.pending)
         unbonding: int = sum(item[3] for item in self.unbonding)  # type: ignore[misc]
         liquid = sum(self.balances.values()) + sum(self.bonds.values()) + sum(self.delegated.values()) + self.rewards
-        return liquid + channels + pending + unbonding + self.treasury + self.burned
+        jobs: int = sum(job[2] for job in self.jobs.values())  # type: ignore[misc]
+        return liquid + channels + jobs + pending + unbonding + self.treasury + self.burned

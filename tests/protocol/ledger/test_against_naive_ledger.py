@@ -9,7 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import encode
+from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, build_block
+from protocol.ledger.escrow import OpenJob, RefuseJob, SettleJob
 from protocol.ledger.fees import count_units
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
@@ -32,6 +34,7 @@ from protocol.ledger.transactions import (
     compute_channel_id,
     compute_transaction_id,
 )
+from tests.protocol.ledger.test_escrow import finish, order
 from tests.support.ledgers import Ledger
 from tests.support.naive_ledger import NaiveLedger
 
@@ -48,7 +51,10 @@ PARAMS = replace(
     bonds=(),
 )
 NAMES = ("client-0", "inference-0", "inference-1", "verifier-0", "validator-0")
-ACTS = ("transfer", "stake", "unstake", "delegate", "undelegate", "open", "top_up", "close", "settle", "slash")
+ACTS = (
+    "transfer", "stake", "unstake", "delegate", "undelegate", "open", "top_up", "close", "settle", "slash", "order",
+    "finish", "refuse",
+)  # fmt: skip
 KINDS = (*ACTS, "wait", "sleep", "replay")
 seen: Counter[tuple[str, bool]] = Counter()
 
@@ -67,6 +73,7 @@ class History:
             state.time_ms,
         )
         self.channels: list[bytes] = []
+        self.jobs: list[bytes] = []
         self.lies: list[tuple[int, Any, bytes]] = []
         self.lied = 0
         self.last: Transaction | None = None
@@ -74,17 +81,18 @@ class History:
     def amount(self, around: int) -> int:
         """Mostly little, so that nobody is broke after three steps; now and then all there is, or a grain more."""
         little = self.rng.randrange(1, 10**9)
-        return max(0, self.rng.choice((0, 1, little, little, little, around // 50, around // 50, around, around + 1)))
+        seldom = self.rng.choice((0, around, around + 1))
+        return max(0, self.rng.choice((1, seldom, *[little] * 4, *[around // 50] * 2)))
 
     def step(self, kind: str) -> None:
         after_ms = self.rng.choice((1, 1, 300, 1_500)) if kind != "sleep" else 9 * EPOCH_MS
         self.naive.pass_time(self.ledger.state.time_ms + after_ms, PARAMS.grace_ms)
-        self.naive.units = 1
-        name = self.rng.choice(NAMES)
+        self.naive.units, self.naive.tip = 1, self.rng.choice((0, 0, 0, 1, 10**6))
+        name = self.pick_name(kind)
         signer = self.ledger.account(name)
         before = self.ledger.state
         body, is_allowed = getattr(self, f"_{kind}")(name, signer.public)
-        transactions = [self.ledger.sign(signer, body)] if body is not None else []
+        transactions = [self.sign(signer, body)] if body is not None else []
         if kind == "replay" and self.last is not None:
             transactions = [self.last]
         errors = self.ledger.block(*transactions, after_ms=after_ms)
@@ -95,7 +103,23 @@ class History:
             self.last = transactions[0]
             if kind == "open":
                 self.channels.append(compute_channel_id(compute_transaction_id(transactions[0]), 0))
+            elif kind == "order":
+                self.jobs.append(compute_transaction_id(transactions[0]))
         self.compare(before)
+
+    def pick_name(self, kind: str) -> str:
+        """Anybody; mostly one whose job it is, where only one may do it."""
+        payees = {job[1] for job in self.naive.jobs.values()} if kind in ("finish", "refuse") else set()
+        some = [name for name in NAMES if self.ledger.account(name).public in payees]
+        return self.rng.choice(some if some and self.rng.random() < 0.8 else NAMES)
+
+    def sign(self, signer: PrivateKey, body: object) -> Transaction:
+        """Signatures aside, which nobody looks at here."""
+        plain, tip = self.ledger.sign(signer, body), self.naive.tip
+        return replace(plain, fee=plain.fee + tip, tip=tip)
+
+    def count_units(self, signer: PrivateKey, body: object) -> int:
+        return count_units(len(encode(self.sign(signer, body))))
 
     def _wait(self, name: str, account: bytes) -> tuple[None, bool]:
         return None, True
@@ -178,9 +202,43 @@ class History:
         # A worker settles claims of its own node; anyone may settle its channels' zero leaves.
         if any(amount is not None for amount in amounts) and name != worker:
             return body, False
-        self.naive.units = count_units(len(encode(self.ledger.sign(self.ledger.account(name), body))))
+        self.naive.units = self.count_units(self.ledger.account(name), body)
         allowed = self.naive.settle(number, account, first, amounts, verifiers, PARAMS.settle_window_ms)
         return body, allowed
+
+    def _order(self, name: str, account: bytes) -> tuple[OpenJob, bool]:
+        payee = self.ledger.account(self.rng.choice((*["inference-0", "inference-1"] * 3, "client-0"))).public
+        amount = self.amount(self.naive.balances[account] - PARAMS.base_fee_min)
+        in_ms = self.rng.choice((0, 1_500, *[10**6] * 6, PARAMS.job_ms_max, PARAMS.job_ms_max + 1))
+        body = order(self.ledger, amount, payee=payee, deadline_ms=self.naive.time_ms + in_ms)
+        return body, self.naive.order(len(self.jobs), account, payee, amount, in_ms, PARAMS.job_ms_max)
+
+    def pick_job(self, account: bytes) -> int:
+        """One of the account's that is open, if there is any."""
+        own = [number for number, job in self.naive.jobs.items() if job[1] == account]
+        return self.rng.choice(own or range(len(self.jobs)))
+
+    def _refuse(self, name: str, account: bytes) -> tuple[RefuseJob | None, bool]:
+        if not self.jobs:
+            return None, True
+        number = self.pick_job(account)
+        return RefuseJob(self.jobs[number]), self.naive.refuse(number, account)
+
+    def _finish(self, name: str, account: bytes) -> tuple[SettleJob | RefuseJob | None, bool]:
+        if not self.naive.jobs:
+            return self._refuse(name, account)
+        number = self.pick_job(account)
+        if number not in self.naive.jobs:
+            return self._refuse(name, account)
+        job = self.jobs[number]
+        held = self.ledger.state.jobs[job]
+        worker = next(name for name in NAMES if self.ledger.account(name).public == held.payee)
+        fee = self.rng.choice((0, 1, held.amount // 2, held.amount, held.amount + 1))
+        body = finish(self.ledger, job, fee, worker)
+        records = [self.ledger.state.find_node(item.verifier) for item in body.attestations]
+        verifiers = [record.account for record in records if record is not None]
+        self.naive.units = self.count_units(self.ledger.account(name), body)
+        return body, self.naive.finish(number, account, fee, verifiers, PARAMS.settle_window_ms)
 
     def _slash(self, name: str, account: bytes) -> tuple[Any, bool]:
         if not self.channels:
@@ -191,7 +249,7 @@ class History:
             _, proof = self.ledger.lie(self.channels[0], self.lied, worker)
             self.lies.append((self.lied, proof, self.ledger.account(worker).public))
         lie, proof, accused = self.rng.choice(self.lies)
-        self.naive.units = count_units(len(encode(self.ledger.sign(self.ledger.account(name), proof))))
+        self.naive.units = self.count_units(self.ledger.account(name), proof)
         return proof, self.naive.slash(lie, accused, account)
 
     def compare(self, before: State) -> None:
