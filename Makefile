@@ -7,7 +7,8 @@ python := .venv/bin/python
 ARGS ?=
 FUZZ ?=
 # Tests mostly wait for processes and timers: one worker more than two cores. ARGS="-n 0" for none, to debug.
-parallel := -n 3 --dist loadfile
+# tests/conftest.py says which files begin first.
+parallel := -n 3 --dist loadfile --no-loadscope-reorder
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \

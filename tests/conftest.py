@@ -1,7 +1,9 @@
 """How the suite searches: the same examples every time in `make test`, new and more of them at night."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from testnet.pytest_plugin import pytest_runtest_makereport as pytest_runtest_makereport
@@ -11,3 +13,24 @@ settings.register_profile("default", deadline=None, max_examples=100, suppress_h
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=5_000, print_blob=True)
 settings.load_profile(os.environ.get("ROLEMESH_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+# What takes longest begins first (a file stays with one worker), or the end of a run waits for one of them alone.
+LONGEST = (
+    "tests/testnet/test_network.py",
+    "tests/testnet/test_validators.py",
+    "tests/roles/test_node_network.py",
+    "tests/sim/test_agreement.py",
+    "tests/testnet/test_kills.py",
+    "tests/testnet/test_faults.py",
+    "tests/testnet/test_wallet.py",
+    "tests/sim/test_network.py",
+    "tests/p2p/attacks/test_stream_attacks.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {config.rootpath / Path(name): place for place, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in places if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names files that are gone: {', '.join(gone)}")
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
