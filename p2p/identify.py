@@ -3,9 +3,9 @@
 import trio
 from libp2p.io.exceptions import IOException
 
-from p2p.gossipsub.wire import read_fields, read_varint
 from p2p.host import Host, StreamRefused
 from p2p.peer_records import read_record
+from p2p.protobuf import read_fields, read_varint
 from protocol.errors import RemoteError
 
 PROTOCOL = "/ipfs/id/1.0.0"

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import trio
 
-from p2p.gossipsub.wire import Framer, MalformedPacket
+from p2p.gossipsub.wire import Framer
 from p2p.muxed_stream import MuxedStream
+from p2p.protobuf import MalformedPacket
 
 PLENTY_BYTES = 48 * 1024
 WIDER_BYTES = 256 * 1024  # than a stream's first window, or a sender of large messages waits for us and we for it

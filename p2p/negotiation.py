@@ -10,7 +10,7 @@ from typing import TypeVar
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.gossipsub.wire import write_varint
+from p2p.protobuf import write_varint
 from protocol.errors import RemoteError
 
 LINE_BYTES_MAX = 1_024

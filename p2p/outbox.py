@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Callable
 
 from p2p.gossipsub import TopicCounts
-from p2p.gossipsub.wire import wrap_control, write_varint
+from p2p.gossipsub.wire import wrap_control
+from p2p.protobuf import write_varint
 
 MESSAGES_MAX = 4_096
 BYTES_MAX = 4 * 1024 * 1024

@@ -7,7 +7,7 @@ Source: libp2p RFC 0002 (signed envelopes) and RFC 0003 (routing records).
 import ipaddress
 
 from p2p.gossipsub.signing import ED25519_HEAD
-from p2p.gossipsub.wire import read_fields, write_varint
+from p2p.protobuf import read_fields, write_varint
 from protocol.errors import BadSignature, MalformedMessage
 from protocol.keys import verify
 

@@ -36,8 +36,8 @@ from p2p.gossipsub import (
     Validate,
 )
 from p2p.gossipsub.router import MALFORMED
-from p2p.gossipsub.wire import MalformedPacket
 from p2p.net import GOSSIP_BYTES_MAX, Check
+from p2p.protobuf import MalformedPacket
 from p2p.signature_checks import verify_unproven
 from protocol.errors import LocalError
 from testnet.sim_pipe import Pipe

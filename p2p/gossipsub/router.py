@@ -45,15 +45,8 @@ from p2p.gossipsub.signing import (
     get_default_id,
 )
 from p2p.gossipsub.state import Fanout, Peer, State, Topic, TopicCounts
-from p2p.gossipsub.wire import (
-    Control,
-    MalformedPacket,
-    read_slice,
-    write_bytes,
-    write_message,
-    write_plain,
-    write_subscription,
-)
+from p2p.gossipsub.wire import Control, read_slice, write_message, write_plain, write_subscription
+from p2p.protobuf import MalformedPacket, write_bytes
 from protocol.errors import LocalError
 
 MALFORMED = 2.5  # how much a packet that is none counts as behaviour: the second is felt

@@ -9,7 +9,8 @@ from p2p.gossipsub.events import Effect, Fault, Judge
 from p2p.gossipsub.params import GossipParams, Signature, TopicParams
 from p2p.gossipsub.score import Conduct, Scores, TopicConduct
 from p2p.gossipsub.signing import build_id_prefix
-from p2p.gossipsub.wire import write_bytes, write_graft
+from p2p.gossipsub.wire import write_graft
+from p2p.protobuf import write_bytes
 
 
 @dataclass(slots=True)

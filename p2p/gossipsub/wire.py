@@ -1,15 +1,15 @@
 """Gossipsub's packets as bytes: frames off a stream, the RPC read in bounded slices, and the RPC written.
 
-A hand-written subset of protobuf, because a router spends its time here. Whatever a peer sends ends in values or in
-`MalformedPacket`; nothing is read beyond what it declares, and nothing is kept that a rule does not need. Source:
-pubsub specification, The RPC and The Message; gossipsub v1.0 and v1.1, Protobuf; v1.2, Protobuf Extension.
+Whatever a peer sends ends in values or in `MalformedPacket`; nothing is read beyond what it declares, and nothing is
+kept that a rule does not need. Source: pubsub specification, The RPC and The Message; gossipsub v1.0 and v1.1,
+Protobuf; v1.2, Protobuf Extension.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from protocol.errors import RemoteError
+from p2p.protobuf import BYTES, Looks, MalformedPacket, read_field, read_varint, write_bytes, write_varint
 
 RPC_BYTES_MAX = 1024 * 1024  # what other implementations send at most
 ID_BYTES_MAX = 128
@@ -21,11 +21,6 @@ LOOKS_MAX = 2 * IDS_MAX + 64  # fields inside one control message looked at, and
 STRAYS_MAX = 64  # fields of one IHAVE, IWANT or IDONTWANT that hold no id
 PX_PEERS_MAX = 16
 PX_RECORD_BYTES_MAX = 4_096
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class MalformedPacket(RemoteError):
-    """Bytes that are no RPC. They cost the sender its stream."""
 
 
 class Message(NamedTuple):
@@ -144,20 +139,6 @@ def _read_length(buffer: bytes | memoryview, at: int) -> tuple[int, int] | None:
     return None
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A varint's value, of 64 bits at most, and where it ends. IndexError when it is cut off."""
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value = byte & 0x7F
-    for i in range(1, 10):
-        byte = data[at + i]
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at + i + 1
-    raise MalformedPacket("a varint of more than ten bytes")
-
-
 def get_hint(field: bytes) -> bytes:
     """By what a message that has come is looked up: itself, or the ends of a large one, which is cheaper to hash."""
     return field if len(field) <= HINT_BYTES_MIN else field[: HINT_BYTES_MIN // 2] + field[-HINT_BYTES_MIN // 2 :]
@@ -206,7 +187,7 @@ def read_slice(packet: bytes, at: int, fields: int, size: int, known: Mapping[by
                         stop_at = at
                 at = stop
             else:
-                _, _, _, at = _read_field(packet, at, end)
+                _, _, _, at = read_field(packet, at, end)
     except IndexError:
         raise MalformedPacket("a packet that is cut off") from None
     return Slice(subscriptions, messages, copies, controls, None)
@@ -224,8 +205,8 @@ def _read_message(packet: bytes, at: int) -> Message:
         if count > MESSAGE_FIELDS_MAX:
             raise MalformedPacket(f"a message of more than {MESSAGE_FIELDS_MAX} fields")
         tag = packet[at]
-        if tag & 7 != _BYTES or not 0x0A <= tag <= 0x32:
-            _, _, _, at = _read_field(packet, at, stop)
+        if tag & 7 != BYTES or not 0x0A <= tag <= 0x32:
+            _, _, _, at = read_field(packet, at, stop)
             continue
         length = packet[at + 1]
         at += 2
@@ -250,59 +231,9 @@ def _read_message(packet: bytes, at: int) -> Message:
     return Message(topic, data, others[1], others[3], others[5], others[6])
 
 
-def _read_field(packet: bytes, at: int, end: int) -> tuple[int, int, bytes, int]:
-    """Any field: its number, its value as a number, its value as bytes, and where it ends."""
-    tag, at = read_varint(packet, at)
-    kind, number = tag & 7, tag >> 3
-    value, data = 0, b""
-    if not number:
-        raise MalformedPacket("a field with number 0")
-    if kind == _VARINT:
-        value, at = read_varint(packet, at)
-    elif kind == _BYTES:
-        length, at = read_varint(packet, at)
-        if at + length > end:
-            raise MalformedPacket("a field that ends after what it is in")
-        data = packet[at : at + length]
-        at += length
-    elif kind == _FIXED64:
-        at += 8
-    elif kind == _FIXED32:
-        at += 4
-    else:
-        raise MalformedPacket(f"a field of wire type {kind}")
-    if at > end:
-        raise MalformedPacket("a field that ends after what it is in")
-    return number, value, data, at
-
-
-class _Looks:
-    """How many more fields may be looked at."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def fields(self, packet: bytes, at: int, stop: int, fields_max: int) -> Iterator[tuple[int, int, bytes]]:
-        while at < stop and fields_max and self.left > 0:
-            fields_max -= 1
-            self.left -= 1
-            number, value, data, at = _read_field(packet, at, stop)
-            yield number, value, data
-
-
-def read_fields(message: bytes, fields_max: int) -> list[tuple[int, int, bytes]]:
-    """Number, value and bytes of each field of a protobuf message, at most so many. Raises MalformedPacket."""
-    try:
-        return list(_Looks(fields_max).fields(message, 0, len(message), fields_max))
-    except IndexError as error:
-        raise MalformedPacket("a message that is cut off") from error
-
-
 def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
     joins, topic = False, b""
-    for number, value, data in _Looks(MESSAGE_FIELDS_MAX).fields(packet, at, stop, MESSAGE_FIELDS_MAX):
+    for number, value, data in Looks(MESSAGE_FIELDS_MAX).fields(packet, at, stop, MESSAGE_FIELDS_MAX):
         if number == 1:
             joins = bool(value)
         elif number == 2:
@@ -312,7 +243,7 @@ def _read_subscription(packet: bytes, at: int, stop: int) -> tuple[bool, bytes]:
 
 def _read_control(packet: bytes, at: int, stop: int) -> Control:
     control = Control()
-    looks = _Looks(LOOKS_MAX)
+    looks = Looks(LOOKS_MAX)
     for number, _, body in looks.fields(packet, at, stop, CONTROL_FIELDS_MAX):
         if number in (1, 2, 5):
             topic, ids, excess = _read_ids(body, 2 if number == 1 else 1, looks)
@@ -329,12 +260,12 @@ def _read_control(packet: bytes, at: int, stop: int) -> Control:
     return control
 
 
-def _read_ids(body: bytes, id_field: int, looks: _Looks) -> tuple[bytes, list[bytes], int]:
+def _read_ids(body: bytes, id_field: int, looks: Looks) -> tuple[bytes, list[bytes], int]:
     """A topic, ids, and how many times as much as was looked at comes after IDS_MAX of them."""
     topic = b""
     ids: list[bytes] = []
     at, end = 0, len(body)
-    tag = id_field << 3 | _BYTES
+    tag = id_field << 3 | BYTES
     strays = 0
     limit = max(min(looks.left, IDS_MAX), 0)
     while at < end and len(ids) < limit and strays <= STRAYS_MAX:
@@ -345,7 +276,7 @@ def _read_ids(body: bytes, id_field: int, looks: _Looks) -> tuple[bytes, list[by
             ids.append(body[at - length : at])
             continue
         strays += 1
-        number, _, data, at = _read_field(body, at, end)
+        number, _, data, at = read_field(body, at, end)
         if number == id_field:
             if len(data) <= ID_BYTES_MAX:
                 ids.append(data)
@@ -357,7 +288,7 @@ def _read_ids(body: bytes, id_field: int, looks: _Looks) -> tuple[bytes, list[by
     return topic, ids, -(-(end - at) // at) if is_over and at < end else 0
 
 
-def _read_topic(body: bytes, looks: _Looks) -> bytes:
+def _read_topic(body: bytes, looks: Looks) -> bytes:
     topic = b""
     for number, _, data in looks.fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
         if number == 1:
@@ -365,7 +296,7 @@ def _read_topic(body: bytes, looks: _Looks) -> bytes:
     return topic
 
 
-def _read_prune(body: bytes, looks: _Looks) -> Prune:
+def _read_prune(body: bytes, looks: Looks) -> Prune:
     topic, backoff_s = b"", 0
     peers: list[tuple[bytes, bytes]] = []
     for number, value, data in looks.fields(body, 0, len(body), 4 * PX_PEERS_MAX):
@@ -378,7 +309,7 @@ def _read_prune(body: bytes, looks: _Looks) -> Prune:
     return Prune(topic, backoff_s, tuple(peers))
 
 
-def _read_peer_info(body: bytes, looks: _Looks) -> tuple[bytes, bytes]:
+def _read_peer_info(body: bytes, looks: Looks) -> tuple[bytes, bytes]:
     peer_id, record = b"", b""
     for number, _, data in looks.fields(body, 0, len(body), MESSAGE_FIELDS_MAX):
         if number == 1:
@@ -389,28 +320,6 @@ def _read_peer_info(body: bytes, looks: _Looks) -> tuple[bytes, bytes]:
 
 
 # Writing
-
-
-def write_varint(value: int) -> bytes:
-    """
-    >>> write_varint(300)
-    b'\\xac\\x02'
-    """
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def write_bytes(number: int, data: bytes) -> bytes:
-    """A field of bytes; number is below 16."""
-    return bytes((number << 3 | _BYTES,)) + write_varint(len(data)) + data
 
 
 def write_message(message: Message) -> bytes:

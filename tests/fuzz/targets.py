@@ -28,7 +28,6 @@ from p2p.gossipsub import (
 from p2p.gossipsub.events import Continue
 from p2p.gossipsub.wire import (
     Framer,
-    MalformedPacket,
     Message,
     Prune,
     read_slice,
@@ -40,9 +39,9 @@ from p2p.gossipsub.wire import (
     write_message,
     write_prune,
     write_subscription,
-    write_varint,
 )
 from p2p.noise_records import BadRecord, Opener, Sealer
+from p2p.protobuf import MalformedPacket, write_varint
 from p2p.reach import Dialled, DialMe
 from p2p.yamux import Yamux
 from p2p.yamux_words import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW_UPDATE, YamuxLimits, YamuxViolation

@@ -25,12 +25,12 @@ from p2p.gossipsub.wire import (
     write_iwant,
     write_message,
     write_subscription,
-    write_varint,
 )
 from p2p.host import Host, HostLimits, open_host
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Delivered, NetEvent
 from p2p.outbox import BYTES_MAX, MESSAGES_MAX, Outbox
+from p2p.protobuf import write_varint
 from p2p.turns import Turns
 from protocol.types import Verdict
 

@@ -13,9 +13,10 @@ from p2p import gossip as shell
 from p2p.gossip import MESHSUB, Gossip
 from p2p.gossip_params import PARAMS
 from p2p.gossipsub import Received
-from p2p.gossipsub.wire import Message, write_message, write_subscription, write_varint
+from p2p.gossipsub.wire import Message, write_message, write_subscription
 from p2p.inbound import AHEAD_BYTES, Inbound
 from p2p.outbox import MESSAGES_MAX
+from p2p.protobuf import write_varint
 from p2p.turns import Turns
 from protocol.types import Verdict
 from tests.p2p.test_gossip import frame, in_trio, open_attacker, open_nodes, until

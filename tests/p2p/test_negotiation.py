@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from p2p.gossipsub.wire import write_varint
 from p2p.negotiation import HELLO, LINE_BYTES_MAX, NAMES_MAX, NEGOTIATE_S, BadNegotiation, negotiate
+from p2p.protobuf import write_varint
 
 
 class FakeStream:

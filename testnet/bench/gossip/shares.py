@@ -24,6 +24,7 @@ PARTS = {
     "p2p.secured": "framing",
     "p2p.hardening": "framing",
     "p2p.gossipsub.wire": "framing",
+    "p2p.protobuf": "framing",
     "p2p.outbox": "framing",
     "protocol": "framing",
     "p2p.gossip": "routing",

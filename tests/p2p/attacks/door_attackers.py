@@ -5,7 +5,7 @@ import struct
 
 import trio
 
-from p2p.gossipsub.wire import write_varint
+from p2p.protobuf import write_varint
 from tests.p2p.attacks import scene
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.stranger import NOISE, PAUSE_S

@@ -12,7 +12,6 @@ from p2p.gossipsub.signing import ED25519_HEAD, compute_message_id
 from p2p.gossipsub.wire import (
     Message,
     Prune,
-    write_bytes,
     write_graft,
     write_ihave,
     write_iwant,
@@ -20,8 +19,8 @@ from p2p.gossipsub.wire import (
     write_plain,
     write_prune,
     write_subscription,
-    write_varint,
 )
+from p2p.protobuf import write_bytes, write_varint
 from tests.p2p.attacks import scene
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.stranger import (

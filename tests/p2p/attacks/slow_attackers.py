@@ -13,9 +13,10 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from p2p import dialback
 from p2p.gossip import MESHSUB
-from p2p.gossipsub.wire import write_bytes, write_graft, write_plain, write_varint
+from p2p.gossipsub.wire import write_graft, write_plain
 from p2p.host import Host, StreamRefused
 from p2p.net import STREAM_BYTES_MAX
+from p2p.protobuf import write_bytes, write_varint
 from tests.p2p.attacks import scene
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.stranger import (

@@ -17,9 +17,10 @@ from libp2p.network.stream.net_stream import NetStream
 
 from p2p.doors import HostLimits
 from p2p.gossip import MESHSUB
-from p2p.gossipsub.wire import wrap_control, write_subscription, write_varint
+from p2p.gossipsub.wire import wrap_control, write_subscription
 from p2p.host import Host, StreamRefused, open_host, to_peer
 from p2p.muxed import Muxed
+from p2p.protobuf import write_varint
 from tests.p2p.attacks import scene
 from tests.p2p.attacks.scene import Aim
 

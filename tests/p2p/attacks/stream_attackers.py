@@ -6,7 +6,7 @@ import struct
 import trio
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 
-from p2p.gossipsub.wire import write_varint
+from p2p.protobuf import write_varint
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.stranger import NOISE, PAUSE_S, being, get_muxed, pester
 

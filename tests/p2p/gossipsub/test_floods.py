@@ -13,13 +13,13 @@ from p2p.gossipsub.wire import (
     Prune,
     read_slice,
     wrap_control,
-    write_bytes,
     write_graft,
     write_ihave,
     write_iwant,
     write_prune,
     write_subscription,
 )
+from p2p.protobuf import write_bytes
 from tests.p2p.gossipsub.fake_network import TOPIC, accept, lone_router, node_key
 
 KEY = TOPIC.encode()

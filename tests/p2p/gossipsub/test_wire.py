@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from libp2p.pubsub.pb import rpc_pb2
 
 from p2p.gossipsub import wire
-from p2p.gossipsub.wire import Framer, MalformedPacket, Message, Prune, read_slice, write_varint
+from p2p.gossipsub.wire import Framer, Message, Prune, read_slice
+from p2p.protobuf import MalformedPacket, write_varint
 
 names = st.text(max_size=40)
 ids = st.lists(st.binary(max_size=60), max_size=8)
