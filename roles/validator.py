@@ -18,7 +18,7 @@ from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
 from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators
 from protocol.ledger.evidence import SubmitEvidence
-from protocol.ledger.randomness import find_reveal
+from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
@@ -52,6 +52,8 @@ from roles.speech import Speech
 BLOCK_INTERVAL_MS = 250  # between two blocks, so that transactions gather
 VIEW_TIMER_MS = 500  # of the first view of a height
 HEAD_SPEAKERS = 2  # who gossip a decided head: the leader and the next after it
+ONION_TOKEN = "onion"
+ONION_AGAIN_MS = 30_000  # after a refusal, which the next one may meet as well
 
 
 class Validator(Role):
@@ -72,6 +74,7 @@ class Validator(Role):
         self._speech = Speech()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
         self._decided_ms = 0
+        self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
         self._timer = (0, 0)  # height and view
         self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
         self._muted_ms = 0
@@ -163,7 +166,18 @@ class Validator(Role):
             self._muted_by = None
             effects.append(Record("votes.unmuted", {"height": state.height}))
         began = ev.Began(state.height + 1, validators, self._seed, certificate, log, self._muted_by is None)
-        return [*effects, *self._run([began], now_ms), *self._plan(now_ms)]
+        return [*effects, *self._run([began], now_ms), *self._commit_onion(now_ms), *self._plan(now_ms)]
+
+    def _commit_onion(self, now_ms: int) -> list[Effect]:
+        """A builder without an onion earns nothing: commit to the next one before this one ends."""
+        body = None
+        if now_ms >= self._onion_ms + ONION_AGAIN_MS:
+            body = plan_onion(self._ledger, self.context.account.public, self._vote)
+        if body is None:
+            return []
+        self._onion_ms = now_ms
+        fields = {"number": body.number, "height": self._ledger.height}
+        return [Record("onion.committed", fields), Submit(body, ONION_TOKEN)]
 
     def _is_new_height(self, state: State, before: State) -> bool:
         """Whether a height has been decided that we cannot have voted on before our log was lost.

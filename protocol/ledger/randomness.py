@@ -21,8 +21,10 @@ from protocol.ledger.records import Onion
 from protocol.ledger.state import State
 from protocol.ledger.transactions import CommitOnion
 from protocol.signing import compute_domain_prefix
+from protocol.types import BP
 
 LAYERS = 4_000  # blocks a validator builds with one onion
+RESERVE_BP = 2_500  # of an onion's layers: with so few left the next one is committed to
 _ONION = compute_domain_prefix("onion")
 _SEED = compute_domain_prefix("seed")
 
@@ -32,12 +34,13 @@ class OnionSecret:
     """What only the holder of a vote key can compute, so that an onion needs no keeping."""
 
     layers: Mapping[bytes, bytes]  # what hashes to a tip, by tip
+    left: Mapping[bytes, int]  # how many blocks a tip is still good for
     tip: bytes
 
 
 def grow_onion(vote: Signer, number: int) -> OnionSecret:
     """The onion of a vote key that has this number; each number gives another one."""
-    return _grow(hashlib.sha256(vote.sign(_ONION + number.to_bytes(8, "big"))).digest())
+    return _grow(hashlib.sha256(vote.sign(_ONION + number.to_bytes(8, "big"))).digest(), LAYERS)
 
 
 def peel(tip: bytes) -> bytes:
@@ -53,6 +56,24 @@ def find_reveal(state: State, account: bytes, vote: Signer) -> bytes | None:
     """What an account's next block reveals; None while it has no onion, or has come to its end."""
     onion = state.onions.get(account)
     return None if onion is None or not onion.tip else grow_onion(vote, onion.number).layers.get(onion.tip)
+
+
+def plan_onion(state: State, account: bytes, vote: Signer) -> CommitOnion | None:
+    """What an account's validator commits to next, in time for it to count before the onion it has ends.
+
+    None while that one lasts, the next is on its way, or the ledger knows the validator by another vote key.
+    """
+    node = state.nodes.get(account)
+    if node is None or node.vote != vote.public:
+        return None
+    known = state.onions.get(account) or Onion(b"", 0, b"", 0)
+    is_next = bool(known.next_tip)
+    tip, number = (known.next_tip, known.next_number) if is_next else (known.tip, known.number)
+    left = grow_onion(vote, number).left.get(tip, 0) if tip else 0
+    if left >= LAYERS * RESERVE_BP // BP:
+        return None
+    fresh = max(known.number, known.next_number) + 1
+    return CommitOnion(fresh, grow_onion(vote, fresh).tip)
 
 
 def apply_commit_onion(draft: Draft, context: TransactionContext, body: CommitOnion) -> None:
@@ -79,9 +100,9 @@ def mix_seed(draft: Draft, builder: bytes, reveal: bytes) -> None:
 
 
 @lru_cache(maxsize=8)
-def _grow(secret: bytes) -> OnionSecret:
-    layers, layer = {}, secret
-    for _ in range(LAYERS):
+def _grow(secret: bytes, count: int) -> OnionSecret:
+    layers, left, layer = {}, {}, secret
+    for number in range(1, count + 1):
         outer = peel(layer)
-        layers[outer], layer = layer, outer
-    return OnionSecret(MappingProxyType(layers), layer)
+        layers[outer], left[outer], layer = layer, number, outer
+    return OnionSecret(MappingProxyType(layers), MappingProxyType(left), layer)

@@ -2,6 +2,9 @@
 
 import pytest
 
+from protocol.ledger import randomness
+from protocol.ledger.transactions import Transfer
+from roles import core_effects as ce
 from testnet.faults import Crash, FaultPlan, Partition
 from testnet.sim import Network, simulate
 from tests.sim.test_network import SETTLED_MS, ask, assert_nothing_acknowledged_is_lost, count_paid
@@ -86,3 +89,33 @@ def test_a_validator_that_lost_its_vote_log_is_silent_and_then_votes_again():
     assert names == ["votes.muted", "votes.unmuted"]
     assert count_validators_at_the_tip(network) == 4
     assert_nothing_acknowledged_is_lost(network, asked)
+
+
+def pay_for(network: Network, duration_ms: int, pause_ms: int = 300, payer: str = "client-0") -> None:
+    """Something for the validators to order, again and again."""
+    end_ms = network.elapsed_ms + duration_ms
+    while network.elapsed_ms < end_ms:
+        network.nodes[payer].handle(ce.Order(f"pay{network.elapsed_ms}", Transfer(bytes([7]) * 32, 5)))
+        network.run_for(pause_ms)
+
+
+def test_a_validator_whose_onion_ends_has_committed_to_the_next_and_every_block_earns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(randomness, "LAYERS", 120)
+    network = simulate(seed=7, roles={"validator": 2, "client": 1})
+    network.run_until(3_000)
+
+    reveals = []
+    while len(reveals) < 260:
+        pay_for(network, 5_000)
+        blocks = network.nodes["validator-0"].disk.blocks
+        reveals = [blocks[height].block.header.reveal for height in sorted(blocks)]
+
+    assert all(reveals)
+    committed = network.get_events("onion.committed")
+    assert {event["node"] for event in committed} == {"validator-0", "validator-1"}
+    assert len(committed) <= 2 * (1 + len(reveals) // 120)
+    numbers = sorted(onion.number for onion in network.ledger.onions.values())
+    assert numbers[0] >= 1
+    assert network.find_violations() == []

@@ -12,7 +12,7 @@ from protocol.ledger.apply import apply_block, build_block
 from protocol.ledger.epochs import compute_epoch_seed
 from protocol.ledger.errors import InvalidNode, InvalidOnion
 from protocol.ledger.params import Params
-from protocol.ledger.randomness import LAYERS, find_reveal, grow_onion, peel
+from protocol.ledger.randomness import LAYERS, find_reveal, grow_onion, peel, plan_onion
 from protocol.ledger.records import Onion
 from protocol.ledger.transactions import CommitOnion, Transfer
 from tests.support.ledgers import Ledger
@@ -120,6 +120,30 @@ def test_an_onion_ends_and_then_there_is_nothing_to_reveal() -> None:
     assert find_reveal(ended, account, vote) is None
     assert find_reveal(ledger.state, account, PrivateKey.from_seed(b"o" * 32)) is None
     assert find_reveal(ledger.state, bytes(32), vote) is None
+
+
+def test_the_next_onion_is_planned_in_time_once_and_by_the_key_the_ledger_knows() -> None:
+    ledger = Ledger()
+    validator, vote = ledger.account("validator-0"), vote_of(ledger)
+    assert plan_onion(ledger.state, validator.public, vote) is None
+
+    tips = list(grow_onion(vote, 0).layers)  # the innermost first
+    enough = Onion(tips[LAYERS // 4 - 1], 0, b"", 0)
+    short = Onion(tips[LAYERS // 4 - 2], 0, b"", 0)
+    assert plan_onion(replace(ledger.state, onions={validator.public: enough}), validator.public, vote) is None
+    ending = replace(ledger.state, onions={validator.public: short})
+    assert plan_onion(ending, validator.public, vote) == CommitOnion(1, grow_onion(vote, 1).tip)
+
+    under_way = {validator.public: replace(short, next_tip=grow_onion(vote, 1).tip, next_number=1)}
+    assert plan_onion(replace(ledger.state, onions=under_way), validator.public, vote) is None
+    anothers = {validator.public: replace(short, next_tip=bytes(32), next_number=7)}
+    planned = plan_onion(replace(ledger.state, onions=anothers), validator.public, vote)
+    assert planned == CommitOnion(8, grow_onion(vote, 8).tip)
+    assert plan_onion(replace(ledger.state, onions={}), validator.public, vote) is not None
+
+    other = PrivateKey.from_seed(b"o" * 32)
+    assert plan_onion(ending, validator.public, other) is None
+    assert plan_onion(ending, ledger.spare().public, vote) is None
 
 
 @settings(max_examples=25, deadline=None)
