@@ -82,6 +82,8 @@ class Core:
         self._now_ms = 0
         self._answered_ms = -ANSWER_MS
         self._early: dict[bytes, list[Message]] = {}
+        self.height = 0
+        self._tally = Tally({})
         self._begin(Began(0, (), b""))
         self._handlers: dict[type, Callable[[Any], None]] = {
             Began: self._take_began,
@@ -102,6 +104,8 @@ class Core:
     # A height
 
     def _begin(self, began: Began) -> None:
+        # What was said at the last height still convicts whoever says something else of it now.
+        self._tally_before = self._tally if began.height == self.height + 1 else Tally({})
         self.height = began.height
         self.view = 0  # 0: asleep
         self.is_decided = not began.validators
@@ -225,8 +229,28 @@ class Core:
             self._keep_early(message)
         elif height > self.height + 1:
             self._emit(CatchUp(height))
-        elif height < self.height:
+        elif height == self.height:
+            self._look_back(message, self._tally)
+        else:
+            if height == self.height - 1:
+                self._look_back(message, self._tally_before)
             self._answer_late()
+
+    def _look_back(self, message: Message, tally: Tally) -> None:
+        """A decided height takes no votes, but one that does not go with an earlier one of its voter is evidence."""
+        if isinstance(message, Proposal):
+            return
+        for vote in [message] if isinstance(message, Vote) else _list_votes(message):
+            if vote.voter != self._voter and tally.clashes(vote) and self._is_vote(vote):
+                for accusation in tally.add(vote):
+                    self._emit(accusation)
+
+    def _is_vote(self, vote: Vote) -> bool:
+        try:
+            verify_ballot(vote.ballot)
+        except InvalidVote:
+            return False
+        return self._signatures.is_vote(vote.voter, vote.ballot, vote.signature)
 
     def _answer_late(self) -> None:
         if self._decided_before is not None and self._now_ms - self._answered_ms >= ANSWER_MS:
@@ -278,6 +302,11 @@ class Core:
             verify_certified(item, self._weights, self._signatures)
             if any(vote.vote == self._voter for vote in item.votes):
                 self._note_own(item.ballot)
+            # Whoever told us one thing and others another is found by what the others' certificates hold of it.
+            for vote in _list_votes(item):
+                if vote.voter != self._voter and not self._tally.has(vote):
+                    for accusation in self._tally.add(vote):
+                        self._emit(accusation)
             self._add_certificate(item)
 
     def _note_own(self, ballot: Ballot) -> None:
@@ -431,3 +460,7 @@ class Core:
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
+
+
+def _list_votes(item: Certificate) -> list[Vote]:
+    return [Vote(item.ballot, vote.vote, vote.signature) for vote in item.votes]

@@ -44,6 +44,14 @@ class Tally:
             accusations.append(Accuse("a vote for a proposal that cannot be justified", vote, bad))
         return accusations
 
+    def clashes(self, vote: Vote) -> bool:
+        """Whether its voter would be guilty of something by it, if its signature held."""
+        ballot, voter = vote.ballot, vote.voter
+        before = self._by_voter.get((voter, ballot.view, ballot.kind), ())
+        opposite = _OPPOSITE.get(ballot.kind)
+        against = () if opposite is None else self._by_voter.get((voter, ballot.view, opposite), ())
+        return not self.has(vote) and (len(before) == 1 or (not before and bool(against)))
+
     def note_bad(self, proposal: Proposal) -> list[Accuse]:
         """A signed proposal that no honest validator votes for; who has done so already."""
         if proposal.ballot in self._bad or len(self._bad) >= BAD_PROPOSALS_MAX:

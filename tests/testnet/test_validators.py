@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from protocol.keys import parse_node
+from protocol.ledger.state import State
+from roles.chain import open_stored
 from roles.config import read_config, write_config
 from roles.eventlog import read_events
 from testnet.cli.output import ExitCode
@@ -143,6 +146,44 @@ def test_four_validators_sleep_wake_part_and_meet_again(tmp_path: Path) -> None:
             wait_until(partial(are_at, up, height), "the fourth validator has caught up", HEAL_S_MAX)
         stop(up)
         assert_one_ledger(up, payments)
+
+
+def read_states(up: Up) -> list[State]:
+    """The ledger of every validator, as it is on disk now."""
+    states = []
+    for node in up.network.nodes:
+        if node.role == "validator":
+            with open_stored(up.directory / node.directory / "node.db") as (_, stored):
+                assert stored is not None
+                states.append(stored.restore())
+    return states
+
+
+def test_a_validator_that_begins_to_lie_is_convicted_by_the_others_who_go_on_without_it(tmp_path: Path) -> None:
+    names = [f"validator-{index}" for index in range(4)]
+    with start_network(tmp_path / "net", "--roles", "validator=4", "--seed", "52") as up:
+        up.wait_for_go()
+        with run_payer(up) as payer:
+            payments = [payer.pay(names[0])]
+            fault(up, "kill", names[2])
+            directory = up.directory / "nodes" / names[2]
+            liar = "testnet.lying_validator:LyingValidator"
+            write_config(directory, replace(read_config(directory), roles=(liar,)))
+            fault(up, "heal")
+            wait_until(partial(are_at, up, payments[-1]["height"]), "the liar is up")
+            while not read_states(up)[0].tombstones:
+                payments.append(payer.pay(names[len(payments) % 2]))
+                assert len(payments) < 100
+            payments += [payer.pay(name) for name in names[:2] * 2]
+        stop(up)
+        assert count_events(up, names[2], "votes.twisted")
+        assert not any(count_events(up, name, "votes.twisted") for name in names if name != names[2])
+        assert_one_ledger(up, payments)
+        ledger = max(read_states(up), key=lambda state: state.height)
+        [(account, stone)] = ledger.tombstones.items()
+        bond_min = ledger.params.get_bond_min("validator")
+        assert ledger.nodes[account].node == parse_node(up.get_status(names[2])["node"])
+        assert stone.slashed == bond_min - ledger.nodes[account].bond > bond_min // 2
 
 
 def run_through_kills(directory: Path, validators: int, kills: int, seed: int) -> None:

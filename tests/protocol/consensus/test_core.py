@@ -178,6 +178,35 @@ def test_whoever_votes_both_ways_is_accused_with_both_votes(first: Ballot, secon
     assert {accusation.first, accusation.second} == {vote(liar, first), vote(liar, second)}
 
 
+@pytest.mark.parametrize("is_told_first", [False, True])
+def test_whoever_told_us_one_thing_and_others_another_is_accused_by_their_certificate(is_told_first: bool):
+    core, liar = begun(), (ME + 1) % 4
+    told, shown = vote(liar, void()), certify(final(), (0, 1, 2, 3))
+    messages = [told, shown] if is_told_first else [certify(propose().ballot, (0, 1, 2, 3)), told, shown]
+    found = [e for message in messages for e in core.handle(Heard(message), 0) if isinstance(e, Accuse)]
+    assert [(e.first, e.second) for e in found] == [(told, vote(liar, final()))]
+    assert core.is_decided
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("is_certificate", [False, True])
+def test_a_decided_height_still_convicts_whoever_said_something_else_of_it(has_begun: bool, is_certificate: bool):
+    core, liar = begun(), (ME + 1) % 4
+    core.handle(Heard(certify(final(), (0, 1, 2, 3))), 0)
+    if has_begun:
+        core.handle(Began(2, VALIDATORS, SEED, certify(final())), 1)
+    late = vote(liar, final(block=OTHER))
+    effects = core.handle(Heard(certify(late.ballot, (liar,)) if is_certificate else late), 1_000)
+    assert [(e.first, e.second) for e in effects if isinstance(e, Accuse)] == [(vote(liar, final()), late)]
+    assert [type(e) for e in core.handle(Heard(late), 1_001)] == []
+
+    other = (liar + 1) % 4
+    forged = replace(vote(other, final(block=OTHER)), signature=bytes(64))
+    assert core.handle(Heard(forged), 1_002) == []
+    assert accused(certify(final()), replace(late, signature=bytes(64))) == []
+    assert accused(certify(final()), vote(liar, replace(final(), parent=1))) == []
+
+
 def test_a_leader_of_two_proposals_is_accused():
     core = begun()
     core.handle(Heard(propose()), 0)
