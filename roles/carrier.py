@@ -137,6 +137,7 @@ class Carrier:
         self._reads = _Gate(BLOB_READS_MAX, BLOB_READS_WAITING_MAX)
         self._fetches = _Gate(FETCHES_MAX, FETCHES_WAITING_MAX)
         self._computing = 0
+        self.is_restarting = False  # whether the core has asked to be started anew
         self._is_stopping = False
         self._interrupt: trio.CancelScope | None = None
         self._turning_since_s = math.inf
@@ -302,6 +303,10 @@ class Carrier:
                 self._deliver(effect)
             case ce.Halt(reason):
                 raise Halted(reason, "see the node's log for what led to this")
+            case ce.Restart(reason):
+                log.info("node.restarting", reason=reason)
+                self.is_restarting = True
+                self.stop()
             case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
                 pass  # written already, together with the others of this turn
 

@@ -21,6 +21,7 @@ from protocol.messages import CertifiedBlock
 from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
 
+DATABASE_NAME = "node.db"  # in a node's directory
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0

@@ -243,6 +243,13 @@ class Halt:
     reason: str
 
 
+@dataclass(frozen=True)
+class Restart:
+    """The node should go down in good order and start anew, and why: it will run with other keys then."""
+
+    reason: str
+
+
 CoreEffect = (
     NetSubscribe
     | NetServe
@@ -262,4 +269,5 @@ CoreEffect = (
     | Log
     | Deliver
     | Halt
+    | Restart
 )

@@ -24,7 +24,7 @@ from protocol.ledger.genesis import Genesis, compute_chain_id
 from roles import core_effects as ce
 from roles.blobs import BlobStore
 from roles.carrier import Core, Equipment
-from roles.chain import Chain
+from roles.chain import DATABASE_NAME, Chain
 from roles.config import ConfigError, NodeConfig, read_config, read_genesis
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.pool import open_pool
@@ -180,7 +180,7 @@ def _close_events(events: EventLog) -> None:
 
 def _open_chain(plan: Plan) -> Chain:
     try:
-        return Chain(plan.directory / "node.db", plan.chain, plan.config.keep_blocks)
+        return Chain(plan.directory / DATABASE_NAME, plan.chain, plan.config.keep_blocks)
     except sqlite3.Error as error:
         raise StoreFailed(error) from error
 

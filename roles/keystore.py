@@ -116,6 +116,17 @@ def is_sealed(fields: dict[str, Any]) -> bool:
     return fields.get("mark") in (SEALED, INSECURE_DEV)
 
 
+def read_public(path: Path) -> bytes:
+    """The public half of the key in a file, which takes no passphrase. Raises ConfigError."""
+    fields = read_fields(path)
+    if not is_sealed(fields):
+        return open_fields(path, fields, None).public
+    try:
+        return sealed_key.read_label(fields).public
+    except CannotOpen as error:
+        raise ConfigError(f"{path} is damaged: {error}", RESTORE_HINT) from None
+
+
 def verify_place(path: Path, fields: dict[str, Any], place: Place) -> None:
     """Silence, or ConfigError when a key is marked for another network than this one."""
     mark = fields.get("mark")

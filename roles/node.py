@@ -37,6 +37,7 @@ from roles.lock import DirectoryLock
 from roles.passphrase import find_passphrase
 from roles.registry import load_role
 from roles.role import Context, Role
+from roles.rotation import take_up_keys
 from roles.status import STOPPED, get_rss_bytes, write_status
 from roles.watch import Watch, watch_over
 
@@ -81,6 +82,7 @@ class RunningNode:
 
     def stop(self) -> None:
         """Have it hand over what must not be lost, and end."""
+        self._carrier.is_restarting = False
         self._carrier.stop()
 
     def command(self, role: str, command: Any) -> None:
@@ -135,8 +137,10 @@ async def run_node(
     make_core: Callable[[Plan, ce.Restored], Core] | None = None,
     passphrase: str | None = None,
     task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
-) -> None:
+) -> bool:
     """Run the node of a data directory until it is stopped, its driver returns, or it cannot go on.
+
+    True when it has gone down to be run again, with keys that follow those it ran with.
 
     `passphrase` opens its sealed keys.
     `ready` is called, and `task_status` started, once it has its addresses and before its first turn. `driver` gets a
@@ -145,11 +149,13 @@ async def run_node(
     """
     with DirectoryLock(directory):
         sweep(directory)
+        for purpose in take_up_keys(directory):
+            log.info("keys.taken_up", purpose=purpose)
         plan = read_plan(directory, passphrase)
         last_words = {"name": plan.config.name, "roles": list(plan.config.roles), "pid": os.getpid()}
         error: BaseException | None = None
         try:
-            await _run(plan, ready, driver, make_core or build_core, task_status, last_words)
+            return await _run(plan, ready, driver, make_core or build_core, task_status, last_words)
         except BaseException as problem:
             error = unwrap(problem)
             if error is problem:
@@ -185,7 +191,7 @@ async def _run(
     make_core: Callable[[Plan, ce.Restored], Core],
     task_status: TaskStatus,
     last_words: dict[str, Any],
-) -> None:
+) -> bool:
     async with open_equipment(plan, make_core) as (equipment, net), trio.open_nursery() as nursery:
         carrier = Carrier(equipment, nursery)
         watch = await nursery.start(watch_over, plan, equipment, net, carrier)
@@ -200,6 +206,7 @@ async def _run(
         await carrier.run()
         last_words.update(node.describe())
         nursery.cancel_scope.cancel()
+    return carrier.is_restarting
 
 
 async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str, Any]) -> None:
@@ -353,7 +360,8 @@ async def _run_until_signal(directory: Path, driver: Driver | None, passphrase: 
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_obey_signals, nodes, nursery.cancel_scope)
-            await run_node(directory, ready=nodes.append, driver=driver, passphrase=passphrase)
+            while await run_node(directory, ready=nodes.append, driver=driver, passphrase=passphrase):
+                nodes.clear()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise unwrap(group) from group

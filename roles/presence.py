@@ -77,6 +77,16 @@ class Presence:
             return False
         return all(name in record.roles and record.bond >= state.params.get_bond_min(name) for name in names)
 
+    def are_keys_replaced(self, state: State) -> bool:
+        """Whether the epoch's snapshot names other keys of its account than those this node runs with."""
+        epoch = state.get_epoch(state.epoch)
+        account = self._keys.account.public
+        named = None if epoch is None else next((item for item in epoch.candidates if item.account == account), None)
+        vote = self._keys.vote.public if self._keys.vote is not None else b""
+        if named is None:
+            return False
+        return named.node != self._keys.node.public or bool(named.vote and vote and named.vote != vote)
+
     def get_registration(self, state: State, now_ms: int) -> RegisterNode | None:
         """What to submit so that `is_bonded` holds; None when it does or was just asked for."""
         if not (self._names and self.is_findable):

@@ -114,9 +114,9 @@ class VoteLog:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
-def create_vote_log(directory: Path, chain: bytes, vote: bytes) -> None:
+def create_vote_log(directory: Path, chain: bytes, vote: bytes, name: str = FILE_NAME) -> None:
     """Make the log of a vote key that has signed nothing yet. FileExistsError when there is one."""
-    path = directory / FILE_NAME
+    path = directory / name
     if path.exists():
         raise FileExistsError(path)
     _begin(path, LogStart(chain, vote, is_after_loss=0))
@@ -147,6 +147,11 @@ def open_vote_log(directory: Path, chain: bytes, vote: bytes) -> tuple[VoteLog, 
         os.truncate(path, frames.end)
     # Until it has voted once, a validator whose log was lost may have to be silent still.
     return VoteLog(path, start, records), VoteHistory(records, is_lost=bool(start.is_after_loss and not records))
+
+
+def read_log(path: Path) -> tuple[bytes, ...]:
+    """The contents of a log's whole frames, a `LogStart` and then `Batch`es; the validator may be running."""
+    return _read_frames(path.read_bytes()).contents
 
 
 def _begin(path: Path, start: LogStart) -> None:

@@ -64,6 +64,11 @@ class Disk:
         history = VoteHistory((), is_lost=True) if self.has_lost_votes else VoteHistory(tuple(self.votes))
         return ce.Restored(self.boot, self.state, kept, self.blocks.get, history)
 
+    def begin_votes(self) -> None:
+        """The log of another vote key, which has signed nothing."""
+        self.votes.clear()
+        self.has_lost_votes = False
+
     def lose_votes(self) -> None:
         """The vote log is gone: its validator finds none at its next start."""
         self.votes.clear()
@@ -127,6 +132,7 @@ class SimNode:
         self.name = name
         self.role = role.name
         self.keys = keys
+        self.next_keys: ce.NodeKeys | None = None  # to follow when the ledger names them
         self.disk = Disk()
         self.roots: dict[int, bytes] = {}  # height -> the state root this node computed itself
         self.bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
@@ -168,6 +174,7 @@ class SimNode:
     def start(self) -> None:
         """Boot from what the disk holds."""
         around = self._around
+        self._take_up_keys()
         self.starts += 1
         # A new process has new randomness: nonces and salts of the last one must not come again.
         rng = self._kernel.random(f"node/{self.name}/{self.starts}")
@@ -177,6 +184,16 @@ class SimNode:
         self._net = around.fabric.attach(self.name, self.keys.node.public, self._on_net)
         self._busy_ms = 0
         self.handle(ce.Boot((self._net.address,)))
+
+    def _take_up_keys(self) -> None:
+        """As `roles.rotation` does it: what the newest epoch on disk names is what the node runs with."""
+        state, following = self.disk.state, self.next_keys
+        epoch = None if state is None else state.get_epoch(state.epoch)
+        if epoch is None or following is None or following.vote is None:
+            return
+        if any(item.vote == following.vote.public for item in epoch.candidates):
+            self.keys, self.next_keys = following, None
+            self.disk.begin_votes()
 
     def crash(self) -> None:
         """Die soon, as by `kill -9`: between two effects of the next list, or idle if there is none."""
@@ -300,6 +317,13 @@ class SimNode:
                 around.hooks.on_deliver(self.name, effect)
             case ce.Halt(reason):
                 raise NodeHalted(f"{self.name}: {reason}")
+            case ce.Restart():
+                kernel.after(DISK_MS, self._start_anew, self.starts)
+
+    def _start_anew(self, starts: int) -> None:
+        if self._core is not None and self.starts == starts:
+            self.stop()
+            self.start()
 
     def _check(self, topic: str, data: bytes, forwarder: bytes) -> Verdict | Unproven:
         return self.core.check(topic, data, forwarder, self._kernel.now_ms)

@@ -1,17 +1,29 @@
 """`rolemesh keys`: make, list, carry away and bring in the keys of a data directory."""
 
+import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from testnet.cli.arguments import Json, Network, one_of, open_network
+from testnet.cli.arguments import Json, Network, one_of, open_network, parse_duration
 from testnet.cli.node import DATA
 from testnet.cli.output import CommandError, ExitCode, Output, format_table
-from testnet.cli.passphrases import NewPassphraseFile, PassphraseFile, ask_passphrase, choose_passphrase
+from testnet.cli.passphrases import (
+    NewPassphraseFile,
+    PassphraseFile,
+    ask_passphrase,
+    choose_passphrase,
+    open_with_passphrase,
+)
 
 if TYPE_CHECKING:
     from protocol.keys import PrivateKey
+    from protocol.ledger.genesis import Genesis
+
+TAKEN_UP_POLL_S = 0.1
+NEXT = ".next"  # of a key that follows the one in use when the epoch ends
 
 app = App(
     name="keys",
@@ -44,8 +56,6 @@ def new(
         Seal it fast and weakly, for one test network: that of --data if a node is there, or of --network. Any other
         network refuses it.
     """
-    import secrets
-
     from protocol.keys import PrivateKey
     from roles.keystore import format_plain, get_key_path, seal_text, write_key_file
     from roles.passphrase import VARIABLE
@@ -72,12 +82,13 @@ def new(
 )
 def ls(*, data: Data = DATA, json: Json = False) -> None:
     """List the keys of a data directory. Needs no passphrase: what is public about a key is not sealed."""
-    from roles.keystore import PURPOSES, get_key_path, read_fields
+    from roles.keystore import PURPOSES, get_key_path
 
     output = Output(json)
-    paths = {purpose: get_key_path(data, purpose) for purpose in PURPOSES}
-    there = {purpose: path for purpose, path in paths.items() if path.is_symlink() or path.exists()}
-    rows = [_describe(purpose, path, read_fields(path)) for purpose, path in there.items()]
+    names = [name for purpose in PURPOSES for name in (purpose, purpose + NEXT)]
+    paths = {name: get_key_path(data, name) for name in names}
+    there = {name: path for name, path in paths.items() if path.is_symlink() or path.exists()}
+    rows = [_describe(name, path) for name, path in there.items()]
     if not rows:
         raise CommandError(
             "no_keys", f"no keys in {data}", "make one with `rolemesh keys new account`", ExitCode.CONFIG
@@ -177,6 +188,110 @@ def import_(
     output.give({"purpose": purpose, "public": format_public(purpose, key.public), "file": path})
 
 
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh keys rotate vote --data ./validator\n\n"
+    "  rolemesh keys rotate vote --data ./validator --passphrase-file /run/secrets/rolemesh --json\n\n"
+    "  rolemesh keys rotate node --data ./worker"
+)
+def rotate(
+    purpose: Annotated[str, Parameter(name="PURPOSE", help="vote or node.")],
+    /,
+    *,
+    data: Data = DATA,
+    passphrase_file: PassphraseFile = None,
+    timeout: Annotated[str, Parameter(name="--timeout", help="How long to wait: 30s, 2m.")] = "30s",
+    json: Json = False,
+) -> None:
+    """Put a new key in the place of a running node's vote or node key: the same account, bond and delegations.
+
+    The old key serves to the end of the epoch in which the order is final; then the node starts anew by itself and goes
+    on with the new one. The old key and its vote log are kept beside them. After an interruption or a refusal the same
+    command goes on with the key it has made.
+    """
+    from roles.config import read_genesis
+    from roles.keystore import get_key_path, read_public
+    from roles.rotation import ROTATING, get_next_path, plan_rotation
+    from testnet.cli.wallet import order_final
+
+    output = Output(json)
+    if purpose == "account":
+        hint = "make a new account with `rolemesh keys new account`, and transfer to it what the old one holds"
+        raise CommandError("account_key", "an account is its key: it has no other", hint, ExitCode.USAGE)
+    path, following = get_key_path(data, one_of(purpose, ROTATING)), get_next_path(data, purpose)
+    former = read_public(path)
+    _require_running(data)
+    passphrase = open_with_passphrase(data, output, passphrase_file)
+    keys = _make_next(data, purpose, passphrase, read_genesis(data))
+    vote_path = get_key_path(data, "vote")
+    vote_held = read_public(vote_path) if vote_path.exists() else b""
+    account = read_public(get_key_path(data, "account"))
+    deadline_s = time.monotonic() + parse_duration(timeout)
+    body = plan_rotation(account, keys["node"], keys.get("vote"), vote_held)
+    told: dict[str, Any] = {"state": "in_force"}
+    try:
+        told = order_final(data, body, timeout)
+    except CommandError as error:
+        # The epoch may have ended already: then the node has just gone down to take the key up.
+        if error.code != "not_running" or not _is_taken_up(path, keys[purpose].public, deadline_s):
+            raise
+    new, old = format_public(purpose, keys[purpose].public), format_public(purpose, former)
+    output.say(f"{purpose} {new} follows {old}")
+    if told["state"] == "final":
+        output.note("it is in force when the epoch ends; the node takes it up by itself, running or at its next start")
+    output.give({**told, "purpose": purpose, "public": new, "former": old, "file": following})
+
+
+def _is_taken_up(path: Path, public: bytes, deadline_s: float) -> bool:
+    from roles.keystore import read_public
+
+    while read_public(path) != public:
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(TAKEN_UP_POLL_S)
+    return True
+
+
+def _require_running(data: Path) -> None:
+    """Before a key is made that nobody could put on the ledger."""
+    from roles.lock import is_locked
+
+    if not is_locked(data):
+        hint = f"start it: `rolemesh node run --data {data}`"
+        raise CommandError("not_running", f"no node runs in {data}", hint, ExitCode.UNREACHABLE)
+
+
+def _make_next(data: Path, purpose: str, passphrase: str | None, genesis: "Genesis") -> "dict[str, PrivateKey]":
+    """The keys that a node's order names: the node's, and the vote key if that changes. Makes what is missing."""
+    from protocol.keys import PrivateKey
+    from protocol.ledger.genesis import compute_chain_id
+    from roles.keystore import get_key_path, open_fields, read_fields, write_key_file
+    from roles.rotation import ROTATING, begin_next_log, get_next_path
+
+    def read(path: Path) -> PrivateKey:
+        return open_fields(path, read_fields(path), passphrase)
+
+    fields = read_fields(get_key_path(data, purpose))
+    read(get_key_path(data, purpose))  # with the passphrase that both are to have
+    if not get_next_path(data, purpose).exists():
+        key = PrivateKey.from_seed(secrets.token_bytes(32))
+        write_key_file(get_next_path(data, purpose), _follow(fields, key, purpose, passphrase))
+    next_paths = {each: path for each in ROTATING if (path := get_next_path(data, each)).exists()}
+    keys = {each: read(path) for each, path in {"node": get_key_path(data, "node"), **next_paths}.items()}
+    if purpose == "vote":
+        begin_next_log(data, compute_chain_id(genesis), keys["vote"].public)
+    return keys
+
+
+def _follow(fields: dict[str, Any], key: "PrivateKey", purpose: str, passphrase: str | None) -> str:
+    """A key file like the one it will replace: the same passphrase, mark and network."""
+    from roles.keystore import format_plain, is_sealed, seal_text
+
+    dev_chain = bytes.fromhex(fields["chain"]) if fields.get("chain") else None
+    if passphrase is not None and is_sealed(fields):
+        return seal_text(key, purpose, passphrase, dev_chain)
+    return format_plain(key, purpose, dev_chain)
+
+
 def format_public(purpose: str, public: bytes) -> str:
     """A public key as its purpose writes it: 12D3…, rm1…, or hex for a vote key."""
     from protocol.keys import format_account, format_node
@@ -218,18 +333,11 @@ def _protect(
     return seal_text(key, purpose, passphrase, dev_chain)
 
 
-def _describe(purpose: str, path: Path, fields: dict[str, Any]) -> dict[str, Any]:
-    from roles.keystore import RESTORE_HINT, is_sealed, open_fields
-    from roles.sealed_key import CannotOpen, read_label
+def _describe(purpose: str, path: Path) -> dict[str, Any]:
+    from roles.keystore import read_fields, read_public
 
-    if is_sealed(fields):
-        try:
-            public = read_label(fields).public
-        except CannotOpen as error:
-            raise CommandError("bad_key", f"{path} is damaged: {error}", RESTORE_HINT, ExitCode.CONFIG) from None
-    else:
-        public = open_fields(path, fields, None).public
-    text = format_public(purpose, public)
+    fields = read_fields(path)
+    text = format_public(purpose.removesuffix(NEXT), read_public(path))
     return {"purpose": purpose, "public": text, "mark": fields["mark"], "chain": fields.get("chain", ""), "file": path}
 
 

@@ -198,11 +198,18 @@ def _order(
     output: Output, payer: str, body: Any, words: str, fields: "Mapping[str, Any]", no_wait: bool, timeout: str
 ) -> None:
     """Hand a transaction to the payer's node, see that it has it, and wait until it is final."""
+    told = order_final(find_payer(payer), body, timeout, no_wait)
+    height, took_ms = told["height"], told["took_ms"]
+    output.say(f"{words}: {'on its way' if height is None else f'final at height {height} after {took_ms} ms'}")
+    output.give({**told, **fields})
+
+
+def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False) -> dict[str, Any]:
+    """Hand a transaction to the node of a directory and wait until it is final; what to tell. Raises CommandError."""
     from protocol.codec import encode
     from protocol.ledger.transactions import get_transaction_kind
 
     timeout_s = parse_duration(timeout)
-    directory = find_payer(payer)
     token = secrets.token_hex(16)
     kind = get_transaction_kind(type(body))
     request = {"command": "ledger.submit", "token": token, "kind": kind, "body": encode(body).hex()}
@@ -225,10 +232,8 @@ def _order(
         )
     took_ms = round((time.monotonic() - begun_s) * 1_000)
     height = state.get("height")
-    is_final = height is not None
-    output.say(f"{words}: {f'final at height {height} after {took_ms} ms' if is_final else 'on its way'}")
-    result = {"state": "final" if is_final else "submitted", "height": height, "took_ms": took_ms}
-    output.give({**result, "from": state["account"], "token": token, **fields})
+    result = {"state": "submitted" if height is None else "final", "height": height, "took_ms": took_ms}
+    return {**result, "from": state["account"], "token": token}
 
 
 def _wait(directory: Path, token: str, state: dict[str, Any], deadline_s: float, is_taken: bool) -> dict[str, Any]:

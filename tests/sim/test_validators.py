@@ -1,9 +1,14 @@
 """Several validators order one ledger: they agree through whatever happens to up to a third of them."""
 
+from dataclasses import replace
+
 import pytest
 
+from protocol.keys import PrivateKey
 from protocol.ledger import randomness
-from protocol.ledger.transactions import Transfer
+from protocol.ledger.block import get_validators
+from protocol.ledger.randomness import grow_onion
+from protocol.ledger.transactions import RotateKeys, Transfer, prove_possession
 from roles import core_effects as ce
 from testnet.faults import Crash, FaultPlan, Partition
 from testnet.sim import Network, simulate
@@ -118,4 +123,42 @@ def test_a_validator_whose_onion_ends_has_committed_to_the_next_and_every_block_
     assert len(committed) <= 2 * (1 + len(reveals) // 120)
     numbers = sorted(onion.number for onion in network.ledger.onions.values())
     assert numbers[0] >= 1
+    assert network.find_violations() == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_vote_key_that_follows_another_votes_from_the_epoch_on_that_names_it(is_killed: bool) -> None:
+    network = simulate(seed=9, roles={"validator": 4, "client": 1})
+    network.run_until(1_000)
+    node = network.nodes["validator-1"]
+    former, following = node.keys, PrivateKey.from_seed(b"w" * 32)
+    assert former.vote is not None
+    node.next_keys = replace(former, vote=following)
+    body = RotateKeys(former.node.public, following.public, bytes(64), b"")
+    node.handle(ce.Order("rotate", prove_possession(body, former.account.public, former.node, following)))
+    pay_for(network, 3_000)
+    assert node.keys is former
+    assert node.starts == 1
+    if is_killed:
+        network.crash("validator-1")
+        network.run_for(500)
+        network.start("validator-1")
+        assert node.keys is former
+
+    pay_for(network, network.genesis.params.epoch_ms, pause_ms=1_000)
+    assert node.keys.vote is following
+    assert node.starts == 2 + is_killed
+    votes = {item.vote for item in get_validators(network.ledger)}
+    assert following.public in votes
+    assert former.vote.public not in votes
+    network.crash("validator-3")
+    height = network.ledger.height
+    pay_for(network, 3_000)  # three of four: not without its votes
+    assert network.ledger.height > height
+    network.start("validator-3")
+    pay_for(network, 3_000)
+    assert count_validators_at_the_tip(network) == 4
+    assert network.ledger.onions[former.account.public].next_tip == grow_onion(following, 1).tip
+    assert not network.get_events("validator.accused")
+    assert not network.get_events("votes.muted")
     assert network.find_violations() == []

@@ -16,11 +16,17 @@ from typing import Any
 
 import pytest
 
+from protocol.codec import decode
+from protocol.consensus.log import decode_record
+from protocol.consensus.messages import Vote
 from protocol.keys import parse_node
+from protocol.ledger.block import get_validators
 from protocol.ledger.state import State
 from roles.chain import open_stored
 from roles.config import read_config, write_config
 from roles.eventlog import read_events
+from roles.keystore import get_key_path, read_public
+from roles.votelog import Batch, LogStart, read_log
 from testnet.cli.output import ExitCode
 from testnet.faults import Crash, FaultPlan
 from testnet.join import make_node
@@ -184,6 +190,53 @@ def test_a_validator_that_begins_to_lie_is_convicted_by_the_others_who_go_on_wit
         bond_min = ledger.params.get_bond_min("validator")
         assert ledger.nodes[account].node == parse_node(up.get_status(names[2])["node"])
         assert stone.slashed == bond_min - ledger.nodes[account].bond > bond_min // 2
+
+
+@pytest.mark.full
+def test_a_validator_whose_vote_key_is_rotated_votes_with_the_new_one_from_the_next_epoch_on(tmp_path: Path) -> None:
+    names = [f"validator-{index}" for index in range(4)]
+    with start_network(tmp_path / "net", "--roles", "validator=4", "--seed", "53") as up:
+        up.wait_for_go()
+        directory = up.directory / "nodes" / names[1]
+        former = read_public(get_key_path(directory, "vote"))
+        with run_payer(up) as payer:
+            payments = [payer.pay(names[0])]
+            code, told = run_cli("keys", "rotate", "vote", "--data", str(directory))
+            assert code == ExitCode.OK, told
+            assert told["former"] == former.hex()
+
+            # The epoch ends without anybody's help, and the node takes the key up by itself.
+            wait_until(lambda: read_public(get_key_path(directory, "vote")).hex() == told["public"], "the new key")
+            wait_until(lambda: up.get_status(names[1]).get("state") == "serving", "the node is there again")
+            assert up.pids[names[1]] == up.get_status(names[1])["pid"]
+            # Without its votes there would be no quorum now.
+            fault(up, "kill", names[3])
+            payments += [payer.pay(name) for name in names[:3]]
+            fault(up, "heal")
+            wait_until(partial(are_at, up, payments[-1]["height"]), "everybody is level")
+        stop(up)
+        assert count_votes(directory / "votes.log", bytes.fromhex(told["public"])) > 0
+        assert count_votes(directory / f"votes.former-{former.hex()[:16]}.log", former) > 0
+        assert read_public(directory / "keys" / f"vote.former-{former.hex()[:16]}.key") == former
+        assert not any(count_events(up, name, "validator.accused") for name in names)
+        assert not any(count_events(up, name, "votes.muted") for name in names)
+        assert_one_ledger(up, payments)
+        for state in read_states(up):
+            assert bytes.fromhex(told["public"]) in {item.vote for item in get_validators(state)}
+
+
+def count_votes(path: Path, key: bytes) -> int:
+    """How many votes a log holds; they are all of this key."""
+    votes = 0
+    frames = read_log(path)
+    assert decode(LogStart, frames[0]).vote == key
+    for frame in frames[1:]:
+        for data in decode(Batch, frame).records:
+            record = decode_record(data)
+            if isinstance(record, Vote):
+                assert record.voter == key
+                votes += 1
+    return votes
 
 
 def run_through_kills(directory: Path, validators: int, kills: int, seed: int) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from protocol.keys import PrivateKey
 from protocol.ledger.genesis import compute_chain_id
 from roles.config import write_genesis
-from roles.keystore import Place, get_key_path, read_key
+from roles.keystore import Place, get_key_path, read_key, write_key
 from testnet.cli import main
 from testnet.cli.output import ExitCode
 from testnet.genesis import build_genesis
@@ -221,3 +222,26 @@ def test_on_a_terminal_two_passphrases_that_differ_make_no_key():
     assert code == ExitCode.USAGE
     assert "differ" in shown
     assert not Path("wallet").exists()
+
+
+def test_only_a_running_nodes_vote_and_node_keys_are_rotated_and_nothing_is_made_otherwise(run, tmp_path):
+    make_dev(run, tmp_path / "node", "vote")
+    code, told = run("rotate", "vote", "--data", "node", "--passphrase-file", "passphrase.txt")
+    assert (code, told["error"]["code"]) == (ExitCode.UNREACHABLE, "not_running")
+    code, told = run("rotate", "account", "--data", "node")
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "account_key")
+    assert run("rotate", "storage", "--data", "node")[0] == ExitCode.USAGE
+    assert run("rotate", "node", "--data", "node")[0] == ExitCode.CONFIG
+    assert [path.name for path in Path("node/keys").iterdir()] == ["vote.key"]
+
+
+def test_a_key_that_is_to_follow_is_listed_beside_the_one_in_use(run):
+    write_key(Path("node"), "vote", b"a" * 32, b"chain-01")
+    write_key(Path("node"), "vote.next", b"b" * 32, b"chain-01")
+    code, told = run("ls", "--data", "node")
+    assert code == ExitCode.OK
+    listed = {row["purpose"]: row["public"] for row in told["keys"]}
+    assert listed == {
+        "vote": PrivateKey.from_seed(b"a" * 32).public.hex(),
+        "vote.next": PrivateKey.from_seed(b"b" * 32).public.hex(),
+    }
