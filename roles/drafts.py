@@ -5,7 +5,7 @@ asked for. A block is checked once: the state it leads to is kept for the moment
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from protocol.ledger.apply import apply_block
@@ -34,9 +34,10 @@ class Draft:
 
 
 class Drafts:
-    """By block id. `begin` says on which state the next height builds."""
+    """By block id. `begin` says on which state the next height builds; `apply` what a block makes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, apply: Callable[[State, Block], State] = apply_block) -> None:
+        self._apply = apply
         self._state: State | None = None
         self._drafts: dict[bytes, Draft] = {}
 
@@ -126,7 +127,7 @@ class Drafts:
         if draft.result is None:
             bodies = [self._find(draft, digest, pool) for digest in draft.outline.digests]
             block = Block(header, tuple(data for data in bodies if data is not None))
-            draft.result = block, apply_block(state, block)
+            draft.result = block, self._apply(state, block)
         return draft.result[0]
 
     def _find(self, draft: Draft, digest: bytes, pool: Mempool) -> bytes | None:

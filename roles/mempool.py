@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from protocol.codec import decode, encode
-from protocol.errors import NonceMismatch, ProtocolError
-from protocol.ledger.apply import build_block, check_transaction, next_due_ms
+from protocol.errors import InvalidTransaction, NonceMismatch, ProtocolError
+from protocol.ledger.apply import can_hold, check_transaction, next_due_ms
 from protocol.ledger.fees import count_units
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
@@ -69,17 +69,18 @@ class Mempool:
         nonces = {transaction.account: state.get_nonce(transaction.account) for transaction in included}
         self._pool.advance(nonces, state.time_ms)
 
-    def is_reason(self, state: State, time_ms: int, builder: bytes) -> bool:
+    def is_reason(self, state: State, time_ms: int) -> bool:
         """Whether a block of this time would hold something: a due item that wakes, or a transaction of ours."""
         if is_due(state, time_ms):
             return True
         ready = self._pool.list_ready(state.base_fee)
         heads = (item for item in ready if item.nonce == state.get_nonce(item.account))
         for item in list(islice(heads, TRIED_MAX)):
-            block, _, dropped = build_block(state, (_open(item),), time_ms, builder)
-            self.drop(transaction for transaction, _ in dropped)
-            if block.transactions:
-                return True
+            try:
+                if can_hold(state, _open(item), time_ms):
+                    return True
+            except InvalidTransaction:
+                self._pool.drop((item.id,))
         return False
 
     def _waits(self, transaction: Transaction) -> bool:

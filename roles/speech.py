@@ -31,22 +31,27 @@ class Speech:
 
     def take(self, peers: Iterable[bytes], drafts: Drafts) -> list[Effect]:
         """All of it as effects, and begin anew."""
+        if not (self._to_all or self._to_one or self._causes):
+            return []
         effects: list[Effect] = []
+        to_all = _join(tuple(self._to_all), self._causes, drafts)
         for peer in peers:
             for_one = self._to_one.pop(peer, {})
-            messages = tuple({**self._to_all, **for_one})
-            # A proposal wakes whoever can check it: nothing else is needed then.
-            causes = () if any(isinstance(item, Proposal) for item in messages) else self._causes
-            if messages or causes:
+            said = _join(tuple({**self._to_all, **for_one}), self._causes, drafts) if for_one else to_all
+            if said is not None:
                 self._count += 1
-                said = _join(messages, causes, drafts)
                 effects.append(Send(peer, "consensus", said, f"said-{self._count}", SAID_TIMEOUT_MS))
         self._to_all, self._to_one, self._causes = {}, {}, ()
         return effects
 
 
-def _join(messages: tuple[Message, ...], causes: tuple[bytes, ...], drafts: Drafts) -> Said:
+def _join(messages: tuple[Message, ...], causes: tuple[bytes, ...], drafts: Drafts) -> Said | None:
+    """None for nothing."""
     proposals = [item for item in messages if isinstance(item, Proposal)]
+    if proposals:
+        causes = ()  # a proposal wakes whoever can check it: nothing else is needed then
+    elif not messages and not causes:
+        return None
     return Said(
         tuple(Proposed(item, _find_outline(item, drafts)) for item in proposals[-PROPOSED_MAX:]),
         tuple(item for item in messages if isinstance(item, Certificate))[-CERTIFICATES_MAX:],

@@ -11,8 +11,8 @@ from protocol.codec import encode
 from protocol.consensus import events as ev
 from protocol.consensus.core import Core, draw_leader
 from protocol.consensus.evidence import make_evidence
-from protocol.consensus.log import decode_record, encode_record, get_height
-from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.consensus.log import Kept, decode_record, encode_record, get_height
+from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
@@ -125,8 +125,7 @@ class Validator(Role):
     # A height
 
     def _start(self, state: State, votes: VoteHistory, certificate: Certificate | None, now_ms: int) -> list[Effect]:
-        signatures = KeySignatures(state.chain, self._vote)
-        self._core = Core(self._vote.public, signatures, self._view_timer_ms)
+        self._core = Core(self._vote.public, self._sign_on(state.chain), self._view_timer_ms)
         effects: list[Effect] = []
         # Whoever decides alone says nothing before it has committed: it cannot have contradicted itself.
         if votes.is_lost and [item.vote for item in get_validators(state)] != [self._vote.public]:
@@ -136,6 +135,10 @@ class Validator(Role):
         current = [record for record in records if get_height(record) == state.height + 1]
         return [*effects, *self._begin(state, certificate, current, now_ms)]
 
+    def _sign_on(self, chain: bytes) -> Signatures:
+        """How ballots are signed and checked. Simulations of many thousand heights sign by name."""
+        return KeySignatures(chain, self._vote)
+
     def _advance(
         self, state: State, transactions: tuple[Transaction, ...], certificate: Certificate | None, now_ms: int
     ) -> list[Effect]:
@@ -143,9 +146,7 @@ class Validator(Role):
         self._pool.advance(state, transactions)
         return self._begin(state, certificate, [], now_ms)
 
-    def _begin(
-        self, state: State, certificate: Certificate | None, records: list[Vote | Proposal | Block], now_ms: int
-    ) -> list[Effect]:
+    def _begin(self, state: State, certificate: Certificate | None, records: list[Kept], now_ms: int) -> list[Effect]:
         self._state = state
         self._drafts.begin(state)
         blocks = [record for record in records if isinstance(record, Block)]
@@ -210,7 +211,7 @@ class Validator(Role):
         if self._core.view or self._core.is_decided:
             return []
         time_ms = max(now_ms, state.time_ms + 1)
-        if self._pool.is_reason(state, time_ms, self.context.account.public):
+        if self._pool.is_reason(state, time_ms):
             return self._run([ev.Woken()], now_ms)
         due_ms = next_due_ms(state)
         return [] if due_ms is None else [SetTimer("wake", max(due_ms, now_ms + 1))]
@@ -283,7 +284,7 @@ class Validator(Role):
                         effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
         return [*effects, *self._speech.take(self._peers, self._drafts), *decided]
 
-    def _log(self, record: Vote | Proposal) -> list[Effect]:
+    def _log(self, record: Vote | Proposal | Certificate) -> list[Effect]:
         """Nobody may vote for a block it could not give to others after a crash, unless it is alone: then the vote and
         the block's commit are one."""
         effects: list[Effect] = []

@@ -18,7 +18,7 @@ import structlog
 
 from protocol.codec import decode, encode
 from protocol.consensus.log import decode_record, get_height
-from protocol.consensus.messages import Vote
+from protocol.consensus.messages import Proposal, Vote
 from protocol.errors import LocalError, MalformedMessage
 from protocol.types import AtMost, ChainId, PublicKey, UpTo
 from roles.role import VoteHistory
@@ -54,6 +54,20 @@ class DoubleVote(LocalError):
 
 
 @dataclass(frozen=True)
+class VotesHeld:
+    """Whose log it is, every record of it, and how many of its bytes are whole."""
+
+    start: LogStart
+    records: tuple[bytes, ...]
+    end: int
+
+    @property
+    def history(self) -> VoteHistory:
+        """For the validator's start: until it has voted once, one whose log was lost may have to be silent still."""
+        return VoteHistory(self.records, is_lost=bool(self.start.is_after_loss and not self.records))
+
+
+@dataclass(frozen=True)
 class _Frames:
     """What a file holds: contents of whole frames, where they end, and whether something whole follows a broken one."""
 
@@ -79,7 +93,7 @@ class VoteLog:
         before = self._height
         for record in records:
             self._guard(record)
-        frame = _frame(encode(Batch(tuple(records))))
+        frame = encode_batch(records)
         if self._height > before and os.fstat(self._handle).st_size > REWRITE_BYTES:
             self._begin_anew(frame)
             return
@@ -96,9 +110,9 @@ class VoteLog:
         if height > self._height:
             self._height = height
             self._signed.clear()
-        ballot = getattr(record, "ballot", None)
-        if ballot is None or height < self._height:
+        if not isinstance(record, Vote | Proposal) or height < self._height:
             return
+        ballot = record.ballot
         kind = f"vote {ballot.kind}" if isinstance(record, Vote) else "proposal"
         known = self._signed.setdefault((height, ballot.view, kind), encode(ballot))
         if known != encode(ballot):
@@ -107,7 +121,7 @@ class VoteLog:
     def _begin_anew(self, frame: bytes) -> None:
         """Earlier heights are decided and in the database: only the new one's votes count."""
         temporary = self._path.with_name(f".{self._path.name}.new")
-        _write_file(temporary, _frame(encode(self._start)) + frame)
+        _write_file(temporary, encode_start(self._start) + frame)
         os.replace(temporary, self._path)
         _sync_directory(self._path.parent)
         os.close(self._handle)
@@ -132,35 +146,33 @@ def open_vote_log(directory: Path, chain: bytes, vote: bytes) -> tuple[VoteLog, 
         data = path.read_bytes()
     except FileNotFoundError:
         data = b""
-    frames = _read_frames(data)
-    held = _read_held(frames)
-    if held is None or (held[0].chain, held[0].vote) != (chain, vote):
+    held = read_votes(data)
+    if held is None or (held.start.chain, held.start.vote) != (chain, vote):
         log.error("votes.lost", path=str(path), size_bytes=len(data))
         if data:
             os.replace(path, directory / DAMAGED_NAME)
         start = LogStart(chain, vote, is_after_loss=1)
         _begin(path, start)
         return VoteLog(path, start, ()), VoteHistory((), is_lost=True)
-    start, records = held
-    if frames.end < len(data):
-        log.warning("votes.torn", cut_bytes=len(data) - frames.end)
-        os.truncate(path, frames.end)
-    # Until it has voted once, a validator whose log was lost may have to be silent still.
-    return VoteLog(path, start, records), VoteHistory(records, is_lost=bool(start.is_after_loss and not records))
+    if held.end < len(data):
+        log.warning("votes.torn", cut_bytes=len(data) - held.end)
+        os.truncate(path, held.end)
+    return VoteLog(path, held.start, held.records), held.history
 
 
-def read_log(path: Path) -> tuple[bytes, ...]:
-    """The contents of a log's whole frames, a `LogStart` and then `Batch`es; the validator may be running."""
-    return _read_frames(path.read_bytes()).contents
+def encode_start(start: LogStart) -> bytes:
+    """The first frame of a log."""
+    return _frame(encode(start))
 
 
-def _begin(path: Path, start: LogStart) -> None:
-    _write_file(path, _frame(encode(start)))
-    _sync_directory(path.parent)
+def encode_batch(records: Sequence[bytes]) -> bytes:
+    """The frame of records that are synced together."""
+    return _frame(encode(Batch(tuple(records))))
 
 
-def _read_held(frames: _Frames) -> tuple[LogStart, tuple[bytes, ...]] | None:
-    """Whose log it is, and every record of it; None when it is not to be trusted."""
+def read_votes(data: bytes) -> VotesHeld | None:
+    """What a log holds, without a torn batch at its end; None when it is not to be trusted."""
+    frames = _read_frames(data)
     if frames.is_damaged or not frames.contents:
         return None
     try:
@@ -170,7 +182,12 @@ def _read_held(frames: _Frames) -> tuple[LogStart, tuple[bytes, ...]] | None:
             decode_record(record)
     except MalformedMessage:
         return None
-    return start, tuple(records)
+    return VotesHeld(start, tuple(records), frames.end)
+
+
+def _begin(path: Path, start: LogStart) -> None:
+    _write_file(path, encode_start(start))
+    _sync_directory(path.parent)
 
 
 def _read_frames(data: bytes) -> _Frames:

@@ -130,8 +130,11 @@ class Core:
         early = self._early if event.height == self.height + 1 else {}
         self._early = {}
         self._begin(event)
+        certificates: list[Certificate] = []
         for record in event.log:
-            if isinstance(record, Proposal):
+            if isinstance(record, Certificate):
+                certificates.append(record)
+            elif isinstance(record, Proposal):
                 self._my_proposals[record.ballot.view] = record
             else:
                 self._my_votes[record.ballot.kind][record.ballot.view] = record
@@ -140,6 +143,8 @@ class Core:
             for votes in self._my_votes.values():
                 for vote in votes.values():
                     self._count(vote)
+            for item in certificates:
+                self._add_certificate(item)
         for messages in early.values():
             for message in messages:
                 if not self.is_decided:
@@ -387,7 +392,7 @@ class Core:
                 return
             self._notarised[ballot.view] = item
             self._relay(item)
-            self._finalise(ballot)
+            self._finalise(item)
             if self.is_decided:
                 return
             self._enter(ballot.view)
@@ -412,9 +417,11 @@ class Core:
         if proposal.ballot.block_id in self._checked:
             self._vote(proposal.ballot)
 
-    def _finalise(self, ballot: Ballot) -> None:
-        view = ballot.view
+    def _finalise(self, notarised: Certificate) -> None:
+        ballot, view = notarised.ballot, notarised.ballot.view
         if self._votes_here and view not in self._my_votes[NULLIFY] and view not in self._my_votes[FINALISE]:
+            # From now on we cannot nullify this view: after a crash we must be able to lead the others out of it.
+            self._emit(Persist(notarised))
             self._vote(Ballot(self.height, view, FINALISE, 0, ballot.block_id, NOTHING))
 
     def _vote(self, ballot: Ballot) -> None:

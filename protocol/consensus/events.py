@@ -21,7 +21,7 @@ class Began:
     validators: tuple[Validator, ...]
     seed: bytes
     decided: Certificate | None = None
-    log: tuple[Vote | Proposal, ...] = ()
+    log: tuple[Vote | Proposal | Certificate, ...] = ()
     may_vote: bool = True
 
 
@@ -81,7 +81,7 @@ class Answer:
 class Persist:
     """Keep, durably, before anything after this leaves."""
 
-    record: Vote | Proposal
+    record: Vote | Proposal | Certificate
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ __all__ = [
     "apply_block",
     "apply_transaction",
     "build_block",
+    "can_hold",
     "check_transaction",
     "decode_transactions",
     "next_due_ms",
@@ -197,6 +198,22 @@ def check_transaction(
         _verify_signature(transaction, check_signatures)
     except NotYet:
         _verify_signature(transaction, check_signatures)
+
+
+def can_hold(state: State, transaction: Transaction, time_ms: int) -> bool:
+    """Whether a block of this time after `state` can begin with a transaction; False if that is only too early.
+
+    InvalidTransaction when no block ever can.
+    """
+    try:
+        apply_transaction(_begin(state, time_ms), transaction, len(encode(transaction)), True)
+    except NotYet:
+        return False
+    except NonceMismatch as error:
+        if error.got < error.expected:
+            raise
+        return False
+    return True
 
 
 def apply_transaction(draft: Draft, transaction: Transaction, size_bytes: int, check_signatures: bool) -> None:

@@ -80,10 +80,12 @@ class Overlay(Generic[K, V]):
         for key, record in sorted(self._changed.items(), key=lambda change: table.key_to_bytes(change[0])):
             yield table.name, table.key_to_bytes(key), None if record is None else encode(record)
 
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._changed)
+
     def freeze(self) -> Mapping[K, V]:
-        """The table with all changes; the old one itself when there are none."""
-        if not self._changed:
-            return self._base
+        """The table with all changes."""
         merged = {**self._base, **self._changed}
         return {key: value for key, value in merged.items() if value is not None}
 
@@ -170,8 +172,9 @@ class Draft:
         changes: list[RowChange] = []
         for table in TABLES:
             overlay: Overlay[Any, Any] = getattr(self, table.name)
-            tables[table.name] = overlay.freeze()
-            changes += overlay.list_changes(table)
+            if overlay.is_changed:
+                tables[table.name] = overlay.freeze()
+                changes += overlay.list_changes(table)
         return replace(
             self.base,
             height=self.height,

@@ -1,13 +1,15 @@
 """`rolemesh sim`: repeat a simulated run from the token a failed test printed, or have validators agree by the seed."""
 
 import re
-from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json
 from testnet.cli.output import CommandError, ExitCode, Output
+
+if TYPE_CHECKING:
+    from testnet.consensus.sweep import Failed
 
 PART = 100  # seeds between two lines of progress
 
@@ -34,40 +36,92 @@ def sim(
     Parameters
     ----------
     replay
-        The token a failed test printed.
+        The token a failed test or range of seeds printed.
     seeds
-        A range like 0..1000: four or seven validators decide five heights each, through loss, partitions and crashes
-        drawn by the seed, up to a third of them cheating. The first seed that forks, stands still or has an honest one
-        accused is named.
+        A range like 0..1000: four or seven validators order a ledger through what each seed draws: loss, partitions,
+        clogged ways, crashes right after a vote, disks that tear, power cuts, wrong clocks, and up to a third of them
+        cheating. The first seed that forks, stands still after the weather has calmed, loses a grain or has an honest
+        one accused is named, with the least weather that does it.
     """
     output = Output(json)
     if bool(replay) == bool(seeds):
         raise CommandError("usage", "give --replay or --seeds", "see `rolemesh sim --help`", ExitCode.USAGE)
-    return _replay(replay, output) if replay else _try_seeds(seeds, output)
+    if seeds:
+        return _try_seeds(seeds, output)
+    return (_replay_validators if replay.strip().startswith("rmc1-") else _replay)(replay, output)
 
 
 def _try_seeds(text: str, output: Output) -> int:
-    from testnet.consensus_sweep import Failed, sweep
+    from testnet.consensus.sweep import Failed, Sweep, sweep
 
     found = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
     if found is None or int(found[1]) >= int(found[2]):
         raise CommandError("bad_seeds", f"no range of seeds: {text!r}", "write it like 0..1000", ExitCode.USAGE)
     first, end = int(found[1]), int(found[2])
-    sums: dict[str, int] = {}
+    sums = Sweep()
     for start in range(first, end, PART):
         try:
-            part = asdict(sweep(range(start, min(start + PART, end))))
+            sums.merge(sweep(range(start, min(start + PART, end))).to_dict())
         except Failed as error:
-            hint = f"`rolemesh sim --seeds {error.seed}..{error.seed + 1}` repeats it"
-            message = f"seed {error.seed}: {error.what}, with {error.weather}"
-            raise CommandError(
-                "invariant_violated", message, hint, ExitCode.INVARIANT_VIOLATED, seed=error.seed, what=error.what
-            ) from error
-        sums = {name: sums.get(name, 0) + value for name, value in part.items()}
-        output.note(f"{sums['seeds']} of {end - first} seeds: no fork, no stall, nobody honest accused")
-    for name, value in sums.items():
-        output.say(f"{name.replace('_', ' '):>28}  {value}")
-    output.give(sums)
+            raise _report(error, output) from error
+        output.note(f"{sums.seeds} of {end - first} seeds: no fork, no stall, supply conserved, nobody honest accused")
+    for name, value in sums.to_dict().items():
+        share = f"  {100 * value / sums.seeds:5.1f} %" if name.startswith("with_") else ""
+        output.say(f"{name.replace('_', ' '):>28}  {value:>9}{share}")
+    missing = sums.find_missing()
+    if missing:
+        hint = "the weather of these seeds shows too little: see testnet/consensus/weather.py"
+        raise CommandError("too_little", "; ".join(missing), hint, ExitCode.INVARIANT_VIOLATED, **sums.to_dict())
+    output.give(sums.to_dict())
+    return int(ExitCode.OK)
+
+
+def _report(error: "Failed", output: Output) -> CommandError:
+    for line in error.last_events:
+        output.say(line)
+    output.say(f"     weather  {error.weather.to_text()}")
+    output.say(f"       least  {error.milder.to_text()}")
+    hint = f"`rolemesh sim --replay {error.token}` repeats it in the least weather"
+    fields = {"seed": error.seed, "what": error.what, "weather": error.milder.to_text(), "token": error.token}
+    last = list(error.last_events)
+    message = f"seed {error.seed}: {error.what}"
+    return CommandError("invariant_violated", message, hint, ExitCode.INVARIANT_VIOLATED, **fields, last_events=last)
+
+
+def _replay_validators(token: str, output: Output) -> int:
+    from protocol.errors import LocalError
+    from testnet.consensus.network import Agreement
+    from testnet.consensus.token import parse_token
+
+    try:
+        told = parse_token(token)
+    except LocalError as error:
+        raise CommandError("bad_token", str(error), "copy the whole token", ExitCode.USAGE) from error
+    run = Agreement(told.seed, told.weather)
+    found = run.run()
+    is_same = (found.events, run.trace) == (told.events, told.trace)
+    for line in run.describe_last():
+        output.say(line)
+    fields = {
+        "seed": told.seed,
+        "weather": told.weather.to_text(),
+        "version": told.version,
+        "is_same": is_same,
+        "elapsed_ms": run.now_ms,
+        "height": run.tip.height,
+        "violations": found.violations,
+        "last_events": list(run.describe_last()),
+    }
+    for key, value in fields.items():
+        if key != "last_events":
+            output.say(f"{key:>12}  {value}")
+    if not is_same:
+        output.note(f"made by rolemesh {told.version or '?'}: with this version the run took another course")
+    if found.violations:
+        message = f"the run violates: {'; '.join(found.violations)}"
+        hint = "the events above led to it"
+        raise CommandError("invariant_violated", message, hint, ExitCode.INVARIANT_VIOLATED, **fields)
+    output.give(fields)
     return int(ExitCode.OK)
 
 

@@ -75,8 +75,7 @@ def test_what_a_block_took_leaves_and_an_old_number_is_nobodys_fault(ledger):
     pool = Mempool()
     first, second = make(ledger, 0, 0), make(ledger, 0, 1)
     take(pool, ledger, first, second)
-    builder = ledger.account("validator-0").public
-    assert pool.is_reason(ledger.state, ledger.state.time_ms + 1, builder)
+    assert pool.is_reason(ledger.state, ledger.state.time_ms + 1)
 
     ledger.block(first)
     pool.advance(ledger.state, (first,))
@@ -99,7 +98,6 @@ def test_what_has_expired_leaves_with_the_next_block(ledger):
 
 def test_what_no_block_could_hold_is_no_reason_for_one_and_is_dropped(ledger):
     pool = Mempool()
-    builder = ledger.account("validator-0").public
     spends_it_all = make(ledger, 0, 0, amount=9_999 * 10**9)
     take(pool, ledger, make(ledger, 0, 1, amount=9_000 * 10**9))
     assert list(pool.list_in_order(ledger.state)) == []
@@ -108,5 +106,5 @@ def test_what_no_block_could_hold_is_no_reason_for_one_and_is_dropped(ledger):
     pool.advance(ledger.state, (spends_it_all,))
     assert len(list(pool.list_in_order(ledger.state))) == 1
 
-    assert not pool.is_reason(ledger.state, ledger.state.time_ms + 1, builder)
+    assert not pool.is_reason(ledger.state, ledger.state.time_ms + 1)
     assert len(pool) == 0

@@ -26,7 +26,7 @@ from roles.chain import open_stored
 from roles.config import read_config, write_config
 from roles.eventlog import read_events
 from roles.keystore import get_key_path, read_public
-from roles.votelog import Batch, LogStart, read_log
+from roles.votelog import read_votes
 from testnet.cli.output import ExitCode
 from testnet.faults import Crash, FaultPlan
 from testnet.join import make_node
@@ -227,16 +227,12 @@ def test_a_validator_whose_vote_key_is_rotated_votes_with_the_new_one_from_the_n
 
 def count_votes(path: Path, key: bytes) -> int:
     """How many votes a log holds; they are all of this key."""
-    votes = 0
-    frames = read_log(path)
-    assert decode(LogStart, frames[0]).vote == key
-    for frame in frames[1:]:
-        for data in decode(Batch, frame).records:
-            record = decode_record(data)
-            if isinstance(record, Vote):
-                assert record.voter == key
-                votes += 1
-    return votes
+    held = read_votes(path.read_bytes())
+    assert held is not None
+    assert held.start.vote == key
+    votes = [record for record in map(decode_record, held.records) if isinstance(record, Vote)]
+    assert all(vote.voter == key for vote in votes)
+    return len(votes)
 
 
 def run_through_kills(directory: Path, validators: int, kills: int, seed: int) -> None:

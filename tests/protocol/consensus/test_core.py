@@ -248,6 +248,22 @@ def test_a_restarted_validator_says_the_same_bytes_again_and_nothing_else():
     assert log[1] in said(effects)
 
 
+def test_whoever_finalises_a_view_can_still_show_after_a_crash_that_it_was_notarised():
+    core = begun()
+    notarised = certify(propose().ballot, tuple(n for n in range(4) if n != ME))
+    effects = core.handle(Heard(notarised), 0)
+    kept = [effect.record for effect in effects if isinstance(effect, Persist)]
+    assert kept == [notarised, vote(ME, final())]
+    assert effects.index(Persist(kept[0])) < effects.index(Persist(kept[1])) < effects.index(Broadcast(kept[1]))
+
+    again = Core(KEYS[ME].public, signs(ME))
+    effects = again.handle(Began(1, VALIDATORS, SEED, log=tuple(kept)), 5)
+    assert said(effects, Certificate) == [notarised]
+    assert not [effect for effect in effects if isinstance(effect, Persist)]
+    again.handle(TimedOut(1, 1), 300)
+    assert again.view == 2  # and the others follow the certificate
+
+
 def test_without_its_log_a_validator_follows_and_says_nothing_until_the_next_height():
     core = begun(LEADER, may_vote=False)
     assert not said(core.handle(Woken(), 0), Proposal)

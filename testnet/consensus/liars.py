@@ -1,14 +1,13 @@
-"""Validators that cheat, for simulations of the consensus core: what they say in place of what an honest one would.
+"""Validators that cheat, for simulations: what they say in place of what an honest one would.
 
-Each is an honest core behind a mouth of its own. Here whoever names a key has its signature, so a liar signs
-whatever it likes, but only as itself.
+Each is an honest validator behind a mouth of its own. A liar signs whatever it likes, but only as itself.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.ledger.block import NOTHING, Ballot, Certificate, VoteKind, VoteSignature, make_final_ballot
 
 HISTORY_MAX = 200
@@ -16,11 +15,18 @@ HISTORY_MAX = 200
 
 @dataclass
 class Liar:
-    """One of them. `history` is what it has said, for those who repeat old words."""
+    """One of them, with its vote key and those of all validators.
+
+    `twins` are pairs of blocks that may stand for each other; liars in league share them. `history` is what this one
+    has said, for those who repeat old words.
+    """
 
     key: bytes
     kind: str
     rng: random.Random
+    signatures: Signatures
+    keys: tuple[bytes, ...]
+    twins: dict[bytes, bytes] = field(default_factory=dict)
     history: list[Message] = field(default_factory=list)
 
     def say(self, message: Message, target: int) -> list[Message]:
@@ -38,14 +44,20 @@ class Liar:
         return self.kind == "withholding"
 
     def sign(self, ballot: Ballot) -> Vote:
-        return Vote(ballot, self.key, self.key * 2)
+        return Vote(ballot, self.key, self.signatures.sign_vote(ballot))
 
-    def forge(self, height: int, keys: list[bytes]) -> Certificate:
+    def forge(self, ballot: Ballot) -> Certificate:
         """A certificate that no quorum has signed: too few votes, one vote many times, or votes of others made up."""
-        ballot = make_final_ballot(height, self.rng.randrange(1, 4), self.rng.randbytes(32))
-        mine = VoteSignature(self.key, self.key * 2)
-        made_up = tuple(VoteSignature(key, self.key * 2) for key in sorted(keys))
-        return Certificate(ballot, self.rng.choice(((mine,), (mine,) * len(keys), made_up)))
+        signature = self.signatures.sign_vote(ballot)
+        mine = VoteSignature(self.key, signature)
+        made_up = tuple(VoteSignature(key, signature) for key in sorted(self.keys))
+        return Certificate(ballot, self.rng.choice(((mine,), (mine,) * len(self.keys), made_up)))
+
+    def put(self, message: Vote | Proposal, ballot: Ballot) -> Vote | Proposal:
+        """The same about another ballot, signed anew."""
+        if isinstance(message, Vote):
+            return self.sign(ballot)
+        return replace(message, ballot=ballot, signature=self.signatures.sign_proposal(ballot))
 
 
 def _be_silent(liar: Liar, message: Message, target: int) -> list[Message]:
@@ -64,8 +76,8 @@ def _equivocate(liar: Liar, message: Message, target: int) -> list[Message]:
     block_id = message.ballot.block_id
     if isinstance(message, Certificate) or block_id == NOTHING:
         return [message]
-    pair = sorted((block_id, bytes(byte ^ 0xFF for byte in block_id)))
-    told = [replace(message, ballot=replace(message.ballot, block_id=item)) for item in pair]
+    pair = sorted((block_id, liar.twins.get(block_id) or bytes(byte ^ 0xFF for byte in block_id)))
+    told = [liar.put(message, replace(message.ballot, block_id=item)) for item in pair]
     return list(told) if liar.rng.random() < 0.1 else [told[target % 2]]
 
 
@@ -83,11 +95,10 @@ def _repeat_old(liar: Liar, message: Message, target: int) -> list[Message]:
 
 
 def _forge(liar: Liar, message: Message, target: int) -> list[Message]:
-    keys = [bytes([number + 1]) * 32 for number in range(7)]
-    forged: list[Message] = [liar.forge(message.ballot.height, keys)]
+    height, view = message.ballot.height, liar.rng.randrange(1, 4)
+    forged: list[Message] = [liar.forge(make_final_ballot(height, view, liar.rng.randbytes(32)))]
     if isinstance(message, Proposal):  # over a gap that nothing justifies
-        ballot = replace(message.ballot, view=message.ballot.view + 1)
-        forged.append(replace(message, ballot=ballot))
+        forged.append(liar.put(message, replace(message.ballot, view=message.ballot.view + 1)))
     return [message, *forged]
 
 
@@ -95,7 +106,7 @@ def _favour_one(liar: Liar, message: Message, target: int) -> list[Message]:
     """Votes for one validator's ears alone, and no certificate for anybody: only that one can complete a quorum."""
     if isinstance(message, Proposal):
         return [message]
-    favourite = 1 if liar.key[0] == 1 else 0
+    favourite = 1 if liar.key == liar.keys[0] else 0
     return [message] if target == favourite and isinstance(message, Vote) else []
 
 

@@ -1,0 +1,1 @@
+"""Validators with their ledger in virtual time, by the thousand seeds: `rolemesh sim --seeds`."""
