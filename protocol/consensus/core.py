@@ -42,10 +42,11 @@ from protocol.consensus.messages import (
     Signatures,
     Vote,
     verify_ballot,
+    verify_binding,
     verify_certified,
     verify_justification,
 )
-from protocol.consensus.tally import Tally
+from protocol.consensus.tally import Count, Tally
 from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, Validator, VoteKind
 from protocol.signing import compute_domain_prefix
 
@@ -59,7 +60,7 @@ NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NUL
 def draw_leader(validators: tuple[Validator, ...], seed: bytes, height: int, view: int) -> bytes:
     """The vote key of a view's leader, drawn by weight. Everyone draws the same."""
     data = _LEADER_PREFIX + seed + height.to_bytes(8, "big") + view.to_bytes(8, "big")
-    point = int.from_bytes(sha256(data).digest(), "big") % sum(validator.weight for validator in validators)
+    point = int.from_bytes(sha256(data).digest(), "big") % sum([validator.weight for validator in validators])
     for validator in validators:
         point -= validator.weight
         if point < 0:
@@ -92,6 +93,11 @@ class Core:
             Built: self._take_built,
             Checked: self._take_checked,
             TimedOut: self._take_timeout,
+        }
+        self._takers: dict[type, Callable[[Any], None]] = {
+            Vote: self._take_vote,
+            Certificate: self._take_certificate,
+            Proposal: self._take_proposal,
         }
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
@@ -142,13 +148,12 @@ class Core:
             self._wake()
             for votes in self._my_votes.values():
                 for vote in votes.values():
-                    self._count(vote)
+                    self._count(vote, self._tally.counts.get(vote.ballot))
             for item in certificates:
                 self._add_certificate(item)
         for messages in early.values():
             for message in messages:
-                if not self.is_decided:
-                    self._take_message(message)
+                self._take_heard(Heard(message))
 
     def _take_woken(self, event: Woken) -> None:
         if not self.is_decided:
@@ -159,12 +164,14 @@ class Core:
             self._emit(ShareCause())
             self._enter(1)
 
-    def _enter(self, view: int) -> None:
+    def _enter(self, view: int) -> bool:
+        """Whether this is a new view for us."""
         if view <= self.view:
-            return
+            return False
         self.view = view
         self._emit(SetTimer(self.height, view, self._timer_ms * min(16, view + 1) // 2))
         self._go_on()
+        return True
 
     def _go_on(self) -> None:
         self._propose()
@@ -228,18 +235,22 @@ class Core:
     def _take_heard(self, event: Heard) -> None:
         message = event.message
         height = message.ballot.height
-        if height == self.height and not self.is_decided:
-            self._take_message(message)
-        elif height == self.height + 1:
-            self._keep_early(message)
-        elif height > self.height + 1:
-            self._emit(CatchUp(height))
-        elif height == self.height:
-            self._look_back(message, self._tally)
-        else:
+        if height == self.height:
+            if self.is_decided:
+                self._look_back(message, self._tally)
+                return
+            try:
+                self._takers[type(message)](message)
+            except InvalidVote:
+                return
+        elif height < self.height:
             if height == self.height - 1:
                 self._look_back(message, self._tally_before)
             self._answer_late()
+        elif height == self.height + 1:
+            self._keep_early(message)
+        else:
+            self._emit(CatchUp(height))
 
     def _look_back(self, message: Message, tally: Tally) -> None:
         """A decided height takes no votes, but one that does not go with an earlier one of its voter is evidence."""
@@ -247,8 +258,7 @@ class Core:
             return
         for vote in [message] if isinstance(message, Vote) else _list_votes(message):
             if vote.voter != self._voter and tally.clashes(vote) and self._is_vote(vote):
-                for accusation in tally.add(vote):
-                    self._emit(accusation)
+                self._effects += tally.add(vote, tally.counts.get(vote.ballot))[0]
 
     def _is_vote(self, vote: Vote) -> bool:
         try:
@@ -272,33 +282,26 @@ class Core:
         if len(kept) < EARLY_MAX:
             kept.append(message)
 
-    def _take_message(self, message: Message) -> None:
-        try:
-            if isinstance(message, Vote):
-                self._take_vote(message)
-            elif isinstance(message, Certificate):
-                self._take_certificate(message)
-            else:
-                self._take_proposal(message)
-        except InvalidVote:
-            return
-
     def _take_vote(self, vote: Vote) -> None:
-        if vote.voter not in self._weights or vote.ballot.view > self.view + GAP_MAX or self._tally.has(vote):
+        ballot, voter = vote.ballot, vote.voter
+        if voter not in self._weights or ballot.view > self.view + GAP_MAX:
             return
-        verify_ballot(vote.ballot)
-        if not self._signatures.is_vote(vote.voter, vote.ballot, vote.signature):
+        count = self._tally.counts.get(ballot)
+        if count is None:
+            verify_ballot(ballot)
+        elif voter in count.votes:
+            return
+        if not self._signatures.is_vote(voter, ballot, vote.signature):
             raise InvalidVote("the vote is not signed by its voter")
-        if vote.voter == self._voter:
-            self._note_own(vote.ballot)
-        self._count(vote)
+        if voter == self._voter:
+            self._note_own(ballot)
+        self._count(vote, count)
         if not self.view and not self.is_decided and self._tally.is_more_than_a_third_heard:
             self._wake()
 
-    def _count(self, vote: Vote) -> None:
-        for accusation in self._tally.add(vote):
-            self._emit(accusation)
-        certified = self._tally.certify(vote.ballot)
+    def _count(self, vote: Vote, count: Count | None) -> None:
+        accusations, certified = self._tally.add(vote, count)
+        self._effects += accusations
         if certified is not None:
             self._add_certificate(certified)
 
@@ -310,8 +313,7 @@ class Core:
             # Whoever told us one thing and others another is found by what the others' certificates hold of it.
             for vote in _list_votes(item):
                 if vote.voter != self._voter and not self._tally.has(vote):
-                    for accusation in self._tally.add(vote):
-                        self._emit(accusation)
+                    self._effects += self._tally.add(vote, self._tally.counts.get(vote.ballot))[0]
             self._add_certificate(item)
 
     def _note_own(self, ballot: Ballot) -> None:
@@ -331,15 +333,13 @@ class Core:
         if not self._signatures.is_proposal(proposal.leader, ballot, proposal.signature):
             raise InvalidVote("the proposal is not signed by its leader")
         # Before anybody is blamed for it: with another justification or kind it is not what others voted for.
-        verify_ballot(ballot)
-        if ballot.kind != NOTARISE or ballot.justification != self._signatures.digest(proposal.why):
-            raise InvalidVote("the proposal is not what its ballot says")
+        verify_binding(proposal, self._signatures)
         if known is not None:
             self._emit(Accuse("two proposals in a view", known, proposal))
             return
         certificates = (*proposal.why.notarised, *proposal.why.nullified)
         try:
-            verify_justification(proposal, self._signatures)
+            verify_justification(proposal)
             for item in certificates:
                 if not self._is_held(item.ballot):
                     verify_certified(item, self._weights, self._signatures)
@@ -395,12 +395,12 @@ class Core:
             self._finalise(item)
             if self.is_decided:
                 return
-            self._enter(ballot.view)
+            has_entered = self._enter(ballot.view)
         else:
             self._nullified[ballot.view] = item
             self._relay(item)
-            self._enter(ballot.view + 1)
-        if not self.is_decided:
+            has_entered = self._enter(ballot.view + 1)
+        if not (has_entered or self.is_decided):
             self._go_on()
 
     def _relay(self, item: Certificate) -> None:
@@ -428,9 +428,8 @@ class Core:
         assert self._voter is not None
         vote = Vote(ballot, self._voter, self._signatures.sign_vote(ballot))
         self._my_votes[ballot.kind][ballot.view] = vote
-        self._emit(Persist(vote))
-        self._emit(Broadcast(vote))
-        self._count(vote)
+        self._effects += (Persist(vote), Broadcast(vote))
+        self._count(vote, self._tally.counts.get(ballot))
 
     def _take_timeout(self, event: TimedOut) -> None:
         view = event.view

@@ -15,6 +15,7 @@ from protocol.consensus.messages import (
     Proposal,
     Vote,
     verify_ballot,
+    verify_binding,
     verify_certified,
     verify_justification,
 )
@@ -120,7 +121,9 @@ def _is_unjustified(vote: Vote, why: Justification, weights: dict[bytes, int], k
     if ballot.kind != VoteKind.NOTARISE or keys.digest(why) != ballot.justification:
         return False
     try:
-        verify_justification(Proposal(ballot, why, vote.voter, vote.signature), keys)
+        proposal = Proposal(ballot, why, vote.voter, vote.signature)
+        verify_binding(proposal, keys)
+        verify_justification(proposal)
         for item in (*why.notarised, *why.nullified):
             verify_certified(item, weights, keys)
     except InvalidVote:

@@ -78,15 +78,23 @@ def verify_certified(item: Certificate, weights: Mapping[bytes, int], signatures
     verify_quorum(item, weights, signatures.is_vote)
 
 
-def verify_justification(proposal: Proposal, signatures: Signatures) -> None:
+def verify_binding(proposal: Proposal, signatures: Signatures) -> None:
+    """InvalidVote unless the proposal's ballot is one to notarise and names the justification that comes with it."""
+    ballot = proposal.ballot
+    verify_ballot(ballot)
+    if ballot.kind != VoteKind.NOTARISE or ballot.justification != signatures.digest(proposal.why):
+        raise InvalidVote("a proposal's ballot names another justification")
+
+
+def verify_justification(proposal: Proposal) -> None:
     """InvalidVote unless the justification is exactly the one its view and parent ask for.
 
-    The votes in its certificates are not looked at: `verify_certified` does that.
+    Of a proposal whose ballot names it (`verify_binding`). The votes in its certificates are not looked at:
+    `verify_certified` does that.
     """
     ballot, why = proposal.ballot, proposal.why
-    verify_ballot(ballot)
-    if ballot.kind != VoteKind.NOTARISE or ballot.justification != signatures.digest(why):
-        raise InvalidVote("a proposal's ballot names another justification")
+    if ballot.view == 1 and not why.notarised and not why.nullified:
+        return
     notarised = [(item.ballot.kind, item.ballot.height, item.ballot.view) for item in why.notarised]
     wanted = [(VoteKind.NOTARISE, ballot.height, ballot.parent)] if ballot.parent else []
     nullified = [(item.ballot.kind, item.ballot.height, item.ballot.view) for item in why.nullified]

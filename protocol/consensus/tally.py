@@ -1,75 +1,103 @@
 """Votes of one height as they come: counted by ballot, and held against each other for faults."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from protocol.consensus.events import Accuse
 from protocol.consensus.messages import Proposal, Vote
 from protocol.ledger.block import Ballot, Certificate, VoteKind, VoteSignature
 
 BAD_PROPOSALS_MAX = 32
+NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY
+Cast = tuple[Vote, ...]  # two at most
+
+
+@dataclass(slots=True)
+class Count:
+    """The votes for one ballot, by voter, and their weight together."""
+
+    weight: int = 0
+    votes: dict[bytes, Vote] = field(default_factory=dict)
 
 
 class Tally:
-    """`weights` by vote key. Keeps two ballots of a voter, view and kind at most: more would show nothing new."""
+    """`weights` by vote key. Keeps two ballots of a voter, view and kind at most: more would show nothing new.
+
+    `counts` has the ballots with votes: one that is in it is spelt right.
+    """
 
     def __init__(self, weights: Mapping[bytes, int]) -> None:
         self._weights = weights
         self._total = sum(weights.values())
-        self._votes: dict[Ballot, dict[bytes, Vote]] = {}
-        self._sums: dict[Ballot, int] = {}
-        self._by_voter: dict[tuple[bytes, int, int], list[Vote]] = {}
+        self.counts: dict[Ballot, Count] = {}
+        self._by_voter: dict[tuple[bytes, int, int], Cast] = {}  # and view and kind
         self._bad: dict[Ballot, Proposal] = {}
-        self._weight_heard: dict[bytes, int] = {}
+        self._heard: set[bytes] = set()
+        self._weight_heard = 0
+
+    def add(self, vote: Vote, count: Count | None) -> tuple[Sequence[Accuse], Certificate | None]:
+        """Count a vote whose signature holds, into what `counts` has of its ballot, which must not have it yet.
+
+        What its voter is guilty of by it, and a certificate if the ballot has a quorum by this very vote.
+        """
+        ballot, voter = vote.ballot, vote.voter
+        kind = ballot.kind
+        key = voter, ballot.view, kind
+        before = self._by_voter.get(key)
+        accusations: Sequence[Accuse] = ()
+        if before is None:
+            self._by_voter[key] = (vote,)
+        elif len(before) > 1:
+            return (), None
+        else:
+            self._by_voter[key] = (*before, vote)
+            accusations = (Accuse("two votes of one kind in a view", before[0], vote),)
+        weight = self._weights[voter]
+        if count is None:
+            count = self.counts[ballot] = Count()
+        count.votes[voter] = vote
+        count.weight += weight
+        if voter not in self._heard:
+            self._heard.add(voter)
+            self._weight_heard += weight
+        if kind != NOTARISE:
+            others = self._by_voter.get((voter, ballot.view, NULLIFY if kind == FINALISE else FINALISE))
+            if others is not None:
+                both = [Accuse("finalised and nullified one view", other, vote) for other in others]
+                accusations = (*accusations, *both)
+        elif self._bad and (bad := self._bad.get(ballot)) is not None:
+            accusations = (*accusations, Accuse("a vote for a proposal that cannot be justified", vote, bad))
+        limit = 2 * self._total
+        if 3 * count.weight <= limit or 3 * (count.weight - weight) > limit:
+            return accusations, None
+        return accusations, _certify(ballot, count)
 
     def has(self, vote: Vote) -> bool:
-        votes = self._votes.get(vote.ballot)
-        return votes is not None and vote.voter in votes
-
-    def add(self, vote: Vote) -> list[Accuse]:
-        """Count a vote whose signature holds; what its voter is guilty of by it."""
-        ballot, voter = vote.ballot, vote.voter
-        before = self._by_voter.setdefault((voter, ballot.view, ballot.kind), [])
-        if len(before) > 1:
-            return []
-        accusations = [Accuse("two votes of one kind in a view", other, vote) for other in before]
-        before.append(vote)
-        self._votes.setdefault(ballot, {})[voter] = vote
-        self._sums[ballot] = self._sums.get(ballot, 0) + self._weights[voter]
-        self._weight_heard[voter] = self._weights[voter]
-        opposite = _OPPOSITE.get(ballot.kind)
-        if opposite is not None:
-            others = self._by_voter.get((voter, ballot.view, opposite), ())
-            accusations += [Accuse("finalised and nullified one view", other, vote) for other in others]
-        if (bad := self._bad.get(ballot)) is not None:
-            accusations.append(Accuse("a vote for a proposal that cannot be justified", vote, bad))
-        return accusations
+        count = self.counts.get(vote.ballot)
+        return count is not None and vote.voter in count.votes
 
     def clashes(self, vote: Vote) -> bool:
         """Whether its voter would be guilty of something by it, if its signature held."""
         ballot, voter = vote.ballot, vote.voter
-        before = self._by_voter.get((voter, ballot.view, ballot.kind), ())
-        opposite = _OPPOSITE.get(ballot.kind)
-        against = () if opposite is None else self._by_voter.get((voter, ballot.view, opposite), ())
-        return not self.has(vote) and (len(before) == 1 or (not before and bool(against)))
+        if before := self._by_voter.get((voter, ballot.view, ballot.kind)):
+            return len(before) == 1 and not self.has(vote)
+        opposite = NULLIFY if ballot.kind == FINALISE else FINALISE
+        return ballot.kind != NOTARISE and (voter, ballot.view, opposite) in self._by_voter
 
     def note_bad(self, proposal: Proposal) -> list[Accuse]:
         """A signed proposal that no honest validator votes for; who has done so already."""
         if proposal.ballot in self._bad or len(self._bad) >= BAD_PROPOSALS_MAX:
             return []
         self._bad[proposal.ballot] = proposal
-        votes = self._votes.get(proposal.ballot, {}).values()
+        count = self.counts.get(proposal.ballot)
+        votes = count.votes.values() if count is not None else ()
         return [Accuse("a vote for a proposal that cannot be justified", vote, proposal) for vote in votes]
-
-    def certify(self, ballot: Ballot) -> Certificate | None:
-        """A certificate from the votes there are; None while they are no quorum."""
-        if 3 * self._sums.get(ballot, 0) <= 2 * self._total:
-            return None
-        votes = self._votes[ballot]
-        return Certificate(ballot, tuple(VoteSignature(voter, votes[voter].signature) for voter in sorted(votes)))
 
     @property
     def is_more_than_a_third_heard(self) -> bool:
-        return 3 * sum(self._weight_heard.values()) > self._total
+        return 3 * self._weight_heard > self._total
 
 
-_OPPOSITE: dict[int, int] = {VoteKind.FINALISE: VoteKind.NULLIFY, VoteKind.NULLIFY: VoteKind.FINALISE}
+def _certify(ballot: Ballot, count: Count) -> Certificate:
+    votes = count.votes
+    return Certificate(ballot, tuple([VoteSignature(voter, votes[voter].signature) for voter in sorted(votes)]))

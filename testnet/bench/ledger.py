@@ -33,17 +33,19 @@ from protocol.ledger.transactions import Transaction, Transfer, get_transaction_
 from protocol.signing import sign, verify_signed
 from roles.chain import Chain
 from roles.core_effects import Commit
+from testnet.bench.consensus import VALIDATORS, play, record
 from testnet.bench.figures import Figure, Note, compare
 from testnet.genesis import Foundation, build_genesis
 from testnet.recompute import recompute
 
 LIMIT = "ed25519 verify"
-NAMES = ("vouchers", "replay", "replay_certified")
+NAMES = ("vouchers", "replay", "replay_certified", "consensus_events")
 ROUNDS = 5
 SIGNATURES = 2_000  # of a round
 ACCOUNTS = 64
 BLOCK_TRANSFERS = 500
 BLOCKS, BLOCKS_FULL = 6, 40
+HEIGHTS, CORE_ROUNDS = 100, 25  # decided by cores alone
 GENESIS_MS = 1_700_000_000_000
 PAYEE = bytes([9]) * 32
 
@@ -73,6 +75,8 @@ def measure(note: Note, full: bool, only: frozenset[str]) -> Iterator[Figure]:
             yield measure_replay(story, note)
         if not only or "replay_certified" in only:
             yield measure_replay_certified(story)
+    if not only or "consensus_events" in only:
+        yield measure_consensus_events(note)
 
 
 def measure_vouchers(note: Note) -> Figure:
@@ -132,6 +136,20 @@ def measure_replay_certified(story: Story) -> Figure:
 
     ours, limit = _take_turns(follow, check_signatures, rounds=3)
     return compare("replay_certified", story.transfers / ours, "/s", LIMIT, SIGNATURES / limit)
+
+
+def measure_consensus_events(note: Note) -> Figure:
+    """What happens to validators, taken through their consensus cores alone; ballots are signed by name.
+
+    The fastest of many short rounds counts: whatever else the machine does can only make one slower.
+    """
+    parts = record(HEIGHTS)
+    count = sum(len(part.events) for part in parts)
+    note(f"consensus_events: {HEIGHTS} heights of {VALIDATORS} validators, {count / HEIGHTS:.0f} events each")
+    check_signatures = make_limit(SIGNATURES)
+    pairs = [(time_cpu(lambda: play(parts)), time_cpu(check_signatures)) for _ in range(CORE_ROUNDS)]
+    ours, limit = (min(seconds) for seconds in zip(*pairs, strict=True))
+    return compare("consensus_events", count / ours, "/s", LIMIT, SIGNATURES / limit)
 
 
 def make_story(blocks: int, transfers: int = BLOCK_TRANSFERS) -> Story:

@@ -16,6 +16,8 @@ from roles.validator import Validator
 from roles.votelog import LogStart, encode_batch, encode_start, read_votes
 from testnet.consensus.liars import Liar
 
+_UNJUSTIFIED = sha256(b"").digest()  # a proposal of the first view needs no justification
+
 
 class NamedSignatures:
     """A signature is the signer's key twice: cheap, and nobody in a simulation writes another's."""
@@ -36,6 +38,8 @@ class NamedSignatures:
         return signature == leader * 2
 
     def digest(self, why: Justification) -> bytes:
+        if not why.notarised and not why.nullified:
+            return _UNJUSTIFIED
         parts = [b"%d" % len(why.notarised)]
         for item in (*why.notarised, *why.nullified):
             ballot = item.ballot

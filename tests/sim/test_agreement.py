@@ -57,8 +57,9 @@ class Overheard(Agreement):
         for vote in votes if self.seats[index].liar is None else ():
             weights = {validator.vote: validator.weight for validator in get_validators(self.tip)}
             tally = self.tallies.setdefault(vote.ballot.height, Tally(weights))
-            if vote.signature == vote.voter * 2 and not tally.has(vote):
-                self.guilty |= {accused.first.voter for accused in tally.add(vote)}
+            count = tally.counts.get(vote.ballot)
+            if vote.signature == vote.voter * 2 and (count is None or vote.voter not in count.votes):
+                self.guilty |= {accused.first.voter for accused in tally.add(vote, count)[0]}
         super()._on_said(index, words)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from protocol.codec import decode
 from protocol.consensus.log import decode_record
 from protocol.consensus.messages import Vote
 from protocol.keys import parse_node
