@@ -254,10 +254,15 @@ class Core:
 
     def _look_back(self, message: Message, tally: Tally) -> None:
         """A decided height takes no votes, but one that does not go with an earlier one of its voter is evidence."""
-        if isinstance(message, Proposal):
+        if isinstance(message, Vote):
+            votes = [message] if tally.clashes(message) else []
+        elif isinstance(message, Proposal) or tally.is_certified(message.ballot):
             return
-        for vote in [message] if isinstance(message, Vote) else _list_votes(message):
-            if vote.voter != self._voter and tally.clashes(vote) and self._is_vote(vote):
+        else:
+            made = [Vote(message.ballot, vote.vote, vote.signature) for vote in message.votes]
+            votes = [vote for vote in made if tally.clashes(vote)]
+        for vote in votes:
+            if vote.voter != self._voter and self._is_vote(vote):
                 self._effects += tally.add(vote, tally.counts.get(vote.ballot))[0]
 
     def _is_vote(self, vote: Vote) -> bool:
@@ -311,9 +316,11 @@ class Core:
             if any(vote.vote == self._voter for vote in item.votes):
                 self._note_own(item.ballot)
             # Whoever told us one thing and others another is found by what the others' certificates hold of it.
-            for vote in _list_votes(item):
-                if vote.voter != self._voter and not self._tally.has(vote):
-                    self._effects += self._tally.add(vote, self._tally.counts.get(vote.ballot))[0]
+            known = self._tally.get_voters(item.ballot)
+            for vote in item.votes:
+                if vote.vote not in known and vote.vote != self._voter:
+                    late = Vote(item.ballot, vote.vote, vote.signature)
+                    self._effects += self._tally.add(late, self._tally.counts.get(item.ballot))[0]
             self._add_certificate(item)
 
     def _note_own(self, ballot: Ballot) -> None:
@@ -466,7 +473,3 @@ class Core:
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
-
-
-def _list_votes(item: Certificate) -> list[Vote]:
-    return [Vote(item.ballot, vote.vote, vote.signature) for vote in item.votes]

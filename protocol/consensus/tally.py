@@ -1,6 +1,6 @@
 """Votes of one height as they come: counted by ballot, and held against each other for faults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocol.consensus.events import Accuse
@@ -72,15 +72,22 @@ class Tally:
             return accusations, None
         return accusations, _certify(ballot, count)
 
-    def has(self, vote: Vote) -> bool:
-        count = self.counts.get(vote.ballot)
-        return count is not None and vote.voter in count.votes
+    def get_voters(self, ballot: Ballot) -> Collection[bytes]:
+        """Whose votes for it have been counted, as of now."""
+        count = self.counts.get(ballot)
+        return count.votes.keys() if count is not None else ()
+
+    def is_certified(self, ballot: Ballot) -> bool:
+        """Whether a quorum for it has been counted."""
+        count = self.counts.get(ballot)
+        return count is not None and 3 * count.weight > 2 * self._total
 
     def clashes(self, vote: Vote) -> bool:
         """Whether its voter would be guilty of something by it, if its signature held."""
         ballot, voter = vote.ballot, vote.voter
-        if before := self._by_voter.get((voter, ballot.view, ballot.kind)):
-            return len(before) == 1 and not self.has(vote)
+        before = self._by_voter.get((voter, ballot.view, ballot.kind))
+        if before is not None:
+            return len(before) == 1 and before[0].signature != vote.signature and before[0].ballot != ballot
         opposite = NULLIFY if ballot.kind == FINALISE else FINALISE
         return ballot.kind != NOTARISE and (voter, ballot.view, opposite) in self._by_voter
 
