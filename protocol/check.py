@@ -8,7 +8,6 @@ part of the ledger this node does not, or no longer, know. Source: gossipsub v1.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from protocol.codec import decode
 from protocol.errors import LocalError, RemoteError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_request_id
 from protocol.ledger.block import InvalidCertificate, verify_certificate
@@ -16,7 +15,7 @@ from protocol.ledger.errors import UnknownTransactionKind
 from protocol.ledger.fees import compute_base_fee, count_units
 from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction, get_transaction_body
+from protocol.ledger.transactions import Transaction, read_transaction
 from protocol.messages import (
     Advert,
     Attestations,
@@ -262,13 +261,13 @@ def _find_difference(item: ClaimedWork) -> str:
 
 def _check_transaction(data: bytes, state: State, now_ms: int) -> Checked:
     try:
-        transaction = decode(Transaction, data)
+        transaction = read_transaction(data)
         if transaction.chain != state.chain:
             return _reject(f"a transaction of chain {transaction.chain.hex()}")
         unfit = _check_fitness(transaction, len(data), state, now_ms)
         if unfit is not None:
             return unfit
-        decode(get_transaction_body(transaction.kind), transaction.body)
+        _ = transaction.content  # it has one
         verify_transaction(transaction)
     except UnknownTransactionKind as error:
         return _ignore(str(error))

@@ -93,9 +93,9 @@ class Mempool:
         self._lanes: dict[bytes, _Lane] = {}
         self._arrivals = 0
         self._versions = 0
-        self._by_worth: list[
-            tuple[Worth, int, bytes]
-        ] = []  # a heap, as of a lane's version; stale ones are passed over
+        # A heap, as of a lane's version; stale ones are passed over.
+        self._by_worth: list[tuple[Worth, int, bytes]] = []
+        self._changed: dict[bytes, None] = {}  # accounts to be weighed anew before anyone asks what they are worth
         self._by_expiry: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
@@ -202,6 +202,7 @@ class Mempool:
 
     def _find_least(self) -> "tuple[Worth, Pooled]":
         """The last transaction of the account that is worth least. The pool must not be empty."""
+        self._weigh_changed()
         while True:
             worth, version, account = self._by_worth[0]
             lane = self._lanes.get(account)
@@ -242,13 +243,21 @@ class Mempool:
         return held
 
     def _note(self, account: bytes, lane: "_Lane") -> None:
-        """An account's lane has changed: so may what it is worth."""
+        """An account's lane has changed: so may what it is worth, which is asked for only when there is no room."""
         if not lane.items:
             del self._lanes[account]
-            return
-        self._versions += 1
-        lane.version = self._versions
-        heapq.heappush(self._by_worth, (lane.compute_worth(), lane.version, account))
+        self._changed[account] = None
+        if len(self._changed) > 2 * len(self._lanes) + STALE_MAX:
+            self._changed = {key: None for key in self._changed if key in self._lanes}
+
+    def _weigh_changed(self) -> None:
+        for account in self._changed:
+            lane = self._lanes.get(account)
+            if lane is not None:
+                self._versions += 1
+                lane.version = self._versions
+                heapq.heappush(self._by_worth, (lane.compute_worth(), lane.version, account))
+        self._changed.clear()
         if len(self._by_worth) > 2 * len(self._lanes) + STALE_MAX:
             lanes = self._lanes.items()
             self._by_worth = [(lane.compute_worth(), lane.version, account) for account, lane in lanes]

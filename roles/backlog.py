@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.check import AHEAD_MS_MAX, WINDOW_MS
-from protocol.codec import decode
-from protocol.ledger.transactions import Transaction
+from protocol.ledger.transactions import read_transaction
 from protocol.messages import GOSSIP_LIST_MAX, Claims, GetMissed, Missed, MissedItem, Transactions
 from protocol.registry import find_topic
 from protocol.sketch import build_filter, is_in_filter
@@ -126,5 +125,5 @@ def _compute_end_ms(message: Any, otherwise_ms: int) -> int:
         case Claims(items):
             return max((work.claim.deadline_ms for work in items), default=0)
         case Transactions(items):
-            return max((decode(Transaction, data).valid_until_ms for data in items), default=0)
+            return max((read_transaction(data).valid_until_ms for data in items), default=0)
     return otherwise_ms

@@ -8,12 +8,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from protocol.codec import decode, encode
+from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.ledger.apply import apply_block
 from protocol.ledger.block import verify_certificate
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction
+from protocol.ledger.transactions import read_transaction
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks, Head
 from roles.core_effects import Commit, Log, NetPenalise
 from roles.courier import Courier, Out, ToRoles
@@ -125,7 +125,7 @@ class Follower:
         self._height_heard = max(self._height_heard, state.height)
         self._recent[state.height] = item
         self._recent.pop(state.height - RECENT_MAX, None)
-        transactions = tuple(decode(Transaction, data) for data in item.block.transactions)
+        transactions = tuple(read_transaction(data) for data in item.block.transactions)
         return [
             Commit(item.block, item.certificate, state),
             ToRoles(LedgerAdvanced(state, transactions, item.certificate)),

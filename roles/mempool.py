@@ -8,12 +8,11 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from protocol.codec import decode, encode
 from protocol.errors import InvalidTransaction, NonceMismatch, ProtocolError
-from protocol.ledger.apply import can_hold, check_transaction, next_due_ms
+from protocol.ledger.apply import Trial, can_hold, next_due_ms
 from protocol.ledger.fees import count_units
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction
+from protocol.ledger.transactions import Transaction, read_transaction
 from protocol.mempool import Mempool as Pool
 from protocol.mempool import Pooled, ReplacementTooCheap
 
@@ -29,14 +28,18 @@ class Mempool:
     def __len__(self) -> int:
         return len(self._pool)
 
-    def take(self, data: bytes, state: State, now_ms: int) -> str:
-        """Hold one transaction; the reason when it is refused."""
+    def take(self, items: Iterable[bytes], state: State, now_ms: int) -> list[str]:
+        """Hold transactions; the reasons of those that are refused."""
+        trial = Trial(state, now_ms)
+        return [reason for data in items if (reason := self._take(data, state, trial))]
+
+    def _take(self, data: bytes, state: State, trial: Trial) -> str:
         digest = hashlib.sha256(data).digest()
         if digest in self._pool:
             return ""
         try:
-            transaction = decode(Transaction, data)
-            check_transaction(state, transaction, time_ms=now_ms)
+            transaction = read_transaction(data)
+            trial.check(transaction)
             self._pool.add(_weigh(digest, transaction, data), state.get_nonce(transaction.account))
         except NonceMismatch as error:
             # An old number is settled: by this transaction or another, which its sender sees once it has caught up.
@@ -62,7 +65,7 @@ class Mempool:
         return tuple(item.data for item in islice(self._pool.list_ready(state.base_fee), 1))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
-        self._pool.drop(hashlib.sha256(encode(transaction)).digest() for transaction in transactions)
+        self._pool.drop(hashlib.sha256(transaction.wire).digest() for transaction in transactions)
 
     def advance(self, state: State, included: Iterable[Transaction]) -> None:
         """A block holds these: they and whatever they have made stale wait no more, nor what has expired."""

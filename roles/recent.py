@@ -3,9 +3,8 @@
 from collections import OrderedDict
 from typing import Any, TypeVar
 
-from protocol.codec import encode
 from protocol.jobs import Attestation, ClaimedWork, compute_claim_id
-from protocol.ledger.transactions import Transaction, compute_transaction_id
+from protocol.ledger.transactions import Transaction
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, Transactions
 
 V = TypeVar("V")
@@ -37,7 +36,7 @@ class Recent:
                 _trim(self._attestations)
 
     def keep_transaction(self, transaction: Transaction) -> None:
-        _put(self._transactions, compute_transaction_id(transaction), encode(transaction))
+        _put(self._transactions, transaction.id, transaction.wire)
 
     def knows_claims(self, claim_ids: tuple[bytes, ...]) -> bool:
         return all(key in self._claims for key in claim_ids)

@@ -91,11 +91,10 @@ class Validator(Role):
             case Started(state, votes=votes, certificate=certificate):
                 return self._start(state, votes, certificate, now_ms)
             case Received(message=Transactions(items), topic="txs"):
-                for data in items:
-                    self._pool.take(data, self._ledger, now_ms)
+                self._pool.take(items, self._ledger, now_ms)
                 return self._plan(now_ms)
             case Requested(message=Transactions(items), token=token):
-                reasons = [reason for data in items if (reason := self._pool.take(data, self._ledger, now_ms))]
+                reasons = self._pool.take(items, self._ledger, now_ms)
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
             case Requested(sender, Said() as said, token=token):
@@ -221,8 +220,8 @@ class Validator(Role):
     def _listen(self, sender: bytes, said: Said, now_ms: int) -> list[Effect]:
         if sender not in self._peers:
             return []
-        for data in said.causes:
-            self._pool.take(data, self._ledger, now_ms)
+        if said.causes:
+            self._pool.take(said.causes, self._ledger, now_ms)
         heard: list[Message] = [*said.certificates]
         heard += [item.proposal for item in said.proposed if self._note(item)]
         heard += said.votes

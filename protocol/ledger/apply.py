@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from protocol.codec import decode, encode
 from protocol.errors import BadSignature, InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
 from protocol.ledger.batches import BatchSettle, OpenLeaves, apply_batch_settle, apply_open_leaves
 from protocol.ledger.block import (
@@ -68,9 +67,9 @@ from protocol.ledger.transactions import (
     Transfer,
     Undelegate,
     Unstake,
-    compute_transaction_id,
     get_transaction_body,
     get_transaction_kind,
+    read_transaction,
 )
 
 __all__ = [
@@ -135,7 +134,7 @@ def apply_block(state: State, block: Block, check_signatures: bool = True) -> St
     draft = _begin(state, header.time_ms)
     for index, data in enumerate(block.transactions):
         try:
-            apply_transaction(draft, decode(Transaction, data), len(data), check_signatures)
+            apply_transaction(draft, read_transaction(data), check_signatures)
         except (InvalidTransaction, MalformedMessage) as error:
             what = f"block {header.height}, transaction {index}"
             raise InvalidBlock(f"{what}: {type(error).__name__}: {error}") from error
@@ -189,15 +188,7 @@ def check_transaction(
 
     `time_ms` is the earliest time of such a block. What is only too early, its nonce being ahead for instance, passes.
     """
-    time_ms = state.time_ms + 1 if time_ms is None else max(time_ms, state.time_ms + 1)
-    try:
-        apply_transaction(_begin(state, time_ms), transaction, len(encode(transaction)), check_signatures)
-    except NonceMismatch as error:
-        if error.got < error.expected:
-            raise
-        _verify_signature(transaction, check_signatures)
-    except NotYet:
-        _verify_signature(transaction, check_signatures)
+    Trial(state, time_ms).check(transaction, check_signatures)
 
 
 def can_hold(state: State, transaction: Transaction, time_ms: int) -> bool:
@@ -206,7 +197,7 @@ def can_hold(state: State, transaction: Transaction, time_ms: int) -> bool:
     InvalidTransaction when no block ever can.
     """
     try:
-        apply_transaction(_begin(state, time_ms), transaction, len(encode(transaction)), True)
+        apply_transaction(_begin(state, time_ms), transaction, check_signatures=True)
     except NotYet:
         return False
     except NonceMismatch as error:
@@ -216,11 +207,32 @@ def can_hold(state: State, transaction: Transaction, time_ms: int) -> bool:
     return True
 
 
-def apply_transaction(draft: Draft, transaction: Transaction, size_bytes: int, check_signatures: bool) -> None:
-    """Change the draft as a transaction of this size asks, or raise InvalidTransaction and change nothing."""
+class Trial:
+    """Transactions tried on a state, each as if it were the first of the next block; `time_ms` as above."""
+
+    def __init__(self, state: State, time_ms: int | None = None) -> None:
+        self._draft = _begin(state, state.time_ms + 1 if time_ms is None else max(time_ms, state.time_ms + 1))
+        self._mark = self._draft.mark()
+
+    def check(self, transaction: Transaction, check_signatures: bool = True) -> None:
+        """As `check_transaction`."""
+        try:
+            apply_transaction(self._draft, transaction, check_signatures)
+        except NonceMismatch as error:
+            if error.got < error.expected:
+                raise
+            _verify_signature(transaction, check_signatures)
+        except NotYet:
+            _verify_signature(transaction, check_signatures)
+        finally:
+            self._draft.go_back(self._mark)
+
+
+def apply_transaction(draft: Draft, transaction: Transaction, check_signatures: bool) -> None:
+    """Change the draft as a transaction asks, or raise InvalidTransaction and change nothing."""
     mark = draft.mark()
     try:
-        _apply(draft, transaction, size_bytes, check_signatures)
+        _apply(draft, transaction, check_signatures)
     except InvalidTransaction:
         draft.go_back(mark)
         raise
@@ -228,7 +240,7 @@ def apply_transaction(draft: Draft, transaction: Transaction, size_bytes: int, c
 
 def decode_transactions(block: Block) -> tuple[Transaction, ...]:
     """The transactions of a block that has been applied."""
-    return tuple(decode(Transaction, data) for data in block.transactions)
+    return tuple(read_transaction(data) for data in block.transactions)
 
 
 def _begin(state: State, time_ms: int) -> Draft:
@@ -247,7 +259,7 @@ def _finish(draft: Draft, builder: bytes, reveal: bytes, block_id: bytes) -> Sta
     return draft.freeze(block_id)
 
 
-def _apply(draft: Draft, transaction: Transaction, size_bytes: int, check_signatures: bool) -> None:
+def _apply(draft: Draft, transaction: Transaction, check_signatures: bool) -> None:
     if transaction.chain != draft.base.chain:
         raise WrongChainTransaction(transaction.chain, draft.base.chain)
     if transaction.valid_until_ms < draft.time_ms:
@@ -257,11 +269,11 @@ def _apply(draft: Draft, transaction: Transaction, size_bytes: int, check_signat
     expected = account.nonce if account is not None else 0
     if transaction.nonce != expected:
         raise NonceMismatch(expected, transaction.nonce)
-    units = count_units(size_bytes)
+    units = count_units(len(transaction.wire))
     base, tip = compute_fee(transaction, units, draft.base_fee, draft.params)
     _verify_signature(transaction, check_signatures)
     charge_fee(draft, transaction.account, base, tip, units)
-    rule(draft, TransactionContext(transaction.account, compute_transaction_id(transaction), check_signatures), body)
+    rule(draft, TransactionContext(transaction.account, transaction.id, check_signatures), body)
 
 
 def _read_body(transaction: Transaction) -> tuple[Rule, Any]:
@@ -270,7 +282,7 @@ def _read_body(transaction: Transaction) -> tuple[Rule, Any]:
     if rule is None:
         raise UnknownTransactionKind(transaction.kind)
     try:
-        return rule, decode(cls, transaction.body)
+        return rule, transaction.content
     except MalformedMessage as error:
         raise MalformedBody(f"{cls.__name__}: {error}") from error
 
@@ -309,11 +321,11 @@ def _choose(
     for candidate in candidates:
         transaction: Transaction | None = candidate
         while transaction is not None:
-            data = encode(transaction)
+            data = transaction.wire
             if len(chosen) == TRANSACTIONS_MAX or draft.units + count_units(len(data)) > BLOCK_UNITS_MAX:
                 return tuple(chosen), dropped
             try:
-                apply_transaction(draft, transaction, len(data), check_signatures)
+                apply_transaction(draft, transaction, check_signatures)
             except NonceMismatch as error:
                 if error.got < error.expected:
                     dropped.append((transaction, error))

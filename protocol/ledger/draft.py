@@ -5,6 +5,7 @@ Everything written can be taken back to a mark, so a transaction that fails half
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from protocol.codec import encode
@@ -38,6 +39,7 @@ from protocol.types import INT_MAX
 K = TypeVar("K")
 V = TypeVar("V")
 _NO_ACCOUNT = Account(0, 0)
+_UNTOUCHED: Any = object()  # an entry that is as it was
 _NO_WORK = WorkCount(0, 0, 0, 0)
 
 
@@ -54,7 +56,8 @@ class Overlay(Generic[K, V]):
         return self._count
 
     def get(self, key: K) -> V | None:
-        return self._changed[key] if key in self._changed else self._base.get(key)
+        value = self._changed.get(key, _UNTOUCHED)
+        return self._base.get(key) if value is _UNTOUCHED else value
 
     def put(self, key: K, value: V) -> None:
         self._write(key, value)
@@ -90,19 +93,19 @@ class Overlay(Generic[K, V]):
         return {key: value for key, value in merged.items() if value is not None}
 
     def _write(self, key: K, value: V | None) -> None:
-        was_changed, before = key in self._changed, self._changed.get(key)
-        count = self._count
+        changed = self._changed
+        before = changed.get(key, _UNTOUCHED)
+        self._undo.append(partial(self._take_back, key, before, self._count))
+        held = self._base.get(key) if before is _UNTOUCHED else before
+        self._count += (value is not None) - (held is not None)
+        changed[key] = value
 
-        def take_back() -> None:
-            self._count = count
-            if was_changed:
-                self._changed[key] = before
-            else:
-                del self._changed[key]
-
-        self._undo.append(take_back)
-        self._count += (value is not None) - (self.get(key) is not None)
-        self._changed[key] = value
+    def _take_back(self, key: K, before: Any, count: int) -> None:
+        self._count = count
+        if before is _UNTOUCHED:
+            del self._changed[key]
+        else:
+            self._changed[key] = before
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ class Draft:
         if known is None and len(self.accounts) >= self.params.accounts_max:
             raise LimitReached("accounts", len(self.accounts), self.params.accounts_max)
         known = known or _NO_ACCOUNT
-        self.accounts.put(account, replace(known, balance=known.balance + amount))
+        self.accounts.put(account, Account(known.balance + amount, known.nonce))
 
     def debit(self, account: bytes, amount: int) -> None:
         """Take from a balance. InsufficientBalance when it is too small."""
@@ -209,7 +212,7 @@ class Draft:
         if known.balance < amount:
             raise InsufficientBalance(known.balance, amount)
         if amount:
-            self.accounts.put(account, replace(known, balance=known.balance - amount))
+            self.accounts.put(account, Account(known.balance - amount, known.nonce))
 
     def count_work(self, account: bytes, paid: int = 0, void: int = 0, wrong: int = 0, earned: int = 0) -> None:
         known = self.work.get(account) or _NO_WORK

@@ -7,18 +7,16 @@ one that has not never is, so that junk cannot push out what was worth the work.
 from collections.abc import Iterable
 from functools import lru_cache
 
-from protocol.codec import decode
 from protocol.errors import BadSignature, RemoteError
 from protocol.keys import verify
-from protocol.ledger.transactions import Transaction
-from protocol.signing import compute_signing_bytes
+from protocol.ledger.transactions import Transaction, forget_transactions, read_transaction
 
 REMEMBERED_MAX = 16_384  # about half a KiB each
 
 
 def verify_transaction(transaction: Transaction) -> None:
     """Silence when the transaction's account has signed it, BadSignature otherwise."""
-    _verify_once(transaction.account, compute_signing_bytes(transaction), transaction.signature)
+    _verify_once(transaction.account, transaction.signing_bytes, transaction.signature)
 
 
 def verify_ahead(items: Iterable[bytes]) -> None:
@@ -28,13 +26,14 @@ def verify_ahead(items: Iterable[bytes]) -> None:
     """
     for data in items:
         try:
-            verify_transaction(decode(Transaction, data))
+            verify_transaction(read_transaction(data))
         except RemoteError:
             continue
 
 
 def forget_verified() -> None:
-    """Have every signature be found out about again: for measuring."""
+    """Have everything be found out about again: for measuring."""
+    forget_transactions()
     _verify_once.cache_clear()
 
 

@@ -8,29 +8,35 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from protocol.codec import encode, get_size_max
+from protocol.codec import decode, encode, get_size_max
 from protocol.errors import LocalError
 from protocol.jobs import Attestation, Claim, Receipt, Voucher
 from protocol.keys import Signer
 from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
 from protocol.ledger.state import State
-from protocol.signing import compute_domain_prefix, compute_signing_bytes
+from protocol.signing import compute_domain_prefix
 from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, TimeMs, Whole
 
 TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
 BODY_BYTES_MAX = TRANSACTION_BYTES_MAX - 256
 ATTESTATIONS_MAX = 16
 EXTENSION_KIND_MIN = 0x8000
+READ_MAX = 8_192  # transactions remembered with what was found out about them
+READ_BYTES_MAX = 1_024  # longer ones are read every time
 
 OptionalSignature = Annotated[bytes, AtMost(64)]
 C = TypeVar("C", bound=type)
 _bodies: dict[int, type] = {}
 _kinds: dict[type, int] = {}
+_PREFIX = compute_domain_prefix("transaction")
 _POSSESSION = compute_domain_prefix("possession")
+_UNSIGNED_HEADER = b"\x98"  # msgpack's, of an array of eight
+_SIGNATURE_WIRE_SIZE = 2 + 64
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,54 @@ class Transaction:
     valid_until_ms: TimeMs  # against header time
     signature: Signature
 
+    # What follows from the fields, found out once.
+
+    @cached_property
+    def wire(self) -> bytes:
+        """Encoded."""
+        return encode(self)
+
+    @cached_property
+    def signing_bytes(self) -> bytes:
+        """As `compute_signing_bytes`: there is one spelling, so what came need not be encoded again."""
+        unsigned = _UNSIGNED_HEADER + self.wire[1:-_SIGNATURE_WIRE_SIZE]
+        return _PREFIX + hashlib.sha256(unsigned).digest()
+
+    @cached_property
+    def id(self) -> bytes:
+        return hashlib.sha256(self.signing_bytes).digest()
+
+    @cached_property
+    def content(self) -> Any:
+        """What `body` holds. UnknownTransactionKind, or MalformedMessage."""
+        return decode(get_transaction_body(self.kind), self.body)
+
+
+def read_transaction(data: bytes) -> Transaction:
+    """Decode a transaction; of small ones seen lately the same object once more. MalformedMessage.
+
+    Gossip reads a transaction, then the pool, then every block that holds it: with what they find out about it that is
+    most of what it costs beside its signature.
+    """
+    return _read_again(data) if len(data) <= READ_BYTES_MAX else _read(data)
+
+
+def _read(data: bytes) -> Transaction:
+    transaction = decode(Transaction, data)
+    transaction.__dict__["wire"] = data
+    return transaction
+
+
+_read_again = lru_cache(maxsize=READ_MAX)(_read)
+
+
+def forget_transactions() -> None:
+    """Have every transaction be read again: for measuring."""
+    _read_again.cache_clear()
+
 
 def compute_transaction_id(transaction: Transaction) -> bytes:
-    return hashlib.sha256(compute_signing_bytes(transaction)).digest()
+    return transaction.id
 
 
 def transaction(kind: int) -> Callable[[C], C]:

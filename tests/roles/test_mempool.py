@@ -26,7 +26,7 @@ def make(ledger, who=0, nonce=0, fee=0, amount=1, longer_ms=0):
 
 
 def take(pool, ledger, *transactions):
-    return [pool.take(encode(item), ledger.state, ledger.state.time_ms + 1) for item in transactions]
+    return ["".join(pool.take((encode(item),), ledger.state, ledger.state.time_ms + 1)) for item in transactions]
 
 
 def test_accounts_are_served_by_fee_and_each_in_order(ledger):
@@ -54,7 +54,7 @@ def test_what_the_ledger_would_refuse_does_not_come_in_and_the_reason_has_its_nu
         "NonceTooFar",
     ]
     assert reasons[0].endswith(f"needs {10**18}")
-    assert pool.take(b"junk", ledger.state, 0).startswith("MalformedMessage")
+    assert pool.take((b"junk",), ledger.state, 0)[0].startswith("MalformedMessage")
     assert len(pool) == 0
 
 
