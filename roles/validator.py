@@ -49,8 +49,11 @@ from roles.role import (
 )
 from roles.speech import Speech
 
-BLOCK_INTERVAL_MS = 250  # between two blocks, so that transactions gather
-VIEW_TIMER_MS = 500  # of the first view of a height
+BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
+REST_MIN_MS = 20  # at least, however quick they are
+VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
+VIEW_TIMER_MS_MAX = 2_000
+PATIENCE = 3  # heights as long as the last one fit into a view
 HEAD_SPEAKERS = 2  # who gossip a decided head: the leader and the next after it
 ONION_TOKEN = "onion"
 ONION_AGAIN_MS = 30_000  # after a refusal, which the next one may meet as well
@@ -68,13 +71,16 @@ class Validator(Role):
         self._vote = context.vote
         self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
         self._view_timer_ms = int(context.config.get("view_timer_ms", VIEW_TIMER_MS))
+        self._timer_ms_max = max(self._view_timer_ms, VIEW_TIMER_MS_MAX)
         self._pool = Mempool()
         self._drafts = Drafts()
         self._fetching = Fetching()
         self._speech = Speech()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
+        self._woken_ms = 0  # when this height began; 0 while it sleeps
         self._decided_ms = 0
         self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
+        self._took_ms = 0  # the last height, from its beginning to its decision
         self._timer = (0, 0)  # height and view
         self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
         self._muted_ms = 0
@@ -142,6 +148,7 @@ class Validator(Role):
         self, state: State, transactions: tuple[Transaction, ...], certificate: Certificate | None, now_ms: int
     ) -> list[Effect]:
         self._decided_ms = now_ms
+        self._took_ms = now_ms - self._woken_ms if self._woken_ms else 0
         self._pool.advance(state, transactions)
         return self._begin(state, certificate, [], now_ms)
 
@@ -154,6 +161,8 @@ class Validator(Role):
         self._logged = {compute_block_id(block.header) for block in blocks}
         log = tuple(record for record in records if not isinstance(record, Block))
         self._proposal = None
+        self._woken_ms = 0
+        self._core.timer_ms = min(max(self._view_timer_ms, PATIENCE * self._took_ms), self._timer_ms_max)
         self._fetching.clear()
         self._unadopted = None
         validators = get_validators(state)
@@ -196,10 +205,15 @@ class Validator(Role):
     # Waking
 
     def _plan(self, now_ms: int) -> list[Effect]:
-        """Wake when there is something to put into a block and the last one is old enough, or something falls due."""
+        """Wake when there is something to put into a block and the last one is old enough, or something falls due.
+
+        Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
+        not wait for a crowd.
+        """
         if self._core.view or self._core.is_decided:
             return []
-        times = [self._decided_ms + self._interval_ms] if len(self._pool) else []
+        rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms)
+        times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:
             times.append(due_ms)
@@ -281,6 +295,8 @@ class Validator(Role):
                         effects.append(Submit(SubmitEvidence(make_evidence(wanted)), "evidence"))
                     case ev.SignedElsewhere(ballot):
                         effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
+        if self._core.view and not self._woken_ms:
+            self._woken_ms = now_ms
         return [*effects, *self._speech.take(self._peers, self._drafts), *decided]
 
     def _log(self, record: Vote | Proposal | Certificate) -> list[Effect]:

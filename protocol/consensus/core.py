@@ -78,7 +78,7 @@ class Core:
     def __init__(self, voter: bytes | None, signatures: Signatures, timer_ms: int = TIMER_MS) -> None:
         self._voter = voter
         self._signatures = signatures
-        self._timer_ms = timer_ms
+        self.timer_ms = timer_ms  # of a first view; may be set between two heights
         self._effects: list[Effect] = []
         self._now_ms = 0
         self._answered_ms = -ANSWER_MS
@@ -169,7 +169,7 @@ class Core:
         if view <= self.view:
             return False
         self.view = view
-        self._emit(SetTimer(self.height, view, self._timer_ms * min(16, view + 1) // 2))
+        self._emit(SetTimer(self.height, view, self.timer_ms * min(16, view + 1) // 2))
         self._go_on()
         return True
 
@@ -453,7 +453,7 @@ class Core:
         if self.view != view:
             return
         self._prove_entry()
-        self._emit(SetTimer(self.height, view, self._timer_ms))
+        self._emit(SetTimer(self.height, view, self.timer_ms))
 
     def _repeat_votes(self) -> None:
         for votes in self._my_votes.values():

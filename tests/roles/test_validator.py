@@ -39,7 +39,7 @@ from roles.role import (
     TimerFired,
     VoteHistory,
 )
-from roles.validator import Validator
+from roles.validator import BLOCK_INTERVAL_MS, PATIENCE, REST_MIN_MS, VIEW_TIMER_MS, VIEW_TIMER_MS_MAX, Validator
 from testnet.genesis import build_genesis
 from tests.support.jobs import sign_transaction
 
@@ -187,6 +187,51 @@ def test_a_transaction_given_to_any_validator_is_decided_by_all_and_then_all_sle
         cluster.pass_time(3_600_000)
         assert list_heights(cluster) == [1] * count
         assert [len(log) for log in cluster.logs.values()] == logged
+
+
+def find_delay_ms(cluster: Cluster, name: str, timer: str, transaction: Transaction) -> int:
+    """When a validator that is given a transaction wants to be woken, from now, in its own time."""
+    question = Transactions((encode(transaction),))
+    effects = cluster.roles[name].handle(Requested(bytes(32), question, "txs", "client"), cluster.now_ms)
+    if timer == "view":
+        cluster.now_ms += BLOCK_INTERVAL_MS
+        effects = cluster.roles[name].handle(TimerFired("wake"), cluster.now_ms)
+    return next(effect.at_ms for effect in effects if isinstance(effect, SetTimer) and effect.name == timer) - (
+        cluster.now_ms
+    )
+
+
+def decide_late(cluster: Cluster) -> tuple[str, int]:
+    """A height whose first leader is silent: a validator that decided it, and how long that took it."""
+    leader = cluster.leader
+    name = next(name for name in cluster.names if name != leader)
+    cluster.is_lost = lambda source, target, message: leader in (source, target)
+    begun_ms = cluster.now_ms
+    cluster.submit(name, cluster.pay())
+    while not cluster.states[name].height:
+        assert cluster.now_ms < begun_ms + 20_000
+        cluster.pass_time(10)
+    return name, cluster.now_ms - begun_ms
+
+
+def test_a_validator_rests_after_a_block_as_long_as_it_took_within_bounds() -> None:
+    quick, slow = Cluster(), Cluster()
+    quick.submit("validator-0", quick.pay())
+    assert find_delay_ms(quick, "validator-0", "wake", quick.pay(nonce=1)) == REST_MIN_MS
+
+    name, _ = decide_late(slow)
+    assert find_delay_ms(slow, name, "wake", slow.pay(nonce=1)) == BLOCK_INTERVAL_MS
+
+
+def test_a_leader_is_given_more_time_while_heights_take_long() -> None:
+    quick, slow = Cluster(), Cluster()
+    quick.submit("validator-0", quick.pay())
+    assert find_delay_ms(quick, "validator-0", "view", quick.pay(nonce=1)) == VIEW_TIMER_MS
+
+    name, took_ms = decide_late(slow)
+    assert took_ms >= VIEW_TIMER_MS
+    wanted_ms = min(PATIENCE * took_ms, VIEW_TIMER_MS_MAX)
+    assert abs(find_delay_ms(slow, name, "view", slow.pay(nonce=1)) - wanted_ms) <= PATIENCE * 10
 
 
 def test_bodies_that_a_validator_lacks_are_fetched_from_whoever_has_them() -> None:
