@@ -45,6 +45,7 @@ STATUS_S = 1.0
 COMMANDS_MAX = 64  # of a driver, not yet taken
 HARD_STOP_S = 4.5  # after the first signal; then the process ends itself, before a launcher would kill it
 PR_SET_PDEATHSIG = 1
+SWITCH_S = 0.001  # a thread that has verified a signature gets the interpreter back after so long, not after 5 ms
 
 log = structlog.get_logger()
 
@@ -296,6 +297,7 @@ def run(
     the process at once. With `parent`, the process dies when that one does, however it does.
     """
     set_up_logging()
+    sys.setswitchinterval(SWITCH_S)
     if parent is not None:
         die_with(parent)
     try:

@@ -1,7 +1,8 @@
 """The ledger beside this machine's own limit, how fast one core verifies signatures: `rolemesh bench ledger`.
 
-Everything is per second of processor time, so that what else runs on the machine does not show; rounds of the limit and
-of the figure take turns, and the median of each counts.
+What one process does is per second of processor time, so that what else runs on the machine does not show; rounds of
+the limit and of the figure take turns, and the median of each counts. What four validators do together is in
+`finality`.
 """
 
 import hashlib
@@ -35,11 +36,12 @@ from roles.chain import Chain
 from roles.core_effects import Commit
 from testnet.bench.consensus import VALIDATORS, play, record
 from testnet.bench.figures import Figure, Note, compare
+from testnet.bench.finality import measure as finality
 from testnet.genesis import Foundation, build_genesis
 from testnet.recompute import recompute
 
 LIMIT = "ed25519 verify"
-NAMES = ("vouchers", "replay", "replay_certified", "consensus_events")
+NAMES = ("vouchers", "replay", "replay_certified", "consensus_events", *finality.NAMES)
 ROUNDS = 5
 SIGNATURES = 2_000  # of a round
 ACCOUNTS = 64
@@ -77,6 +79,8 @@ def measure(note: Note, full: bool, only: frozenset[str]) -> Iterator[Figure]:
             yield measure_replay_certified(story)
     if not only or "consensus_events" in only:
         yield measure_consensus_events(note)
+    if not only or only & frozenset(finality.NAMES):
+        yield from finality.measure(note, make_limit(SIGNATURES), SIGNATURES, full, only)
 
 
 def measure_vouchers(note: Note) -> Figure:
