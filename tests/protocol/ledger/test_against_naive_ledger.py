@@ -235,6 +235,8 @@ class History:
         worker = next(name for name in NAMES if self.ledger.account(name).public == held.payee)
         fee = self.rng.choice((0, 1, held.amount // 2, held.amount, held.amount + 1))
         body = finish(self.ledger, job, fee, worker)
+        if not worker.startswith("inference"):
+            return body, False  # a client was asked, who serves no model
         records = [self.ledger.state.find_node(item.verifier) for item in body.attestations]
         verifiers = [record.account for record in records if record is not None]
         self.naive.units = self.count_units(self.ledger.account(name), body)
@@ -276,6 +278,7 @@ class History:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), kinds=st.lists(st.sampled_from(KINDS), min_size=5, max_size=25))
+@example(seed=9189, kinds=["settle", "finish", "order", "finish", "transfer"])
 @example(seed=326, kinds=["transfer", "wait", "transfer", "stake", "unstake", "sleep"])
 def test_a_random_history_agrees_with_the_naive_ledger(seed: int, kinds: list[str]) -> None:
     history = History(random.Random(seed))
