@@ -21,13 +21,28 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from tests.mutations import bans, doors, gossip, keeper, mesh, pages, pull, queues, reach, shell, streams, verdicts
+from tests.mutations import (
+    bans,
+    consensus,
+    doors,
+    gossip,
+    keeper,
+    ledger,
+    mesh,
+    pages,
+    pull,
+    queues,
+    reach,
+    shell,
+    streams,
+    verdicts,
+)
 from tests.mutations.mutation import DoesNotApply, Mutation, read_source
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("protocol", "p2p", "roles", "testnet", "tests", "docs", "pyproject.toml", "README.md")
 TEST_S_MAX = 60  # a mutation may well make a test hang
-TABLES = (doors, bans, keeper, reach, streams, queues, shell, verdicts, mesh, gossip, pages, pull)
+TABLES = (doors, bans, keeper, reach, streams, queues, shell, verdicts, mesh, gossip, pages, pull, consensus, ledger)
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import
 

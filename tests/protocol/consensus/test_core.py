@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.consensus.core import Core, draw_leader
+from protocol.consensus.core import EARLY_MAX, Core, draw_leader
 from protocol.consensus.events import (
     Accuse,
     Answer,
@@ -26,6 +26,7 @@ from protocol.consensus.events import (
 )
 from protocol.consensus.evidence import make_evidence, verify_evidence
 from protocol.consensus.messages import (
+    GAP_MAX,
     Justification,
     Proposal,
     Vote,
@@ -207,6 +208,31 @@ def test_a_decided_height_still_convicts_whoever_said_something_else_of_it(has_b
     assert accused(certify(final()), vote(liar, replace(final(), parent=1))) == []
 
 
+def test_a_proposal_that_repeats_another_block_than_was_notarised_is_refused():
+    notarised = certify(propose().ballot)
+    second = next(n for n, key in enumerate(KEYS) if key.public == draw_leader(VALIDATORS, SEED, 1, 2))
+    for block, wanted in ((BLOCK, [Check(1, BLOCK, True)]), (OTHER, [])):
+        core = begun(next(n for n in range(4) if n not in (LEADER, second)))
+        core.handle(Heard(notarised), 0)
+        effects = core.handle(Heard(propose(second, block, 2, Justification((notarised,), ()))), 1)
+        assert [effect for effect in effects if isinstance(effect, Check)] == wanted
+
+
+def test_a_validator_that_is_awake_votes_for_no_block_before_it_is_checked():
+    core = begun()
+    core.handle(Woken(), 0)
+    assert said(core.handle(Heard(propose()), 1)) == []
+    assert said(core.handle(Checked(OTHER), 2)) == []
+    assert said(core.handle(Checked(BLOCK), 3)) == [vote(ME, propose().ballot)]
+
+
+def test_votes_of_views_that_nobody_can_be_in_are_not_kept():
+    core = begun()
+    for number in (n for n in range(4) if n != ME):
+        assert core.handle(Heard(vote(number, void(GAP_MAX + 1))), 0) == []
+    assert not core.view
+
+
 def test_a_leader_of_two_proposals_is_accused():
     core = begun()
     core.handle(Heard(propose()), 0)
@@ -318,6 +344,43 @@ def test_certificates_are_relayed_else_one_leader_could_stop_a_height_for_ever(m
     assert is_decided_after_a_leader_favoured_one()
     monkeypatch.setattr(Core, "_relay", lambda core, item: None)
     assert not is_decided_after_a_leader_favoured_one()
+
+
+def test_a_timer_repeats_what_lets_others_into_the_view_and_is_set_again():
+    core = begun()
+    notarised = certify(propose().ballot)
+    core.handle(Heard(notarised), 0)
+    core.handle(Heard(certify(void(2))), 1)
+    assert core.view == 3
+    effects = core.handle(TimedOut(1, 3), 300)
+    assert said(effects, Certificate) == [notarised, certify(void(2))]
+    assert SetTimer(1, 3, 250) in effects
+
+
+def test_a_block_that_is_built_when_its_view_has_passed_is_not_proposed():
+    core = begun(LEADER)
+    assert Build(1, 1) in core.handle(Woken(), 0)
+    core.handle(Heard(certify(void())), 1)
+    assert core.view == 2
+    assert core.handle(Built(1, 1, BLOCK), 2) == []
+
+
+def test_of_the_next_height_so_many_messages_of_one_validator_are_kept():
+    class Counting(KeySignatures):
+        checked = 0
+
+        def is_vote(self, voter: bytes, ballot: Ballot, signature: bytes) -> bool:
+            Counting.checked += 1
+            return True
+
+    core = Core(KEYS[ME].public, Counting(CHAIN, KEYS[ME]))
+    core.handle(Began(1, VALIDATORS, SEED), 0)
+    for view in range(1, EARLY_MAX + 10):
+        core.handle(Heard(vote(LEADER, replace(void(view), height=2))), 0)
+    core.handle(Heard(certify(final())), 1)
+    Counting.checked = 0
+    core.handle(Began(2, VALIDATORS, SEED, decided=certify(final())), 2)
+    assert Counting.checked == EARLY_MAX
 
 
 def test_messages_of_the_next_height_wait_and_those_beyond_it_ask_for_blocks():

@@ -1,0 +1,286 @@
+"""Votes, certificates, views and what outlives a crash: the consensus core. Issue 4, "Consensus".
+
+Not in here, since they change nothing: to nullify what was finalised (`view not in self._my_votes[FINALISE]`), because
+whoever finalises a view holds its certificate, in memory and in its log, and leaves a notarised view before it could
+nullify it; and to stay in a notarised view whose successor is proposed (`while self.view in self._notarised`), because
+the timer leads out of it as well: it costs time, which no promise is about.
+"""
+
+from tests.mutations.mutation import Mutation
+
+FILE = "tests/protocol/consensus/test_core.py"
+CORE = (FILE,)
+SIMULATED = ("tests/sim/test_agreement.py",)
+MODULE, TALLY, MESSAGES = (f"protocol/consensus/{name}.py" for name in ("core", "tally", "messages"))
+BLOCK = "protocol/ledger/block.py"
+
+MUTATIONS = (
+    Mutation(
+        TALLY,
+        "limit = 2 * self._total",
+        "limit = self._total",
+        CORE,
+        "a certificate is made of votes of more than two thirds",
+    ),
+    Mutation(
+        BLOCK,
+        "return 3 * weight > 2 * total",
+        "return 3 * weight > total",
+        CORE,
+        "a certificate with votes of a third alone is refused",
+    ),
+    Mutation(
+        BLOCK,
+        "        if not is_vote(item.vote, certificate.ballot, item.signature):",
+        "        if False:",
+        CORE,
+        "every signature of a certificate is checked",
+    ),
+    Mutation(
+        BLOCK,
+        "if item.vote <= before or item.vote not in weights:",
+        "if item.vote not in weights:",
+        CORE,
+        "no vote counts twice in a certificate",
+    ),
+    Mutation(
+        MODULE,
+        "        if not self._signatures.is_vote(voter, ballot, vote.signature):",
+        "        if False:",
+        CORE,
+        "a vote is signed by its voter",
+    ),
+    Mutation(
+        MODULE,
+        "if voter not in self._weights or ballot.view > self.view + GAP_MAX:",
+        "if voter not in self._weights:",
+        CORE,
+        "votes of far-off views are not kept",
+    ),
+    Mutation(
+        MODULE,
+        "        if count is None:\n            verify_ballot(ballot)\n        elif",
+        "        if count is not None and",
+        CORE,
+        "a vote's ballot says what its kind does",
+    ),
+    Mutation(
+        MODULE,
+        "if ballot.view > self.view + GAP_MAX or proposal.leader != self._leader(ballot.view):",
+        "if ballot.view > self.view + GAP_MAX:",
+        CORE,
+        "only a view's leader proposes",
+    ),
+    Mutation(
+        MODULE,
+        "        if not self._signatures.is_proposal(proposal.leader, ballot, proposal.signature):",
+        "        if False:",
+        CORE,
+        "a proposal is signed by its leader",
+    ),
+    Mutation(
+        MODULE,
+        "        verify_binding(proposal, self._signatures)\n",
+        "",
+        CORE,
+        "a proposal's ballot names its justification",
+    ),
+    Mutation(
+        MESSAGES,
+        "if notarised != wanted or nullified != gap:",
+        "if notarised != wanted:",
+        CORE,
+        "no gap between a proposal and what it repeats goes unjustified",
+    ),
+    Mutation(
+        MESSAGES,
+        "if why.notarised and why.notarised[0].ballot.block_id != ballot.block_id:",
+        "if False:",
+        CORE,
+        "a proposal repeats the very block that was notarised",
+    ),
+    Mutation(
+        MODULE,
+        "                if not self._is_held(item.ballot):\n                    verify_certified(",
+        "                if False:\n                    verify_certified(",
+        CORE,
+        "the certificates of a justification are checked",
+    ),
+    Mutation(
+        MODULE,
+        "if self._votes_here and view not in self._my_votes[NULLIFY] and view not in self._my_votes[FINALISE]:\n"
+        "            # From",
+        "if self._votes_here and view not in self._my_votes[FINALISE]:\n            # From",
+        CORE,
+        "nobody finalises what it has nullified",
+    ),
+    Mutation(
+        MODULE,
+        "if proposal.ballot.block_id in self._checked:",
+        "if True:",
+        CORE,
+        "nobody votes for a block it has not checked",
+    ),
+    Mutation(
+        MODULE,
+        "self._effects += (Persist(vote), Broadcast(vote))",
+        "self._effects += (Broadcast(vote), Persist(vote))",
+        CORE,
+        "a vote is kept before it leaves",
+    ),
+    Mutation(
+        MODULE,
+        "        self._emit(Persist(proposal))\n        self._emit(Broadcast(proposal))\n",
+        "        self._emit(Broadcast(proposal))\n        self._emit(Persist(proposal))\n",
+        CORE,
+        "a proposal is kept before it leaves",
+    ),
+    Mutation(
+        MODULE,
+        "            self._emit(Persist(notarised))\n",
+        "",
+        CORE,
+        "the certificate is kept with the vote that rests on it",
+    ),
+    Mutation(
+        MODULE,
+        "                self._my_votes[record.ballot.kind][record.ballot.view] = record\n",
+        "                pass\n",
+        CORE,
+        "a restarted validator knows what it has voted",
+    ),
+    Mutation(
+        MODULE,
+        "                self._my_proposals[record.ballot.view] = record\n",
+        "                pass\n",
+        CORE,
+        "a restarted leader proposes the same bytes",
+    ),
+    Mutation(
+        MODULE,
+        "self._votes_here = began.may_vote and self._voter in self._weights",
+        "self._votes_here = self._voter in self._weights",
+        CORE,
+        "without its vote log a validator does not vote",
+    ),
+    Mutation(
+        MODULE,
+        "            self._votes_here = False\n",
+        "            pass\n",
+        CORE,
+        "whoever sees its key used elsewhere votes no more",
+    ),
+    Mutation(
+        MODULE,
+        '        """Others may have missed votes that we have not, and a liar\'s they may never get."""\n'
+        "        self._emit(Broadcast(item))\n",
+        "        return\n",
+        CORE,
+        "certificates are relayed",
+    ),
+    Mutation(
+        MODULE,
+        "        self._prove_entry()\n",
+        "",
+        CORE,
+        "a timer proves entry into its view",
+    ),
+    Mutation(
+        MODULE,
+        "        self._repeat_votes()\n",
+        "",
+        CORE,
+        "a timer repeats the votes there are",
+    ),
+    Mutation(
+        MODULE,
+        "        self._prove_entry()\n        self._emit(SetTimer(self.height, view, self._timer_ms))\n",
+        "        self._prove_entry()\n",
+        CORE,
+        "a timer is set again",
+    ),
+    Mutation(
+        MODULE,
+        "if not self.view and not self.is_decided and self._tally.is_more_than_a_third_heard:",
+        "if not self.view and not self.is_decided:",
+        CORE,
+        "a lone vote wakes nobody",
+    ),
+    Mutation(
+        MODULE,
+        "if self.is_decided or (event.height, event.view) != (self.height, self.view):",
+        "if self.is_decided:",
+        CORE,
+        "a block that was built too late is not proposed",
+    ),
+    Mutation(
+        MODULE,
+        "        if len(kept) < EARLY_MAX:\n",
+        "        if True:\n",
+        CORE,
+        "messages of the next height are bounded",
+    ),
+    Mutation(
+        MODULE,
+        "            kept.append(message)\n",
+        "            pass\n",
+        CORE,
+        "messages of the next height are kept",
+    ),
+    Mutation(
+        MODULE,
+        "self._now_ms - self._answered_ms >= ANSWER_MS:",
+        "True:",
+        CORE,
+        "who is behind is not answered without end",
+    ),
+    Mutation(
+        MODULE,
+        '            self._emit(Accuse("two proposals in a view", known, proposal))\n',
+        "",
+        CORE,
+        "a leader of two proposals is accused",
+    ),
+    Mutation(
+        TALLY,
+        "        if before is None:\n",
+        "        if True:\n",
+        CORE,
+        "two votes of one kind are held against their voter",
+    ),
+    Mutation(
+        TALLY,
+        "            if others is not None:\n",
+        "            if False:\n",
+        CORE,
+        "votes to finalise and to nullify are held against their voter",
+    ),
+    Mutation(
+        TALLY,
+        "elif self._bad and (bad := self._bad.get(ballot)) is not None:",
+        "elif self._bad and (bad := None) is not None:",
+        CORE,
+        "a vote for what cannot be justified is held against its voter",
+    ),
+    Mutation(
+        MODULE,
+        "        asked = (ballot.block_id, bool(ballot.parent))\n",
+        "        asked = (ballot.block_id, False)\n",
+        CORE,
+        "a block refused for its time is looked at again once notarised",
+    ),
+    Mutation(
+        MODULE,
+        "        point -= validator.weight\n",
+        "        point -= 1\n",
+        CORE,
+        "leaders are drawn by weight",
+    ),
+    Mutation(
+        "roles/validator.py",
+        "result = self._drafts.get_result(block_id, self._pool) if is_for and self._peers else None",
+        "result = None",
+        ("tests/roles/test_validator.py",),
+        "a block is kept before the vote for it",
+    ),
+)  # fmt: skip
