@@ -20,6 +20,14 @@ def test_in_one_view_validators_cannot_disagree(leader: int, crashes: int):
     assert found.states > 500
 
 
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_in_two_views_with_honest_leaders_validators_cannot_disagree():
+    found = Search((0, 1))
+    found.run()
+    assert found.states > 100_000
+
+
 @pytest.mark.usefixtures("one_view")
 def test_the_search_finds_how_validators_disagree_when_a_quorum_is_too_small(monkeypatch: pytest.MonkeyPatch):
     begin = Tally.__init__
