@@ -328,6 +328,8 @@ class NodeCore:
     def _on_woke(self, name: str) -> list[Out]:
         if name == "sync":
             return self._follower.on_timer(self._sorted_peers(), self.now_ms)
+        if name == "apply":
+            return self._follower.apply_held()
         if name == "pull":
             return self._puller.on_timer(self._follower.is_synced, self.now_ms)
         if name == "submit":

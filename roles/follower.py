@@ -41,6 +41,7 @@ class Follower:
         self._rng = rng
         self._asked: bytes | None = None
         self._height_heard = state.height
+        self._held: tuple[bytes, tuple[CertifiedBlock, ...]] = (b"", ())  # to apply while the next are on their way
         self._recent: dict[int, CertifiedBlock] = {}  # the newest may not be on disk yet
 
     def start(self, now_ms: int) -> list[Out]:
@@ -65,8 +66,27 @@ class Follower:
         self._asked = None
         if not isinstance(message, Blocks):
             return []
+        out = self.apply_held()
+        after = self.state.height + len(message.items)
+        if message.items and message.items[-1].block.header.height == after < message.tip:
+            self._held = (peer, message.items)
+            asked = self._ask(peers, now_ms, first=peer, after=after)
+            return [*out, *asked, self._courier.wake("apply", now_ms)]
+        out += self._apply_all(peer, message.items)
+        if message.tip <= self.state.height:
+            self.is_synced = True
+        if message.items and self.state.height < max(self._height_heard, message.tip):
+            out += self._ask(peers, now_ms, first=peer)
+        return out
+
+    def apply_held(self) -> list[Out]:
+        """Apply the blocks of an answer that has more behind it: those have been asked for by now."""
+        (peer, items), self._held = self._held, (b"", ())
+        return self._apply_all(peer, items)
+
+    def _apply_all(self, peer: bytes, items: tuple[CertifiedBlock, ...]) -> list[Out]:
         out: list[Out] = []
-        for item in message.items:
+        for item in items:
             if item.block.header.height != self.state.height + 1:
                 continue
             try:
@@ -74,10 +94,6 @@ class Follower:
             except ProtocolError as error:
                 reason = f"block {item.block.header.height}: {error}"
                 return [*out, NetPenalise(peer, reason), Log("block.refused", {"peer": peer, "reason": reason})]
-        if message.tip <= self.state.height:
-            self.is_synced = True
-        if message.items and self.state.height < max(self._height_heard, message.tip):
-            out += self._ask(peers, now_ms, first=peer)
         return out
 
     def on_unanswered(self, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
@@ -107,13 +123,15 @@ class Follower:
             items.append(item)
         return Blocks(self.state.height, tuple(items))
 
-    def _ask(self, peers: tuple[bytes, ...], now_ms: int, first: bytes | None = None) -> list[Out]:
+    def _ask(
+        self, peers: tuple[bytes, ...], now_ms: int, first: bytes | None = None, after: int | None = None
+    ) -> list[Out]:
         if self._asked is not None or not (peers or first):
             return []
         peer = first if first is not None and first in peers else self._rng.choice(peers) if peers else first
         assert peer is not None
         self._asked = peer
-        request = GetBlocks(self.state.height + 1)
+        request = GetBlocks((self.state.height if after is None else after) + 1)
         return [self._courier.request(peer, "sync", request, "sync", ASK_TIMEOUT_MS, now_ms)]
 
     def _apply(self, item: CertifiedBlock) -> list[Out]:

@@ -84,6 +84,7 @@ class Validator(Role):
         self._timer = (0, 0)  # height and view
         self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
         self._muted_ms = 0
+        self._log: list[Kept] = []  # of the vote log as it was found: for this height and later ones
         self._proposal: Proposal | None = None  # heard last at this height
         self._logged: set[bytes] = set()  # ids of blocks in the vote log
         self._unadopted: Certificate | None = None  # decided here, but its block is still to be fetched
@@ -136,9 +137,8 @@ class Validator(Role):
         if votes.is_lost and [item.vote for item in get_validators(state)] != [self._vote.public]:
             self._muted_by, self._muted_ms = state, now_ms
             effects.append(Record("votes.muted", {"height": state.height, "reason": "the vote log is lost or damaged"}))
-        records = [decode_record(data) for data in votes.records]
-        current = [record for record in records if get_height(record) == state.height + 1]
-        return [*effects, *self._begin(state, certificate, current, now_ms)]
+        self._log = [record for data in votes.records if get_height(record := decode_record(data)) > state.height]
+        return [*effects, *self._begin(state, certificate, now_ms)]
 
     def _sign_on(self, chain: bytes) -> Signatures:
         """How ballots are signed and checked. Simulations of many thousand heights sign by name."""
@@ -150,10 +150,13 @@ class Validator(Role):
         self._decided_ms = now_ms
         self._took_ms = now_ms - self._woken_ms if self._woken_ms else 0
         self._pool.advance(state, transactions)
-        return self._begin(state, certificate, [], now_ms)
+        return self._begin(state, certificate, now_ms)
 
-    def _begin(self, state: State, certificate: Certificate | None, records: list[Kept], now_ms: int) -> list[Effect]:
+    def _begin(self, state: State, certificate: Certificate | None, now_ms: int) -> list[Effect]:
         self._state = state
+        # A ledger that was put back may be behind the log: what that holds counts when its height has come.
+        self._log = [record for record in self._log if get_height(record) > state.height]
+        records = [record for record in self._log if get_height(record) == state.height + 1]
         self._drafts.begin(state)
         blocks = [record for record in records if isinstance(record, Block)]
         for block in blocks:
@@ -273,7 +276,7 @@ class Validator(Role):
                     case ev.Answer(message):
                         self._speech.add_for(sender, message)
                     case ev.Persist(record):
-                        effects += self._log(record)
+                        effects += self._log_vote(record)
                     case ev.SetTimer(height, view, delay_ms):
                         self._timer = (height, view)
                         effects.append(SetTimer("view", now_ms + delay_ms))
@@ -299,7 +302,7 @@ class Validator(Role):
             self._woken_ms = now_ms
         return [*effects, *self._speech.take(self._peers, self._drafts), *decided]
 
-    def _log(self, record: Vote | Proposal | Certificate) -> list[Effect]:
+    def _log_vote(self, record: Vote | Proposal | Certificate) -> list[Effect]:
         """Nobody may vote for a block it could not give to others after a crash, unless it is alone: then the vote and
         the block's commit are one."""
         effects: list[Effect] = []

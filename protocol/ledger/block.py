@@ -160,9 +160,7 @@ def get_validators(state: State) -> tuple[Validator, ...]:
 
 def get_validators_of(snapshot: EpochSnapshot) -> tuple[Validator, ...]:
     """The validators of an epoch, as `get_validators`."""
-    candidates = snapshot.get_candidates("validator")
-    stakes = sorted(((item.weight + item.delegated, item) for item in candidates), key=lambda pair: -pair[0])
-    stakes = stakes[:VOTES_MAX]  # the sort is stable: equal stakes by account, as in the snapshot
+    stakes = snapshot.stakes[:VOTES_MAX]  # the sort is stable: equal stakes by account, as in the snapshot
     limit = sum(stake for stake, _ in stakes)
     if len(stakes) >= 5:
         limit //= 4

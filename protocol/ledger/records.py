@@ -1,6 +1,7 @@
 """What the ledger remembers: one frozen dataclass per table, each encoded by the codec."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
@@ -277,3 +278,9 @@ class EpochSnapshot:
 
     def get_candidates(self, role: str) -> tuple[Candidate, ...]:
         return tuple(candidate for candidate in self.candidates if role in candidate.roles)
+
+    @cached_property
+    def stakes(self) -> tuple[tuple[int, Candidate], ...]:
+        """What stands behind each validator, the most first; asked for several times a block, the same for an epoch."""
+        stakes = [(item.weight + item.delegated, item) for item in self.get_candidates("validator")]
+        return tuple(sorted(stakes, key=lambda pair: -pair[0]))

@@ -7,6 +7,7 @@ Merkle tree that holds every entry of every table (`tree`), which a block pays f
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from protocol.codec import encode
@@ -205,6 +206,7 @@ def compute_root(head: StateHead, params_digest: bytes, tree_root: bytes) -> byt
     return hashlib.sha256(_ROOT_PREFIX + hashlib.sha256(encode(head)).digest() + params_digest + tree_root).digest()
 
 
+@lru_cache(maxsize=8)  # the same for every block of a chain
 def compute_params_digest(params: Params) -> bytes:
     return hashlib.sha256(encode(params)).digest()
 

@@ -12,7 +12,7 @@ from protocol.consensus.core import draw_leader
 from protocol.consensus.log import decode_record
 from protocol.consensus.messages import Vote
 from protocol.keys import PrivateKey
-from protocol.ledger.block import Certificate, get_validators
+from protocol.ledger.block import Certificate, VoteKind, get_validators
 from protocol.ledger.genesis import build_state
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, Transfer
@@ -306,6 +306,38 @@ def test_after_a_crash_a_validator_repeats_its_votes_and_casts_no_other() -> Non
     cluster.submit("validator-1", cluster.pay())
     cluster.pass_time(10_000)
     assert list_heights(cluster) == [1] * 4
+
+
+def test_a_validator_whose_ledger_was_put_back_holds_itself_to_what_it_voted_for_since() -> None:
+    cluster = Cluster()
+    alone = "validator-0"
+    cluster.submit("validator-1", cluster.pay())
+    cluster.pass_time(1_000)
+    cluster.is_lost = lambda source, target, message: alone in (source, target)
+    cluster.submit(alone, cluster.pay(1))
+    cluster.pass_time(700)
+    before = [vote for vote in list_votes(cluster, alone) if vote.ballot.height == 2]
+    assert {vote.ballot.kind for vote in before} == {VoteKind.NULLIFY}
+
+    # Its database is put back to where it was before all this, its vote log is as it was.
+    cluster.timers = {key: at for key, at in cluster.timers.items() if key[0] != alone}
+    cluster.states[alone] = cluster.genesis_state
+    cluster.start(alone)
+    cluster.sync(alone)
+    assert cluster.states[alone].height == 1
+    cluster.is_lost = lambda source, target, message: False
+    cluster.submit("validator-2", cluster.pay(2))
+    cluster.pass_time(10_000)
+    assert list_heights(cluster) == [2] * 4
+    signed = [vote.ballot for vote in list_votes(cluster, alone) if vote.ballot.height == 2]
+    nullified = {ballot.view for ballot in signed if ballot.kind == VoteKind.NULLIFY}
+    finalised = {ballot.view for ballot in signed if ballot.kind == VoteKind.FINALISE}
+    assert not nullified & finalised
+    assert not [record for _, record in cluster.records if record.name == "validator.accused"]
+
+
+def list_votes(cluster: Cluster, name: str) -> list[Vote]:
+    return [record for data in cluster.logs[name] if isinstance(record := decode_record(data), Vote)]
 
 
 def test_a_block_is_in_the_log_before_the_vote_for_it_so_that_no_power_cut_loses_a_decided_one() -> None:

@@ -1,0 +1,67 @@
+"""Following the ledger: blocks come in answers, and the next are under way while those are applied."""
+
+import random
+
+from protocol.keys import PrivateKey
+from protocol.ledger.genesis import build_state, compute_chain_id
+from protocol.messages import Blocks, CertifiedBlock, GetBlocks
+from roles import core_effects as ce
+from roles.courier import Courier, Out
+from roles.follower import Follower
+from roles.mailbox import Mailbox
+from testnet.genesis import build_genesis
+from tests.support.long_chain import make_commits
+
+NOW_MS = 1_800_000_000_000
+FOUNDATION = build_genesis(3, {"validator": 4}, (), now_ms=1_700_000_000_000)
+CHAIN = compute_chain_id(FOUNDATION.genesis)
+BLOCKS = tuple(CertifiedBlock(commit.block, commit.certificate) for commit in make_commits(FOUNDATION, 12))
+PEER, OTHER = b"p" * 32, b"o" * 32
+
+
+def make_follower() -> Follower:
+    mailbox = Mailbox(PrivateKey.from_seed(b"m" * 32), CHAIN, 1)
+    return Follower(build_state(FOUNDATION.genesis), lambda height: None, Courier(mailbox, CHAIN), random.Random(1))
+
+
+def list_asked(out: list[Out]) -> list[int]:
+    """The heights that are asked for from."""
+    opener = Mailbox(PrivateKey.from_seed(b"n" * 32), CHAIN, 1)
+    me = PrivateKey.from_seed(b"m" * 32).public
+    messages = [opener.open_from(me, "sync", item.data) for item in out if isinstance(item, ce.NetRequest)]
+    assert all(isinstance(message, GetBlocks) for message in messages)
+    return [message.height for message in messages]
+
+
+def count_commits(out: list[Out]) -> int:
+    return sum(isinstance(item, ce.Commit) for item in out)
+
+
+def test_the_next_blocks_are_asked_for_before_those_at_hand_are_applied() -> None:
+    follower = make_follower()
+    out = follower.on_answer(PEER, Blocks(12, BLOCKS[:5]), (PEER,), NOW_MS)
+    assert (list_asked(out), count_commits(out)) == ([6], 0)
+    assert [item.name for item in out if isinstance(item, ce.Wake)] == ["apply"]
+    assert count_commits(follower.apply_held()) == 5
+    assert follower.apply_held() == []
+
+    out = follower.on_answer(PEER, Blocks(12, BLOCKS[5:10]), (PEER,), NOW_MS)
+    assert (list_asked(out), follower.state.height) == ([11], 5)
+    # The answer may be quicker than our own timer.
+    out = follower.on_answer(PEER, Blocks(12, BLOCKS[10:]), (PEER,), NOW_MS)
+    assert (list_asked(out), count_commits(out)) == ([], 7)
+    assert (follower.state.height, follower.is_synced) == (12, True)
+
+
+def test_blocks_that_do_not_follow_are_not_built_upon() -> None:
+    follower = make_follower()
+    out = follower.on_answer(PEER, Blocks(12, BLOCKS[3:5]), (PEER,), NOW_MS)
+    assert (list_asked(out), count_commits(out)) == ([1], 0)
+    bad = CertifiedBlock(BLOCKS[1].block, BLOCKS[2].certificate)
+    follower.on_answer(PEER, Blocks(12, (BLOCKS[0], bad, BLOCKS[2])), (PEER,), NOW_MS)
+    out = follower.apply_held()
+    assert count_commits(out) == 1
+    assert [item.peer for item in out if isinstance(item, ce.NetPenalise)] == [PEER]
+    # What was asked for meanwhile does not fit; then it goes on from where we are.
+    out = follower.on_answer(PEER, Blocks(12, BLOCKS[3:5]), (PEER, OTHER), NOW_MS)
+    assert (list_asked(out), count_commits(out), follower.state.height) == ([2], 0, 1)
