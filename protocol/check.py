@@ -23,6 +23,7 @@ from protocol.messages import (
     Head,
     ObservationMessage,
     Requests,
+    Said,
     Transactions,
 )
 from protocol.signing import verify_signed
@@ -51,6 +52,15 @@ def register_check(cls: type, check: Check) -> None:
     """Give an extension's message a check. LocalError when the type has one."""
     if _checks.setdefault(cls, check) is not check:
         raise LocalError(f"{cls.__name__} has a check already")
+
+
+def check_said(topic: str, sender: bytes, message: Said, state: State, now_ms: int) -> Checked:
+    """Validators speak here, and nobody else. What they say is checked by the consensus core."""
+    epoch = state.get_epoch(state.epoch)
+    candidates = () if epoch is None else epoch.get_candidates("validator")
+    if all(sender != item.node for item in candidates):
+        return _ignore("a word of nobody who is known to validate now")
+    return ACCEPTED
 
 
 def check_requests(topic: str, sender: bytes, message: Requests, state: State, now_ms: int) -> Checked:
@@ -217,6 +227,7 @@ _checks: dict[type, Check] = {
     Transactions: check_transaction_message,
     ObservationMessage: check_observation,
     Head: check_head,
+    Said: check_said,
     Advert: check_advert,
 }
 

@@ -26,6 +26,9 @@ register_topic(
 register_topic("oracle", frozenset({0x0104}), ("oracle",), "observations of one feed")
 register_topic("txs", frozenset({0x0105}), ("validator",), "transactions on their way into a block", is_pulled=True)
 register_topic("heads", frozenset({0x0106}), ROLES, "decided headers with their certificates")
+register_topic(
+    "consensus", frozenset({0x0301}), ("validator",), "what validators cannot tell enough of the others directly"
+)
 
 _REFUSED = frozenset({0x0204, 0x0205})  # every stream may say "accepted" or "refused"
 register_protocol(

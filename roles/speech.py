@@ -6,9 +6,10 @@ from protocol.consensus.messages import Message, Proposal, Vote
 from protocol.ledger.block import Certificate
 from protocol.messages import CERTIFICATES_MAX, PROPOSED_MAX, SAID_VOTES_MAX, Outline, Proposed, Said
 from roles.drafts import Drafts
-from roles.role import Effect, Send
+from roles.role import Effect, Publish, Send
 
 SAID_TIMEOUT_MS = 3_000
+SAID = "said-"  # how the tokens of what was said begin
 
 
 class Speech:
@@ -29,18 +30,20 @@ class Speech:
     def add_causes(self, causes: tuple[bytes, ...]) -> None:
         self._causes = causes
 
-    def take(self, peers: Iterable[bytes], drafts: Drafts) -> list[Effect]:
-        """All of it as effects, and begin anew."""
+    def take(self, peers: Iterable[bytes], drafts: Drafts, is_public: bool = False) -> list[Effect]:
+        """All of it as effects, and begin anew. With `is_public`, what is for all goes out by gossip as well."""
         if not (self._to_all or self._to_one or self._causes):
             return []
         effects: list[Effect] = []
         to_all = _join(tuple(self._to_all), self._causes, drafts)
+        if is_public and to_all is not None:
+            effects.append(Publish("consensus", to_all))
         for peer in peers:
             for_one = self._to_one.pop(peer, {})
             said = _join(tuple({**self._to_all, **for_one}), self._causes, drafts) if for_one else to_all
             if said is not None:
                 self._count += 1
-                effects.append(Send(peer, "consensus", said, f"said-{self._count}", SAID_TIMEOUT_MS))
+                effects.append(Send(peer, "consensus", said, f"{SAID}{self._count}", SAID_TIMEOUT_MS))
         self._to_all, self._to_one, self._causes = {}, {}, ()
         return effects
 

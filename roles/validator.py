@@ -16,7 +16,7 @@ from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
-from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators
+from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators, is_quorum
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.state import State
@@ -47,7 +47,7 @@ from roles.role import (
     TimerFired,
     VoteHistory,
 )
-from roles.speech import Speech
+from roles.speech import SAID, Speech
 
 BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
 REST_MIN_MS = 20  # at least, however quick they are
@@ -61,7 +61,7 @@ ONION_AGAIN_MS = 30_000  # after a refusal, which the next one may meet as well
 
 class Validator(Role):
     name = "validator"
-    topics = ("txs",)
+    topics = ("txs", "consensus")
     protocols = ("txs", "consensus")
 
     def __init__(self, context: Context) -> None:
@@ -78,6 +78,8 @@ class Validator(Role):
         self._speech = Speech()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
         self._woken_ms = 0  # when this height began; 0 while it sleeps
+        self._weights: dict[bytes, int] = {}  # theirs, by node key
+        self._deaf: set[bytes] = set()  # who did not take our last word
         self._decided_ms = 0
         self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
         self._took_ms = 0  # the last height, from its beginning to its decision
@@ -104,6 +106,14 @@ class Validator(Role):
                 reasons = self._pool.take(items, self._ledger, now_ms)
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
+            case Received(sender, Said() as said, topic="consensus"):
+                return self._listen(sender, said, now_ms)
+            case Received(sender, Accepted(), token=token) if token.startswith(SAID):
+                self._deaf.discard(sender)
+                return []
+            case RequestFailed(peer, token) if token.startswith(SAID):
+                self._deaf.add(peer)
+                return []
             case Requested(sender, Said() as said, token=token):
                 return [Reply(token, Accepted()), *self._listen(sender, said, now_ms)]
             case Requested(message=GetDraft() as question, token=token):
@@ -173,6 +183,10 @@ class Validator(Role):
         others = {item.vote for item in validators if item.vote != self._vote.public}
         candidates = epoch.candidates if epoch is not None else ()
         self._peers = tuple(sorted(item.node for item in candidates if item.vote in others))
+        weights = {item.vote: item.weight for item in validators}
+        self._weights = {item.node: weights[item.vote] for item in candidates if item.vote in others}
+        self._total = sum(weights.values())
+        self._deaf &= self._weights.keys()
         effects: list[Effect] = []
         if self._muted_by is not None and self._is_new_height(state, self._muted_by):
             self._muted_by = None
@@ -300,7 +314,13 @@ class Validator(Role):
                         effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
         if self._core.view and not self._woken_ms:
             self._woken_ms = now_ms
-        return [*effects, *self._speech.take(self._peers, self._drafts), *decided]
+        return [*effects, *self._speech.take(self._peers, self._drafts, self._is_cut_off), *decided]
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether those who take our words are no quorum with us: then gossip may find a way to the others."""
+        lost = sum(self._weights[peer] for peer in self._deaf)
+        return bool(lost) and not is_quorum(self._total - lost, self._total)
 
     def _log_vote(self, record: Vote | Proposal | Certificate) -> list[Effect]:
         """Nobody may vote for a block it could not give to others after a crash, unless it is alone: then the vote and

@@ -11,7 +11,7 @@ from protocol.codec import encode
 from protocol.errors import LocalError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_attestation, compute_claim_id
 from protocol.ledger.transactions import SignedObservation, Transaction, Transfer
-from protocol.messages import Advert, Attestations, Claims, Head, ObservationMessage, Requests, Transactions
+from protocol.messages import Advert, Attestations, Claims, Head, ObservationMessage, Requests, Said, Transactions
 from protocol.signing import sign
 from protocol.types import Verdict
 from tests.support.jobs import make_receipt, make_request, pay
@@ -193,6 +193,12 @@ def test_a_head() -> None:
     assert say(replace(heads[0], header=replace(heads[0].header, chain=b"another1")), 0) is R
     fork = replace(heads[0].header, parent=bytes(32))
     assert say(replace(heads[0], header=fork), 0) is I
+
+
+def test_a_word_of_a_validator(scene: Scene) -> None:
+    assert scene.say("consensus", scene.ledger.node("validator-0"), Said((), (), (), ())) is A
+    assert scene.say("consensus", scene.worker, Said((), (), (), ())) is I
+    assert scene.say("consensus", scene.ledger.spare(), Said((), (), (), ())) is I
 
 
 def test_an_advert(scene: Scene) -> None:

@@ -337,5 +337,5 @@ def test_an_advert_says_whom_to_dial_for_which_topic() -> None:
         height=0,
     )
     assert list_topics(advert) == ("infer/0", "proofs")
-    assert list_topics(replace(advert, roles=("validator", "client"))) == ("proofs", "txs")
+    assert list_topics(replace(advert, roles=("validator", "client"))) == ("consensus", "proofs", "txs")
     assert list_topics(replace(advert, roles=("client",))) == ()

@@ -59,6 +59,8 @@ class Cluster:
         self.logs: dict[str, list[bytes]] = {name: [] for name in self.names}
         self.sent: list[tuple[str, str, Any]] = []
         self.heads: list[Head] = []
+        self.gossiped: list[tuple[str, Said]] = []
+        self.is_gossiping = False  # what is lost is lost, unless a test is about gossip
         self.records: list[tuple[str, Record]] = []
         self.timers: dict[tuple[str, str], int] = {}
         self.is_lost: Callable[[str, str, Any], bool] = lambda source, target, message: False
@@ -152,6 +154,10 @@ class Cluster:
                 self.timers[name, timer] = at_ms
             case Publish("heads", Head() as head):
                 self.heads.append(head)
+            case Publish("consensus", Said() as said):
+                self.gossiped.append((name, said))
+                others = (other for other in self.names if other != name)
+                self._queue += [(other, Received(node, said, "consensus")) for other in others if self.is_gossiping]
             case Record():
                 self.records.append((name, effect))
 
@@ -271,6 +277,36 @@ def test_a_validator_that_heard_no_proposal_fetches_the_block_that_was_decided()
     cluster.submit(cluster.leader, cluster.pay())
     cluster.pass_time(3_000)
     assert list_heights(cluster) == [1] * 4
+
+
+@pytest.mark.parametrize("is_gossiping", [True, False])
+def test_validators_that_cannot_reach_a_quorum_directly_speak_by_gossip(is_gossiping: bool) -> None:
+    cluster = Cluster()
+    cluster.is_gossiping = is_gossiping
+    cluster.is_lost = lambda source, target, message: isinstance(message, Said)
+    cluster.submit("validator-0", cluster.pay())
+    cluster.pass_time(20_000)
+    assert list_heights(cluster) == [1 if is_gossiping else 0] * 4
+    assert cluster.gossiped
+    cluster.is_lost = lambda source, target, message: False
+    cluster.is_gossiping = True
+    cluster.submit("validator-1", cluster.pay(1))
+    cluster.pass_time(20_000)
+    heights, count = list_heights(cluster), len(cluster.gossiped)
+    cluster.submit("validator-2", cluster.pay(2))
+    cluster.pass_time(20_000)
+    assert list_heights(cluster) == [height + 1 for height in heights]
+    assert len(cluster.gossiped) == count  # everybody hears again
+
+
+def test_one_dead_validator_of_four_makes_nobody_gossip() -> None:
+    cluster = Cluster()
+    cluster.is_lost = lambda source, target, message: "validator-3" in (source, target)
+    for spare in range(3):
+        cluster.submit("validator-0", cluster.pay(spare))
+        cluster.pass_time(10_000)
+    assert list_heights(cluster)[:3] == [3, 3, 3]
+    assert not [name for name, said in cluster.gossiped if name != "validator-3"]  # it alone is cut off
 
 
 def test_one_of_four_may_be_down_and_two_may_not() -> None:
