@@ -44,8 +44,8 @@ from protocol.topics import parse_name, protocol_name, topic_name
 from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
 from roles import role as seam
+from roles.blob_fetcher import BlobFetcher
 from roles.courier import Courier, Out, ToRoles, is_bare, parse_token
-from roles.fetcher import Fetcher
 from roles.follower import Follower
 from roles.mailbox import Mailbox
 from roles.orders import Orders
@@ -111,7 +111,7 @@ class NodeCore:
         self.orders = Orders()
         topics = sorted({topic for role in self.roles for topic in role.topics})
         self._puller = Puller(tuple(topics), self._mailbox, self._courier, rng)
-        self._fetcher = Fetcher(self._node, self._courier, rng)
+        self._fetcher = BlobFetcher(self._node, self._courier, rng)
         self._presence = Presence(keys, self.roles, settings.must_be_reachable)
         self._epoch = ledger.epoch
         self._are_keys_replaced = self._presence.are_keys_replaced(ledger)

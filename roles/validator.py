@@ -22,8 +22,8 @@ from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
+from roles.draft_fetcher import DraftFetcher
 from roles.drafts import Drafts
-from roles.fetching import Fetching
 from roles.mempool import Mempool, is_due
 from roles.role import (
     CatchUp,
@@ -74,7 +74,7 @@ class Validator(Role):
         self._timer_ms_max = max(self._view_timer_ms, VIEW_TIMER_MS_MAX)
         self._pool = Mempool()
         self._drafts = Drafts()
-        self._fetching = Fetching()
+        self._fetching = DraftFetcher()
         self._speech = Speech()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
         self._woken_ms = 0  # when this height began; 0 while it sleeps

@@ -19,7 +19,7 @@ class _Wanted:
     token: str = ""  # of the question under way
 
 
-class Fetching:
+class DraftFetcher:
     """Blocks the core waits for, by id. Tokens begin with `draft-`."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ class _Fetch:
     rounds: int = 0
 
 
-class Fetcher:
+class BlobFetcher:
     """The blobs this node is looking for, by digest."""
 
     def __init__(self, node: bytes, courier: Courier, rng: random.Random) -> None:
