@@ -263,7 +263,7 @@ class Core:
             votes = [vote for vote in made if tally.clashes(vote)]
         for vote in votes:
             if vote.voter != self._voter and self._is_vote(vote):
-                self._effects += tally.add(vote, tally.counts.get(vote.ballot))[0]
+                self._effects += tally.note(vote, tally.counts.get(vote.ballot)) or ()
 
     def _is_vote(self, vote: Vote) -> bool:
         try:
@@ -313,14 +313,15 @@ class Core:
     def _take_certificate(self, item: Certificate) -> None:
         if not self._is_held(item.ballot):
             verify_certified(item, self._weights, self._signatures)
-            if any(vote.vote == self._voter for vote in item.votes):
-                self._note_own(item.ballot)
-            # Whoever told us one thing and others another is found by what the others' certificates hold of it.
-            known = self._tally.get_voters(item.ballot)
-            for vote in item.votes:
-                if vote.vote not in known and vote.vote != self._voter:
-                    late = Vote(item.ballot, vote.vote, vote.signature)
-                    self._effects += self._tally.add(late, self._tally.counts.get(item.ballot))[0]
+            counts = self._tally.counts
+            for signed in item.votes:
+                count = counts.get(item.ballot)
+                if signed.vote == self._voter:
+                    self._note_own(item.ballot)
+                elif count is None or signed.vote not in count.votes:
+                    # Who told us one thing and others another is found by what the others' certificates hold of it.
+                    vote = Vote(item.ballot, signed.vote, signed.signature)
+                    self._effects += self._tally.note(vote, count) or ()
             self._add_certificate(item)
 
     def _note_own(self, ballot: Ballot) -> None:

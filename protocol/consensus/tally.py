@@ -1,6 +1,6 @@
 """Votes of one height as they come: counted by ballot, and held against each other for faults."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocol.consensus.events import Accuse
@@ -40,6 +40,18 @@ class Tally:
 
         What its voter is guilty of by it, and a certificate if the ballot has a quorum by this very vote.
         """
+        accusations = self.note(vote, count)
+        if accusations is None:
+            return (), None
+        ballot, limit = vote.ballot, 2 * self._total
+        if count is None:
+            count = self.counts[ballot]
+        if 3 * count.weight <= limit or 3 * (count.weight - self._weights[vote.voter]) > limit:
+            return accusations, None
+        return accusations, _certify(ballot, count)
+
+    def note(self, vote: Vote, count: Count | None) -> Sequence[Accuse] | None:
+        """As `add`, for a vote whose ballot is certified already; None when the voter is known for two others."""
         ballot, voter = vote.ballot, vote.voter
         kind = ballot.kind
         key = voter, ballot.view, kind
@@ -48,7 +60,7 @@ class Tally:
         if before is None:
             self._by_voter[key] = (vote,)
         elif len(before) > 1:
-            return (), None
+            return None
         else:
             self._by_voter[key] = (*before, vote)
             accusations = (Accuse("two votes of one kind in a view", before[0], vote),)
@@ -67,15 +79,7 @@ class Tally:
                 accusations = (*accusations, *both)
         elif self._bad and (bad := self._bad.get(ballot)) is not None:
             accusations = (*accusations, Accuse("a vote for a proposal that cannot be justified", vote, bad))
-        limit = 2 * self._total
-        if 3 * count.weight <= limit or 3 * (count.weight - weight) > limit:
-            return accusations, None
-        return accusations, _certify(ballot, count)
-
-    def get_voters(self, ballot: Ballot) -> Collection[bytes]:
-        """Whose votes for it have been counted, as of now."""
-        count = self.counts.get(ballot)
-        return count.votes.keys() if count is not None else ()
+        return accusations
 
     def is_certified(self, ballot: Ballot) -> bool:
         """Whether a quorum for it has been counted."""

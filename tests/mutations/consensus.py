@@ -17,8 +17,8 @@ BLOCK = "protocol/ledger/block.py"
 MUTATIONS = (
     Mutation(
         TALLY,
-        "limit = 2 * self._total",
-        "limit = self._total",
+        "ballot, limit = vote.ballot, 2 * self._total",
+        "ballot, limit = vote.ballot, self._total",
         CORE,
         "a certificate is made of votes of more than two thirds",
     ),

@@ -3,6 +3,7 @@
 import time
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from protocol.check import AHEAD_MS_MAX
@@ -95,6 +96,7 @@ def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(
     assert not any(shed)
 
 
+@pytest.mark.full  # in `make test` the simulator shows it
 def test_on_real_sockets_too_what_must_arrive_is_pulled_when_gossip_brings_none_of_it(tmp_path, monkeypatch):
     """Claims, attestations, transactions and heads at once: each is needed for what is waited for here."""
     check = NodeCore.check

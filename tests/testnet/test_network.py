@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,17 +228,32 @@ def test_more_rows_than_a_request_takes_are_refused_before_anything_is_sent(stan
     assert (code, result["error"]["code"]) == (ExitCode.USAGE, "wrong_input")
 
 
-@pytest.mark.timeout(300)
-def test_a_node_joins_from_its_own_directory_bonds_and_gets_work(standing: Up, rows: Path, tmp_path: Path) -> None:
-    network = ("--network", str(standing.directory))
-    code, made = run_cli("node", "init", *network, "--data", str(tmp_path / "worker"), "--role", "inference")
+@contextmanager
+def joined(up: Up, folder: Path) -> Iterator[dict[str, Any]]:
+    """A worker that comes to a network by itself, and serves: what `node init` said of it."""
+    network = ("--network", str(up.directory))
+    code, made = run_cli("node", "init", *network, "--data", str(folder / "worker"), "--role", "inference")
     assert code == ExitCode.OK
-    second = run_cli("node", "init", *network, "--data", str(tmp_path / "other"))[1]
+    second = run_cli("node", "init", *network, "--data", str(folder / "other"))[1]
     assert second["account"] != made["account"], "two never take the same account"
+    with run_node_process(folder / "worker"):
+        wait_until(lambda: _get_state(folder / "worker") == "serving", "the new node serves")
+        yield made
 
-    with run_node_process(tmp_path / "worker"):
-        wait_until(lambda: _get_state(tmp_path / "worker") == "serving", "the new node serves")
+
+def test_a_node_joins_from_its_own_directory_bonds_and_serves(standing: Up, tmp_path: Path) -> None:
+    with joined(standing, tmp_path) as made:
         assert run_cli("node", "run", "--data", str(tmp_path / "worker"))[1]["error"]["code"] == "directory_in_use"
+        code, held = run_cli("ledger", "balance", made["account"], "--dir", str(standing.directory))
+
+    assert code == ExitCode.OK
+    assert held["accounts"][0]["bonded"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_node_that_joined_gets_work(standing: Up, rows: Path, tmp_path: Path) -> None:
+    with joined(standing, tmp_path) as made:
         # It must come first of four workers twice, to have its channel opened and to be asked over it: eight requests
         # on average, but one time in six not within twelve, which is all a slow machine asks in a minute.
         wait_until(lambda: _ask(standing, rows) == made["node"], "the new node gets work", 240)

@@ -164,6 +164,7 @@ def read_states(up: Up) -> list[State]:
     return states
 
 
+@pytest.mark.full  # in `make test` the simulator shows it
 def test_a_validator_that_begins_to_lie_is_convicted_by_the_others_who_go_on_without_it(tmp_path: Path) -> None:
     names = [f"validator-{index}" for index in range(4)]
     with start_network(tmp_path / "net", "--roles", "validator=4", "--seed", "52") as up:
