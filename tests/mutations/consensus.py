@@ -194,7 +194,7 @@ MUTATIONS = (
     ),
     Mutation(
         MODULE,
-        "        self._prove_entry()\n        self._emit(SetTimer(self.height, view, self._timer_ms))\n",
+        "        self._prove_entry()\n        self._emit(SetTimer(self.height, view, self.timer_ms))\n",
         "        self._prove_entry()\n",
         CORE,
         "a timer is set again",
