@@ -113,8 +113,7 @@ class NodeCore:
         self._puller = Puller(tuple(topics), self._mailbox, self._courier, rng)
         self._fetcher = BlobFetcher(self._node, self._courier, rng)
         self._presence = Presence(keys, self.roles, settings.must_be_reachable)
-        self._epoch = ledger.epoch
-        self._are_keys_replaced = self._presence.are_keys_replaced(ledger)
+        self._presence.note_ledger(ledger)
 
     @property
     def ledger(self) -> State:
@@ -347,17 +346,11 @@ class NodeCore:
         for transaction in advanced.transactions:
             self._recent.keep_transaction(transaction)
         settled = self._submitter.on_ledger(advanced.state, advanced.transactions, self.now_ms)
-        return [*settled, *self._look_at_keys(advanced.state)]
-
-    def _look_at_keys(self, state: State) -> list[Out]:
-        """When the epoch has put others in the place of the keys we run with, our next process takes those up."""
-        if state.epoch == self._epoch:
-            return []
-        self._epoch = state.epoch
-        before, self._are_keys_replaced = self._are_keys_replaced, self._presence.are_keys_replaced(state)
-        if before or not self._are_keys_replaced:
-            return []
-        return [ce.Restart(f"the ledger names other keys of this node from height {state.height + 1} on")]
+        if self._presence.note_ledger(advanced.state):
+            # Our next process takes the new keys up.
+            height = advanced.state.height + 1
+            settled.append(ce.Restart(f"the ledger names other keys of this node from height {height} on"))
+        return settled
 
     def _take_order(self, token: str, body: Any) -> list[Out]:
         if not self.orders.open(token):

@@ -35,6 +35,8 @@ class Presence:
         self._roles = roles
         self._names = tuple(role.name for role in roles if role.name not in UNBONDED_ROLES)
         self._asked_ms = -REGISTER_AGAIN_MS
+        self._epoch = -1  # whose snapshot was looked at last
+        self._are_keys_replaced = False
 
     @property
     def is_ready(self) -> bool:
@@ -77,11 +79,17 @@ class Presence:
             return False
         return all(name in record.roles and record.bond >= state.params.get_bond_min(name) for name in names)
 
-    def are_keys_replaced(self, state: State) -> bool:
-        """Whether the epoch's snapshot names other keys of its account than those this node runs with."""
+    def note_ledger(self, state: State) -> bool:
+        """Whether the ledger now names other keys of this node than those it runs with, and did not at first."""
+        if state.epoch == self._epoch:
+            return False
+        is_start, self._epoch = self._epoch < 0, state.epoch
+        before, self._are_keys_replaced = self._are_keys_replaced, self._find_replaced(state)
+        return self._are_keys_replaced and not (before or is_start)
+
+    def _find_replaced(self, state: State) -> bool:
         epoch = state.get_epoch(state.epoch)
-        account = self._keys.account.public
-        named = None if epoch is None else next((item for item in epoch.candidates if item.account == account), None)
+        named = None if epoch is None else epoch.find_account(self._keys.account.public)
         vote = self._keys.vote.public if self._keys.vote is not None else b""
         if named is None:
             return False

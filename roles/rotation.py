@@ -63,7 +63,7 @@ def _find_candidate(directory: Path) -> Candidate | None:
     with open_stored(directory / DATABASE_NAME) as (_, stored):
         state = None if stored is None else stored.restore()
     epoch = None if state is None else state.get_epoch(state.epoch)
-    return None if epoch is None else next((item for item in epoch.candidates if item.account == account), None)
+    return None if epoch is None else epoch.find_account(account)
 
 
 def _take_up(directory: Path, purpose: str) -> None:

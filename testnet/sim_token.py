@@ -70,8 +70,7 @@ def format_token(replay: Replay) -> str:
         "events_run": replay.events_run,
         "trace": replay.trace,
     }
-    text = json.dumps(document, separators=(",", ":"), default=_to_json)
-    return PREFIX + base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+    return PREFIX + pack(document)
 
 
 def parse_token(token: str) -> Replay:
@@ -80,14 +79,25 @@ def parse_token(token: str) -> Replay:
     if not word.startswith(PREFIX) or len(word) > TOKEN_CHARS_MAX:
         raise LocalError(f"a replay token begins with {PREFIX} and has at most {TOKEN_CHARS_MAX} characters")
     try:
-        packed = base64.b64decode(word.removeprefix(PREFIX) + "===", altchars=b"-_")
-        unpacker = zlib.decompressobj()
-        text = unpacker.decompress(packed, DOCUMENT_BYTES_MAX)
-        if unpacker.unconsumed_tail or not unpacker.eof:
-            raise ValueError(f"it is cut off or unpacks to more than {DOCUMENT_BYTES_MAX} bytes")
-        return _read(json.loads(text))
+        return _read(unpack(word.removeprefix(PREFIX)))
     except (ValueError, zlib.error, KeyError, TypeError, IndexError, RecursionError) as error:
         raise LocalError(f"not a replay token: {type(error).__name__}: {error}") from error
+
+
+def pack(document: Any) -> str:
+    """What JSON can hold, and tensors, as URL-safe text."""
+    text = json.dumps(document, separators=(",", ":"), default=_to_json)
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+
+
+def unpack(word: str) -> Any:
+    """What was packed. ValueError, zlib.error or RecursionError when nothing was."""
+    packed = base64.b64decode(word + "===", altchars=b"-_")
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(packed, DOCUMENT_BYTES_MAX)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError(f"it is cut off or unpacks to more than {DOCUMENT_BYTES_MAX} bytes")
+    return json.loads(text)
 
 
 def _read(document: Any) -> Replay:

@@ -276,6 +276,9 @@ class EpochSnapshot:
     def find_candidate(self, node: bytes) -> Candidate | None:
         return next((candidate for candidate in self.candidates if candidate.node == node), None)
 
+    def find_account(self, account: bytes) -> Candidate | None:
+        return next((candidate for candidate in self.candidates if candidate.account == account), None)
+
     def get_candidates(self, role: str) -> tuple[Candidate, ...]:
         return tuple(candidate for candidate in self.candidates if role in candidate.roles)
 

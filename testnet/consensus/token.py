@@ -1,13 +1,11 @@
 """Replay tokens of simulated validators: a seed, its weather and where the run ends, as one word to paste."""
 
-import base64
-import json
 import zlib
 from dataclasses import dataclass
 
 from protocol.errors import LocalError
 from testnet.consensus.weather import Weather
-from testnet.sim_token import DOCUMENT_BYTES_MAX, TOKEN_CHARS_MAX, get_version
+from testnet.sim_token import TOKEN_CHARS_MAX, get_version, pack, unpack
 
 PREFIX = "rmc1-"
 
@@ -26,8 +24,7 @@ class Run:
 def format_token(run: Run) -> str:
     """One word of URL-safe text."""
     document = [get_version(), run.seed, run.weather.to_text(), run.events, run.trace]
-    packed = zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 9)
-    return PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    return PREFIX + pack(document)
 
 
 def parse_token(token: str) -> Run:
@@ -38,12 +35,7 @@ def parse_token(token: str) -> Run:
             f"a replay token of validators begins with {PREFIX} and has at most {TOKEN_CHARS_MAX} characters"
         )
     try:
-        packed = base64.b64decode(word.removeprefix(PREFIX) + "===", altchars=b"-_")
-        unpacker = zlib.decompressobj()
-        text = unpacker.decompress(packed, DOCUMENT_BYTES_MAX)
-        if unpacker.unconsumed_tail or not unpacker.eof:
-            raise ValueError(f"it is cut off or unpacks to more than {DOCUMENT_BYTES_MAX} bytes")
-        version, seed, weather, events, trace = json.loads(text)
+        version, seed, weather, events, trace = unpack(word.removeprefix(PREFIX))
         return Run(int(seed), Weather.from_text(str(weather)), int(events), int(trace), str(version))
     except (ValueError, zlib.error, TypeError, RecursionError) as error:
         raise LocalError(f"not a replay token: {type(error).__name__}: {error}") from error

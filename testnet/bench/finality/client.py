@@ -168,14 +168,17 @@ class Client:
 
     async def repeat(self) -> None:
         """Send again what gossip may have lost, and ask again for blocks, for ever."""
+        repeated_s = -REPEAT_S
         while True:
             await trio.sleep(POLL_S)
-            late_s = time.monotonic() - REPEAT_S
-            late = [sent for sent in self._in_flight.values() if sent.due_s < late_s][: 4 * GOSSIP_LIST_MAX]
+            self._ask(self._peers[0])
+            now_s = time.monotonic()
+            if now_s - repeated_s < REPEAT_S:
+                continue
+            late = [sent for sent in self._in_flight.values() if now_s - sent.due_s > REPEAT_S][: 4 * GOSSIP_LIST_MAX]
             if late:
                 self.publish(sent.data for sent in late)
-                await trio.sleep(REPEAT_S)
-            self._ask(self._peers[0])
+                repeated_s = now_s
 
 
 @asynccontextmanager

@@ -11,8 +11,9 @@ import time
 from collections import defaultdict
 from types import FrameType
 
+from testnet.bench.parts import Parts
+
 EVERY_S = 0.005
-# Module names, the longest that fits decides; whatever fits none belongs to whoever called it.
 PARTS = {
     "nacl": "signatures",
     "protocol.keys": "signatures",
@@ -47,7 +48,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self._spent_s: dict[str, float] = defaultdict(float)
-        self._parts: dict[str, str | None] = {}
+        self.parts = Parts(PARTS)
         self._main_s = self._all_s = 0.0
 
     def start(self) -> None:
@@ -66,7 +67,7 @@ class Sampler:
         main_s, all_s = time.thread_time(), time.process_time()
         main, threads = main_s - self._main_s, all_s - self._all_s - (main_s - self._main_s)
         self._main_s, self._all_s = main_s, all_s
-        self._spent_s[self.find_part(frame)] += main
+        self._spent_s[self.parts.find(frame)] += main
         if threads > 0:
             self._spent_s[self._find_busy()] += threads
 
@@ -74,22 +75,5 @@ class Sampler:
         """What a thread other than this one is doing."""
         for thread, frame in sys._current_frames().items():
             if thread != threading.get_ident() and frame.f_globals.get("__name__") not in IDLE:
-                return self.find_part(frame)
+                return self.parts.find(frame)
         return "rest"
-
-    def find_part(self, frame: FrameType | None) -> str:
-        """The part of the innermost frame that belongs to one."""
-        while frame is not None:
-            part = self._find(frame.f_globals.get("__name__", ""))
-            if part is not None:
-                return part
-            frame = frame.f_back
-        return "rest"
-
-    def _find(self, module: str) -> str | None:
-        if module not in self._parts:
-            name = module
-            while name and name not in PARTS:
-                name = name.rpartition(".")[0]
-            self._parts[module] = PARTS.get(name)
-        return self._parts[module]

@@ -9,8 +9,9 @@ import signal
 from collections import Counter
 from types import FrameType
 
+from testnet.bench.parts import Parts
+
 EVERY_S = 0.001
-# Module names, the longest that fits decides; whatever fits none belongs to whoever called it.
 PARTS = {
     "p2p.noise_records": "crypto",
     "cryptography": "crypto",
@@ -44,7 +45,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._parts: dict[str, str | None] = {}
+        self._parts = Parts(PARTS)
 
     def start(self) -> None:
         self._counts.clear()
@@ -65,18 +66,4 @@ class Sampler:
         if frame is not None and line is not None and "sha256(" in linecache.getline(frame.f_code.co_filename, line):
             self._counts["crypto"] += 1
             return
-        while frame is not None:
-            part = self._find(frame.f_globals.get("__name__", ""))
-            if part is not None:
-                self._counts[part] += 1
-                return
-            frame = frame.f_back
-        self._counts["rest"] += 1
-
-    def _find(self, module: str) -> str | None:
-        if module not in self._parts:
-            name = module
-            while name and name not in PARTS:
-                name = name.rpartition(".")[0]
-            self._parts[module] = PARTS.get(name)
-        return self._parts[module]
+        self._counts[self._parts.find(frame)] += 1

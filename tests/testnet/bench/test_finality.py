@@ -112,7 +112,7 @@ def test_time_goes_to_the_innermost_part_at_work():
     sampler = Sampler()
 
     def find() -> str:
-        return sampler.find_part(sys._getframe())
+        return sampler.parts.find(sys._getframe())
 
     assert find() == "rest"
     source = "def ask(find):\n    return find()\n"
