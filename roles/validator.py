@@ -225,11 +225,11 @@ class Validator(Role):
         """Wake when there is something to put into a block and the last one is old enough, or something falls due.
 
         Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
-        not wait for a crowd.
+        not wait for a crowd. Who decides alone does so at once, and learns nothing of what its blocks cost others.
         """
         if self._core.view or self._core.is_decided:
             return []
-        rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms)
+        rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
         times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:

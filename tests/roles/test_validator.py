@@ -229,6 +229,13 @@ def test_a_validator_rests_after_a_block_as_long_as_it_took_within_bounds() -> N
     assert find_delay_ms(slow, name, "wake", slow.pay(nonce=1)) == BLOCK_INTERVAL_MS
 
 
+def test_a_validator_that_decides_alone_rests_as_long_as_it_may() -> None:
+    cluster = Cluster(1)
+    cluster.submit("validator-0", cluster.pay())
+    assert cluster.states["validator-0"].height == 1
+    assert find_delay_ms(cluster, "validator-0", "wake", cluster.pay(nonce=1)) == BLOCK_INTERVAL_MS
+
+
 def test_a_leader_is_given_more_time_while_heights_take_long() -> None:
     quick, slow = Cluster(), Cluster()
     quick.submit("validator-0", quick.pay())
