@@ -16,7 +16,15 @@ from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
-from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators, is_quorum
+from protocol.ledger.block import (
+    TRANSACTIONS_MAX,
+    Block,
+    Certificate,
+    VoteKind,
+    compute_block_id,
+    get_validators,
+    is_quorum,
+)
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.state import State
@@ -225,11 +233,14 @@ class Validator(Role):
         """Wake when there is something to put into a block and the last one is old enough, or something falls due.
 
         Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
-        not wait for a crowd. Who decides alone does so at once, and learns nothing of what its blocks cost others.
+        not wait for a crowd; nor does a crowd that fills a block. Who decides alone does so at once, and learns nothing
+        of what its blocks cost others.
         """
         if self._core.view or self._core.is_decided:
             return []
         rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
+        if len(self._pool) >= TRANSACTIONS_MAX:
+            rest_ms = 0
         times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:

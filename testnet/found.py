@@ -4,13 +4,14 @@ import hashlib
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from p2p.addresses import compute_block
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
+from protocol.ledger.params import Params
 from protocol.ledger.records import ModelRecord, TensorSpec
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis
@@ -61,6 +62,7 @@ class NetworkPlan:
     spare_accounts: int = 8
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per role
     classes: Mapping[str, str] = field(default_factory=dict)  # role -> class to run instead of ours
+    base_fee_min: int = Params().base_fee_min
 
 
 def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
@@ -69,7 +71,9 @@ def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
     counts = {name: plan.roles[role] for name, role in short.items()}
     records = tuple(model.record for model in plan.models)
     foundation = build_genesis(plan.seed, counts, records, plan.spare_accounts, now_ms)
-    chain = compute_chain_id(foundation.genesis)
+    params = replace(foundation.genesis.params, base_fee_min=plan.base_fee_min)
+    genesis = replace(foundation.genesis, params=params)
+    chain = compute_chain_id(genesis)
     block = find_addresses(plan.seed, len(foundation.nodes))
     feed_url = f"http://{block}.{FEED_HOST}:{FEED_PORT}/latest"
     entries = tuple(
@@ -77,14 +81,14 @@ def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
         for index, (name, role) in enumerate(name_nodes(counts).items(), start=1)
     )
     for entry in entries:
-        _write_node(plan, entry, entries, short, foundation.genesis, foundation.nodes[entry.name], feed_url)
+        _write_node(plan, entry, entries, short, genesis, foundation.nodes[entry.name], feed_url)
     (plan.directory / "logs").mkdir(exist_ok=True)
     network = NetworkFile(
         name=f"dev-{chain.hex()[:6]}",
         chain=chain.hex(),
         seed=plan.seed,
         created_ms=now_ms,
-        genesis=json.loads(foundation.genesis.to_json()),
+        genesis=json.loads(genesis.to_json()),
         nodes=entries,
         accounts=tuple(
             SpareAccount(format_account(PrivateKey.from_seed(seed).public), seed.hex()) for seed in foundation.spare

@@ -229,6 +229,14 @@ def test_a_validator_rests_after_a_block_as_long_as_it_took_within_bounds() -> N
     assert find_delay_ms(slow, name, "wake", slow.pay(nonce=1)) == BLOCK_INTERVAL_MS
 
 
+def test_a_crowd_that_fills_a_block_is_not_made_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roles.validator.TRANSACTIONS_MAX", 2)
+    cluster = Cluster()
+    name, _ = decide_late(cluster)
+    assert find_delay_ms(cluster, name, "wake", cluster.pay(nonce=1)) == BLOCK_INTERVAL_MS
+    assert find_delay_ms(cluster, name, "wake", cluster.pay(nonce=2)) == 0
+
+
 def test_a_validator_that_decides_alone_rests_as_long_as_it_may() -> None:
     cluster = Cluster(1)
     cluster.submit("validator-0", cluster.pay())

@@ -24,6 +24,9 @@ WINDOW = 2_048  # under way at once: two full blocks, one being decided while th
 BATCH = 64  # transfers in a message, when there are many
 PER_S_MAX = 4_000  # more is not signed beforehand
 DRAIN_S = 10.0
+BLOCKS_MIN = 2  # to count by, however slow the machine is
+BLOCKS_S = 30.0  # for those
+POLL_S = 0.05
 LIMIT, LIMIT_WAY = "ed25519 verify", "its signatures"
 # One after another on a transfer's way: its envelope's and its own; the proposal's; two votes of others to notarise and
 # two to finalise; three of a certificate in the head, whose envelope is signed too, and three with the block, likewise.
@@ -147,11 +150,11 @@ class Run:
         validators, client, seconds = self._validators, self._client, self._seconds
         await self._sign((WARM_S + seconds) * PER_S_MAX)
         self._note(f"transfers: {VALIDATORS} validators, {WINDOW} under way, {seconds:g} s")
-        await self._fill(WARM_S)
+        await self._fill(WARM_S, 0)
         validators.start_sampling()
         blocks, begun_s = client.blocks, time.monotonic()
         cpu_s, own_s = validators.get_cpu_s(), time.process_time()
-        await self._fill(seconds)
+        await self._fill(seconds, blocks + BLOCKS_MIN)
         took_s = time.monotonic() - begun_s
         cpu_s, own_s = validators.get_cpu_s() - cpu_s, time.process_time() - own_s
         latencies = [latency_s for at_s, latency_s in client.final if at_s >= begun_s]
@@ -179,10 +182,14 @@ class Run:
         self._note(f"signing {count:.0f} transfers")
         await trio.to_thread.run_sync(self._purse.sign, int(count))
 
-    async def _fill(self, seconds: float) -> None:
-        """Keep WINDOW under way for so long."""
-        ends_s = time.monotonic() + seconds
-        while (left_s := ends_s - time.monotonic()) > 0:
-            if await self._client.wait_until_below(WINDOW, left_s):
-                self._client.publish(self._purse.take(BATCH))
-                await trio.lowlevel.checkpoint()
+    async def _fill(self, seconds: float, blocks: int) -> None:
+        """Keep WINDOW under way for so long, and until the client has so many blocks. Raises NotReady."""
+        client, begun_s = self._client, time.monotonic()
+        while (spent_s := time.monotonic() - begun_s) < seconds or client.blocks < blocks:
+            if spent_s > seconds + BLOCKS_S:
+                under_way = f"{client.in_flight} transfers under way for {spent_s:.0f} s"
+                raise NotReady(f"{under_way}, and {client.blocks} blocks are final instead of {blocks}")
+            if await client.wait_until_below(WINDOW, POLL_S):
+                items = self._purse.take(BATCH)
+                client.publish(items)
+                await (trio.lowlevel.checkpoint() if items else trio.sleep(POLL_S))
