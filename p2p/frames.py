@@ -1,4 +1,7 @@
-"""The frames of requests and answers: `kind (1) ‖ number (4) ‖ length (4) ‖ body`, big endian. Bytes in, frames out."""
+"""The frames of requests, answers and words that want none. Bytes in, frames out.
+
+`kind (1) ‖ number (4) ‖ length (4) ‖ body`, big endian.
+"""
 
 import struct
 from typing import NamedTuple
@@ -6,7 +9,7 @@ from typing import NamedTuple
 from p2p.net import STREAM_BYTES_MAX
 from protocol.errors import LocalError, RemoteError
 
-ASK, ANSWER, REFUSAL = 0, 1, 2  # kinds; the body of a refusal is a reason
+ASK, ANSWER, REFUSAL, TELL = 0, 1, 2, 3  # kinds; the body of a refusal is a reason, to a word there is no answer
 HEADER = struct.Struct("!BII")
 
 
@@ -44,7 +47,7 @@ class Frames:
         if len(self._buffer) < HEADER.size:
             return None
         header = Header(*HEADER.unpack_from(self._buffer))
-        if header.kind > REFUSAL or header.length > STREAM_BYTES_MAX:
+        if header.kind > TELL or header.length > STREAM_BYTES_MAX:
             raise BadFrame(f"a frame of kind {header.kind} with {header.length} bytes, at most {STREAM_BYTES_MAX}")
         return header
 

@@ -161,6 +161,10 @@ class Libp2pNet:
         else:
             self._requests.ask(peer, protocol, data, token, timeout_ms)
 
+    def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
+        if not self._closed:
+            self._requests.tell(peer, protocol, data)
+
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
 

@@ -35,7 +35,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Asked:
-    """A peer's request on a stream protocol. Answer it with `reply(token, …)` before the peer's deadline."""
+    """A peer's request on a stream protocol. Answer it with `reply(token, …)` before the peer's deadline.
+
+    What a peer tells us comes as a request too: the reply ends it, and is not sent.
+    """
 
     protocol: str
     peer: bytes
@@ -102,6 +105,9 @@ class Net(Protocol):
 
     def request(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
         """Ask one peer, dialling it if its address is known. Ends in exactly one `Answered` or `Unanswered`."""
+
+    def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
+        """As `request`, without an answer: what cannot be delivered is lost, and nothing is reported."""
 
     def reply(self, token: str, data: bytes) -> None:
         """Answer an `Asked`. A token that is unknown or expired is ignored: the asker has given up."""

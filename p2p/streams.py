@@ -2,7 +2,7 @@
 
 `frames` says what goes over them. The asker opens the stream and numbers its requests; answers come in any order.
 Lengths are checked before a body is read, every wait has a deadline, and each request ends in exactly one `Answered` or
-`Unanswered`.
+`Unanswered`. What a peer is told wants no answer and has no outcome; until it is dealt with it counts as a request.
 """
 
 import heapq
@@ -17,7 +17,7 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.frames import ANSWER, ASK, REFUSAL, BadFrame, Frames, Header, write_frame
+from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frames, Header, write_frame
 from p2p.host import StreamRefused, to_node
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
 
@@ -185,10 +185,7 @@ class Requests:
         if token in self._under_way or len(self._under_way) >= REQUESTS_MAX or len(data) > STREAM_BYTES_MAX:
             self._emit(Unanswered(token, _explain_refusal(token in self._under_way, len(data))))
             return
-        channel = self._channels.get((peer, protocol))
-        if channel is None:
-            channel = self._channels[peer, protocol] = Channel(Wire(peer, self._sending))
-            self._tasks.start_soon(self._run, peer, protocol, channel)
+        channel = self._get_channel(peer, protocol)
         number = next(self._numbers) % 2**32
         if not channel.wire.push(ASK, number, data):
             self._emit(Unanswered(token, "too much is waiting to be sent to this peer"))
@@ -197,6 +194,18 @@ class Requests:
         self._under_way[token] = channel, number
         heapq.heappush(self._deadlines, (trio.current_time() + timeout_ms / 1000, token))
         self._wake.set()
+
+    def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
+        """As `ask`, but nobody answers, and nobody hears what became of it."""
+        if len(data) <= STREAM_BYTES_MAX:
+            self._get_channel(peer, protocol).wire.push(TELL, 0, data)
+
+    def _get_channel(self, peer: bytes, protocol: str) -> Channel:
+        channel = self._channels.get((peer, protocol))
+        if channel is None:
+            channel = self._channels[peer, protocol] = Channel(Wire(peer, self._sending))
+            self._tasks.start_soon(self._run, peer, protocol, channel)
+        return channel
 
     async def expire_forever(self) -> None:
         """End requests whose time is up, until cancelled."""
@@ -272,10 +281,10 @@ def _explain_refusal(is_repeated: bool, size: int) -> str:
 
 @dataclass
 class Open:
-    """A peer's request that waits for our answer."""
+    """A peer's request that waits for our answer. None is sent without a number: it has only told us something."""
 
     wire: Wire
-    number: int
+    number: int | None
     size: int
     until_s: float
 
@@ -311,12 +320,13 @@ class Answers:
         reader = Reader(stream)
         while True:
             kind, number, length = await reader.read_header()
-            if kind != ASK:
+            if kind not in (ASK, TELL):
                 raise BadFrame("only requests may be sent on a stream its sender opened")
             self._expire()
             if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + length > PER_PEER_BYTES_MAX:
                 await reader.skip_body()
-                wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
+                if kind == ASK:
+                    wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
                 continue
             # Counted before it is here: a peer may begin as many bodies as it has streams.
             self._hold(wire.peer, length)
@@ -326,7 +336,7 @@ class Answers:
                 self._let_go(wire.peer, length)
                 raise
             token = f"asked-{next(self._tokens)}"
-            self._open[token] = Open(wire, number, length, trio.current_time() + REPLY_S)
+            self._open[token] = Open(wire, number if kind == ASK else None, length, trio.current_time() + REPLY_S)
             self._emit(Asked(protocol, wire.peer, body, token))
 
     def _hold(self, peer: bytes, size: int) -> None:
@@ -340,7 +350,7 @@ class Answers:
     def reply(self, token: str, data: bytes) -> None:
         self._expire()
         asked = self._close(token)
-        if asked is None:
+        if asked is None or asked.number is None:
             return
         if len(data) > STREAM_BYTES_MAX:
             asked.wire.push(REFUSAL, asked.number, f"the answer has {len(data)} bytes, too many".encode())

@@ -185,7 +185,7 @@ class Carrier:
             last = self._handle(ce.Stop())
             await self._carry_out(last)
             self._flush_events()
-            if any(isinstance(effect, ce.NetPublish | ce.NetRequest | ce.NetReply) for effect in last):
+            if any(isinstance(effect, ce.NetPublish | ce.NetRequest | ce.NetTell | ce.NetReply) for effect in last):
                 await trio.sleep(LAST_SENDS_S)
         if grace.cancelled_caught:
             log.warning("node.stop_late", grace_s=STOP_GRACE_S)
@@ -274,6 +274,8 @@ class Carrier:
                 net.publish(topic, data, token)
             case ce.NetRequest(peer, protocol, data, token, timeout_ms):
                 net.request(peer, protocol, data, token, timeout_ms)
+            case ce.NetTell(peer, protocol, data):
+                net.tell(peer, protocol, data)
             case ce.NetReply(token, data):
                 net.reply(token, data)
             case ce.NetSubscribe(topic):
@@ -368,6 +370,10 @@ def _split_off_votes(effects: Sequence[ce.CoreEffect]) -> tuple[Sequence[ce.Core
     """
     kept = next((at for at, effect in enumerate(effects) if isinstance(effect, ce.Commit | ce.Put | ce.PutBlob)), None)
     voted = next((at for at, effect in enumerate(effects) if isinstance(effect, ce.LogVote)), None)
-    if kept is None or voted is None or not any(isinstance(item, ce.NetRequest) for item in effects[voted:kept]):
+    if (
+        kept is None
+        or voted is None
+        or not any(isinstance(item, ce.NetRequest | ce.NetTell) for item in effects[voted:kept])
+    ):
         return (effects,)
     return effects[:kept], effects[kept:]

@@ -399,6 +399,8 @@ class NodeCore:
         match effect:
             case seam.Publish(topic, message, token):
                 return self._publish(index, topic, message, token)
+            case seam.Send(peer, protocol, message, "") if peer != self._node:
+                return [self._courier.tell(peer, protocol, message, now_ms)]
             case seam.Send(peer, protocol, message, token, timeout_ms):
                 return self._ask(index, peer, protocol, message, token, timeout_ms)
             case seam.Request(peer, protocol, message, token, timeout_ms):

@@ -133,6 +133,15 @@ class NetRequest:
 
 
 @dataclass(frozen=True)
+class NetTell:
+    """Hand something to a peer that wants no answer and has no outcome."""
+
+    peer: bytes
+    protocol: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class NetReply:
     token: str
     data: bytes
@@ -255,6 +264,7 @@ CoreEffect = (
     | NetServe
     | NetPublish
     | NetRequest
+    | NetTell
     | NetReply
     | NetLearn
     | NetPenalise

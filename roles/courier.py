@@ -6,7 +6,7 @@ from typing import Any
 from protocol.bare import wrap
 from protocol.registry import find_protocol
 from protocol.topics import protocol_name, topic_name
-from roles.core_effects import CoreEffect, NetPublish, NetReply, NetRequest, Wake
+from roles.core_effects import CoreEffect, NetPublish, NetReply, NetRequest, NetTell, Wake
 from roles.mailbox import Mailbox
 from roles.role import Event
 
@@ -34,10 +34,17 @@ class Courier:
 
     def request(self, peer: bytes, protocol: str, message: Any, route: str, timeout_ms: int, now_ms: int) -> NetRequest:
         """Ask a peer. The token says what its outcome is for, and what the answer must be: see `parse_token`."""
-        data = wrap(self._chain, message) if is_bare(protocol) else self._mailbox.seal(message, now_ms)
+        data = self._seal(protocol, message, now_ms)
         return NetRequest(
             peer, protocol_name(self._chain, protocol), data, f"{route}|{protocol}|{peer.hex()}", timeout_ms
         )
+
+    def tell(self, peer: bytes, protocol: str, message: Any, now_ms: int) -> NetTell:
+        """Hand something to a peer without waiting for more."""
+        return NetTell(peer, protocol_name(self._chain, protocol), self._seal(protocol, message, now_ms))
+
+    def _seal(self, protocol: str, message: Any, now_ms: int) -> bytes:
+        return wrap(self._chain, message) if is_bare(protocol) else self._mailbox.seal(message, now_ms)
 
     def reply(self, token: str, message: Any, now_ms: int) -> NetReply:
         return NetReply(token, self._mailbox.seal(message, now_ms))

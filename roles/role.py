@@ -173,7 +173,10 @@ class Publish:
 
 @dataclass(frozen=True)
 class Send:
-    """Hand one message to one peer on a stream protocol, without waiting for more than its acceptance."""
+    """Hand one message to one peer on a stream protocol, without waiting for more than its acceptance.
+
+    It ends as a `Request` does; without a token the peer does not answer, and nobody hears what became of it.
+    """
 
     peer: bytes
     protocol: str

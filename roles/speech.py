@@ -1,6 +1,6 @@
 """What a validator is about to say, gathered over one turn: each peer gets it as one message, on the direct stream."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from protocol.consensus.messages import Message, Proposal, Vote
 from protocol.ledger.block import Certificate
@@ -10,6 +10,7 @@ from roles.role import Effect, Publish, Send
 
 SAID_TIMEOUT_MS = 3_000
 SAID = "said-"  # how the tokens of what was said begin
+ACCEPTANCE_MS = 1_000  # between two words that a peer is to accept: who is deaf is known soon enough
 
 
 class Speech:
@@ -20,6 +21,7 @@ class Speech:
         self._causes: tuple[bytes, ...] = ()
         self._to_one: dict[bytes, dict[Message, None]] = {}
         self._count = 0
+        self._tested_ms: dict[bytes, int] = {}  # when each peer was last asked to accept a word
 
     def add(self, message: Message) -> None:
         self._to_all[message] = None
@@ -30,7 +32,9 @@ class Speech:
     def add_causes(self, causes: tuple[bytes, ...]) -> None:
         self._causes = causes
 
-    def take(self, peers: Iterable[bytes], drafts: Drafts, is_public: bool = False) -> list[Effect]:
+    def take(
+        self, peers: Iterable[bytes], drafts: Drafts, now_ms: int, deaf: Collection[bytes], is_public: bool
+    ) -> list[Effect]:
         """All of it as effects, and begin anew. With `is_public`, what is for all goes out by gossip as well."""
         if not (self._to_all or self._to_one or self._causes):
             return []
@@ -42,10 +46,18 @@ class Speech:
             for_one = self._to_one.pop(peer, {})
             said = _join(tuple({**self._to_all, **for_one}), self._causes, drafts) if for_one else to_all
             if said is not None:
-                self._count += 1
-                effects.append(Send(peer, "consensus", said, f"{SAID}{self._count}", SAID_TIMEOUT_MS))
+                token = self._draw_token(peer, now_ms, peer in deaf)
+                effects.append(Send(peer, "consensus", said, token, SAID_TIMEOUT_MS))
         self._to_all, self._to_one, self._causes = {}, {}, ()
         return effects
+
+    def _draw_token(self, peer: bytes, now_ms: int, is_deaf: bool) -> str:
+        """None most of the time, unless we wait for the peer to hear: else there would be twice as many messages."""
+        if not is_deaf and now_ms - self._tested_ms.get(peer, -ACCEPTANCE_MS) < ACCEPTANCE_MS:
+            return ""
+        self._tested_ms[peer] = now_ms
+        self._count += 1
+        return f"{SAID}{self._count}"
 
 
 def _join(messages: tuple[Message, ...], causes: tuple[bytes, ...], drafts: Drafts) -> Said | None:

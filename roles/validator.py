@@ -87,7 +87,7 @@ class Validator(Role):
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
         self._woken_ms = 0  # when this height began; 0 while it sleeps
         self._weights: dict[bytes, int] = {}  # theirs, by node key
-        self._deaf: set[bytes] = set()  # who did not take our last word
+        self._deaf: set[bytes] = set()  # who did not take what we last asked them to accept
         self._decided_ms = 0
         self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
         self._took_ms = 0  # the last height, from its beginning to its decision
@@ -325,7 +325,7 @@ class Validator(Role):
                         effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
         if self._core.view and not self._woken_ms:
             self._woken_ms = now_ms
-        return [*effects, *self._speech.take(self._peers, self._drafts, self._is_cut_off), *decided]
+        return [*effects, *self._speech.take(self._peers, self._drafts, now_ms, self._deaf, self._is_cut_off), *decided]
 
     @property
     def _is_cut_off(self) -> bool:

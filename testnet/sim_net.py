@@ -36,16 +36,17 @@ REDIAL_MS_MIN = 500
 REDIAL_MS_MAX = 5_000
 PEERS_MAX = 256
 STREAMS_IN_MAX = 512
+TOLD_MS = 60_000  # what a peer was told waits so long for us to be connected, and for it to be dealt with
 
 
 @dataclass
 class _Question:
-    """One of our requests, from `request` to its one outcome."""
+    """One of our requests, from `request` to its one outcome; without a token, what we tell a peer until it is sent."""
 
     peer: bytes
     protocol: str
     data: bytes
-    token: str
+    token: str | None
     deadline_ms: int
 
 
@@ -68,7 +69,8 @@ class SimNet:
         self._dialling: set[bytes] = set()
         self._redials: dict[bytes, int] = {}  # peer -> number of the redial that counts
         self._questions: dict[int, _Question] = {}  # ours, by number
-        self._asked: dict[str, tuple[SimNet, int]] = {}  # others', by our token: who asks, its number
+        # Others', by our token: who asks, its number; none for what we were told.
+        self._asked: dict[str, tuple[SimNet, int | None]] = {}
         self._count = 0
         self._bans = Bans(Doors(HostLimits()))
         self.gossip = SimGossip(self, fabric.draw_dice(name), self._hand_over, self._blame)
@@ -98,6 +100,13 @@ class SimNet:
         if peer not in self._links and (peer == self._node or peer not in self._addresses):
             self._emit(Unanswered(token, "no address of that peer is known"))
             return
+        self._send(peer, protocol, data, token, timeout_ms)
+
+    def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
+        if len(data) <= STREAM_BYTES_MAX and (peer in self._links or peer in self._addresses):
+            self._send(peer, protocol, data, None, TOLD_MS)
+
+    def _send(self, peer: bytes, protocol: str, data: bytes, token: str | None, timeout_ms: int) -> None:
         self._count += 1
         number = self._count
         self._questions[number] = _Question(peer, protocol, data, token, self.kernel.now_ms + timeout_ms)
@@ -108,8 +117,8 @@ class SimNet:
             self._dial(peer, REDIAL_MS_MIN)
 
     def reply(self, token: str, data: bytes) -> None:
-        asker, number = self._asked.pop(token, (None, 0))
-        if asker is None:
+        asker, number = self._asked.pop(token, (None, None))
+        if asker is None or number is None:
             return
         if len(data) > STREAM_BYTES_MAX:
             reason = f"the answer's {len(data)} bytes are more than a stream's {STREAM_BYTES_MAX}"
@@ -255,6 +264,8 @@ class SimNet:
     def _send_question(self, number: int) -> None:
         question = self._questions[number]
         peer = self._links[question.peer]
+        if question.token is None:
+            del self._questions[number]
         self._carry(peer, question.data, lambda: peer._take_question(self, number, question))
 
     def _carry(self, peer: "SimNet", data: bytes, arrive: Callable[[], None]) -> None:
@@ -271,7 +282,7 @@ class SimNet:
             return
         self._count += 1
         token = f"asked-{self._count}"
-        self._asked[token] = asker, number
+        self._asked[token] = asker, None if question.token is None else number
         self.kernel.at(question.deadline_ms, self._forget, token)
         self._deliver(Asked(question.protocol, asker.node, question.data, token))
 
@@ -280,14 +291,14 @@ class SimNet:
 
     def _finish(self, number: int, data: bytes) -> None:
         question = self._questions.pop(number, None)
-        if question is not None:
+        if question is not None and question.token is not None:
             self._deliver(Answered(question.token, data))
 
     def _fail(self, number: int, reason: str) -> None:
         if self.is_standing_still(self._fail, number, reason):
             return
         question = self._questions.pop(number, None)
-        if question is not None:
+        if question is not None and question.token is not None:
             self._emit(Unanswered(question.token, reason))
 
     # Events

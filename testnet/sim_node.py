@@ -31,7 +31,7 @@ from testnet.sim_net import SimNet
 DISK_MS = 1
 COMPUTE_MS = 5
 HTTP_MS = 20
-_LEAVING = ce.NetPublish | ce.NetRequest | ce.NetReply
+_LEAVING = ce.NetPublish | ce.NetRequest | ce.NetTell | ce.NetReply
 CUT_WAIT_MS = 200  # how long a crash waits for a list of effects to strike into
 
 
@@ -287,6 +287,8 @@ class SimNode:
                 net.publish(topic, data, token)
             case ce.NetRequest(peer, protocol, data, token, timeout_ms):
                 net.request(peer, protocol, data, token, timeout_ms)
+            case ce.NetTell(peer, protocol, data):
+                net.tell(peer, protocol, data)
             case ce.NetReply(token, data):
                 net.reply(token, data)
             case ce.NetSubscribe(topic):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from p2p.frames import ANSWER, ASK, REFUSAL, BadFrame, Frames, write_frame
+from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frames, write_frame
 from p2p.gossipsub import (
     Author,
     GossipParams,
@@ -308,6 +308,7 @@ def _take_frames(chunks: list[bytes]) -> list[Any] | None:
 
 def make_frame_seeds() -> list[bytes]:
     frames = [write_frame(ASK, 1, b"question"), write_frame(ANSWER, 2**32 - 1, b""), write_frame(REFUSAL, 0, b"busy")]
+    frames.append(write_frame(TELL, 0, b"word"))
     return [b"\x00" + frames[0], b"\x03" + b"".join(frames), b"\xff" + b"".join(frames * 3)]
 
 

@@ -213,8 +213,8 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/frames.py",
-        "if header.kind > REFUSAL or header.length > STREAM_BYTES_MAX:",
-        "if header.kind > REFUSAL:",
+        "if header.kind > TELL or header.length > STREAM_BYTES_MAX:",
+        "if header.kind > TELL:",
         STREAMS,
         "lengths are checked before a body is read",
     ),

@@ -352,6 +352,29 @@ class NetConformance:
             assert isinstance(outcome, Unanswered), token
             assert outcome.reason
 
+    def test_what_a_peer_is_told_arrives_once_and_nobody_hears_what_became_of_it(self, harness: Harness) -> None:
+        a, b = harness.make_nets(2)
+        b.net.serve(STREAM)
+        a.net.learn(PrivateKey(b"n" * 32).public, ("/ip4/127.0.0.1/tcp/1",))
+        settle(harness, lambda: a.net.peers() == (b.net.node,))
+        for i in range(5):
+            a.net.tell(b.net.node, STREAM, b"word %d" % i)
+        a.net.tell(b.net.node, OTHER, b"nobody serves that")
+        a.net.tell(bytes(32), STREAM, b"to nobody")
+        a.net.tell(b.net.node, STREAM, bytes(STREAM_BYTES_MAX + 1))
+        settle(harness, lambda: len(select(b, Asked)) == 5)
+        for asked in select(b, Asked):
+            b.net.reply(asked.token, b"heard")
+        a.net.request(b.net.node, STREAM, b"and now?", "question", PATIENCE_MS)
+        settle(harness, lambda: len(select(b, Asked)) == 6)
+        b.net.reply(select(b, Asked)[-1].token, b"an answer")
+        settle(harness, lambda: len(select(a, Answered)) == 1)
+        words = sorted(event.data for event in select(b, Asked))
+        assert words == [b"and now?", *(b"word %d" % i for i in range(5))]
+        assert [event for event in a.events if isinstance(event, Answered | Unanswered)] == [
+            Answered("question", b"an answer")
+        ]
+
     def test_an_answer_to_a_token_nobody_has_is_ignored(self, harness: Harness) -> None:
         (a,) = harness.make_nets(1)
         a.net.reply("no such token", b"x")

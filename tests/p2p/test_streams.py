@@ -10,7 +10,7 @@ from libp2p.io.exceptions import IOException
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from p2p import streams
-from p2p.frames import ANSWER, ASK, REFUSAL, Frame, Frames, write_frame
+from p2p.frames import ANSWER, ASK, REFUSAL, TELL, Frame, Frames, write_frame
 from p2p.host import to_peer
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, Unanswered
 from p2p.streams import FRAME_S, PER_PEER_MAX, REPLY_S, Answers, Requests
@@ -101,6 +101,25 @@ def test_one_peer_has_only_so_many_questions_waiting_whatever_stream_they_came_o
         await ends[0].send_all(write_frame(ASK, 1_000, b"there is room again"))
         await wait_all_tasks_blocked()
         assert len(server.tokens) == PER_PEER_MAX + 2
+
+    run(main)
+
+
+def test_what_a_peer_tells_us_takes_up_room_until_it_is_dealt_with_and_is_never_answered() -> None:
+    async def main(nursery: trio.Nursery) -> None:
+        server = Server(nursery)
+        end = server.open()
+        for _ in range(PER_PEER_MAX + 1):
+            await end.send_all(write_frame(TELL, 0, b"word"))
+        await end.send_all(write_frame(ASK, 7, b"question"))
+        (refused,) = await read_frames(end, 1)
+        assert (refused.kind, refused.number, len(server.tokens)) == (REFUSAL, 7, PER_PEER_MAX)
+        for token in server.tokens:
+            server.answers.reply(token, b"dealt with")
+        await end.send_all(write_frame(ASK, 8, b"question"))
+        await wait_all_tasks_blocked()
+        server.answers.reply(server.tokens[-1], b"answer")
+        assert await read_frames(end, 1) == [Frame(ANSWER, 8, b"answer")]
 
     run(main)
 

@@ -39,6 +39,7 @@ from roles.role import (
     TimerFired,
     VoteHistory,
 )
+from roles.speech import ACCEPTANCE_MS
 from roles.validator import BLOCK_INTERVAL_MS, PATIENCE, REST_MIN_MS, VIEW_TIMER_MS, VIEW_TIMER_MS_MAX, Validator
 from testnet.genesis import build_genesis
 from tests.support.jobs import sign_transaction
@@ -58,6 +59,7 @@ class Cluster:
         self.states: dict[str, State] = dict.fromkeys(self.names, self.genesis_state)
         self.logs: dict[str, list[bytes]] = {name: [] for name in self.names}
         self.sent: list[tuple[str, str, Any]] = []
+        self.asked: list[tuple[str, str]] = []  # to accept a word
         self.heads: list[Head] = []
         self.gossiped: list[tuple[str, Said]] = []
         self.is_gossiping = False  # what is lost is lost, unless a test is about gossip
@@ -133,12 +135,14 @@ class Cluster:
         match effect:
             case Send(peer, protocol, message, token) | Request(peer, protocol, message, token):
                 target = self._name(peer)
+                if isinstance(message, Said) and token:
+                    self.asked.append((name, target))
                 self.sent.append((name, target, message))
                 if self.is_lost(name, target, message):
-                    self._queue.append((name, RequestFailed(peer, token, "lost")))
+                    self._queue += [(name, RequestFailed(peer, token, "lost"))] if token else []
                 else:
                     self._queue.append((target, Requested(node, message, protocol, f"{name}|{token}")))
-            case Reply(token, message) if "|" in token:
+            case Reply(token, message) if "|" in token and not token.endswith("|"):
                 asker, asked = token.split("|")
                 self.sent.append((name, asker, message))
                 self._queue.append((asker, Received(node, message, token=asked)))
@@ -469,3 +473,20 @@ def test_a_transaction_that_cannot_be_included_yet_wakes_nobody() -> None:
     cluster.pass_time(10_000)
     assert list_heights(cluster) == [0] * 4
     assert all(not log for log in cluster.logs.values())
+
+
+def test_validators_ask_each_other_for_an_answer_once_a_second_and_not_for_every_word() -> None:
+    cluster = Cluster()
+    began_ms = cluster.now_ms
+    for spare in range(3):
+        cluster.submit("validator-0", cluster.pay(spare))
+        cluster.pass_time(100)
+    assert list_heights(cluster) == [3] * 4
+    words = [message for _, _, message in cluster.sent if isinstance(message, Said)]
+    assert len(words) > 3 * len(cluster.asked)
+    assert len(set(cluster.asked)) == len(cluster.asked) == 12  # each asked each other one once
+    cluster.pass_time(began_ms + ACCEPTANCE_MS - cluster.now_ms)
+    cluster.submit("validator-0", cluster.pay(3))
+    cluster.pass_time(100)
+    assert list_heights(cluster) == [4] * 4
+    assert len(cluster.asked) == 24
