@@ -231,11 +231,15 @@ class NodeCore:
         match message:
             case Head():
                 first = sender if sender in self._peers else forwarder
-                return self._follower.on_head(first, message, self._sorted_peers(), self.now_ms)
+                followed = self._follower.on_head(first, message, self._sorted_peers(), self.now_ms)
+                return [*self._to_roles(sender, message, short), *followed]
             case Advert():
                 topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(message))
                 return [ce.NetLearn(sender, message.addresses, topics)]
-        return [ToRoles(seam.Received(sender, message, short), index) for index in self._listening(short)]
+        return self._to_roles(sender, message, short)
+
+    def _to_roles(self, sender: bytes, message: Any, topic: str) -> list[Out]:
+        return [ToRoles(seam.Received(sender, message, topic), index) for index in self._listening(topic)]
 
     def _on_asked(self, asked: Asked) -> list[Out]:
         short = self._shorten(asked.protocol)

@@ -19,6 +19,7 @@ class Speech:
     def __init__(self) -> None:
         self._to_all: dict[Message, None] = {}
         self._causes: tuple[bytes, ...] = ()
+        self._woken: bytes | None = None  # who alone is sent them
         self._to_one: dict[bytes, dict[Message, None]] = {}
         self._count = 0
         self._tested_ms: dict[bytes, int] = {}  # when each peer was last asked to accept a word
@@ -29,8 +30,9 @@ class Speech:
     def add_for(self, peer: bytes, message: Message) -> None:
         self._to_one.setdefault(peer, {})[message] = None
 
-    def add_causes(self, causes: tuple[bytes, ...]) -> None:
-        self._causes = causes
+    def add_causes(self, causes: tuple[bytes, ...], peer: bytes | None = None) -> None:
+        """What others are to be woken by, or one of them."""
+        self._causes, self._woken = causes, peer
 
     def take(
         self, peers: Iterable[bytes], drafts: Drafts, now_ms: int, deaf: Collection[bytes], is_public: bool
@@ -39,16 +41,18 @@ class Speech:
         if not (self._to_all or self._to_one or self._causes):
             return []
         effects: list[Effect] = []
-        to_all = _join(tuple(self._to_all), self._causes, drafts)
+        to_all = _join(tuple(self._to_all), () if self._woken else self._causes, drafts)
         if is_public and to_all is not None:
             effects.append(Publish("consensus", to_all))
         for peer in peers:
             for_one = self._to_one.pop(peer, {})
-            said = _join(tuple({**self._to_all, **for_one}), self._causes, drafts) if for_one else to_all
+            causes = self._causes if self._woken in (None, peer) else ()
+            is_common = not for_one and peer != self._woken
+            said = to_all if is_common else _join(tuple({**self._to_all, **for_one}), causes, drafts)
             if said is not None:
                 token = self._draw_token(peer, now_ms, peer in deaf)
                 effects.append(Send(peer, "consensus", said, token, SAID_TIMEOUT_MS))
-        self._to_all, self._to_one, self._causes = {}, {}, ()
+        self._to_all, self._to_one, self._causes, self._woken = {}, {}, (), None
         return effects
 
     def _draw_token(self, peer: bytes, now_ms: int, is_deaf: bool) -> str:

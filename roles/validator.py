@@ -30,8 +30,10 @@ from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
+from roles import heads
 from roles.draft_fetcher import DraftFetcher
 from roles.drafts import Drafts
+from roles.heads import Heads
 from roles.mempool import Mempool, is_due
 from roles.role import (
     CatchUp,
@@ -42,7 +44,6 @@ from roles.role import (
     Halt,
     LedgerAdvanced,
     LogVote,
-    Publish,
     Received,
     Record,
     Reply,
@@ -62,14 +63,13 @@ REST_MIN_MS = 20  # at least, however quick they are
 VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
 VIEW_TIMER_MS_MAX = 2_000
 PATIENCE = 3  # heights as long as the last one fit into a view
-HEAD_SPEAKERS = 2  # who gossip a decided head: the leader and the next after it
 ONION_TOKEN = "onion"
 ONION_AGAIN_MS = 30_000  # after a refusal, which the next one may meet as well
 
 
 class Validator(Role):
     name = "validator"
-    topics = ("txs", "consensus")
+    topics = ("txs", "consensus", "heads")
     protocols = ("txs", "consensus")
 
     def __init__(self, context: Context) -> None:
@@ -84,8 +84,10 @@ class Validator(Role):
         self._drafts = Drafts()
         self._fetching = DraftFetcher()
         self._speech = Speech()
+        self._heads = Heads()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
         self._woken_ms = 0  # when this height began; 0 while it sleeps
+        self._nodes: dict[bytes, bytes] = {}  # the same by vote key
         self._weights: dict[bytes, int] = {}  # theirs, by node key
         self._deaf: set[bytes] = set()  # who did not take what we last asked them to accept
         self._decided_ms = 0
@@ -114,6 +116,11 @@ class Validator(Role):
                 reasons = self._pool.take(items, self._ledger, now_ms)
                 answer = Refused("; ".join(reasons)[:500]) if reasons else Accepted()
                 return [Reply(token, answer), *self._plan(now_ms)]
+            case Received(message=Head() as head, topic="heads"):
+                self._heads.hear(head)
+                return []
+            case TimerFired(heads.TIMER):
+                return self._heads.speak()
             case Received(sender, Said() as said, topic="consensus"):
                 return self._listen(sender, said, now_ms)
             case Received(sender, Accepted(), token=token) if token.startswith(SAID):
@@ -190,9 +197,10 @@ class Validator(Role):
         epoch = state.get_epoch(state.epoch)
         others = {item.vote for item in validators if item.vote != self._vote.public}
         candidates = epoch.candidates if epoch is not None else ()
-        self._peers = tuple(sorted(item.node for item in candidates if item.vote in others))
+        self._nodes = {item.vote: item.node for item in candidates if item.vote in others}
+        self._peers = tuple(sorted(self._nodes.values()))
         weights = {item.vote: item.weight for item in validators}
-        self._weights = {item.node: weights[item.vote] for item in candidates if item.vote in others}
+        self._weights = {node: weights[vote] for vote, node in self._nodes.items()}
         self._total = sum(weights.values())
         self._deaf &= self._weights.keys()
         effects: list[Effect] = []
@@ -296,8 +304,8 @@ class Validator(Role):
         while queue:
             for wanted in self._core.handle(queue.popleft(), now_ms):
                 match wanted:
-                    case ev.Broadcast(message):
-                        self._speech.add(message)
+                    case ev.Broadcast(message, known_to):
+                        self._say(message, known_to)
                     case ev.Answer(message):
                         self._speech.add_for(sender, message)
                     case ev.Persist(record):
@@ -312,8 +320,8 @@ class Validator(Role):
                     case ev.Check(_, block_id, is_repeated):
                         self._fetching.want(block_id, is_repeated, self._turn_to(sender))
                         effects += self._check(block_id, now_ms, queue)
-                    case ev.ShareCause():
-                        self._share_cause()
+                    case ev.ShareCause(leader):
+                        self._share_cause(leader)
                     case ev.Decide(certificate):
                         decided = self._decide(certificate, now_ms)
                     case ev.CatchUp(height):
@@ -349,8 +357,19 @@ class Validator(Role):
         """The other validators, whoever has just spoken first."""
         return tuple(sorted(self._peers, key=lambda peer: peer != sender))
 
-    def _share_cause(self) -> None:
+    def _say(self, message: Message, known_to: frozenset[bytes]) -> None:
+        if not known_to or self._is_cut_off:
+            self._speech.add(message)
+            return
+        for vote, node in self._nodes.items():
+            if vote not in known_to:
+                self._speech.add_for(node, message)
+
+    def _share_cause(self, leader: bytes | None) -> None:
         causes = self._pool.get_cause(self._ledger)
+        if leader is not None and not self._is_cut_off:
+            self._speech.add_causes(causes, self._nodes.get(leader))
+            return
         self._speech.add_causes(causes)
         if not causes and self._proposal is not None:
             self._speech.add(self._proposal)
@@ -378,17 +397,12 @@ class Validator(Role):
             size_bytes = len(encode(block))
             fields = {"height": header.height, "transactions": len(block.transactions), "bytes": size_bytes}
             effects.append(Record("block.decided", {**fields, "view": certificate.ballot.view}))
-        if self._speaks_for(certificate):
-            effects.append(Publish("heads", Head(header, certificate)))
-        return effects
+        return [*effects, *self._speak_of(Head(header, certificate), now_ms)]
 
-    def _speaks_for(self, certificate: Certificate) -> bool:
-        validators = get_validators(self._ledger)
-        votes = [item.vote for item in validators]
-        if self._vote.public not in votes:
-            return False
-        leader = draw_leader(validators, self._seed, certificate.ballot.height, certificate.ballot.view)
-        return (votes.index(self._vote.public) - votes.index(leader)) % len(votes) < HEAD_SPEAKERS
+    def _speak_of(self, head: Head, now_ms: int) -> list[Effect]:
+        validators, ballot = get_validators(self._ledger), head.certificate.ballot
+        leader = draw_leader(validators, self._seed, ballot.height, ballot.view)
+        return self._heads.decide(head, leader, self._vote.public, [item.vote for item in validators], now_ms)
 
     # Fetching what a proposal did not bring
 

@@ -161,7 +161,9 @@ class Core:
 
     def _wake(self) -> None:
         if not self.view:
-            self._emit(ShareCause())
+            leader = self._leader(1)
+            if leader != self._voter and 1 not in self._proposals:
+                self._emit(ShareCause(leader))
             self._enter(1)
 
     def _enter(self, view: int) -> bool:
@@ -391,7 +393,8 @@ class Core:
             return
         if ballot.kind == FINALISE:
             self.is_decided = True
-            self._emit(Broadcast(item))
+            # Who has voted hears the other votes as we did. If not, it says so when its time is up, and is answered.
+            self._emit(Broadcast(item, frozenset(vote.vote for vote in item.votes)))
             self._emit(Decide(item))
             return
         self._wake()

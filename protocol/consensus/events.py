@@ -65,9 +65,10 @@ Event = Began | Woken | Heard | Built | Checked | TimedOut
 
 @dataclass(frozen=True)
 class Broadcast:
-    """Send to all other validators."""
+    """Send to all other validators but those it is no news for, by vote key."""
 
     message: Message
+    known_to: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ class Check:
 
 @dataclass(frozen=True)
 class ShareCause:
-    """Send what this node was woken by to all validators."""
+    """Send what this node was woken by to the leader, who may sleep; to all validators when it is none."""
+
+    leader: bytes | None = None
 
 
 @dataclass(frozen=True)

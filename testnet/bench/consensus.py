@@ -68,9 +68,10 @@ class _Play:
 
     def _carry_out(self, index: int, effect: ev.Effect, now_ms: int) -> None:
         match effect:
-            case ev.Broadcast(message):
-                for other in range(VALIDATORS):
-                    for _ in range(0 if other == index else self._count_copies()):
+            case ev.Broadcast(message, known_to):
+                for other, validator in enumerate(self._validators):
+                    is_told = other != index and validator.vote not in known_to
+                    for _ in range(self._count_copies() if is_told else 0):
                         delay_ms = DELAY_MS + round(self._rng.expovariate(1 / DELAY_MS_MEAN))
                         self._push(now_ms + delay_ms, other, ev.Heard(message))
             case ev.SetTimer(height, view, delay_ms):

@@ -187,6 +187,20 @@ MUTATIONS = (
     ),
     Mutation(
         MODULE,
+        "        self._emit(ShareCause())\n        self._repeat_votes()\n",
+        "        self._repeat_votes()\n",
+        CORE,
+        "a cause the leader has not taken up goes to all",
+    ),
+    Mutation(
+        MODULE,
+        "            if leader != self._voter and 1 not in self._proposals:\n",
+        "            if leader != self._voter:\n",
+        CORE,
+        "whom the leader has woken tells it no cause",
+    ),
+    Mutation(
+        MODULE,
         "        self._repeat_votes()\n",
         "",
         CORE,

@@ -175,7 +175,7 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/streams.py",
-        "            if kind != ASK:",
+        "            if kind not in (ASK, TELL):",
         "            if False:",
         STREAMS,
         "only requests come on a stream its sender opened",

@@ -17,6 +17,7 @@ from protocol.ledger.genesis import build_state
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, Transfer
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Refused, Said, Transactions
+from roles.heads import HEAD_WAIT_MS
 from roles.role import (
     CatchUp,
     Context,
@@ -40,7 +41,14 @@ from roles.role import (
     VoteHistory,
 )
 from roles.speech import ACCEPTANCE_MS
-from roles.validator import BLOCK_INTERVAL_MS, PATIENCE, REST_MIN_MS, VIEW_TIMER_MS, VIEW_TIMER_MS_MAX, Validator
+from roles.validator import (
+    BLOCK_INTERVAL_MS,
+    PATIENCE,
+    REST_MIN_MS,
+    VIEW_TIMER_MS,
+    VIEW_TIMER_MS_MAX,
+    Validator,
+)
 from testnet.genesis import build_genesis
 from tests.support.jobs import sign_transaction
 
@@ -192,11 +200,55 @@ def test_a_transaction_given_to_any_validator_is_decided_by_all_and_then_all_sle
         assert list_heights(cluster) == [1] * count
         assert len({state.block_id for state in cluster.states.values()}) == 1
         assert cluster.states[name].get_balance(bytes([7]) * 32) == 5
-        assert 1 <= len(cluster.heads) <= 2
+        assert len(cluster.heads) == 1
         logged = [len(log) for log in cluster.logs.values()]
         cluster.pass_time(3_600_000)
         assert list_heights(cluster) == [1] * count
         assert [len(log) for log in cluster.logs.values()] == logged
+
+
+def list_words(cluster: Cluster, kind: str) -> list[tuple[str, str]]:
+    """Who said something of this kind to whom."""
+    words = ((source, target, said) for source, target, said in cluster.sent if isinstance(said, Said))
+    return [(source, target) for source, target, said in words if getattr(said, kind)]
+
+
+def test_a_validator_wakes_the_leader_alone_and_the_leader_everybody() -> None:
+    cluster = Cluster()
+    name = next(name for name in cluster.names if name != cluster.leader)
+
+    cluster.submit(name, cluster.pay())
+
+    assert list_words(cluster, "causes") == [(name, cluster.leader)]
+    assert list_heights(cluster) == [1] * 4
+
+
+def test_a_cause_that_the_leader_has_not_taken_up_goes_to_all() -> None:
+    cluster = Cluster()
+    leader = cluster.leader
+    name = next(name for name in cluster.names if name != leader)
+    cluster.is_lost = lambda source, target, message: leader in (source, target)
+
+    cluster.submit(name, cluster.pay())
+    assert set(list_words(cluster, "causes")) == {(name, leader)}
+    cluster.pass_time(20_000)
+
+    assert set(list_words(cluster, "causes")) > {(name, other) for other in cluster.names if other != name}
+    assert [cluster.states[other].height for other in cluster.names if other != leader] == [1] * 3
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_the_next_validator_speaks_of_a_decided_head_when_the_leader_is_not_heard(is_heard: bool) -> None:
+    cluster = Cluster()
+    cluster.submit(cluster.leader, cluster.pay())
+    (head,) = cluster.heads
+    if is_heard:
+        for name in cluster.names:
+            cluster.tell(name, Received(bytes(32), head, "heads"))
+
+    cluster.pass_time(HEAD_WAIT_MS)
+
+    assert [item.header for item in cluster.heads] == [head.header] * (1 if is_heard else 2)
 
 
 def find_delay_ms(cluster: Cluster, name: str, timer: str, transaction: Transaction) -> int:

@@ -89,7 +89,7 @@ def test_an_idle_height_says_nothing_until_there_is_a_reason_for_a_block():
     assert core.handle(Began(1, VALIDATORS, SEED), 0) == []
     assert core.handle(TimedOut(1, 1), 1_000) == []
     effects = core.handle(Woken(), 1_001)
-    assert effects[0] == ShareCause()
+    assert effects[0] == ShareCause(KEYS[LEADER].public)
     assert SetTimer(1, 1, 250) in effects
 
 
@@ -97,7 +97,30 @@ def test_one_vote_wakes_nobody_and_votes_of_more_than_a_third_do():
     core = begun()
     ballot = void()
     assert core.handle(Heard(vote((ME + 1) % 4, ballot)), 0) == []
-    assert ShareCause() in core.handle(Heard(vote((ME + 2) % 4, ballot)), 0)
+    assert ShareCause(KEYS[LEADER].public) in core.handle(Heard(vote((ME + 2) % 4, ballot)), 0)
+
+
+def test_the_cause_goes_to_the_leader_and_to_all_when_it_has_not_helped():
+    core = begun()
+    assert ShareCause(KEYS[LEADER].public) in core.handle(Woken(), 0)
+    assert ShareCause() in core.handle(TimedOut(1, 1), 500)
+    leader = begun(LEADER)
+    assert not any(isinstance(effect, ShareCause) for effect in leader.handle(Woken(), 0))
+
+
+def test_whom_the_leader_has_woken_tells_it_no_cause():
+    core = begun()
+    core.handle(Heard(propose()), 0)
+    effects = core.handle(Checked(BLOCK), 0)
+    assert said(effects) == [vote(ME, propose().ballot)]
+    assert not any(isinstance(effect, ShareCause) for effect in effects)
+
+
+def test_a_decision_is_news_for_those_whose_votes_did_not_make_it():
+    core = begun()
+    voters = tuple(n for n in range(4) if n != ME)
+    (told,) = (e for e in core.handle(Heard(certify(final(), voters)), 0) if isinstance(e, Broadcast))
+    assert told == Broadcast(certify(final(), voters), frozenset(KEYS[n].public for n in voters))
 
 
 def test_a_leader_builds_keeps_and_then_sends_its_proposal_and_votes_for_it():
