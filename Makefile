@@ -3,6 +3,8 @@
 .PHONY: help setup demo test test-full nightly mutations fuzz check format lock benchmarks models spec vectors clean
 
 python := .venv/bin/python
+# Tests start hundreds of interpreters: where the environment forbids bytecode files, each would compile all of the code.
+export PYTHONDONTWRITEBYTECODE :=
 # For example: make demo ARGS="--seed 7 --liar 1", make test ARGS="tests/protocol -x"
 ARGS ?=
 FUZZ ?=

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -49,27 +47,3 @@ def test_a_role_and_messages_of_ones_own_run_in_the_simulator():
     assert len(agreed) == len(deliveries)
     assert set(states.values()) == {"serving"}
     assert violations == []
-
-
-def test_the_same_role_runs_on_real_nodes(tmp_path):
-    roles = "validator=1,storage=1,word_count:WordCount=3"
-    words = [sys.executable, "-m", "testnet.cli", "testnet", "up", "--roles", roles, "--dir", str(tmp_path / "net")]
-    path = os.pathsep.join([str(EXAMPLES), str(ROOT)])
-    launcher = subprocess.Popen(
-        words,
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    logs = [tmp_path / "net" / "nodes" / f"wordcount-{index}" / "events.jsonl" for index in range(3)]
-    try:
-        deadline_s = time.monotonic() + 60
-        while not all(log.is_file() and '"words.agreed"' in log.read_text() for log in logs):
-            assert launcher.poll() is None, launcher.communicate()[0]
-            assert time.monotonic() < deadline_s, "the nodes did not agree within a minute"
-            time.sleep(0.05)
-    finally:
-        launcher.send_signal(signal.SIGINT)
-        launcher.communicate(timeout=30)
