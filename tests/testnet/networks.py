@@ -1,5 +1,6 @@
 """Networks of real processes for tests: started through the command line, ended whatever happens."""
 
+import io
 import json
 import os
 import signal
@@ -7,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testnet.cli import main
 from testnet.events import EventFollower
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, read_network_file
@@ -21,11 +23,27 @@ COMMAND_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 60.0
 
 
-def run_cli(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, dict[str, Any]]:
-    """Run one command with --json; its exit code and its one object."""
+def run_cli(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run one command with --json; its exit code and its one object.
+
+    In this process: an interpreter and its imports for each would take longer than most commands.
+    """
+    said, told = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(told):
+        code = main([*arguments, "--json"])
+    return code, _read_object(said.getvalue(), told.getvalue())
+
+
+def run_process(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, dict[str, Any]]:
+    """As `run_cli`, by a process of its own: for what takes signals, or stays."""
     done = subprocess.run([*CLI, *arguments, "--json"], capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert len(done.stdout.splitlines()) == 1, (done.stdout, done.stderr)
-    return done.returncode, json.loads(done.stdout)
+    return done.returncode, _read_object(done.stdout, done.stderr)
+
+
+def _read_object(said: str, told: str) -> dict[str, Any]:
+    assert len(said.splitlines()) == 1, (said, told)
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:

@@ -32,6 +32,7 @@ from tests.testnet.networks import (
     kill_hard,
     run_cli,
     run_node_process,
+    run_process,
     start_network,
     wait_until,
 )
@@ -46,7 +47,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[st
     """A network that was loaded, with one liar in it: its directory, exit code and report."""
     directory = tmp_path_factory.mktemp("loaded") / "net"
     arguments = ("--load", "digits", "--rows", str(ROWS), "--liar", "1", "--seed", "7")
-    code, report = run_cli("testnet", "up", "--dir", str(directory), *arguments, timeout_s=110)
+    code, report = run_process("testnet", "up", "--dir", str(directory), *arguments, timeout_s=110)
     return directory, code, report
 
 
@@ -243,7 +244,7 @@ def joined(up: Up, folder: Path) -> Iterator[dict[str, Any]]:
 
 def test_a_node_joins_from_its_own_directory_bonds_and_serves(standing: Up, tmp_path: Path) -> None:
     with joined(standing, tmp_path) as made:
-        assert run_cli("node", "run", "--data", str(tmp_path / "worker"))[1]["error"]["code"] == "directory_in_use"
+        assert run_process("node", "run", "--data", str(tmp_path / "worker"))[1]["error"]["code"] == "directory_in_use"
         code, held = run_cli("ledger", "balance", made["account"], "--dir", str(standing.directory))
 
     assert code == ExitCode.OK
@@ -264,7 +265,7 @@ def test_a_taken_port_is_a_clear_error(standing: Up, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
 
-        code, result = run_cli("node", "run", "--data", str(tmp_path / "node"), "--listen", address)
+        code, result = run_process("node", "run", "--data", str(tmp_path / "node"), "--listen", address)
 
     assert (code, result["error"]["code"]) == (ExitCode.CONFIG, "port_in_use")
 
@@ -321,9 +322,10 @@ def test_a_role_of_a_users_own_runs_in_a_network_without_touching_our_files(
     roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
     with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
         up.wait_for_go()
-        events = up.directory / "nodes/wordcount-0/events.jsonl"
+        logs = [up.directory / f"nodes/wordcount-{index}/events.jsonl" for index in range(3)]
 
-        wait_until(lambda: "words.agreed" in events.read_text(), "two nodes agree on a count")
+        have_agreed = lambda: all("words.agreed" in log.read_text() for log in logs)  # noqa: E731
+        wait_until(have_agreed, "the nodes agree on a count")
 
 
 def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
@@ -333,7 +335,7 @@ def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_
     model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
     roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
 
-    code, report = run_cli("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
+    code, report = run_process("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
 
     assert code == ExitCode.OK, report
     assert report["requests"]["settled"] == 5
