@@ -13,7 +13,7 @@ from protocol.types import NodeState
 from testnet.faults import FaultPlan, LinkFault, Partition, Pause
 from testnet.genesis import DEFAULT_ROLES, name_nodes
 from testnet.sim import simulate
-from tests.sim.test_network import SETTLED_MS, assert_nothing_acknowledged_is_lost, count_paid
+from tests.sim.test_network import assert_nothing_acknowledged_is_lost, count_paid, settle
 
 NODES = tuple(name_nodes(DEFAULT_ROLES))
 REQUESTS, FEW = 20, 10
@@ -52,7 +52,7 @@ def run_lossy(seed: int, plan: FaultPlan, requests: int = REQUESTS) -> None:
 
     assert network.run_until(lambda: all(each.is_done for each in asked))
     assert [each.label for each in asked] == [each.expected for each in asked]
-    network.run_for(SETTLED_MS)
+    settle(network)
     height = network.ledger.height
     assert network.run_until(
         lambda: all(node.core.ledger.height >= height for node in network.nodes.values()), LEVEL_MS

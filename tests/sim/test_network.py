@@ -14,6 +14,7 @@ from testnet.sim import Asked, Network, simulate
 from testnet.strategies import fault_plans, seeds
 
 SETTLED_MS = 60_000  # deadline, grace and payout, with room
+AFTER_MS = 3_000  # what should not come after all is settled would have come
 NODES = tuple(name_nodes(DEFAULT_ROLES))
 
 
@@ -25,6 +26,21 @@ def ask(network: Network, count: int, pause_ms: int = 0) -> list[Asked]:
         network.run_for(pause_ms)
     assert network.run_until(lambda: all(each.is_done for each in asked))
     return asked
+
+
+def settle(network: Network) -> None:
+    """Run until nothing is under way, SETTLED_MS at most: an idle minute costs more than all that came before it."""
+    network.run_until(lambda: is_settled(network), SETTLED_MS)
+    network.run_for(AFTER_MS)
+
+
+def is_settled(network: Network) -> bool:
+    """No claim waits for the ledger, no transaction for a block, and no node for a block that another has."""
+    nodes = network.nodes.values()
+    if not all(node.is_up and not node.disk.kv.get("inference/jobs") for node in nodes):
+        return False
+    cores = [node.core for node in nodes]
+    return not any(core.pending_transactions for core in cores) and len({core.ledger.height for core in cores}) == 1
 
 
 def count_paid(ledger: State) -> int:
@@ -99,7 +115,7 @@ def test_every_lie_is_caught_none_is_paid_and_no_honest_node_is_slashed(seed):
     bonds = network.bonds
 
     asked = ask(network, 30)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     lies, proven = network.get_events("lie.told"), network.get_events("wrong.proven")
     assert lies
@@ -115,7 +131,7 @@ def test_when_every_worker_lies_nobody_is_answered_or_paid():
     network = simulate(3, liars=3, options={"inference": {"lie_bp": 10_000}})
 
     asked = ask(network, 5)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert {each.outcome.code for each in asked if each.outcome} == {"dissent"}
     assert count_paid(network.ledger) == 0
@@ -129,7 +145,7 @@ def test_a_wrong_answer_of_a_float_model_is_not_believed_and_not_slashed():
 
     asked = [network.request("digits-fp32", input=row) for row in range(30)]
     network.run_until(lambda: all(each.is_done for each in asked))
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert network.get_events("lie.told")
     assert [each.label for each in asked] == [each.expected for each in asked]
@@ -155,7 +171,7 @@ def test_a_node_that_stops_in_good_order_comes_back_where_it_was():
     assert not network.nodes["inference-0"].is_up
     network.start("inference-0")
     asked = ask(network, 5)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert all(each.is_attested for each in asked)
     assert_nothing_acknowledged_is_lost(network, asked)
@@ -166,7 +182,7 @@ def test_a_lossy_reordering_network_still_settles_everything():
     network = simulate(seed=5, faults=plan)
 
     asked = ask(network, 30, pause_ms=100)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert all(each.is_attested for each in asked)
     assert count_paid(network.ledger) == 30
@@ -179,7 +195,7 @@ def test_a_node_killed_in_mid_run_comes_back_and_nothing_acknowledged_is_lost(na
     network = simulate(seed=6, faults=FaultPlan(loss_bp=200, crashes=crashes))
 
     asked = ask(network, 30, pause_ms=400)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert network.nodes[name].starts == 3
     assert sum(each.is_attested for each in asked) >= (30 if name in ("oracle-0", "storage-0") else 10)
@@ -191,7 +207,7 @@ def test_a_partition_heals():
     network = simulate(seed=7, faults=FaultPlan(partitions=(cut,)))
 
     asked = ask(network, 20, pause_ms=400)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert sum(each.is_attested for each in asked) >= 10
     assert_nothing_acknowledged_is_lost(network, asked)
@@ -203,7 +219,7 @@ def test_with_a_verifier_killed_claims_end_void_and_are_refunded():
     network.run_until(1_500)
 
     asked = ask(network, 5)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert not any(each.is_attested for each in asked)
     assert {each.outcome.code for each in asked if each.outcome} <= {"unattested", "no_answer"}
@@ -256,7 +272,8 @@ def test_no_plan_of_faults_makes_money_forks_the_ledger_or_loses_what_was_acknow
     supply = network.supply()
 
     asked = ask(network, 8, pause_ms=700)
-    network.run_for(faults.quiet_ms + SETTLED_MS)
+    network.run_for(faults.quiet_ms)
+    settle(network)
 
     assert network.supply() == supply
     assert_nothing_acknowledged_is_lost(network, asked)

@@ -15,7 +15,7 @@ from roles.core import NodeCore
 from testnet.faults import Crash, FaultPlan, Partition
 from testnet.genesis import DEFAULT_ROLES, name_nodes
 from testnet.sim import Network, simulate
-from tests.sim.test_network import SETTLED_MS, assert_nothing_acknowledged_is_lost, count_paid
+from tests.sim.test_network import assert_nothing_acknowledged_is_lost, count_paid, settle
 
 # An oracle would always have a report on its way to the ledger: without one, in the end nothing may be pending.
 ROLES = {role: count for role, count in DEFAULT_ROLES.items() if role != "oracle"}
@@ -54,7 +54,7 @@ def run_requests(network: Network, within_ms: int) -> None:
         asked.append(network.request("digits", input=row))
     assert network.run_until(lambda: all(each.is_done for each in asked), within_ms)
     assert [each.label for each in asked] == [each.expected for each in asked]
-    network.run_for(SETTLED_MS)
+    settle(network)
     assert_complete(network)
     assert count_paid(network.ledger) >= REQUESTS
     assert network.supply() == supply

@@ -12,7 +12,7 @@ from protocol.ledger.transactions import RotateKeys, Transfer, prove_possession
 from roles import core_effects as ce
 from testnet.faults import Crash, FaultPlan, Partition
 from testnet.sim import Network, simulate
-from tests.sim.test_network import SETTLED_MS, ask, assert_nothing_acknowledged_is_lost, count_paid
+from tests.sim.test_network import ask, assert_nothing_acknowledged_is_lost, count_paid, settle
 
 ROLES = {"validator": 4, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
 VALIDATORS = tuple(f"validator-{index}" for index in range(4))
@@ -27,7 +27,7 @@ def test_four_validators_order_what_clients_ask_and_workers_settle():
     supply = network.supply()
 
     asked = ask(network, 10)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert all(each.is_attested for each in asked)
     assert count_paid(network.ledger) == 10
@@ -59,7 +59,7 @@ def test_validators_that_crash_and_are_cut_off_agree_again_and_nothing_is_lost(s
     network = simulate(seed, roles=ROLES, faults=FaultPlan(loss_bp=300, partitions=cuts, crashes=crashes))
 
     asked = ask(network, 20, pause_ms=1_500)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert sum(each.is_attested for each in asked) >= 15
     assert count_validators_at_the_tip(network) == 4
@@ -72,7 +72,7 @@ def test_when_all_validators_lose_power_at_once_what_they_had_decided_stays_deci
     network = simulate(seed=5, roles=ROLES, faults=FaultPlan(crashes=crashes))
 
     asked = ask(network, 10, pause_ms=300)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     assert count_validators_at_the_tip(network) == 4
     assert_nothing_acknowledged_is_lost(network, asked)
@@ -88,7 +88,7 @@ def test_a_validator_that_lost_its_vote_log_is_silent_and_then_votes_again():
     network.start("validator-1")
 
     asked = ask(network, 4, pause_ms=1_000)
-    network.run_for(SETTLED_MS)
+    settle(network)
 
     names = [event["name"] for event in network.get_events("votes.muted") + network.get_events("votes.unmuted")]
     assert names == ["votes.muted", "votes.unmuted"]
