@@ -10,6 +10,7 @@ import dataclasses
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgpack
@@ -166,13 +167,14 @@ def _compile_record(cls: type, depth: int) -> _Plan:
     if len(plans) > ITEMS_MAX:
         raise LocalError(f"{cls.__name__}: more than {ITEMS_MAX} fields")
     name, names, count = cls.__name__, tuple(types), len(plans)
-    writers = tuple((field, plan.to_raw) for field, plan in zip(types, plans, strict=True))
+    writers = tuple(plan.to_raw for plan in plans)
+    get_fields = _get_fields(names)
     readers = tuple(plan.from_raw for plan in plans)
 
     def to_raw(value: Any) -> tuple[Any, ...]:
         if type(value) is not cls:
             raise LocalError(f"wanted a {name}, got a {type(value).__name__}")
-        return tuple([write(getattr(value, field)) for field, write in writers])
+        return tuple([write(item) for write, item in zip(writers, get_fields(value), strict=True)])
 
     def from_raw(raw: Any) -> Any:
         if type(raw) is not tuple or len(raw) != count:
@@ -183,6 +185,14 @@ def _compile_record(cls: type, depth: int) -> _Plan:
         return value
 
     return _enclose(to_raw, from_raw, plans, count, 1)
+
+
+def _get_fields(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """All fields of a record at once; `attrgetter` gives one alone as itself."""
+    if len(names) < 2:
+        return lambda value: tuple([getattr(value, name) for name in names])
+    get: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
+    return get
 
 
 def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:

@@ -30,11 +30,13 @@ class Mempool:
 
     def take(self, items: Iterable[bytes], state: State, now_ms: int) -> list[str]:
         """Hold transactions; the reasons of those that are refused."""
+        fresh = [(digest, data) for data in items if (digest := hashlib.sha256(data).digest()) not in self._pool]
+        if not fresh:
+            return []  # most of what is heard has been heard before
         trial = Trial(state, now_ms)
-        return [reason for data in items if (reason := self._take(data, state, trial))]
+        return [reason for digest, data in fresh if (reason := self._take(digest, data, state, trial))]
 
-    def _take(self, data: bytes, state: State, trial: Trial) -> str:
-        digest = hashlib.sha256(data).digest()
+    def _take(self, digest: bytes, data: bytes, state: State, trial: Trial) -> str:
         if digest in self._pool:
             return ""
         try:

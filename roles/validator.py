@@ -107,6 +107,10 @@ class Validator(Role):
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
+            case Requested(sender, Said() as said, token=token):
+                return [Reply(token, Accepted()), *self._listen(sender, said, now_ms)]
+            case Received(sender, Said() as said, topic="consensus"):
+                return self._listen(sender, said, now_ms)
             case Started(state, votes=votes, certificate=certificate):
                 return self._start(state, votes, certificate, now_ms)
             case Received(message=Transactions(items), topic="txs"):
@@ -121,16 +125,12 @@ class Validator(Role):
                 return []
             case TimerFired(heads.TIMER):
                 return self._heads.speak()
-            case Received(sender, Said() as said, topic="consensus"):
-                return self._listen(sender, said, now_ms)
             case Received(sender, Accepted(), token=token) if token.startswith(SAID):
                 self._deaf.discard(sender)
                 return []
             case RequestFailed(peer, token) if token.startswith(SAID):
                 self._deaf.add(peer)
                 return []
-            case Requested(sender, Said() as said, token=token):
-                return [Reply(token, Accepted()), *self._listen(sender, said, now_ms)]
             case Requested(message=GetDraft() as question, token=token):
                 return [Reply(token, self._answer(question))]
             case Requested(token=token):

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 from protocol.codec import encode
@@ -125,6 +126,7 @@ class ValidatorSet:
     validators: Annotated[tuple[Validator, ...], AtMost(VOTES_MAX)]
 
 
+@lru_cache(maxsize=256)  # a validator asks for that of one header with every word that it hears of its block
 def compute_block_id(header: Header) -> bytes:
     return hashlib.sha256(_BLOCK_PREFIX + encode(header)).digest()
 
