@@ -182,8 +182,8 @@ def _check_startable(data: Path, config: "NodeConfig", passphrase: str | None) -
 def _run(data: Path, passphrase: str | None) -> int:
     """The node's process; a client that was given a load goes on with it."""
     from roles.node import run as run_process
-    from testnet.load import PLAN_NAME
     from testnet.load import main as run_load
+    from testnet.load_plan import PLAN_NAME
 
     return run_load([str(data)]) if (data / PLAN_NAME).is_file() else run_process(data, passphrase=passphrase)
 

@@ -229,7 +229,7 @@ def _found(order: Order) -> NetworkFile:
 def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
     import numpy as np
 
-    from testnet.load import LoadPlan, write_plan
+    from testnet.load_plan import LoadPlan, write_plan
 
     samples = order.directory / "samples.npz"
     np.savez(samples, inputs=load.inputs)

@@ -154,7 +154,7 @@ def _choose_models(
     """All models the network serves, and what to load it with. Raises CommandError."""
     from roles.engine.errors import EngineError
     from testnet.found import SAMPLES, describe_model, load_model_files
-    from testnet.load import BadSamples, read_samples
+    from testnet.load_plan import BadSamples, read_samples
 
     files = load_model_files()
     if model is not None:
