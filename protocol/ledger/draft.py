@@ -27,6 +27,7 @@ from protocol.ledger.records import (
     Pending,
     Pool,
     ProvenWrong,
+    RestartRecord,
     Tombstone,
     Unbonding,
     Vesting,
@@ -154,6 +155,7 @@ class Draft:
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
         self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)
         self.tombstones: Overlay[bytes, Tombstone] = Overlay(base.tombstones, self._undo)
+        self.restarts: Overlay[int, RestartRecord] = Overlay(base.restarts, self._undo)
         self.due: Overlay[bytes, DueItem] = Overlay(base.due, self._undo)
         self.epochs: Overlay[int, EpochSnapshot] = Overlay(base.epochs, self._undo)
         self.models: Overlay[bytes, ModelRecord] = Overlay(base.models, self._undo)

@@ -1,6 +1,6 @@
 """Evidence against validators: whoever signed what no honest one does loses stake, and its vote for good."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.consensus.evidence import Evidence, NoFault, get_height, verify_evidence
 from protocol.ledger.block import get_validators_of
@@ -26,7 +26,9 @@ def apply_submit_evidence(draft: Draft, context: TransactionContext, body: Submi
     """Slash and tombstone, once for good. The vote signatures in evidence are checked always: there are few."""
     try:
         height = get_height(body.evidence)
-        snapshot = _find_snapshot(draft, height)
+        signers = {item.voter for item in (*body.evidence.votes, *body.evidence.proposals)}
+        epoch, snapshot = _find_snapshot(draft, height)
+        snapshot = _put_back_former(draft, epoch, snapshot, height, signers)
         guilty = verify_evidence(body.evidence, get_validators_of(snapshot), draft.base.chain)
     except NoFault as error:
         raise InvalidEvidence(str(error)) from error
@@ -39,8 +41,8 @@ def apply_submit_evidence(draft: Draft, context: TransactionContext, body: Submi
     wake_epoch_end(draft)
 
 
-def _find_snapshot(draft: Draft, height: int) -> EpochSnapshot:
-    """Who decided a height, as long as that can be held against them."""
+def _find_snapshot(draft: Draft, height: int) -> tuple[int, EpochSnapshot]:
+    """The epoch of a height and who decided it, as long as that can be held against them."""
     if not 0 < height <= draft.height:
         raise InvalidEvidence(f"height {height} is none of 1 to {draft.height}")
     snapshots = list(draft.epochs.items())
@@ -50,9 +52,25 @@ def _find_snapshot(draft: Draft, height: int) -> EpochSnapshot:
             oldest = draft.epoch - draft.params.evidence_epochs
             if until < oldest:
                 raise EvidenceTooOld(until, oldest)
-            return snapshot
+            return epoch, snapshot
         until = epoch  # when those before this one had decided their last height
     raise EvidenceTooOld(until, draft.epoch - draft.params.evidence_epochs)
+
+
+def _put_back_former(
+    draft: Draft, epoch: int, snapshot: EpochSnapshot, height: int, signers: set[bytes]
+) -> EpochSnapshot:
+    """A snapshot with the vote keys it had at a height, if restarts have changed them since.
+
+    The height a restart was for has two sets; which one is meant, the signer's key tells.
+    """
+    for _, restart in reversed(list(draft.restarts.items())):
+        former = {item.account: item.vote for item in restart.former}
+        last = restart.height + (not signers.isdisjoint(former.values()))
+        if restart.epoch == epoch and height <= last:
+            candidates = tuple(replace(item, vote=former.get(item.account, item.vote)) for item in snapshot.candidates)
+            snapshot = replace(snapshot, candidates=candidates)
+    return snapshot
 
 
 def _compute_share(draft: Draft, snapshot: EpochSnapshot) -> int:

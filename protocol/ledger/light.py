@@ -1,11 +1,12 @@
 """A light client: follows certified headers from genesis, and knows at any height who may decide the next one.
 
 It holds neither blocks nor states. Validators change only in headers that say so, and such a header is decided by the
-old ones: following those alone, in order, is enough. Whoever decides a height after leaving the set could deceive it;
-that costs their stake only while it is bonded, so a client follows more often than unbonding takes.
+old ones; their vote keys alone change by restarts too, which their accounts sign. Following those, in order, is enough.
+Whoever decides a height after leaving the set could deceive it; that costs their stake only while it is bonded, so a
+client follows more often than unbonding takes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.ledger.block import (
     Certificate,
@@ -18,6 +19,7 @@ from protocol.ledger.block import (
     verify_decided,
 )
 from protocol.ledger.genesis import Genesis, build_state
+from protocol.ledger.restart import Restart, StandsElsewhere, verify_seated
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Trusted:
     chain: bytes
     height: int
     validators: tuple[Validator, ...]
+    generation: int = 0  # of the newest restart among what led here
 
 
 @dataclass(frozen=True)
@@ -57,4 +60,16 @@ def follow(trusted: Trusted, handover: Handover) -> Trusted:
     validators = handover.validators.validators
     if compute_validators_digest(validators) != handover.header.next_validators:
         raise InvalidCertificate(f"header {handover.header.height} hands over to other validators")
-    return Trusted(trusted.chain, handover.header.height, validators)
+    return replace(trusted, height=handover.header.height, validators=validators)
+
+
+def follow_restart(trusted: Trusted, restart: Restart) -> Trusted:
+    """What to believe after a restart. InvalidRestart unless a quorum of the validators' accounts has signed it.
+
+    That it stands on a decided block is those accounts' word, as it is that they decide by other keys now.
+    """
+    height = restart.terms.height
+    if height < trusted.height:
+        raise StandsElsewhere("height", height, trusted.height)
+    validators = verify_seated(restart, trusted.chain, trusted.validators, trusted.generation)
+    return replace(trusted, height=height, validators=validators, generation=restart.terms.generation)

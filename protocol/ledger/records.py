@@ -235,6 +235,24 @@ class Tombstone:
 
 
 @dataclass(frozen=True)
+class FormerKey:
+    """The vote key an account had before a restart."""
+
+    account: PublicKey
+    vote: PublicKey
+
+
+@dataclass(frozen=True)
+class RestartRecord:
+    """A restart (`restart`) that the ledger has been through after block `height`, in `epoch`."""
+
+    id: Digest
+    height: Whole
+    epoch: Whole
+    former: Annotated[tuple[FormerKey, ...], AtMost(32)]
+
+
+@dataclass(frozen=True)
 class DueItem:
     """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next.
 

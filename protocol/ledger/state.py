@@ -28,6 +28,7 @@ from protocol.ledger.records import (
     Pending,
     Pool,
     ProvenWrong,
+    RestartRecord,
     Tip,
     Tombstone,
     Unbonding,
@@ -79,6 +80,7 @@ TABLES = (
     Table("wrong", ProvenWrong),
     Table("onions", Onion),
     Table("tombstones", Tombstone),
+    Table("restarts", RestartRecord, int),
     Table("due", DueItem),
     Table("epochs", EpochSnapshot, int),
     Table("models", ModelRecord),
@@ -111,6 +113,8 @@ class StateHead:
 @dataclass(frozen=True)
 class State:
     """The ledger after block `height`. `block_id` is that block's and the only thing the root does not cover.
+
+    After a restart it is the restart's id, until the next block.
 
     `tree` must fit the tables: states are made by genesis, `Draft.freeze` and `restore_state` alone. `changes` are the
     rows in which this state differs from the one before it.
@@ -145,6 +149,7 @@ class State:
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
     onions: Mapping[bytes, Onion]  # by validator's account
     tombstones: Mapping[bytes, Tombstone]  # by validator's account
+    restarts: Mapping[int, RestartRecord]  # by generation
     due: Mapping[bytes, DueItem]  # by compute_due_key
     epochs: Mapping[int, EpochSnapshot]
     models: Mapping[bytes, ModelRecord]  # by digest

@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 LEDGER = "tests/protocol/ledger/"
+RESTART = LEDGER + "test_restart.py::"
 NAIVE = (LEDGER + "test_against_naive_ledger.py::test_a_random_history_agrees_with_the_naive_ledger",)
 FAULTS = "tests/protocol/consensus/test_evidence.py::"
 SUMS = ("tests/protocol/test_merkle_sum.py::test_amounts_cannot_be_moved_between_the_siblings_of_a_path",)
@@ -140,6 +141,48 @@ MUTATIONS = (
         "if ballot.kind != VoteKind.NOTARISE:",
         (FAULTS + "test_what_honest_validators_sign_convicts_nobody",),
         "only the justification a vote names speaks against it",
+    ),
+    Mutation(
+        "protocol/ledger/restart.py",
+        "if terms.generation <= newest:",
+        "if False:",
+        (RESTART + "test_a_restart_is_used_once_and_an_older_one_never",),
+        "an older restart is refused",
+    ),
+    Mutation(
+        "protocol/ledger/restart.py",
+        "if not is_quorum(signed, total):\n        raise NoRestartQuorum(\"a stake\"",
+        "if False:\n        raise NoRestartQuorum(\"a stake\"",
+        (RESTART + "test_stake_counts_as_it_is_and_as_it_votes",),
+        "a restart takes two thirds of the stake",
+    ),
+    Mutation(
+        "protocol/ledger/restart.py",
+        "if not is_signed(terms, seat, signatures):",
+        "if False:",
+        (RESTART + "test_a_restart_with_any_bit_flipped_is_refused",),
+        "both keys of a seat have signed",
+    ),
+    Mutation(
+        "protocol/ledger/restart.py",
+        "return draft.freeze(restart_id)",
+        "return draft.freeze(state.block_id)",
+        (RESTART + "test_the_block_after_a_restart_is_decided_by_the_new_keys_and_names_the_restart",),
+        "the block after a restart names it",
+    ),
+    Mutation(
+        "protocol/ledger/restart.py",
+        "if any(item.vote == seat.vote for snapshot in state.epochs.values() for item in snapshot.candidates):",
+        "if False:",
+        (RESTART + "test_a_vote_key_of_a_restart_is_new_and_in_nobody_elses_hands",),
+        "a restart's vote keys are new",
+    ),
+    Mutation(
+        "protocol/ledger/evidence.py",
+        "if restart.epoch == epoch and height <= last:",
+        "if False:",
+        (RESTART + "test_what_former_keys_have_signed_up_to_the_restart_still_convicts",),
+        "former keys answer for what they have signed",
     ),
     Mutation(
         "protocol/ledger/evidence.py",
