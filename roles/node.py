@@ -33,6 +33,7 @@ from roles.config import (
 from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
 from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
+from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
 from roles.passphrase import find_passphrase
 from roles.registry import load_role
@@ -45,7 +46,6 @@ STATUS_S = 1.0
 COMMANDS_MAX = 64  # of a driver, not yet taken
 HARD_STOP_S = 4.5  # after the first signal; then the process ends itself, before a launcher would kill it
 PR_SET_PDEATHSIG = 1
-SWITCH_S = 0.001  # a thread that has verified a signature gets the interpreter back after so long, not after 5 ms
 
 log = structlog.get_logger()
 
@@ -297,7 +297,7 @@ def run(
     the process at once. With `parent`, the process dies when that one does, however it does.
     """
     set_up_logging()
-    sys.setswitchinterval(SWITCH_S)
+    set_up_interpreter()
     if parent is not None:
         die_with(parent)
     try:

@@ -83,9 +83,11 @@ def ledger(
     Finality is measured by a client that believes certificates alone: under a light load, under as much as the network
     takes, and under four fifths of that. The rest, consensus too, is per second of processor time of one core.
     """
+    from roles.interpreter import set_up_interpreter
     from testnet.bench.finality.network import NotReady
     from testnet.bench.ledger import NAMES, measure
 
+    set_up_interpreter()  # as in nodes
     output = Output(json)
     try:
         return report(measure(output.note, full, choose(only, NAMES)), output)

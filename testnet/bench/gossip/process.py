@@ -18,6 +18,7 @@ import trio
 
 from protocol.envelope import seal
 from protocol.keys import PrivateKey, verify
+from roles.interpreter import set_up_interpreter
 from testnet.bench.gossip.nodes import CHAIN, STACKS, Node
 from testnet.bench.gossip.shares import Sampler
 from testnet.bench.gossip.tally import ENVELOPE_TAIL, HEADER_BYTES, Round, Tally, ignore, write_payload
@@ -227,4 +228,5 @@ async def serve(stack: str) -> None:
 
 
 if __name__ == "__main__":
+    set_up_interpreter()  # as in nodes, for every stack in Python alike
     trio.run(serve, sys.argv[1])
