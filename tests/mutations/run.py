@@ -76,8 +76,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
     """pytest's exit code for these tests of the copy, and what it said."""
     words = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--timeout={TEST_S_MAX}", "--hypothesis-seed=0"]
     # Before the packages: an editable installation would lend the tests the code at hand.
-    # Without bytecode: a mutation of the same length, made within the same second, would run as what it replaces.
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, *tests], cwd=copy, env=environment, capture_output=True, text=True
     )

@@ -15,6 +15,7 @@ from roles.config import EXIT_CONFIG, EXIT_OK, NodeConfig, write_config, write_g
 from roles.keystore import write_key
 from roles.status import Liveness, read_status
 from testnet.genesis import build_genesis
+from tests.support.forked import forked
 
 WAIT_S_MAX = 30.0
 DISK_BYTES = 256 * 1024  # no file may grow beyond it, which is what a full disk looks like to whoever writes
@@ -33,9 +34,14 @@ def found(directory, role="validator", listen="/ip4/127.0.0.1/tcp/0"):
     return directory
 
 
+def forked_node(directory):
+    """A node as a process; killed at the end if it still runs."""
+    return forked("roles.node:main", (str(directory),), directory.parent / f"{directory.name}.log")
+
+
 @contextmanager
 def node_process(directory, *arguments):
-    """A node as `python -m roles.node`; killed at the end if it still runs."""
+    """As `forked_node`, but an interpreter of its own: `python -m roles.node`."""
     with (directory.parent / f"{directory.name}.log").open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "roles.node", str(directory), *arguments],
@@ -101,7 +107,7 @@ def test_a_killed_node_comes_back_on_the_same_directory(tmp_path):
     heights = []
 
     for _ in range(2):
-        with node_process(directory) as process:
+        with forked_node(directory) as process:
             wait_until_up(directory, process)
             heights.append(read_status(directory).fields["height"])
             process.send_signal(signal.SIGKILL)
@@ -114,9 +120,9 @@ def test_a_killed_node_comes_back_on_the_same_directory(tmp_path):
 def test_a_second_node_on_one_directory_is_refused_and_the_first_goes_on(tmp_path):
     directory = found(tmp_path / "node")
 
-    with node_process(directory) as first:
+    with forked_node(directory) as first:
         wait_until_up(directory, first)
-        with node_process(directory) as second:
+        with forked_node(directory) as second:
             assert second.wait(WAIT_S_MAX) == EXIT_CONFIG
         assert first.poll() is None
         assert read_status(directory).liveness is Liveness.RUNNING
@@ -130,7 +136,7 @@ def test_a_port_in_use_is_said_plainly(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         directory = found(tmp_path / "node", listen=f"/ip4/127.0.0.1/tcp/{port}")
-        with node_process(directory) as process:
+        with forked_node(directory) as process:
             assert process.wait(WAIT_S_MAX) == EXIT_CONFIG
 
     failure = get_failure(directory)
@@ -170,37 +176,15 @@ def test_a_broken_configuration_ends_in_its_own_exit_code(tmp_path):
     directory = found(tmp_path / "node")
     (directory / "node.json").write_text("{")
 
-    with node_process(directory) as process:
+    with forked_node(directory) as process:
         assert process.wait(WAIT_S_MAX) == EXIT_CONFIG
     assert "not JSON" in get_failure(directory)["error"]
 
 
-KEEP = """
-import itertools, sys
-from functools import partial
-from pathlib import Path
-import trio
-from protocol.ledger.genesis import build_state
-from protocol.types import NodeState
-from roles import core_effects as ce
-from roles.node import run_node
-
-class KeepingCore:
-    state = NodeState.SERVING
-
-    def __init__(self, plan, restored):
-        self.ledger = build_state(plan.genesis)
-        self.numbers = itertools.count(len(restored.kv.get("kept", {})))
-        said = [line for line in Path(sys.argv[1], "events.jsonl").read_text().splitlines() if line.endswith("}")]
-        assert len(said) <= len(restored.kv.get("kept", {})), "said more than was kept"
-
-    def handle(self, event, now_ms):
-        number = next(self.numbers)
-        kept = ce.Put("kept", number.to_bytes(8), b"")
-        return [kept, ce.Log("number.kept", {"number": number}), ce.Wake("next", 0)]
-
-trio.run(partial(run_node, Path(sys.argv[1]), make_core=KeepingCore))
-"""
+def keeping_node(directory, *limit):
+    """A node that says a number for each that it has kept, on a disk of so many bytes, and is killed."""
+    arguments = (str(directory), *map(str, limit))
+    return forked("tests.roles.keeping_node:main", arguments, directory.parent / f"{directory.name}.log")
 
 
 def test_what_a_node_has_said_survives_kill_9(tmp_path):
@@ -216,11 +200,9 @@ def test_a_node_at_the_end_of_its_disk_stops_and_has_said_nothing_it_lost(tmp_pa
     directory = found(tmp_path / "node")
     (directory / "events.jsonl").touch()
 
-    with (tmp_path / "node.log").open("ab") as log:
-        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({DISK_BYTES}, {DISK_BYTES}))\n{KEEP}"
-        failed = subprocess.run([sys.executable, "-c", code, str(directory)], stderr=log, timeout=WAIT_S_MAX)
+    with keeping_node(directory, DISK_BYTES) as process:
+        assert process.wait(WAIT_S_MAX) == 1
 
-    assert failed.returncode == 1
     assert "StoreFailed" in read_log(directory)
     assert "StoreFailed" in read_status(directory).fields["error"]
     run_until_it_has_said_more(directory)
@@ -229,11 +211,6 @@ def test_a_node_at_the_end_of_its_disk_stops_and_has_said_nothing_it_lost(tmp_pa
 def run_until_it_has_said_more(directory):
     events = directory / "events.jsonl"
     before = events.stat().st_size
-    with (directory.parent / f"{directory.name}.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-c", KEEP, str(directory)], stdout=log, stderr=log)
-    try:
+    with keeping_node(directory) as process:
         wait_until(lambda: events.stat().st_size > before + 2_000 or process.poll() is not None, "event")
         assert process.poll() is None, read_log(directory)
-    finally:
-        process.kill()
-        process.wait()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from testnet.cli import main
 from testnet.events import EventFollower
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, read_network_file
+from tests.support.forked import Forked, forked
 
 CLI = [sys.executable, "-m", "testnet.cli"]
 COMMAND_TIMEOUT_S = 60.0
@@ -103,21 +104,16 @@ def start_network(directory: Path, *arguments: str) -> Iterator[Up]:
 
 
 @contextmanager
-def run_node_process(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def run_node_process(directory: Path) -> Iterator[Forked]:
     """`node run` on a data directory, ended by SIGTERM on the way out."""
-    with (
-        (directory / "run.log").open("ab") as log,
-        subprocess.Popen([*CLI, "node", "run", "--data", str(directory)], stdout=log, stderr=log) as process,
-    ):
+    with forked("testnet.cli:main", ("node", "run", "--data", str(directory)), directory / "run.log") as process:
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.terminate()
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
 
 
 def find_descendants(pid: int) -> list[int]:

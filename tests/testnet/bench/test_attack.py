@@ -8,7 +8,7 @@ from testnet.bench.attack import FULL, LARGE, SHORT, SLOWER_MAX, Row, find_scena
 from testnet.gossip.attacks import SCENARIOS, Scenario, Size, run_scenario
 from testnet.gossip.sybils import Flood
 
-SMALL = Size(honest=30, sybils=45, publishers=6, rate=6, sybil_degree=20, seconds=24)
+SMALL = Size(honest=30, sybils=45, publishers=6, rate=6, sybil_degree=20, seconds=16)
 NAMES = [scenario.name for scenario in SCENARIOS]
 
 

@@ -16,6 +16,7 @@ from protocol.keys import PrivateKey
 from protocol.ledger.genesis import compute_chain_id
 from roles.config import write_genesis
 from roles.keystore import Place, get_key_path, read_key, write_key
+from roles.sealed_key import COSTS, INSECURE_DEV, SEALED
 from testnet.cli import main
 from testnet.cli.output import ExitCode
 from testnet.genesis import build_genesis
@@ -92,6 +93,7 @@ def test_the_fast_seal_is_for_test_networks(run, tmp_path):
 
 @pytest.mark.parametrize("unsealed", [False, True])
 def test_an_exported_key_comes_in_elsewhere_as_the_same(run, unsealed, monkeypatch):
+    monkeypatch.setitem(COSTS, SEALED, COSTS[INSECURE_DEV])  # it is opened and sealed seven times
     monkeypatch.setenv("ROLEMESH_PASSPHRASE", PASSPHRASE)
     monkeypatch.setenv("ROLEMESH_NEW_PASSPHRASE", "another one, just as long")
     _, made = run("new", "account", "--data", "wallet")
