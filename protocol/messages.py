@@ -10,6 +10,7 @@ from typing import Annotated
 from protocol.consensus.messages import Proposal, Vote
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
+from protocol.ledger.restart_terms import Restarts
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservation
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
@@ -152,8 +153,11 @@ class GetBlocks:
 
 @dataclass(frozen=True)
 class CertifiedBlock:
+    """A decided block and the restarts between it and the one before it, of which there are hardly ever any."""
+
     block: Block
     certificate: Certificate
+    restarts: Restarts = ()
 
 
 @message(0x0222, "sync.blocks")

@@ -15,6 +15,7 @@ from pathlib import Path
 from protocol.codec import decode, encode
 from protocol.errors import LocalError, MalformedMessage
 from protocol.ledger.block import Block, Certificate, compute_block_id
+from protocol.ledger.restart_terms import decode_restarts, encode_restarts
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state
 from protocol.ledger.state import Row, RowChange, State, compute_state_root
 from protocol.messages import CertifiedBlock
@@ -22,7 +23,7 @@ from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
 
 DATABASE_NAME = "node.db"  # in a node's directory
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
 PRUNE_STEP = 256
@@ -31,7 +32,8 @@ CACHE_KIB = 8 * 1024
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL CHECK (typeof(value) = 'blob')) WITHOUT ROWID",
     "CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL CHECK (typeof(block) = 'blob'),"
-    " certificate BLOB NOT NULL CHECK (typeof(certificate) = 'blob'))",
+    " certificate BLOB NOT NULL CHECK (typeof(certificate) = 'blob'),"
+    " restarts BLOB NOT NULL CHECK (typeof(restarts) = 'blob'))",
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), height INTEGER NOT NULL,"
     " frame BLOB NOT NULL CHECK (typeof(frame) = 'blob'))",
     "CREATE TABLE entries (name TEXT NOT NULL CHECK (typeof(name) = 'text'), key BLOB NOT NULL"
@@ -94,6 +96,7 @@ class StoredBlock:
     height: int
     block: bytes
     certificate: bytes
+    restarts: bytes
 
 
 class Chain:
@@ -155,9 +158,11 @@ class Chain:
     def read_block(self, height: int) -> CertifiedBlock | None:
         """A decided block with its certificate; None when this node does not hold it. Raises DatabaseDamaged."""
         with self._read_lock, _damage(self._path):
-            query = "SELECT block, certificate FROM blocks WHERE height = ?"
+            query = "SELECT block, certificate, restarts FROM blocks WHERE height = ?"
             row = self._reader.execute(query, (height,)).fetchone()
-            return None if row is None else CertifiedBlock(decode(Block, row[0]), decode(Certificate, row[1]))
+            if row is None:
+                return None
+            return CertifiedBlock(decode(Block, row[0]), decode(Certificate, row[1]), decode_restarts(row[2]))
 
     def close(self) -> None:
         with self._lock, self._read_lock:
@@ -204,8 +209,8 @@ class Chain:
             raise LocalError(f"block {header.height} with a state of {commit.state.height} cannot follow block {last}")
         if last == 0:
             self._put_meta("chain", header.chain)
-        row = (header.height, encode(commit.block), encode(commit.certificate))
-        self._writer.execute("INSERT INTO blocks (height, block, certificate) VALUES (?, ?, ?)", row)
+        row = (header.height, encode(commit.block), encode(commit.certificate), encode_restarts(commit.restarts))
+        self._writer.execute("INSERT INTO blocks (height, block, certificate, restarts) VALUES (?, ?, ?, ?)", row)
         # What genesis put into the state comes with the first block.
         self._write_entries(list_state_rows(commit.state) if last == 0 else commit.state.changes)
 
@@ -289,7 +294,7 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
             last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
             if row is not None and row[1] != last:
                 raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
-            rows = connection.execute("SELECT height, block, certificate FROM blocks ORDER BY height")
+            rows = connection.execute("SELECT height, block, certificate, restarts FROM blocks ORDER BY height")
             yield (
                 (StoredBlock(*row) for row in rows),
                 None if row is None else StoredState(row[0], _read_rows(connection)),

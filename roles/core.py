@@ -103,7 +103,8 @@ class NodeCore:
         self._courier = Courier(self._mailbox, settings.chain)
         self._recent = Recent()
         ledger = restored.state if restored.state is not None else build_state(genesis)
-        self._follower = Follower(ledger, restored.blocks, self._courier, rng)
+        self._follower = Follower(ledger, restored.blocks, self._courier, rng, restored.restarts)
+        ledger = self._follower.state
         # Whoever orders blocks alone has nobody to catch up with.
         self._follower.is_synced = _decides_alone(ledger, keys)
         self._follower.is_patient = keys.vote is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 from p2p.net import NetEvent
 from protocol.keys import Signer
+from protocol.ledger import restart_terms
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.messages import CertifiedBlock
@@ -35,7 +36,7 @@ class Restored:
 
     `boot` counts process starts and is persisted before the core is made. `state` is None before the first block: the
     core starts from genesis. `kv` holds what `Put` kept, by bucket and key. `blocks` reads one decided block by height.
-    `votes` is what the vote log held.
+    `votes` is what the vote log held, `restarts` what the next block is to follow (`roles.recovery`).
     """
 
     boot: int
@@ -43,6 +44,7 @@ class Restored:
     kv: Mapping[str, Mapping[bytes, bytes]]
     blocks: Callable[[int], CertifiedBlock | None]
     votes: VoteHistory = field(default_factory=VoteHistory)
+    restarts: tuple[restart_terms.Restart, ...] = ()
 
 
 # Core events: something happened
@@ -162,11 +164,12 @@ class NetPenalise:
 
 @dataclass(frozen=True)
 class Commit:
-    """Keep a decided block and the state after it. Durable."""
+    """Keep a decided block, the state after it and the restarts before it. Durable."""
 
     block: Block
     certificate: Certificate
     state: State
+    restarts: tuple[restart_terms.Restart, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from p2p.host import CannotListen
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import NetEvent
 from protocol.keys import PrivateKey, parse_node
-from protocol.ledger.genesis import Genesis, compute_chain_id
+from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
 from roles import core_effects as ce
 from roles.blobs import BlobStore
 from roles.carrier import Core, Equipment
@@ -33,6 +33,7 @@ from roles.inbox import Inbox
 from roles.keystore import PURPOSES, get_place, read_key, read_keys
 from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
+from roles.recovery import read_pending
 from roles.role import VoteHistory
 from roles.timers import WallClock
 from roles.votelog import VoteLog, open_vote_log
@@ -82,7 +83,10 @@ async def open_equipment(
     """
     inbox = Inbox()
     with closing(_open_chain(plan)) as chain, _open_events(plan) as events, _open_votes(plan) as (votes, history):
-        core = make_core(plan, replace(_restore(chain), votes=history))
+        restored = _restore(chain)
+        decided = restored.state if restored.state is not None else build_state(plan.genesis)
+        restarts = read_pending(plan.directory, decided)
+        core = make_core(plan, replace(restored, votes=history, restarts=restarts))
         blobs = _open_blobs(plan)
 
         async def load_blob(digest: bytes) -> bytes:

@@ -10,12 +10,13 @@ from typing import Any
 
 from protocol.codec import encode
 from protocol.errors import ProtocolError
-from protocol.ledger.apply import apply_block
-from protocol.ledger.block import verify_certificate
+from protocol.keys import format_account
+from protocol.ledger.restart import apply_decided, apply_restart
+from protocol.ledger.restart_terms import Restart, find_double_signers
 from protocol.ledger.state import State
 from protocol.ledger.transactions import read_transaction
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks, Head
-from roles.core_effects import Commit, Log, NetPenalise
+from roles.core_effects import Commit, Halt, Log, NetPenalise
 from roles.courier import Courier, Out, ToRoles
 from roles.role import Decided, LedgerAdvanced
 
@@ -31,8 +32,18 @@ class Follower:
     """One node's view of the ledger. `is_synced` once a peer had nothing newer for us."""
 
     def __init__(
-        self, state: State, read_block: Callable[[int], CertifiedBlock | None], courier: Courier, rng: random.Random
+        self,
+        state: State,
+        read_block: Callable[[int], CertifiedBlock | None],
+        courier: Courier,
+        rng: random.Random,
+        restarts: tuple[Restart, ...] = (),
     ) -> None:
+        """`state` is that of the last block. The next one follows `restarts`, each of which must apply."""
+        self._decided = state
+        self._restarts = restarts
+        for restart in restarts:
+            state = apply_restart(state, restart)
         self.state = state
         self.is_synced = False
         self.is_patient = False  # a validator decides most blocks itself: it waits a moment before it fetches one
@@ -107,6 +118,8 @@ class Follower:
         if header.height != self.state.height + 1 or header.parent != self.state.block_id:
             return [Log("block.refused", {"height": header.height, "reason": "the ledger has moved on"})]
         self.is_synced = True
+        if self._restarts:
+            return self._apply(CertifiedBlock(decided.block, decided.certificate, self._restarts))
         return self._advance(CertifiedBlock(decided.block, decided.certificate), decided.state)
 
     def get_blocks(self, request: GetBlocks) -> Blocks:
@@ -135,16 +148,27 @@ class Follower:
         return [self._courier.request(peer, "sync", request, "sync", ASK_TIMEOUT_MS, now_ms)]
 
     def _apply(self, item: CertifiedBlock) -> list[Out]:
-        verify_certificate(item.certificate, item.block.header, self.state)
-        return self._advance(item, apply_block(self.state, item.block, check_signatures=False))
+        after = apply_decided(self._decided, item.block, item.certificate, item.restarts, check_signatures=False)
+        if self._restarts and item.restarts != self._restarts:
+            height, blamed = self._decided.height, _find_blamed(self._restarts, item.restarts)
+            what = f"block {height + 1} is decided otherwise than by the restart file here, which would take it back"
+            return [Halt(what + (f"; both restarts are signed by {', '.join(blamed)}" if blamed else ""))]
+        return self._advance(item, after)
 
     def _advance(self, item: CertifiedBlock, state: State) -> list[Out]:
-        self.state = state
+        self.state = self._decided = state
+        self._restarts = ()
         self._height_heard = max(self._height_heard, state.height)
         self._recent[state.height] = item
         self._recent.pop(state.height - RECENT_MAX, None)
         transactions = tuple(read_transaction(data) for data in item.block.transactions)
         return [
-            Commit(item.block, item.certificate, state),
+            Commit(item.block, item.certificate, state, item.restarts),
             ToRoles(LedgerAdvanced(state, transactions, item.certificate)),
         ]
+
+
+def _find_blamed(ours: tuple[Restart, ...], theirs: tuple[Restart, ...]) -> list[str]:
+    """Whoever has signed two restarts of one generation."""
+    blamed = {account for one in ours for other in theirs for account in find_double_signers(one, other)}
+    return sorted(map(format_account, blamed))

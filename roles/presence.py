@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from protocol.ledger.records import EpochSnapshot
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
 from protocol.messages import Advert
@@ -35,7 +36,7 @@ class Presence:
         self._roles = roles
         self._names = tuple(role.name for role in roles if role.name not in UNBONDED_ROLES)
         self._asked_ms = -REGISTER_AGAIN_MS
-        self._epoch = -1  # whose snapshot was looked at last
+        self._snapshot: EpochSnapshot | None = None  # looked at last; a restart changes that of the running epoch
         self._are_keys_replaced = False
 
     @property
@@ -81,9 +82,10 @@ class Presence:
 
     def note_ledger(self, state: State) -> bool:
         """Whether the ledger now names other keys of this node than those it runs with, and did not at first."""
-        if state.epoch == self._epoch:
+        snapshot = state.get_epoch(state.epoch)
+        if snapshot is self._snapshot:
             return False
-        is_start, self._epoch = self._epoch < 0, state.epoch
+        is_start, self._snapshot = self._snapshot is None, snapshot
         before, self._are_keys_replaced = self._are_keys_replaced, self._find_replaced(state)
         return self._are_keys_replaced and not (before or is_start)
 

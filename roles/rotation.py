@@ -11,9 +11,10 @@ from pathlib import Path
 from protocol.keys import PrivateKey
 from protocol.ledger.records import Candidate
 from protocol.ledger.transactions import RotateKeys, prove_possession
-from roles.chain import DATABASE_NAME, open_stored
+from roles.chain import DATABASE_NAME
 from roles.files import sync_directory
 from roles.keystore import get_key_path, read_public
+from roles.recovery import read_standing
 from roles.votelog import DAMAGED_NAME, FILE_NAME, create_vote_log
 
 ROTATING = ("vote", "node")
@@ -58,11 +59,10 @@ def take_up_keys(directory: Path) -> tuple[str, ...]:
 
 
 def _find_candidate(directory: Path) -> Candidate | None:
-    """What the newest epoch on disk says of this node's account."""
+    """What the newest epoch on disk, or a restart that is loaded, says of this node's account."""
     account = read_public(get_key_path(directory, "account"))
-    with open_stored(directory / DATABASE_NAME) as (_, stored):
-        state = None if stored is None else stored.restore()
-    epoch = None if state is None else state.get_epoch(state.epoch)
+    state = read_standing(directory)
+    epoch = state.get_epoch(state.epoch)
     return None if epoch is None else epoch.find_account(account)
 
 

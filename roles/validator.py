@@ -27,6 +27,7 @@ from protocol.ledger.block import (
 )
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
+from protocol.ledger.restart import get_restart
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
@@ -181,7 +182,8 @@ class Validator(Role):
         self._state = state
         # A ledger that was put back may be behind the log: what that holds counts when its height has come.
         self._log = [record for record in self._log if get_height(record) > state.height]
-        records = [record for record in self._log if get_height(record) == state.height + 1]
+        is_silenced = self._is_silenced(state)
+        records = [record for record in self._log if get_height(record) == state.height + 1 and not is_silenced]
         self._drafts.begin(state)
         blocks = [record for record in records if isinstance(record, Block)]
         for block in blocks:
@@ -207,8 +209,17 @@ class Validator(Role):
         if self._muted_by is not None and self._is_new_height(state, self._muted_by):
             self._muted_by = None
             effects.append(Record("votes.unmuted", {"height": state.height}))
-        began = ev.Began(state.height + 1, validators, self._seed, certificate, log, self._muted_by is None)
+        may_vote = self._muted_by is None and not is_silenced
+        began = ev.Began(state.height + 1, validators, self._seed, certificate, log, may_vote)
         return [*effects, *self._run([began], now_ms), *self._commit_onion(now_ms), *self._plan(now_ms)]
+
+    def _is_silenced(self, state: State) -> bool:
+        """After a restart its new keys decide one height. What another has said at it before was of other blocks."""
+        restart = get_restart(state)
+        if restart is None:
+            return False
+        accounts = {item.account for item in restart.former}
+        return all(item.vote != self._vote.public for item in get_validators(state) if item.account in accounts)
 
     def _commit_onion(self, now_ms: int) -> list[Effect]:
         """A builder without an onion earns nothing: commit to the next one before this one ends."""

@@ -101,7 +101,8 @@ def _build(ledger: StoredLedger, wanted: dict[int, tuple[StateProof | None, Sett
         block, certificate = blocks[height]
         settlement = () if leaf is None else (_prove_transaction(block.transactions, leaf.transaction_id),)
         sections.append(Section(block.header, certificate, () if state is None else (state,), settlement))
-    return LedgerFile(VERSION, handovers, tuple(sections))
+    restarts = tuple(item for item in ledger.result.restarts if item.terms.height < last)
+    return LedgerFile(VERSION, handovers, restarts, tuple(sections))
 
 
 def _prove_transaction(transactions: Sequence[bytes], transaction_id: bytes) -> TransactionProof:

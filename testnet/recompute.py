@@ -13,9 +13,11 @@ from pathlib import Path
 
 from protocol.codec import decode
 from protocol.errors import ProtocolError
-from protocol.ledger.apply import apply_block, decode_transactions
-from protocol.ledger.block import Block, Certificate, verify_certificate
+from protocol.ledger.apply import decode_transactions
+from protocol.ledger.block import Block, Certificate
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
+from protocol.ledger.restart import apply_decided
+from protocol.ledger.restart_terms import Restart, decode_restarts
 from protocol.ledger.settlement import SettledLeaf, collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
 from roles.chain import StoredBlock, StoredState, open_stored
@@ -34,13 +36,14 @@ class Recomputation:
     """What came out. `findings` are for people, each naming node and height; none means that everything holds.
 
     `state` is the last one all blocks lead to, `leaves` every settled voucher by (channel, seq), `heights` how far each
-    node's chain holds, `first_bad` the lowest height at which something differs.
+    node's chain holds, `restarts` those it has been through, `first_bad` the lowest height at which something differs.
     """
 
     state: State
     findings: list[str] = field(default_factory=list)
     leaves: dict[tuple[bytes, int], SettledLeaf] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
+    restarts: list[Restart] = field(default_factory=list)
     blocks: int = 0
     transactions: int = 0
     first_bad: int | None = None
@@ -178,18 +181,20 @@ def _advance(result: Recomputation, nodes: Sequence[_Stored]) -> list[_Stored]:
 
 def _decide(result: Recomputation, nodes: Sequence[_Stored]) -> tuple[Block, State] | None:
     """The block of the next height that holds, and the state after it; None when no chain has one."""
-    checked: dict[tuple[bytes, bytes], tuple[Block, State] | str] = {}
+    checked: dict[tuple[bytes, bytes, bytes], tuple[Block, State] | str] = {}
     decided: tuple[Block, State] | None = None
     for node in nodes:
         assert node.next is not None
-        pair = node.next.block, node.next.certificate
-        if pair not in checked:
-            checked[pair] = _verify_row(result.state, node.next)
-        outcome = checked[pair]
+        row = node.next.block, node.next.certificate, node.next.restarts
+        if row not in checked:
+            checked[row] = _verify_row(result.state, node.next)
+        outcome = checked[row]
         if isinstance(outcome, str):
             result.find(f"{node.name}: block {node.next.height}: {outcome}", node.next.height)
             continue
-        decided = decided or outcome
+        if decided is None:
+            decided = outcome
+            result.restarts += decode_restarts(node.next.restarts)
         if outcome[1].block_id != decided[1].block_id:
             what = f"{node.name}: block {node.next.height} is certified, and so is another one of this height"
             result.find(what, node.next.height)
@@ -202,8 +207,7 @@ def _verify_row(before: State, row: StoredBlock) -> tuple[Block, State] | str:
     """The block and the state after it, or what is wrong with the row."""
     try:
         block, certificate = decode(Block, row.block), decode(Certificate, row.certificate)
-        verify_certificate(certificate, block.header, before)
-        return block, apply_block(before, block)
+        return block, apply_decided(before, block, certificate, decode_restarts(row.restarts))
     except ProtocolError as error:
         return f"{type(error).__name__}: {error}"
 

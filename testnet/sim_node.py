@@ -15,6 +15,8 @@ from protocol.consensus.log import decode_record, get_height
 from protocol.content import compute_digest
 from protocol.errors import LocalError, MissingBlob
 from protocol.ledger.genesis import Genesis
+from protocol.ledger.restart import apply_restart, select_pending
+from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import CertifiedBlock
 from protocol.tensor import Tensor
@@ -56,13 +58,25 @@ class Disk:
     blobs: dict[bytes, bytes] = field(default_factory=dict)
     votes: list[bytes] = field(default_factory=list)
     has_lost_votes: bool = False
+    restarts: tuple[Restart, ...] = ()  # loaded by the operator
 
     def start(self) -> ce.Restored:
         """Count a start and hand over what is kept, as the node's database does."""
         self.boot += 1
         kept = {bucket: dict(values) for bucket, values in self.kv.items() if bucket != "receipt"}
         history = VoteHistory((), is_lost=True) if self.has_lost_votes else VoteHistory(tuple(self.votes))
-        return ce.Restored(self.boot, self.state, kept, self.blocks.get, history)
+        return ce.Restored(self.boot, self.state, kept, self.blocks.get, history, self._list_pending())
+
+    def _list_pending(self) -> tuple[Restart, ...]:
+        return () if self.state is None else select_pending(self.state, self.restarts)
+
+    def restore_standing(self) -> State | None:
+        """What the next block is to follow; None before the first one."""
+        state = self.state
+        for restart in self._list_pending():
+            assert state is not None
+            state = apply_restart(state, restart)
+        return state
 
     def begin_votes(self) -> None:
         """The log of another vote key, which has signed nothing."""
@@ -76,8 +90,8 @@ class Disk:
 
     def keep(self, effect: ce.Commit | ce.LogVote | ce.Put | ce.PutBlob) -> None:
         match effect:
-            case ce.Commit(block, certificate, state):
-                self.blocks[state.height] = CertifiedBlock(block, certificate)
+            case ce.Commit(block, certificate, state, restarts):
+                self.blocks[state.height] = CertifiedBlock(block, certificate, restarts)
                 self.state = state
                 self.votes = [vote for vote in self.votes if get_height(decode_record(vote)) > state.height]
             case ce.LogVote(record):
@@ -187,7 +201,7 @@ class SimNode:
 
     def _take_up_keys(self) -> None:
         """As `roles.rotation` does it: what the newest epoch on disk names is what the node runs with."""
-        state, following = self.disk.state, self.next_keys
+        state, following = self.disk.restore_standing(), self.next_keys
         epoch = None if state is None else state.get_epoch(state.epoch)
         if epoch is None or following is None or following.vote is None:
             return

@@ -76,6 +76,7 @@ SHELLS = (
     "roles/passphrase.py",
     "roles/peers_file.py",
     "roles/registry.py",
+    "roles/recovery.py",
     "roles/rotation.py",
     "roles/status.py",
     "roles/timers.py",

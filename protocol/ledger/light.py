@@ -19,7 +19,8 @@ from protocol.ledger.block import (
     verify_decided,
 )
 from protocol.ledger.genesis import Genesis, build_state
-from protocol.ledger.restart import Restart, StandsElsewhere, verify_seated
+from protocol.ledger.restart import StandsElsewhere, verify_seated
+from protocol.ledger.restart_terms import Restart
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,10 @@ its parent, so that no vote of before counts after it. It travels, and is kept, 
 "Lost vote log"; docs/decisions, 0089.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
-from protocol.codec import encode
 from protocol.errors import RemoteError
-from protocol.keys import Signer, verify
 from protocol.ledger.apply import apply_block
 from protocol.ledger.block import (
     VOTES_MAX,
@@ -27,13 +23,16 @@ from protocol.ledger.block import (
 )
 from protocol.ledger.draft import Draft, Overlay
 from protocol.ledger.records import FormerKey, KeyOwner, NodeRecord, RestartRecord
+from protocol.ledger.restart_terms import (
+    RESTARTS_MAX,
+    Restart,
+    RestartSeat,
+    RestartTerms,
+    compute_restart_id,
+    is_signed,
+    pair_seats,
+)
 from protocol.ledger.state import State, compute_state_root
-from protocol.signing import compute_domain_prefix
-from protocol.types import AtMost, ChainId, Digest, PublicKey, Signature, Whole
-
-RESTARTS_MAX = 4  # after one block: the next stands on the one before it
-_PREFIX = compute_domain_prefix("restart")
-_KEY_PREFIX = compute_domain_prefix("restart-key")
 
 
 class InvalidRestart(RemoteError):
@@ -69,82 +68,10 @@ class NoRestartQuorum(InvalidRestart):
         self.total = total
 
 
-@dataclass(frozen=True)
-class RestartSeat:
-    """The vote key that a validator's account votes by from now on."""
-
-    account: PublicKey
-    vote: PublicKey
-
-
-@dataclass(frozen=True)
-class RestartTerms:
-    """What is signed. Seats are in strict order of account.
-
-    `block_id` is that of the last decided block, or the id of an earlier restart that follows it. Of two terms with one
-    generation an account signs one (`find_double_signers`).
-    """
-
-    chain: ChainId
-    generation: Whole
-    height: Whole
-    block_id: Digest
-    state_root: Digest
-    seats: Annotated[tuple[RestartSeat, ...], AtMost(VOTES_MAX)]
-
-
-@dataclass(frozen=True)
-class SeatSignatures:
-    """By a seat's account, and by its new vote key: whoever signs has it."""
-
-    account: Signature
-    vote: Signature
-
-
-@dataclass(frozen=True)
-class Restart:
-    """`signatures` are those of the seats, in their order."""
-
-    terms: RestartTerms
-    signatures: Annotated[tuple[SeatSignatures, ...], AtMost(VOTES_MAX)]
-
-
-Restarts = Annotated[tuple[Restart, ...], AtMost(RESTARTS_MAX)]
-
-
-def compute_restart_id(terms: RestartTerms) -> bytes:
-    """What the block after a restart names as its parent."""
-    return hashlib.sha256(_PREFIX + encode(terms)).digest()
-
-
 def make_terms(state: State, generation: int, seats: Mapping[bytes, bytes]) -> RestartTerms:
     """Terms that stand on a state; `seats` are new vote keys by account."""
     listed = tuple(RestartSeat(account, seats[account]) for account in sorted(seats))
     return RestartTerms(state.chain, generation, state.height, state.block_id, compute_state_root(state), listed)
-
-
-def sign_seat(terms: RestartTerms, account: Signer, vote: Signer) -> SeatSignatures:
-    """What one validator adds to a restart."""
-    account_bytes, vote_bytes = _compute_signed(terms)
-    return SeatSignatures(account.sign(account_bytes), vote.sign(vote_bytes))
-
-
-def is_signed(terms: RestartTerms, seat: RestartSeat, signatures: SeatSignatures) -> bool:
-    """Whether both keys of a seat have signed."""
-    account_bytes, vote_bytes = _compute_signed(terms)
-    return verify(seat.account, account_bytes, signatures.account) and verify(seat.vote, vote_bytes, signatures.vote)
-
-
-def find_double_signers(first: Restart, second: Restart) -> tuple[bytes, ...]:
-    """The accounts that have signed two different restarts of one generation, which no honest one does."""
-    terms, other = first.terms, second.terms
-    if terms == other or (terms.chain, terms.generation) != (other.chain, other.generation):
-        return ()
-    signed = [
-        {seat.account for seat, signatures in _pair(item) if is_signed(item.terms, seat, signatures)}
-        for item in (first, second)
-    ]
-    return tuple(sorted(signed[0] & signed[1]))
 
 
 def get_generation(state: State) -> int:
@@ -166,13 +93,26 @@ def verify_seated(
     `newest` is the generation of the last restart known. Whoever has no seat keeps its key.
     """
     terms = restart.terms
+    verify_seats(terms, chain, validators, newest)
+    if len(restart.signatures) != len(terms.seats):
+        raise InvalidRestart(f"{len(restart.signatures)} signatures for {len(terms.seats)} seats")
+    for seat, signatures in pair_seats(restart):
+        if not is_signed(terms, seat, signatures):
+            raise InvalidRestart(f"account {seat.account.hex()} and vote key {seat.vote.hex()} have not signed this")
+    seats = {seat.account: seat.vote for seat in terms.seats}
+    seated = (replace(item, vote=seats.get(item.account, item.vote)) for item in validators)
+    return tuple(sorted(seated, key=lambda item: item.vote))
+
+
+def verify_seats(terms: RestartTerms, chain: bytes, validators: tuple[Validator, ...], newest: int) -> None:
+    """As `verify_seated`, of terms that nobody may have signed yet."""
     if terms.chain != chain:
         raise StandsElsewhere("chain", terms.chain.hex(), chain.hex())
     if terms.generation <= newest:
         raise RestartTooOld(terms.generation, newest)
     seats = {seat.account: seat.vote for seat in terms.seats}
-    if [seat.account for seat in terms.seats] != sorted(seats) or len(restart.signatures) != len(terms.seats):
-        raise InvalidRestart("seats are in strict order of account, each with its signatures")
+    if [seat.account for seat in terms.seats] != sorted(seats):
+        raise InvalidRestart("seats are not in strict order of account")
     strangers = seats.keys() - {item.account for item in validators}
     if strangers:
         raise InvalidRestart(f"account {min(strangers).hex()} does not validate")
@@ -183,16 +123,27 @@ def verify_seated(
     total = sum(item.weight for item in validators)
     if not is_quorum(signed, total):
         raise NoRestartQuorum("weight", signed, total)
-    for seat, signatures in _pair(restart):
-        if not is_signed(terms, seat, signatures):
-            raise InvalidRestart(f"account {seat.account.hex()} and vote key {seat.vote.hex()} have not signed this")
-    seated = (replace(item, vote=seats.get(item.account, item.vote)) for item in validators)
-    return tuple(sorted(seated, key=lambda item: item.vote))
 
 
 def verify_restart(restart: Restart, state: State) -> None:
     """InvalidRestart unless it stands on this very state, and those who hold its stake have signed it."""
-    terms = restart.terms
+    verify_terms(restart.terms, state)
+    verify_seated(restart, state.chain, get_validators(state), get_generation(state))
+
+
+def verify_terms(terms: RestartTerms, state: State) -> None:
+    """As `verify_restart`, of terms that nobody may have signed yet."""
+    verify_standing(terms, state)
+    for seat in terms.seats:
+        _verify_new(state, seat)
+    verify_seats(terms, state.chain, get_validators(state), get_generation(state))
+    signed, total = compute_signed_stake(state, {seat.account for seat in terms.seats})
+    if not is_quorum(signed, total):
+        raise NoRestartQuorum("a stake", signed, total)
+
+
+def verify_standing(terms: RestartTerms, state: State) -> None:
+    """StandsElsewhere unless the terms are of this very state."""
     if terms.height != state.height:
         raise StandsElsewhere("height", terms.height, state.height)
     if terms.block_id != state.block_id:
@@ -200,12 +151,6 @@ def verify_restart(restart: Restart, state: State) -> None:
     root = compute_state_root(state)
     if terms.state_root != root:
         raise StandsElsewhere("state root", terms.state_root.hex(), root.hex())
-    for seat in terms.seats:
-        _verify_new(state, seat)
-    signed, total = compute_signed_stake(state, {seat.account for seat in terms.seats})
-    if not is_quorum(signed, total):
-        raise NoRestartQuorum("a stake", signed, total)
-    verify_seated(restart, state.chain, get_validators(state), get_generation(state))
 
 
 def compute_signed_stake(state: State, accounts: set[bytes]) -> tuple[int, int]:
@@ -235,6 +180,25 @@ def apply_restart(state: State, restart: Restart) -> State:
     return draft.freeze(restart_id)
 
 
+def select_pending(state: State, restarts: Sequence[Restart]) -> tuple[Restart, ...]:
+    """Those that the ledger has still to go through, for its next block to follow; none while it is behind them.
+
+    InvalidRestart when they do not stand on it.
+    """
+    left = []
+    for restart in restarts:
+        done = state.restarts.get(restart.terms.generation)
+        if done is None or done.id != compute_restart_id(restart.terms):
+            left.append(restart)
+    if not left or left[0].terms.height > state.height:
+        return ()
+    if len(left) > RESTARTS_MAX:
+        raise InvalidRestart(f"{len(left)} restarts after one block, at most {RESTARTS_MAX}")
+    for restart in left:
+        state = apply_restart(state, restart)
+    return tuple(left)
+
+
 def apply_decided(
     state: State,
     block: Block,
@@ -256,15 +220,6 @@ def apply_decided(
         return after
     changes |= {(table, key): record for table, key, record in after.changes}
     return replace(after, changes=tuple((*key, record) for key, record in changes.items()))
-
-
-def _pair(restart: Restart) -> list[tuple[RestartSeat, SeatSignatures]]:
-    return list(zip(restart.terms.seats, restart.signatures, strict=False))
-
-
-def _compute_signed(terms: RestartTerms) -> tuple[bytes, bytes]:
-    restart_id = compute_restart_id(terms)
-    return _PREFIX + restart_id, _KEY_PREFIX + restart_id
 
 
 def _verify_new(state: State, seat: RestartSeat) -> None:

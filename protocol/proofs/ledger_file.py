@@ -1,7 +1,7 @@
 """What the ledger says, as a file that anyone can check offline who holds the genesis and nothing else.
 
-A file leads from genesis, change of validators by change, to certified headers, and under each shows entries of the
-state that are there or are not, and transactions of the block.
+A file leads from genesis, one change of validators or restart after the other, to certified headers, and under each
+shows entries of the state that are there or are not, and transactions of the block.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from typing import Annotated
 
 from protocol.codec import decode, encode
 from protocol.ledger.block import Certificate, Header, compute_digests_root
-from protocol.ledger.light import Handover, Trusted, follow, verify_header
+from protocol.ledger.light import Handover, Trusted, follow, follow_restart, verify_header
+from protocol.ledger.restart_terms import Restart
 from protocol.ledger.settlement import SettledLeaf, collect_leaves
 from protocol.ledger.state import (
     TABLES,
@@ -74,10 +75,11 @@ class Section:
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """`handovers` and `sections` are in order of height."""
+    """`handovers`, `restarts` and `sections` are in order of height."""
 
     version: Whole
     handovers: Annotated[tuple[Handover, ...], AtMost(1_000)]
+    restarts: Annotated[tuple[Restart, ...], AtMost(64)]
     sections: Annotated[tuple[Section, ...], AtMost(8)]
 
 
@@ -114,15 +116,24 @@ def verify_ledger_file(file: LedgerFile, trusted: Trusted) -> Shown:
     if not file.sections:
         raise InvalidProof("a ledger file that shows nothing")
     shown = Shown(file.sections[-1].header.height, file.sections[-1].header.time_ms, 0, {}, {})
-    handovers = list(file.handovers)
+    steps = _list_steps(file)
     for section in file.sections:
-        while handovers and handovers[0].header.height < section.header.height:
-            trusted = follow(trusted, handovers.pop(0))
+        while steps and steps[0][0] < section.header.height:
+            _, step = steps.pop(0)
+            trusted = follow(trusted, step) if isinstance(step, Handover) else follow_restart(trusted, step)
         verify_header(trusted, section.header, section.certificate)
         shown = _add_section(shown, section)
-    if handovers:
-        raise InvalidProof(f"a change of validators at height {handovers[0].header.height} that leads to nothing")
+    if steps:
+        raise InvalidProof(f"a change of validators at height {steps[0][0]} that leads to nothing")
     return shown
+
+
+def _list_steps(file: LedgerFile) -> list[tuple[int, Handover | Restart]]:
+    """What changes those who decide after a height: its block, then the restarts that stand on it."""
+    changes: list[tuple[int, int, Handover | Restart]] = [(item.header.height, 0, item) for item in file.handovers]
+    restarts: list[tuple[int, int, Handover | Restart]] = [(item.terms.height, 1, item) for item in file.restarts]
+    ordered = sorted([*changes, *restarts], key=lambda step: step[:2])  # stable: restarts of one height as they come
+    return [(height, step) for height, _, step in ordered]
 
 
 def _add_section(shown: Shown, section: Section) -> Shown:

@@ -221,7 +221,7 @@ def rotate(
     former = read_public(path)
     _require_running(data)
     passphrase = open_with_passphrase(data, output, passphrase_file)
-    keys = _make_next(data, purpose, passphrase, read_genesis(data))
+    keys = make_next(data, purpose, passphrase, read_genesis(data))
     vote_path = get_key_path(data, "vote")
     vote_held = read_public(vote_path) if vote_path.exists() else b""
     account = read_public(get_key_path(data, "account"))
@@ -260,7 +260,7 @@ def _require_running(data: Path) -> None:
         raise CommandError("not_running", f"no node runs in {data}", hint, ExitCode.UNREACHABLE)
 
 
-def _make_next(data: Path, purpose: str, passphrase: str | None, genesis: "Genesis") -> "dict[str, PrivateKey]":
+def make_next(data: Path, purpose: str, passphrase: str | None, genesis: "Genesis") -> "dict[str, PrivateKey]":
     """The keys that a node's order names: the node's, and the vote key if that changes. Makes what is missing."""
     from protocol.keys import PrivateKey
     from protocol.ledger.genesis import compute_chain_id

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from testnet.cli import history, prove, upkeep, wallet
+from testnet.cli import history, prove, recover, upkeep, wallet
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
 
@@ -24,6 +24,7 @@ app.command(prove.prove, help_epilogue=prove.EPILOGUE)
 app.command(history.history, help_epilogue=history.EPILOGUE)
 wallet.add_to(app)
 upkeep.add_to(app)
+app.command(recover.app)
 
 
 @app.command(

@@ -131,7 +131,8 @@ def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
     from protocol.proofs.receipt_file import Finding
 
     changes = f"{len(file.handovers)} changes of validators" if file.handovers else "the validators of genesis"
-    yield Finding("decided", True, f"a quorum signed block {shown.height}, {changes} on the way")
+    restarts = f" and {len(file.restarts)} restarts" if file.restarts else ""
+    yield Finding("decided", True, f"a quorum signed block {shown.height}, {changes}{restarts} on the way")
     at = f"at height {shown.state_height}"
     for (table, key), record in shown.entries.items():
         match record:

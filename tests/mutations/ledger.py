@@ -4,6 +4,8 @@ from tests.mutations.mutation import Mutation
 
 LEDGER = "tests/protocol/ledger/"
 RESTART = LEDGER + "test_restart.py::"
+RESTARTED = "tests/sim/test_restart.py::"
+SEATLESS = "tests/roles/test_validator.py::test_who_has_no_seat_in_a_restart_is_silent_at_its_height"
 NAIVE = (LEDGER + "test_against_naive_ledger.py::test_a_random_history_agrees_with_the_naive_ledger",)
 FAULTS = "tests/protocol/consensus/test_evidence.py::"
 SUMS = ("tests/protocol/test_merkle_sum.py::test_amounts_cannot_be_moved_between_the_siblings_of_a_path",)
@@ -176,6 +178,34 @@ MUTATIONS = (
         "if False:",
         (RESTART + "test_a_vote_key_of_a_restart_is_new_and_in_nobody_elses_hands",),
         "a restart's vote keys are new",
+    ),
+    Mutation(
+        "roles/follower.py",
+        "if self._restarts and item.restarts != self._restarts:",
+        "if False:",
+        (RESTARTED + "test_a_restart_stops_the_node_when_it_would_take_a_decided_block_back",),
+        "a restart takes no decided block back",
+    ),
+    Mutation(
+        "roles/validator.py",
+        "may_vote = self._muted_by is None and not is_silenced",
+        "may_vote = self._muted_by is None",
+        (SEATLESS,),
+        "who has no seat is silent at the height of the restart",
+    ),
+    Mutation(
+        "roles/recovery.py",
+        "if known == terms:",
+        "if True:",
+        ("tests/testnet/cli/test_recover.py::test_nobody_signs_two_restarts_of_one_number_but_all_may_begin_anew",),
+        "an account signs one restart of a generation",
+    ),
+    Mutation(
+        "testnet/cli/recover.py",
+        "if found is not None and found.hex() != give_up:",
+        "if False:",
+        ("tests/testnet/cli/test_recover.py::test_a_vote_to_finalise_that_is_left_must_be_given_up_by_name",),
+        "what may have been decided is given up by name alone",
     ),
     Mutation(
         "protocol/ledger/evidence.py",

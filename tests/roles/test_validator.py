@@ -14,6 +14,8 @@ from protocol.consensus.messages import Vote
 from protocol.keys import PrivateKey
 from protocol.ledger.block import Certificate, VoteKind, get_validators
 from protocol.ledger.genesis import build_state
+from protocol.ledger.restart import apply_restart, make_terms
+from protocol.ledger.restart_terms import Restart, sign_seat
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, Transfer
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Refused, Said, Transactions
@@ -542,3 +544,24 @@ def test_validators_ask_each_other_for_an_answer_once_a_second_and_not_for_every
     cluster.pass_time(100)
     assert list_heights(cluster) == [4] * 4
     assert len(cluster.asked) == 24
+
+
+@pytest.mark.parametrize("name", ["validator-0", "validator-3"])
+def test_who_has_no_seat_in_a_restart_is_silent_at_its_height(name: str) -> None:
+    """Nor does one speak that has a seat and still runs with its former key. What they had said before stays unsaid."""
+    cluster = Cluster()
+    cluster.is_lost = lambda source, target, message: True
+    cluster.submit(name, cluster.pay())
+    cluster.pass_time(5_000)
+    assert cluster.logs[name]
+    accounts = {cluster.key(each, "account").public: each for each in cluster.names[:3]}
+    votes = {account: PrivateKey.from_seed(each.ljust(32).encode()) for account, each in accounts.items()}
+    terms = make_terms(cluster.genesis_state, 1, {account: vote.public for account, vote in votes.items()})
+    signatures = (sign_seat(terms, cluster.key(accounts[each], "account"), votes[each]) for each in sorted(accounts))
+    cluster.states[name] = apply_restart(cluster.genesis_state, Restart(terms, tuple(signatures)))
+    logged, said = len(cluster.logs[name]), len(cluster.sent)
+    cluster.start(name)
+    cluster.submit(name, cluster.pay())
+    cluster.pass_time(5_000)
+    assert len(cluster.logs[name]) == logged
+    assert not [words for _, _, words in cluster.sent[said:] if isinstance(words, Said) and words.votes]

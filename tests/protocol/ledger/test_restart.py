@@ -19,19 +19,15 @@ from protocol.ledger.params import Params
 from protocol.ledger.restart import (
     InvalidRestart,
     NoRestartQuorum,
-    Restart,
-    RestartSeat,
     RestartTooOld,
     StandsElsewhere,
     apply_decided,
     apply_restart,
-    compute_restart_id,
-    find_double_signers,
     get_restart,
     make_terms,
-    sign_seat,
     verify_restart,
 )
+from protocol.ledger.restart_terms import Restart, RestartSeat, compute_restart_id, find_double_signers, sign_seat
 from protocol.ledger.rows import list_state_rows, update_tree
 from protocol.ledger.state import State, compute_state_root, compute_supply
 from protocol.ledger.transactions import RotateKeys, Transfer, prove_possession
@@ -254,13 +250,13 @@ def test_seats_are_in_order_and_each_has_its_signatures() -> None:
     ledger = make_ledger()
     good = make_restart(ledger, *NAMES)
     seats = good.terms.seats
-    for bad in (
-        replace(good, terms=replace(good.terms, seats=seats[::-1])),
-        replace(good, terms=replace(good.terms, seats=(*seats[:3], RestartSeat(seats[2].account, seats[3].vote)))),
-        replace(good, signatures=good.signatures[:3]),
-    ):
+    twice = (*seats[:3], RestartSeat(seats[2].account, seats[3].vote))
+    for bad in (seats[::-1], twice):
         with pytest.raises(InvalidRestart, match="strict order"):
-            verify_restart(bad, ledger.state)
+            verify_restart(replace(good, terms=replace(good.terms, seats=bad)), ledger.state)
+    for signatures in (good.signatures[:3], (*good.signatures, good.signatures[0])):
+        with pytest.raises(InvalidRestart, match="signatures for 4 seats"):
+            verify_restart(replace(good, signatures=signatures), ledger.state)
 
 
 def test_a_key_that_was_to_follow_by_rotation_may_be_the_new_one_or_gives_way() -> None:

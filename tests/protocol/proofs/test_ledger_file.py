@@ -12,6 +12,7 @@ from protocol.errors import RemoteError
 from protocol.jobs import compute_claim_id
 from protocol.ledger.block import ValidatorSet, get_validators
 from protocol.ledger.light import Handover, Trusted, trust_genesis
+from protocol.ledger.restart import apply_restart
 from protocol.ledger.transactions import Stake, Transfer
 from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.ledger_file import (
@@ -23,6 +24,7 @@ from protocol.proofs.ledger_file import (
     decode_ledger_file,
     verify_ledger_file,
 )
+from tests.protocol.ledger.test_restart import NAMES, build_after, make_restart
 from tests.support.ledgers import Ledger
 
 NOBODY = b"\x77" * 32
@@ -49,6 +51,7 @@ class Story:
         self.file = LedgerFile(
             VERSION,
             (Handover(changed[0].header, changed[1], ValidatorSet(get_validators(changed[2]))),),
+            (),
             (
                 Section(settled[0].header, settled[1], (), (TransactionProof(digests, settled[0].transactions),)),
                 Section(block.header, certificate, (build_state_proof(state, wanted),), ()),
@@ -76,6 +79,26 @@ def test_a_file_shows_entries_absences_and_settled_leaves() -> None:
     assert (shown.height, shown.state_height) == (state.height, state.height)
     [leaf] = shown.leaves.values()
     assert (leaf.channel, leaf.seq, leaf.claim_id) == (STORY.channel, 1, STORY.claim_id)
+
+
+def test_a_file_leads_across_a_restart() -> None:
+    ledger = Ledger({"validator": 4})
+    ledger.do(ledger.spare(), Transfer(bytes(32), 1))
+    restart = make_restart(ledger, *NAMES)
+    block, certificate, after = build_after(ledger, apply_restart(ledger.state, restart), *NAMES)
+    account = ledger.spare().public
+    section = Section(block.header, certificate, (build_state_proof(after, [("accounts", account)]),), ())
+    trusted = trust_genesis(ledger.foundation.genesis)
+    shown = verify_ledger_file(LedgerFile(VERSION, (), (restart,), (section,)), trusted)
+    assert shown.entries == {("accounts", account): after.accounts[account]}
+    with pytest.raises(RemoteError, match="no validator's"):
+        verify_ledger_file(LedgerFile(VERSION, (), (), (section,)), trusted)
+    bad = make_restart(ledger, *NAMES[:2])
+    with pytest.raises(RemoteError, match="weight of"):
+        verify_ledger_file(LedgerFile(VERSION, (), (bad,), (section,)), trusted)
+    late = replace(restart, terms=replace(restart.terms, height=after.height))
+    with pytest.raises(RemoteError, match="no validator's"):
+        verify_ledger_file(LedgerFile(VERSION, (), (late,), (section,)), trusted)
 
 
 def test_it_shows_nothing_to_who_trusts_another_genesis() -> None:

@@ -1,0 +1,116 @@
+"""The restart file of a node: restarts its operator has loaded, which the next block is to follow.
+
+It lies beside the ledger, as genesis does, until a block that follows its restarts is in the database with them.
+A node that is behind them, or was away, gets them from its peers with that block.
+"""
+
+from pathlib import Path
+
+from protocol.codec import decode, encode
+from protocol.consensus.log import decode_record
+from protocol.consensus.messages import Vote
+from protocol.errors import RemoteError
+from protocol.ledger.block import VoteKind
+from protocol.ledger.genesis import build_state
+from protocol.ledger.restart import apply_restart, select_pending
+from protocol.ledger.restart_terms import (
+    Restart,
+    RestartTerms,
+    compute_restart_id,
+    decode_restarts,
+    encode_restarts,
+)
+from protocol.ledger.state import State
+from roles.chain import DATABASE_NAME, open_stored
+from roles.config import ConfigError, read_genesis
+from roles.keystore import write_key_file
+from roles.votelog import FILE_NAME as VOTES_NAME
+from roles.votelog import read_votes
+
+FILE_NAME = "restart"
+FILE_BYTES_MAX = 256 * 1024
+_HINT = (
+    "a decided block is never taken back: move the file away and the node follows the others; if those have taken the "
+    "restart, ask whose ledger holds the later block"
+)
+
+
+def read_pending(directory: Path, decided: State) -> tuple[Restart, ...]:
+    """What the block after this state is to follow. Raises ConfigError for a file that does not fit the ledger."""
+    path = directory / FILE_NAME
+    if not path.exists():
+        return ()
+    try:
+        with path.open("rb") as file:
+            restarts = decode_restarts(file.read(FILE_BYTES_MAX + 1))
+        return select_pending(decided, restarts)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", "put it there again with `ledger recover`"
+        ) from error
+    except RemoteError as error:
+        raise ConfigError(f"{path} cannot be used: {error}", _HINT) from error
+
+
+def write_pending(directory: Path, decided: State, restarts: tuple[Restart, ...]) -> Path:
+    """Load restarts for the next start. Only for who holds the directory's lock.
+
+    They may go on from those that are loaded. ConfigError when others are: those are not replaced.
+    """
+    path = directory / FILE_NAME
+    if path.exists():
+        loaded = read_pending(directory, decided)
+        if loaded == restarts:
+            return path
+        if restarts[: len(loaded)] == loaded:  # what the ledger has been through is no longer among them
+            path.unlink()
+    return write_key_file(path, encode_restarts(restarts))
+
+
+def note_signed(directory: Path, terms: RestartTerms) -> None:
+    """Remember, durably, what this node's account is about to sign.
+
+    ConfigError when it has signed another restart of that generation: who signs two is guilty of it.
+    """
+    path = get_signed_path(directory, terms.generation)
+    if path.exists():
+        known = decode(RestartTerms, path.read_bytes())
+        if known == terms:
+            return
+        have, want = compute_restart_id(known).hex(), compute_restart_id(terms).hex()
+        hint = (
+            "complete that one; if that cannot be, all begin anew: `ledger recover propose` with a later --generation"
+        )
+        raise ConfigError(f"restart {terms.generation} was signed here as {have}, this is {want}", hint)
+    write_key_file(path, encode(terms))
+
+
+def get_signed_path(directory: Path, generation: int) -> Path:
+    return directory / f"restart-{generation}.signed"
+
+
+def find_finalised(directory: Path, height: int) -> bytes | None:
+    """The block of a height that this node's vote log has a vote to finalise of: others may have decided it."""
+    path = directory / VOTES_NAME
+    held = read_votes(path.read_bytes()) if path.is_file() else None
+    for record in map(decode_record, held.records if held is not None else ()):
+        if isinstance(record, Vote) and (record.ballot.height, record.ballot.kind) == (height, VoteKind.FINALISE):
+            return record.ballot.block_id
+    return None
+
+
+def read_standing(directory: Path) -> State:
+    """What the next block follows: the state after the last block on disk and the restarts that are loaded."""
+    state = read_decided(directory)
+    for restart in read_pending(directory, state):
+        state = apply_restart(state, restart)
+    return state
+
+
+def read_decided(directory: Path) -> State:
+    """The state after the last block on disk, or that of genesis. UserError for what is not as it should be."""
+    stored = None
+    if (directory / DATABASE_NAME).is_file():
+        with open_stored(directory / DATABASE_NAME) as (_, stored):
+            pass
+    return build_state(read_genesis(directory)) if stored is None else stored.restore()
