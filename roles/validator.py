@@ -17,7 +17,6 @@ from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
 from protocol.ledger.block import (
-    TRANSACTIONS_MAX,
     Block,
     Certificate,
     VoteKind,
@@ -61,6 +60,7 @@ from roles.speech import SAID, Speech
 
 BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
 REST_MIN_MS = 20  # at least, however quick they are
+CROWD = 128  # waiting transactions, between which what a block costs is divided well enough
 VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
 VIEW_TIMER_MS_MAX = 2_000
 PATIENCE = 3  # heights as long as the last one fit into a view
@@ -252,13 +252,13 @@ class Validator(Role):
         """Wake when there is something to put into a block and the last one is old enough, or something falls due.
 
         Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
-        not wait for a crowd; nor does a crowd that fills a block. Who decides alone does so at once, and learns nothing
+        not wait for a crowd; nor does one that is there already. Who decides alone does so at once, and learns nothing
         of what its blocks cost others.
         """
         if self._core.view or self._core.is_decided:
             return []
         rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
-        if len(self._pool) >= TRANSACTIONS_MAX:
+        if len(self._pool) >= CROWD:
             rest_ms = 0
         times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
