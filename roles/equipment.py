@@ -40,7 +40,12 @@ from roles.votelog import VoteLog, open_vote_log
 
 log = structlog.get_logger()
 
-HALF_WRITTEN = (".*.json.*", "receipts/.*.receipt.*", *(f"keys/.{purpose}.*" for purpose in PURPOSES))
+HALF_WRITTEN = (
+    ".*.json.*",
+    ".restart*.*",
+    "receipts/.*.receipt.*",
+    *(f"keys/.{purpose}.*" for purpose in PURPOSES),
+)
 LISTEN_HINT = "set listen in node.json to an address of this machine and a free port, or to port 0"
 
 

@@ -1,15 +1,19 @@
 """Following the ledger: blocks come in answers, and the next are under way while those are applied."""
 
 import random
+from dataclasses import replace
 
-from protocol.keys import PrivateKey
+from protocol.keys import PrivateKey, format_account
 from protocol.ledger.genesis import build_state, compute_chain_id
+from protocol.ledger.restart import apply_restart
+from protocol.ledger.restart_terms import Restart, compute_restart_id
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks
 from roles import core_effects as ce
 from roles.courier import Courier, Out
 from roles.follower import Follower
 from roles.mailbox import Mailbox
 from testnet.genesis import build_genesis
+from tests.protocol.ledger.test_restart import NAMES, build_after, make_ledger, make_restart
 from tests.support.long_chain import make_commits
 
 NOW_MS = 1_800_000_000_000
@@ -65,3 +69,57 @@ def test_blocks_that_do_not_follow_are_not_built_upon() -> None:
     # What was asked for meanwhile does not fit; then it goes on from where we are.
     out = follower.on_answer(PEER, Blocks(12, BLOCKS[3:5]), (PEER, OTHER), NOW_MS)
     assert (list_asked(out), count_commits(out), follower.state.height) == ([2], 0, 1)
+
+
+def follow_restarted(*restarts: Restart) -> Follower:
+    """One whose operator has loaded these."""
+    ledger = make_ledger()
+    courier = Courier(Mailbox(PrivateKey.from_seed(b"m" * 32), ledger.state.chain, 1), ledger.state.chain)
+    return Follower(ledger.state, lambda height: None, courier, random.Random(1), restarts)
+
+
+def decide_after(restart: Restart, *names: str, number: int = 0) -> CertifiedBlock:
+    ledger = make_ledger()
+    block, certificate, _ = build_after(ledger, apply_restart(ledger.state, restart), *names, number=number)
+    return CertifiedBlock(block, certificate, (restart,))
+
+
+def test_the_block_after_a_restart_is_kept_with_it_whether_it_was_loaded_or_comes_with_the_block() -> None:
+    restart = make_restart(make_ledger(), *NAMES[:3])
+    item = decide_after(restart, *NAMES[:3])
+    states = []
+    for follower in (follow_restarted(restart), follow_restarted()):
+        [commit] = (
+            out for out in follower.on_answer(PEER, Blocks(3, (item,)), (), NOW_MS) if isinstance(out, ce.Commit)
+        )
+        assert commit.restarts == (restart,)
+        assert {"restarts", "accounts"} <= {table for table, _, _ in commit.state.changes}
+        states.append(follower.state)
+        assert follower.get_blocks(GetBlocks(3)).items == (item,)
+    assert states[0] == states[1]
+
+
+def test_a_block_decided_after_another_restart_stops_the_node_and_names_who_signed_both() -> None:
+    ledger = make_ledger()
+    ours, theirs = make_restart(ledger, *NAMES[:3]), make_restart(ledger, *NAMES[1:], number=1)
+    item = decide_after(theirs, *NAMES[1:], number=1)
+    follower = follow_restarted(ours)
+    [halt] = (out for out in follower.on_answer(PEER, Blocks(3, (item,)), (), NOW_MS) if isinstance(out, ce.Halt))
+    for name in NAMES:
+        assert (format_account(ledger.account(name).public) in halt.reason) == (name in NAMES[1:3])
+    assert follower.state.block_id == compute_restart_id(ours.terms)
+
+
+def test_a_block_that_nobody_has_decided_is_its_senders_fault_with_a_restart_too() -> None:
+    ledger = make_ledger()
+    ours, theirs = make_restart(ledger, *NAMES[:3]), make_restart(ledger, *NAMES[1:], number=1)
+    good = decide_after(ours, *NAMES[:3])
+    for bad in (
+        decide_after(theirs, *NAMES[2:], number=1),
+        replace(good, restarts=()),
+        replace(good, restarts=(theirs,)),
+        replace(good, restarts=(ours, theirs)),
+    ):
+        out = follow_restarted(ours).on_answer(PEER, Blocks(3, (bad,)), (), NOW_MS)
+        assert [item.peer for item in out if isinstance(item, ce.NetPenalise)] == [PEER]
+        assert not [item for item in out if isinstance(item, ce.Commit | ce.Halt)]
