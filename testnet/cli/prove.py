@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from testnet.cli.arguments import Json, open_network
-from testnet.cli.output import CommandError, ExitCode, Output, format_role
+from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role
 
 if TYPE_CHECKING:
     from protocol.ledger.genesis import Genesis
@@ -131,7 +131,7 @@ def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
     from protocol.proofs.receipt_file import Finding
 
     changes = f"{len(file.handovers)} changes of validators" if file.handovers else "the validators of genesis"
-    restarts = f" and {len(file.restarts)} restarts" if file.restarts else ""
+    restarts = f" and {format_count(len(file.restarts), 'restart')}" if file.restarts else ""
     yield Finding("decided", True, f"a quorum signed block {shown.height}, {changes}{restarts} on the way")
     at = f"at height {shown.state_height}"
     for (table, key), record in shown.entries.items():

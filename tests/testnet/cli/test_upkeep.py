@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from protocol.keys import PrivateKey, format_account
+from protocol.ledger.restart import apply_decided, apply_restart
 from protocol.ledger.transactions import Transfer
 from roles import chain as chain_module
 from roles.chain import Chain
@@ -14,6 +16,8 @@ from roles.config import write_genesis
 from roles.core_effects import Commit, Put
 from testnet.cli import main
 from testnet.cli.output import ExitCode
+from tests.protocol.ledger.test_restart import NAMES, build_after, make_ledger, make_restart
+from tests.support.certificates import certify
 from tests.support.ledgers import Ledger
 
 BLOCKS = 6
@@ -164,3 +168,37 @@ def test_a_file_that_is_no_snapshot_or_of_another_schema_is_said_to_be(run, node
 
     assert code == ExitCode.CONFIG
     assert "schema is version 1" in told["error"]["message"]
+
+
+def test_a_ledger_that_was_restarted_is_recomputed_put_back_and_proven(run, tmp_path, capsys):
+    ledger = make_ledger()
+    restart = make_restart(ledger, *NAMES[:3])
+    block, certificate, _ = build_after(ledger, apply_restart(ledger.state, restart), *NAMES[:3])
+    after = apply_decided(ledger.state, block, certificate, (restart,))
+    for name in ("node", "fresh"):
+        (tmp_path / name).mkdir()
+        write_genesis(tmp_path / name, ledger.foundation.genesis)
+    chain = Chain(tmp_path / "node" / "node.db")
+    chain.start()
+    former = [PrivateKey.from_seed(ledger.foundation.nodes[name].vote) for name in NAMES]
+    before = [Commit(each, certify(each.header, *former), state) for each, _, state in ledger.blocks]
+    chain.write([*before, Commit(block, certificate, after, (restart,))])
+    chain.close()
+
+    assert run("replay", tmp_path / "node")[1]["height"] == 3
+    assert run("snapshot", tmp_path / "file", "--data", tmp_path / "node")[0] == ExitCode.OK
+    assert run("restore", tmp_path / "file", "--data", tmp_path / "fresh")[0] == ExitCode.OK
+    chain = Chain(tmp_path / "fresh" / "node.db")
+    restored = chain.start()
+    assert restored.blocks(3).restarts == (restart,)
+    assert restored.state == after
+    chain.close()
+
+    proof, who = tmp_path / "balance.proof", format_account(ledger.spare().public)
+    assert run("prove", who, "--dir", tmp_path / "fresh", "--out", proof)[0] == ExitCode.OK
+    assert main(["verify", str(proof), "--genesis", str(tmp_path / "fresh" / "genesis.json")]) == ExitCode.OK
+    assert "and 1 restart on the way" in capsys.readouterr().out
+
+    change(tmp_path / "node" / "node.db", "UPDATE blocks SET restarts = x'' WHERE height = 3")
+    code, told = run("replay", tmp_path / "node")
+    assert (code, told["error"]["details"]["first_height"]) == (ExitCode.INVARIANT_VIOLATED, 3)
