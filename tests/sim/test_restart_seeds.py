@@ -68,6 +68,7 @@ def run_seeds(seeds: range) -> None:
         run = Restarted(seed, seated=3 + seed % 2)
         found = run.run()
         assert found.violations == [], f"seed {seed}"
+        assert not found.accused, f"seed {seed}"
         halted += run.stood_height == run.lost_height
         assert run.target > run.stood_height, f"seed {seed}"
         assert all(seat.disk.state.restarts for seat in run.honest), f"seed {seed}"
