@@ -349,8 +349,10 @@ class Validator(Role):
     @property
     def _is_cut_off(self) -> bool:
         """Whether those who take our words are no quorum with us: then gossip may find a way to the others."""
+        if not self._deaf:
+            return False
         lost = sum(self._weights[peer] for peer in self._deaf)
-        return bool(lost) and not is_quorum(self._total - lost, self._total)
+        return not is_quorum(self._total - lost, self._total)
 
     def _log_vote(self, record: Vote | Proposal | Certificate) -> list[Effect]:
         """Nobody may vote for a block it could not give to others after a crash, unless it is alone: then the vote and

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from protocol.errors import LocalError
@@ -115,9 +116,15 @@ def _feed(update: Callable[[bytes], None], value: object) -> None:
                 _feed(update, item)
         case dict():
             _feed(update, sorted(value.items()))
-        case _ if is_dataclass(value):
-            update(type(value).__qualname__.encode() + b"{")
-            for each in fields(value):
-                _feed(update, getattr(value, each.name))
         case _:
-            update(type(value).__qualname__.encode() + b";")
+            kind: type = type(value)
+            names = _list_fields(kind)
+            update(kind.__qualname__.encode() + (b";" if names is None else b"{"))
+            for name in names or ():
+                _feed(update, getattr(value, name))
+
+
+@cache
+def _list_fields(kind: type) -> tuple[str, ...] | None:
+    """Of a dataclass; None for what is none."""
+    return tuple(each.name for each in fields(kind)) if is_dataclass(kind) else None

@@ -17,14 +17,21 @@ settings.load_profile(os.environ.get("ROLEMESH_PROFILE", "ci" if os.environ.get(
 # What takes longest begins first (a file stays with one worker), or the end of a run waits for one of them alone.
 LONGEST = (
     "tests/testnet/test_network.py",
+    "tests/sim/test_agreement_seeds.py",
     "tests/testnet/test_validators.py",
-    "tests/roles/test_node_network.py",
-    "tests/sim/test_agreement.py",
     "tests/testnet/test_kills.py",
-    "tests/testnet/test_faults.py",
-    "tests/testnet/test_wallet.py",
     "tests/sim/test_network.py",
+    "tests/roles/test_node_process.py",
+    "tests/sim/test_validators.py",
+    "tests/sim/test_pull.py",
+    "tests/testnet/bench/test_attack.py",
+    "tests/sim/test_lossy.py",
+    "tests/testnet/test_wallet.py",
+    "tests/testnet/test_faults.py",
     "tests/p2p/attacks/test_stream_attacks.py",
+    "tests/p2p/attacks/test_gossip_attacks.py",
+    "tests/roles/engine/test_pool.py",
+    "tests/sim/test_agreement.py",
 )
 
 

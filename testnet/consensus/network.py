@@ -86,7 +86,7 @@ class Agreement:
                 break
             if life >= 0 and life != seats[index].life:
                 continue
-            if (end := self._get_pause_end(index, at_ms)) is not None:
+            if self._pauses and (end := self._get_pause_end(index, at_ms)) is not None:
                 self._push(end, index, life, what, data)
                 continue
             self.now_ms = at_ms

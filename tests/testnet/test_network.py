@@ -158,6 +158,74 @@ def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
     assert (code, failed["error"]["code"]) == (ExitCode.VERIFICATION_FAILED, "verification_failed")
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "group",
+        pytest.param("launcher", marks=pytest.mark.full),
+        pytest.param("terminate", marks=pytest.mark.full),
+        "kill",
+    ],
+)
+def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
+    with start_network(tmp_path / "net", *SMALL) as up:
+        up.wait_for_go()
+        pids = find_descendants(up.process.pid)
+        assert len(pids) >= 4
+        match how:
+            case "group":
+                subprocess.run(["kill", "-INT", "--", f"-{up.process.pid}"], check=True)
+            case "launcher":
+                up.process.send_signal(signal.SIGINT)
+            case "terminate":
+                up.process.send_signal(signal.SIGTERM)
+            case "kill":
+                kill_hard(up.process.pid)
+        expected = {"group": 130, "launcher": 130, "kill": -signal.SIGKILL}
+        assert_ended(up, pids, expected.get(how, 0))
+
+
+def assert_ended(up: Up, pids: list[int], code: int) -> None:
+    """The launcher ends with this code, and none of these processes runs on."""
+    assert up.process.wait(30) == code
+    wait_until(lambda: not [pid for pid in pids if is_alive(pid)], "every process gone", 20)
+    assert run_cli("testnet", "status", "--dir", str(up.directory))[1]["state"] == "stopped"
+
+
+def test_a_users_own_role_runs_without_touching_our_files_and_down_ends_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
+    with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
+        up.wait_for_go()
+        logs = [up.directory / f"nodes/wordcount-{index}/events.jsonl" for index in range(3)]
+
+        have_agreed = lambda: all("words.agreed" in log.read_text() for log in logs)  # noqa: E731
+        wait_until(have_agreed, "the nodes agree on a count")
+
+        pids = find_descendants(up.process.pid)
+        assert run_cli("testnet", "down", "--dir", str(up.directory))[0] == ExitCode.OK
+        assert_ended(up, pids, ExitCode.OK)
+
+
+def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
+    with np.load(SAMPLES) as samples:
+        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32), labels=samples["labels"][:5])
+    model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
+    roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
+
+    code, report = run_process("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
+
+    assert code == ExitCode.OK, report
+    assert report["requests"]["settled"] == 5
+    assert report["accuracy"]["right"] == 5
+
+
+# From here on one network stays up: its nodes cost while others are started.
+
+
 def test_status_shows_every_node_serving_at_one_state_root(standing: Up) -> None:
     code, status = run_cli("testnet", "status", "--dir", str(standing.directory))
 
@@ -270,40 +338,6 @@ def test_a_taken_port_is_a_clear_error(standing: Up, tmp_path: Path) -> None:
     assert (code, result["error"]["code"]) == (ExitCode.CONFIG, "port_in_use")
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "group",
-        pytest.param("launcher", marks=pytest.mark.full),
-        pytest.param("terminate", marks=pytest.mark.full),
-        "kill",
-        "down",
-    ],
-)
-def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
-    with start_network(tmp_path / "net", *SMALL) as up:
-        up.wait_for_go()
-        pids = find_descendants(up.process.pid)
-        assert len(pids) >= 4
-        match how:
-            case "group":
-                subprocess.run(["kill", "-INT", "--", f"-{up.process.pid}"], check=True)
-            case "launcher":
-                up.process.send_signal(signal.SIGINT)
-            case "terminate":
-                up.process.send_signal(signal.SIGTERM)
-            case "kill":
-                kill_hard(up.process.pid)
-            case "down":
-                assert run_cli("testnet", "down", "--dir", str(up.directory))[0] == ExitCode.OK
-        code = up.process.wait(30)
-
-        wait_until(lambda: not [pid for pid in pids if is_alive(pid)], "every process gone", 20)
-        expected = {"group": 130, "launcher": 130, "kill": -signal.SIGKILL}
-        assert code == expected.get(how, 0)
-        assert run_cli("testnet", "status", "--dir", str(up.directory))[1]["state"] == "stopped"
-
-
 def _get_state(directory: Path) -> str:
     status = directory / "status.json"
     return str(json.loads(status.read_text()).get("state")) if status.exists() else ""
@@ -313,33 +347,6 @@ def _ask(up: Up, rows: Path) -> str:
     code, answer = run_cli("infer", "digits", "--input", str(rows), "--network", str(up.directory))
     assert code == ExitCode.OK, answer
     return str(answer["worker"])
-
-
-def test_a_role_of_a_users_own_runs_in_a_network_without_touching_our_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
-    roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
-    with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
-        up.wait_for_go()
-        logs = [up.directory / f"nodes/wordcount-{index}/events.jsonl" for index in range(3)]
-
-        have_agreed = lambda: all("words.agreed" in log.read_text() for log in logs)  # noqa: E731
-        wait_until(have_agreed, "the nodes agree on a count")
-
-
-def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
-    shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
-    with np.load(SAMPLES) as samples:
-        np.savez(tmp_path / "mine.npz", inputs=samples["inputs"][:5].astype(np.float32), labels=samples["labels"][:5])
-    model = ("--model", str(tmp_path / "mine.onnx"), "--samples", str(tmp_path / "mine.npz"))
-    roles = ("--roles", "validator=1,inference=1,verifier=2,storage=1,client=1")
-
-    code, report = run_process("testnet", "up", "--dir", str(tmp_path / "net"), *model, *roles, timeout_s=110)
-
-    assert code == ExitCode.OK, report
-    assert report["requests"]["settled"] == 5
-    assert report["accuracy"]["right"] == 5
 
 
 def test_strangers_with_garbage_for_every_protocol_of_a_node_are_banned_and_the_network_goes_on(standing: Up) -> None:
