@@ -1,7 +1,8 @@
 """Ask a running network for one inference: join it as a client, wait for the attested result, leave."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,22 @@ class _Asker:
         return any(candidate.account not in paid for candidate in epoch.candidates if candidate.node in before)
 
 
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """What is logged goes to the end of a file while inside; afterwards where it went before."""
+    before = structlog.get_config()
+    with path.open("a", encoding="utf-8") as log:
+        handler = logging.StreamHandler(log)
+        handler.setLevel(logging.WARNING)
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+            structlog.configure(**before)
+
+
 def ask_network(directory: Path, ask: Ask, note: Callable[[str], None]) -> Outcome:
     """Run the client node of a data directory until `ask` has ended.
 
@@ -91,9 +108,7 @@ def ask_network(directory: Path, ask: Ask, note: Callable[[str], None]) -> Outco
     async def run() -> None:
         await run_node(directory, ready=remember, driver=asker.drive)
 
-    with (directory / LOG_NAME).open("a", encoding="utf-8") as log:
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log))
-        logging.basicConfig(level=logging.WARNING, stream=log)
+    with logging_to(directory / LOG_NAME):
         try:
             trio.run(run)
         except BaseExceptionGroup as group:

@@ -1,11 +1,13 @@
 """A client that asks once begins when it would be heard, on small networks too."""
 
+import logging
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from protocol.types import NodeState
-from testnet.ask import LISTENERS_WANTED, _Asker
+from testnet.ask import LISTENERS_WANTED, _Asker, logging_to
 from tests.support.core_parts import make_parts
 
 PARTS = make_parts()
@@ -35,3 +37,19 @@ def test_it_begins_once_it_follows_the_ledger_and_enough_workers_listen(workers,
     asker = _Asker(ask=None, note=print)  # type: ignore[arg-type]
 
     assert asker._is_connected(make_node(workers, listeners, state), LISTENERS_WANTED) is begins
+
+
+def test_what_a_client_logs_goes_to_its_file_and_only_as_long_as_it_runs(tmp_path):
+    before = structlog.get_config()
+    with logging_to(tmp_path / "node.log"):
+        structlog.get_logger().info("of a node")
+        logging.getLogger("some.library").warning("of a library")
+    structlog.get_logger().info("of somebody else")
+    logging.getLogger("some.library").warning("of another library")
+
+    said = (tmp_path / "node.log").read_text()
+    assert "of a node" in said
+    assert "of a library" in said
+    assert "else" not in said
+    assert "another" not in said
+    assert structlog.get_config() == before
