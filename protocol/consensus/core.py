@@ -59,7 +59,7 @@ NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NUL
 
 def draw_leader(validators: tuple[Validator, ...], seed: bytes, height: int, view: int) -> bytes:
     """The vote key of a view's leader, drawn by weight. Everyone draws the same."""
-    data = _LEADER_PREFIX + seed + height.to_bytes(8, "big") + view.to_bytes(8, "big")
+    data = _LEADER_PREFIX + seed + (height << 64 | view).to_bytes(16, "big")
     point = int.from_bytes(sha256(data).digest(), "big") % sum([validator.weight for validator in validators])
     for validator in validators:
         point -= validator.weight
@@ -85,7 +85,11 @@ class Core:
         self._early: dict[bytes, list[Message]] = {}
         self.height = 0
         self._tally = Tally({})
+        self._validators: tuple[Validator, ...] = ()
+        self._weights: dict[bytes, int] = {}
         self._begin(Began(0, (), b""))
+        # By the type of an event, and of what it lets us hear. (With more than 30 attributes CPython looks each of them
+        # up in a dictionary of the instance, and all of this takes a twentieth longer.)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Began: self._take_began,
             Woken: self._take_woken,
@@ -93,8 +97,6 @@ class Core:
             Built: self._take_built,
             Checked: self._take_checked,
             TimedOut: self._take_timeout,
-        }
-        self._takers: dict[type, Callable[[Any], None]] = {
             Vote: self._take_vote,
             Certificate: self._take_certificate,
             Proposal: self._take_proposal,
@@ -114,11 +116,14 @@ class Core:
         self._tally_before = self._tally if began.height == self.height + 1 else Tally({})
         self.height = began.height
         self.view = 0  # 0: asleep
+        self._leads = False  # this view
         self.is_decided = not began.validators
-        self._validators = began.validators
+        if began.validators is not self._validators:
+            self._validators = began.validators
+            self._weights = {validator.vote: validator.weight for validator in began.validators}
         self._seed = began.seed
         self._decided_before = began.decided
-        self._weights = {validator.vote: validator.weight for validator in began.validators}
+        self._decided_here: tuple[Certificate | None, int] = None, 0  # and when
         self._tally = Tally(self._weights)
         self._votes_here = began.may_vote and self._voter in self._weights
         self._proposals: dict[int, Proposal] = {}
@@ -171,12 +176,14 @@ class Core:
         if view <= self.view:
             return False
         self.view = view
+        self._leads = self._leader(view) == self._voter
         self._emit(SetTimer(self.height, view, self.timer_ms * min(16, view + 1) // 2))
         self._go_on()
         return True
 
     def _go_on(self) -> None:
-        self._propose()
+        if self._leads:
+            self._propose()
         self._try_notarise()
         # A lazy validator stays in a view it has notarised until there is something to do in the next.
         while self.view in self._notarised and self.view + 1 in self._proposals:
@@ -192,7 +199,7 @@ class Core:
 
     def _propose(self) -> None:
         view = self.view
-        if not self._votes_here or self._leader(view) != self._voter:
+        if not self._votes_here:
             return
         if view in self._my_votes[NOTARISE] or view in self._my_votes[NULLIFY]:
             return
@@ -240,15 +247,18 @@ class Core:
         if height == self.height:
             if self.is_decided:
                 self._look_back(message, self._tally)
+                decided, decided_ms = self._decided_here
+                if self._now_ms - decided_ms >= ANSWER_MS:  # until then it may be on its way
+                    self._answer_late(decided)
                 return
             try:
-                self._takers[type(message)](message)
+                self._handlers[type(message)](message)
             except InvalidVote:
                 return
         elif height < self.height:
             if height == self.height - 1:
                 self._look_back(message, self._tally_before)
-            self._answer_late()
+            self._answer_late(self._decided_before)
         elif height == self.height + 1:
             self._keep_early(message)
         else:
@@ -274,10 +284,11 @@ class Core:
             return False
         return self._signatures.is_vote(vote.voter, vote.ballot, vote.signature)
 
-    def _answer_late(self) -> None:
-        if self._decided_before is not None and self._now_ms - self._answered_ms >= ANSWER_MS:
+    def _answer_late(self, decided: Certificate | None) -> None:
+        """Whoever goes on with a height that we have decided has not heard of it, whether we have the block or not."""
+        if decided is not None and self._now_ms - self._answered_ms >= ANSWER_MS:
             self._answered_ms = self._now_ms
-            self._emit(Answer(self._decided_before))
+            self._emit(Answer(decided))
 
     def _keep_early(self, message: Message) -> None:
         sender = (
@@ -313,18 +324,21 @@ class Core:
             self._add_certificate(certified)
 
     def _take_certificate(self, item: Certificate) -> None:
-        if not self._is_held(item.ballot):
-            verify_certified(item, self._weights, self._signatures)
-            counts = self._tally.counts
-            for signed in item.votes:
-                count = counts.get(item.ballot)
-                if signed.vote == self._voter:
-                    self._note_own(item.ballot)
-                elif count is None or signed.vote not in count.votes:
-                    # Who told us one thing and others another is found by what the others' certificates hold of it.
-                    vote = Vote(item.ballot, signed.vote, signed.signature)
-                    self._effects += self._tally.note(vote, count) or ()
-            self._add_certificate(item)
+        ballot = item.ballot
+        if self._is_held(ballot):
+            return
+        verify_certified(item, self._weights, self._signatures)
+        counts = self._tally.counts
+        count = counts.get(ballot)
+        for signed in item.votes:
+            if signed.vote == self._voter:
+                self._note_own(ballot)
+            elif count is None or signed.vote not in count.votes:
+                # Who told us one thing and others another is found by what the others' certificates hold of it.
+                vote = Vote(ballot, signed.vote, signed.signature)
+                self._effects += self._tally.note(vote, count) or ()
+                count = count or counts.get(ballot)
+        self._add_certificate(item)
 
     def _note_own(self, ballot: Ballot) -> None:
         """Somebody has shown us our own vote: it must be one that we have cast."""
@@ -393,8 +407,9 @@ class Core:
             return
         if ballot.kind == FINALISE:
             self.is_decided = True
+            self._decided_here = item, self._now_ms
             # Who has voted hears the other votes as we did. If not, it says so when its time is up, and is answered.
-            self._emit(Broadcast(item, frozenset(vote.vote for vote in item.votes)))
+            self._emit(Broadcast(item, frozenset([vote.vote for vote in item.votes])))
             self._emit(Decide(item))
             return
         self._wake()

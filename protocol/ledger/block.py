@@ -92,6 +92,10 @@ class Ballot:
     block_id: Digest
     justification: Digest
 
+    def __hash__(self) -> int:
+        # What tells nearly all apart; nobody has more than two in a view and kind counted.
+        return hash((self.view, self.kind, self.block_id))
+
 
 @dataclass(frozen=True)
 class Certificate:

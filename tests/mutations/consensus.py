@@ -250,6 +250,13 @@ MUTATIONS = (
     ),
     Mutation(
         MODULE,
+        "                    self._answer_late(decided)\n",
+        "                    pass\n",
+        CORE,
+        "who has decided without the block tells those who have not decided",
+    ),
+    Mutation(
+        MODULE,
         '            self._emit(Accuse("two proposals in a view", known, proposal))\n',
         "",
         CORE,

@@ -114,6 +114,15 @@ def test_a_certificate_that_only_one_had_when_the_power_went_is_not_forgotten():
         assert Agreement(seed, weather).run().violations == []
 
 
+def test_who_decides_without_the_block_does_not_leave_the_others_behind():
+    # Found by seed 2052: validator-1 had decided and could get the block from nobody, since its vote had been lost on
+    # its way to those who would have decided by it.
+    faults = FaultPlan(latency_ms=20, jitter_ms=2, loss_bp=3_000)
+    for seed in (2052, *range(10)):
+        weather = Weather(calm_ms=7_199, faults=faults, liars=(("validator-3", "equivocating"),))
+        assert Agreement(seed, weather).run().violations == []
+
+
 def test_with_real_keys_whoever_equivocates_is_slashed_on_the_ledger():
     runs = [agree(seed, "equivocating", has_real_keys=True) for seed in range(3)]
     assert [run.found.violations for run in runs] == [[]] * len(runs)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.consensus.core import EARLY_MAX, Core, draw_leader
+from protocol.consensus.core import ANSWER_MS, EARLY_MAX, Core, draw_leader
 from protocol.consensus.events import (
     Accuse,
     Answer,
@@ -414,6 +414,14 @@ def test_messages_of_the_next_height_wait_and_those_beyond_it_ask_for_blocks():
     core.handle(Heard(certify(final())), 1)
     effects = core.handle(Began(2, VALIDATORS, SEED, decided=certify(final())), 2)
     assert Decide(certify(later)) in effects
+
+
+def test_who_has_decided_and_still_lacks_the_block_tells_those_who_go_on_voting():
+    core, decided = begun(), certify(final())
+    repeated = Heard(vote(0, final()))
+    core.handle(Heard(decided), 0)
+    told = [core.handle(repeated, now_ms) for now_ms in (ANSWER_MS - 1, ANSWER_MS, ANSWER_MS + 1, 2 * ANSWER_MS)]
+    assert told == [[], [Answer(decided)], [], [Answer(decided)]]
 
 
 def test_who_is_behind_is_told_what_was_decided_at_most_every_tenth_of_a_second():
