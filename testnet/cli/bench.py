@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 app = App(
     name="bench",
     help="Measure how fast things are, beside others in the same run. Figures are ratios: machines differ.",
+    help_epilogue="Examples:\n\n  rolemesh bench gossip\n\n  rolemesh bench ledger\n\n"
+    "  rolemesh bench ledger --only transfers --full",
 )
 JsonLines = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object per line and figure.")]
 Only = Annotated[

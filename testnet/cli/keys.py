@@ -28,6 +28,8 @@ NEXT = ".next"  # of a key that follows the one in use when the epoch ends
 app = App(
     name="keys",
     help="Keys of a node or wallet. Account and vote keys are sealed under a passphrase; a node key is not.",
+    help_epilogue="Examples:\n\n  rolemesh keys ls --data ./validator\n\n"
+    "  rolemesh keys new account --data ./wallet\n\n  rolemesh keys rotate vote --data ./validator",
 )
 Data = Annotated[Path, Parameter(name="--data", help="Data directory; keys are in keys/ inside.")]
 Purpose = Annotated[str, Parameter(name="PURPOSE", help="account, vote or node.")]

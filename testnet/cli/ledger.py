@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 FIELDS = ("free", "bonded", "in_channels")
 
-app = App(name="ledger", help="The ledger: look at it as a node has stored it, and have a node put transactions on it.")
+app = App(
+    name="ledger",
+    help="The ledger: look at it as a node has stored it, and have a node put transactions on it.",
+    help_epilogue="Examples:\n\n  rolemesh ledger balance\n\n  rolemesh ledger transfer rm1... 12.5\n\n"
+    "  rolemesh ledger replay",
+)
 Where = Annotated[
     Path | None,
     Parameter(name="--dir", help="Directory of a network or node; the newest network under ./.rolemesh unless given."),

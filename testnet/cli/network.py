@@ -20,7 +20,11 @@ DOWN_TIMEOUT_S = 20.0
 LOG_BYTES_MAX = 1024 * 1024  # read from the end of each log
 FOLLOW_POLL_S = 0.2
 
-app = App(name="testnet", help="Networks of real processes on this machine.")
+app = App(
+    name="testnet",
+    help="Networks of real processes on this machine.",
+    help_epilogue="Examples:\n\n  rolemesh testnet up\n\n  rolemesh testnet status\n\n  rolemesh testnet down",
+)
 app.command(
     up.up,
     help_epilogue="Examples:\n\n  rolemesh testnet up\n\n  rolemesh testnet up --load digits --duration 60s\n\n"

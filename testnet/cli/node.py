@@ -26,7 +26,12 @@ Direct = Annotated[
     ),
 ]
 
-app = App(name="node", help="One node: make a data directory, run it, look at it.")
+app = App(
+    name="node",
+    help="One node: make a data directory, run it, look at it.",
+    help_epilogue="Examples:\n\n  rolemesh node init --network testnet.json --data ./node --role inference\n\n"
+    "  rolemesh node run --data ./node\n\n  rolemesh node status --data ./node",
+)
 Data = Annotated[Path, Parameter(name="--data", help="Data directory of the node.")]
 Listen = Annotated[
     str,

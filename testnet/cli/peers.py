@@ -8,7 +8,12 @@ from testnet.cli.arguments import Json, parse_duration
 from testnet.cli.node import DATA, Data
 from testnet.cli.output import CommandError, ExitCode, Output, format_table
 
-app = App(name="peers", help="Peers of a running node: look, ban, allow.")
+app = App(
+    name="peers",
+    help="Peers of a running node: look, ban, allow.",
+    help_epilogue="Examples:\n\n  rolemesh peers ls\n\n  rolemesh peers ban 192.0.2.7\n\n"
+    "  rolemesh peers allow 192.0.2.7",
+)
 Subject = Annotated[
     str, Parameter(name="SUBJECT", help="A node (12D3Koo…), an IP address, or a network like 192.0.2.0/24.")
 ]

@@ -33,6 +33,9 @@ app = App(
     help="Go on after more than a third of the validators lost their vote logs. Each operator stops the node, runs "
     "propose and gives the file to the others; with the files of all, sign; with those of all again, apply; and starts "
     "the node. More than two thirds of the stake must take part. Nothing decided is ever taken back.",
+    help_epilogue="Examples:\n\n  rolemesh ledger recover propose alice.offer --data ./validator\n\n"
+    "  rolemesh ledger recover sign alice.offer bob.offer carol.offer --out alice.signed --data ./validator\n\n"
+    "  rolemesh ledger recover apply alice.signed bob.signed carol.signed --data ./validator",
 )
 
 
