@@ -1,361 +1,297 @@
-"""Every run of four validators, one of them a liar, through the first views of a height: all interleavings.
+"""Every run of four validators, one of them a liar, through the first two views of a height: by what they have said.
 
-The honest three are real cores. What they have said may reach each of the others at any time or never; the liar has
-every vote and proposal that it can sign ready from the beginning, and everything that it has heard.
+What was said can be heard from then on, by each of the others, at any time or never. So of a validator others know what
+it has said, nothing else, and a world need not be three states: it is what the three have said, with the *set* of
+states that each may be in (`automaton.Said`, a bit for each). These sets are closed under all that nobody else
+notices. A step is that one of them says something more: its set is then the states after that, and those of the others
+stay, to be closed again under what can be heard now.
 
-What makes it few enough: a vote that completes nothing has no effect, and is handed over with those that complete
-something; steps that nobody else can know of are taken together with the next one that says something, since all that
-was ever said can still be heard then (partial order). Validators that lead no view are alike (symmetry), and states
-seen before are not gone through again (hashing). The smallest set of votes at which a core certifies is found by
-trying: the search knows no quorum.
+Why nothing is left out:
+
+- What is said is never taken back, so no way leads from a world to one with as many words. Worlds are gone through by
+  number of words, each once, when all that leads to it has been. Ways that lead to the same words are put together,
+  each set with its like. That makes worlds of states which came by different ways: more than there are, none fewer. A
+  violation found could be one that no run leads to; if none is found there is none. Where all interleavings can be
+  gone through (`plain`), both find the same (`test_search`).
+- The liar has everything ready that it can sign, from the beginning: all votes, and as a leader a proposal for each
+  block, parent and justification, fit or unfit, that can be made of certificates there are.
+- Votes are heard when they complete a certificate, with as many others as that takes (found by trying: the search knows
+  no quorum), or as a certificate. Fewer have no effect but to wake, which comes by itself too; more have none either.
+  Whose they are makes no difference, but for one's own: the others' are named anew for whoever hears them.
+- Two blocks of the liar are as good as any number, beside those of honest leaders, which it may repeat in any view.
+  Give all its blocks two names, so that the two that are decided or notarised have different ones. Of two proposals in
+  a view that have one name now a validator that heard both took the first, and held the other against its leader,
+  which changes nothing: the same as if it heard one twice. Votes for both count for either, and need not be heard.
+
+Of the third view there is that one may enter it; the liar leads it, and nothing is said in it.
 """
 
-from collections import deque
+import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations, permutations
+from itertools import combinations, product
 
-from protocol.consensus.core import Core, draw_leader
-from protocol.consensus.events import (
-    Began,
-    Build,
-    Built,
-    Check,
-    Checked,
-    Decide,
-    Event,
-    Heard,
-    Persist,
-    TimedOut,
-    Woken,
+from protocol.consensus.core import Core
+from protocol.consensus.events import Began, Heard, Woken
+from protocol.consensus.messages import Justification, Message, Proposal
+from protocol.ledger.block import NOTHING, Ballot, Certificate, VoteKind
+from tests.protocol.consensus.automaton import Automaton, Local, Names, Said
+from tests.protocol.consensus.plain import (
+    BLOCKS,
+    HONEST,
+    KEYS,
+    LIAR,
+    VALIDATORS,
+    Violation,
+    cast,
+    certify,
+    find_alike,
+    find_seed,
+    name_outcome,
+    name_part,
 )
-from protocol.consensus.messages import Justification, Proposal, Vote
-from protocol.consensus.tally import Count, Tally
-from protocol.ledger.block import NOTHING, Ballot, Certificate, Validator, VoteKind, VoteSignature
-from testnet.consensus.seat import NamedSignatures
 
-KEYS = tuple(bytes([number + 1]) * 32 for number in range(4))
-VALIDATORS = tuple(Validator(key, key, 1) for key in KEYS)
-LIAR = 3
-HONEST = (0, 1, 2)
-VIEWS = 2
-BLOCKS = (b"\xaa" * 32, b"\xbb" * 32)  # the liar's
 NOTARISE, FINALISE, NULLIFY = VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY
-NAMES = NamedSignatures(KEYS[LIAR])
+NAMES = Names(KEYS[LIAR])
 
-
-class Violation(AssertionError):
-    """Something that must not be, with the steps that led to it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Local:
-    """One state that one honest validator can be in. The core is never touched again: it is cloned to go on.
-
-    `names` are numbers for the state, one for each way of naming the alike validators.
-    """
-
-    core: Core
-    log: tuple[Vote | Proposal | Certificate, ...]
-    decided: bytes | None
-    names: tuple[int, ...]
-    votes: tuple[Ballot, ...]
-    says: int  # a number for what others may know of it
-    steps: dict[tuple, "Local"] = field(default_factory=dict)  # what follows, by what happens
-
-
-World = tuple[Local, Local, Local]
+World = tuple[Said, Said, Said]
+Sets = tuple[int, int, int]
+Found = tuple[int, tuple[tuple[Said, int], ...]]  # states without a new word, and those with one
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
-    """What may be heard: proposals, and who has voted for what."""
+class Stimuli:
+    """What one validator may hear now, by number."""
 
-    proposals: tuple[Proposal, ...]
-    votes: tuple[tuple[Ballot, tuple[int, ...]], ...]
+    number: int
+    happenings: tuple[int, ...]
 
 
 @dataclass
 class Search:
-    """One assignment of leaders to views. `crashes_max` is how often an honest validator may die and come back."""
+    """One assignment of leaders to views. With crashes, all may die and come back as often as they like."""
 
-    leaders: tuple[int, ...]
-    crashes_max: int = 0
-    states: int = 0
+    leaders: tuple[int, int]
+    views: int = 2
+    has_crashes: bool = False
+    is_late: bool = True
+    worlds: int = 0
     steps: int = 0
-    locals: dict[tuple, Local] = field(default_factory=dict)
-    _numbers: dict[tuple, int] = field(default_factory=dict)
-    _pools: dict[tuple, Pool] = field(default_factory=dict)
-    _nexts: dict[tuple, list[tuple[Local, int, str]]] = field(default_factory=dict)
+    outcomes: set[tuple] = field(default_factory=set)  # who has voted for what and decided what, in any world
+    _came: dict[World, World | None] = field(default_factory=dict)
+    _stimuli: dict[tuple, Stimuli] = field(default_factory=dict)
+    _found: dict[tuple[int, int, int], Found] = field(default_factory=dict)
+    _judged: dict[tuple[int, int], "Judged"] = field(default_factory=dict)
 
     def run(self) -> None:
         """Go through all of it. Violation when validators can disagree."""
-        self._seed = find_seed(self.leaders)
-        self._orders = list(permutations([number for number in HONEST if number not in self.leaders]))
-        start = tuple(self._begin(number, ()) for number in HONEST)
-        came: dict[tuple, tuple[tuple | None, str]] = {self._name(start, 0): (None, "")}
-        waiting: list[tuple[World, int]] = [(start, 0)]
-        while waiting:
-            world, crashes = waiting.pop()
-            name = self._name(world, crashes)
-            self.states += 1
-            what = find_violation(world)
-            if what:
-                raise Violation(f"{what}: {'; '.join(list_steps(came, name))}")
-            said = tuple(local.says for local in world)
-            pool = self._pools.get(said) or self._pools.setdefault(said, self._gather(world))
-            for number in HONEST:
-                for after_one, deaths, how in self._list_next(world[number], number, pool, self.crashes_max - crashes):
+        self._seed = find_seed((*self.leaders, LIAR))
+        self.automaton = Automaton(self._seed, self.views, self.has_crashes, self.is_late)
+        self._least_votes, self._least_certificate = self._find_least()
+        starts = [self.automaton.start(find_alike(number, self.leaders)) for number in HONEST]
+        first, sets = sort([(local.said, 1 << local.bit) for local in starts])
+        self._came[first] = None
+        waiting: dict[World, Sets] = {first: sets}
+        order = [rank(first)]
+        while order:
+            world = heapq.heappop(order)[-1]
+            self.worlds += 1
+            stimuli = self._gather(world)
+            found = [self._expand(*each) for each in zip(world, waiting.pop(world), stimuli, strict=True)]
+            closed = [(said, states) for said, (states, _) in zip(world, found, strict=True)]
+            self._verify(world, closed)
+            for place in range(3):
+                for more in found[place][1]:
                     self.steps += 1
-                    after = (*world[:number], after_one, *world[number + 1 :])
-                    after_name = self._name(after, crashes + deaths)
-                    if after_name not in came:
-                        came[after_name] = name, how
-                        waiting.append((after, crashes + deaths))
+                    after, sets = sort([*closed[:place], more, *closed[place + 1 :]])
+                    if after not in self._came:
+                        self._came[after] = world
+                        waiting[after] = sets
+                        heapq.heappush(order, rank(after))
+                    else:  # KeyError if it had been gone through already: its words would be no more than ours
+                        one, two, three = waiting[after]
+                        waiting[after] = one | sets[0], two | sets[1], three | sets[2]
 
-    # What may happen next
+    def _verify(self, world: World, closed: list[tuple[Said, int]]) -> None:
+        """Violation if two of them can be in states that disagree."""
+        found = [self._judge(*each) for each in closed]
+        self.outcomes |= {name_outcome(each) for each in product(*(judged.outcomes for judged in found))}
+        for mine, yours in combinations(found, 2):
+            if any(one != two for one in mine.decided for two in yours.decided):
+                raise Violation(f"two blocks are decided: {self._tell(world)}")
+            if any(one[0] == two[0] and one != two for one in mine.notarised for two in yours.notarised):
+                raise Violation(f"two blocks are notarised in one view: {self._tell(world)}")
 
-    def _list_next(self, local: Local, number: int, pool: Pool, deaths_left: int) -> list[tuple[Local, int, str]]:
-        """How this validator may come to say something new, or to decide: through steps that nobody else sees."""
-        key = local, pool, deaths_left
-        known = self._nexts.get(key)
-        if known is not None:
-            return known
-        found: dict[tuple[Local, int], str] = {}
-        waiting: list[tuple[Local, int, str]] = [(local, 0, "")]
-        seen = {(local, 0)}
-        while waiting:
-            at, deaths, how = waiting.pop()
-            for happens in self._list_steps(at, number, pool, deaths < deaths_left):
-                after = self._follow(at, number, happens)
-                state = after, deaths + (happens[0] == "dies")
-                if state in seen:
-                    continue
-                seen.add(state)
-                told = f"{how}; {show(number, happens)}"
-                if after.says == local.says:
-                    waiting.append((*state, told))
-                else:
-                    found.setdefault(state, told)
-        self._nexts[key] = [(*state, told) for state, told in found.items()]
-        return self._nexts[key]
-
-    def _list_steps(self, local: Local, number: int, pool: Pool, may_die: bool) -> Iterator[tuple]:
-        core = local.core
-        if may_die and local.log:
-            yield ("dies",)
-        if core.is_decided:
-            return
-        if core.view <= VIEWS:
-            yield ("times out",)
-        for proposal in pool.proposals:
-            yield "hears", proposal
-        for ballot, voters in pool.votes:
-            others = tuple(voter for voter in voters if voter != number)
-            if not core._is_held(ballot):
-                if self._certifies(local, number, ballot, others):
-                    yield "hears", certify(ballot, voters)
-                for chosen in self._list_complete(local, number, ballot, others):
-                    yield "hears", *(cast(voter, ballot) for voter in chosen)
-
-    def _list_complete(self, local: Local, number: int, ballot: Ballot, voters: tuple[int, ...]) -> Iterator[tuple]:
-        """The least sets of votes with which this validator certifies."""
-        for size in range(len(voters), 0, -1):
-            if not self._certifies(local, number, ballot, voters[:size]):
-                break
-        else:
-            size = 0
-        least = size + 1
-        if least <= len(voters):
-            yield from combinations(voters, least)
-
-    def _certifies(self, local: Local, number: int, ballot: Ballot, voters: tuple[int, ...]) -> bool:
-        core = self._follow(local, number, ("hears", *(cast(voter, ballot) for voter in voters))).core
-        return core.is_decided or core._is_held(ballot)
-
-    def _gather(self, world: World) -> Pool:
-        """What may be heard: of the honest what they have said, of the liar all it can sign, justified or not."""
-        made = [item for local in world for item in local.core._my_proposals.values() if item.ballot.view <= VIEWS]
-        if self.leaders[0] == LIAR:
-            made += [propose(1, 0, block, Justification((), ())) for block in BLOCKS]
-        if self.leaders[1] == LIAR:
-            votes = list_votes(world, made)
-            certified = [certify(ballot, who) for ballot, who in votes if ballot.view == 1 and len(who) > 2]
-            notarised = [item for item in certified if item.ballot.kind == NOTARISE]
-            void = tuple(item for item in certified if item.ballot.kind == NULLIFY)
-            for block in sorted({*BLOCKS[:1], *(item.ballot.block_id for item in made)}):
-                made.append(propose(2, 0, block, Justification((), void)))
-                made += [propose(2, 1, block, Justification((item,), ())) for item in notarised]
-        return Pool(tuple(made), list_votes(world, made))
-
-    # Doing it
-
-    def _begin(self, number: int, log: tuple) -> Local:
-        core = Core(KEYS[number], NamedSignatures(KEYS[number]))
-        return self._do(core, log, None, number, [Began(1, VALIDATORS, self._seed, log=log), Woken()])
-
-    def _follow(self, local: Local, number: int, happens: tuple) -> Local:
-        known = local.steps.get(happens)
+    def _judge(self, said: Said, states: int) -> "Judged":
+        known = self._judged.get((said.number, states))
         if known is None:
-            known = local.steps[happens] = self._take(local, number, happens)
+            those = list(list_locals(said, states))
+            notarised = {item.ballot for local in those for item in local.core._notarised.values()}
+            known = self._judged[said.number, states] = Judged(
+                frozenset(local.decided for local in those if local.decided),
+                frozenset((ballot.view, ballot.block_id) for ballot in notarised),
+                frozenset(name_part(said.who, said.votes, local.decided) for local in those),
+            )
         return known
 
-    def _take(self, local: Local, number: int, happens: tuple) -> Local:
-        if happens == ("dies",):
-            return self._begin(number, local.log)
-        core = clone(local.core)
-        events = [Heard(message) for message in happens[1:]] or [TimedOut(1, core.view)]
-        return self._do(core, local.log, local.decided, number, events)
+    # What one validator may do
 
-    def _do(self, core: Core, log: tuple, decided: bytes | None, number: int, events: list[Event]) -> Local:
-        waiting = deque(events)
-        while waiting:
-            for effect in core.handle(waiting.popleft(), 0):
-                match effect:
-                    case Persist(record):
-                        log = (*log, record)
-                    case Build(height, view):
-                        waiting.append(Built(height, view, bytes([16 * number + view]) * 32))
-                    case Check(_, block_id, _):
-                        waiting.append(Checked(block_id))
-                    case Decide(certificate):
-                        decided = certificate.ballot.block_id
-        names = []
-        for order in self._orders:
-            renamed = {KEYS[old]: new for old, new in zip(self._orders[0], order, strict=True)}
-            described = describe(
-                core,
-                log if self.crashes_max else (),
-                decided,
-                {key: renamed.get(key, at) for at, key in enumerate(KEYS)},
+    def _expand(self, said: Said, states: int, stimuli: Stimuli) -> Found:
+        """All states without a new word that follow from these, them included, and those with a new word."""
+        key = said.number, states, stimuli.number
+        known = self._found.get(key)
+        if known is None:
+            closed, waiting = 0, states
+            said_more: dict[Said, int] = {}
+            while waiting:
+                closed |= waiting
+                silent = 0
+                for local in list_locals(said, waiting):
+                    same, more = self._list_next(local, stimuli)
+                    silent |= same
+                    for after, at in more:
+                        said_more[after] = said_more.get(after, 0) | at
+                waiting = silent & ~closed
+            known = self._found[key] = closed, tuple(said_more.items())
+        return known
+
+    def _list_next(self, local: Local, stimuli: Stimuli) -> Found:
+        known = local.nexts.get(stimuli.number)
+        if known is None:
+            same, more = 0, {}
+            for number in (*local.own, *stimuli.happenings):
+                for after in self.automaton.follow(local, number):
+                    if after.said is local.said:
+                        same |= 1 << after.bit
+                    else:
+                        more[after.said] = more.get(after.said, 0) | 1 << after.bit
+            known = local.nexts[stimuli.number] = same, tuple(more.items())
+        return known
+
+    # What may be heard
+
+    def _find_least(self) -> tuple[int, int]:
+        """How many votes certify, one by one and in a certificate."""
+        ballot = Ballot(1, 1, NULLIFY, 0, NOTHING, NOTHING)
+
+        def certifies(*messages: Message) -> bool:
+            core = Core(None, NAMES)
+            for event in (Began(1, VALIDATORS, self._seed), Woken(), *map(Heard, messages)):
+                core.handle(event, 0)
+            return core._is_held(ballot)
+
+        sizes = range(1, len(KEYS) + 1)
+        votes = (size for size in sizes if certifies(*(cast(voter, ballot) for voter in range(size))))
+        certificates = (size for size in sizes if certifies(certify(ballot, tuple(range(size)))))
+        return next(votes), next(certificates)
+
+    def _gather(self, world: World) -> list[Stimuli]:
+        """What each may hear: of the honest what they have said, of the liar all it can sign, justified or not."""
+        counts = Counter(ballot for said in world for ballot in said.votes)
+        least = min(self._least_votes, self._least_certificate) - 1  # the liar's is always there
+        quorums = [ballot for ballot, count in counts.items() if count >= least and ballot.view <= self.views]
+        made = {ballot: item for said in world for ballot, item in said.proposals.items() if ballot.view <= self.views}
+        gathered = []
+        for said in world:
+            votes = {ballot: (counts[ballot] - (ballot in said.votes) + 1, ballot in said.votes) for ballot in quorums}
+            key = said.who, frozenset(votes.items()), frozenset(made)
+            known = self._stimuli.get(key)
+            if known is None:
+                happenings = tuple(self._list_heard(said.who, votes, made))
+                known = self._stimuli[key] = Stimuli(len(self._stimuli), happenings)
+            gathered.append(known)
+        return gathered
+
+    def _list_heard(
+        self, who: int, votes: dict[Ballot, tuple[int, bool]], made: dict[Ballot, Proposal]
+    ) -> Iterator[int]:
+        """`votes` is how many others have voted for what, and whether we have."""
+        number = self.automaton.number
+        certificates = {}
+        for ballot, (others, has_voted) in votes.items():
+            size = min(others, self._least_certificate - has_voted)
+            certificates[ballot] = certify(ballot, (*name_others(who, size), *[who] * has_voted))
+            if others + has_voted >= self._least_certificate:
+                yield number((who, "certificate", ballot, size), ("hears", certificates[ballot]))
+            # Its own it has counted, unless it has forgotten it.
+            for size in {self._least_votes - has_voted, self._least_votes}:
+                if others >= size:
+                    heard = [cast(voter, ballot) for voter in name_others(who, size)]
+                    yield number((who, "votes", ballot, size), ("counts", *heard))
+        for proposal in (*self._list_retold(made, certificates), *self._list_lies(made, certificates)):
+            held = [item.votes for item in (*proposal.why.notarised, *proposal.why.nullified)]
+            yield number((who, "proposal", proposal.ballot, *held), ("hears", proposal))
+
+    def _list_retold(self, made: dict[Ballot, Proposal], certificates: dict[Ballot, Certificate]) -> Iterator[Proposal]:
+        """Honest proposals, the votes in their certificates named for who hears them."""
+        for ballot, item in made.items():
+            notarised, nullified = (
+                tuple(certificates[each.ballot] for each in part) for part in (item.why.notarised, item.why.nullified)
             )
-            key = (renamed.get(KEYS[number], number), described)
-            names.append(self._numbers.setdefault(key, len(self._numbers)))
-        whole = (number, names[0])
-        if whole not in self.locals:
-            votes = tuple(vote.ballot for kept in core._my_votes.values() for vote in kept.values())
-            says = self._numbers.setdefault((number, votes, tuple(core._my_proposals), decided), len(self._numbers))
-            self.locals[whole] = Local(core, log, decided, tuple(names), votes, says)
-        return self.locals[whole]
+            yield Proposal(ballot, Justification(notarised, nullified), item.leader, item.signature)
 
-    def _name(self, world: World, crashes: int) -> tuple:
-        """The same for states that differ only in which of the alike validators is which."""
-        return min(tuple(sorted(local.names[at] for local in world)) for at in range(len(self._orders))), crashes
+    def _list_lies(self, made: dict[Ballot, Proposal], certificates: dict[Ballot, Certificate]) -> Iterator[Proposal]:
+        blocks = sorted({*BLOCKS, *(ballot.block_id for ballot in made)})
+        if self.leaders[0] == LIAR:
+            yield from (propose(1, 0, block, Justification((), ())) for block in blocks)
+        if self.leaders[1] == LIAR and self.views > 1:
+            first = [item for item in certificates.values() if item.ballot.view == 1]
+            notarised = [(), *((item,) for item in first if item.ballot.kind == NOTARISE)]
+            nullified = [(), *((item,) for item in first if item.ballot.kind == NULLIFY)]
+            for block, parent, *why in product(blocks, (0, 1), notarised, nullified):
+                yield propose(2, parent, block, Justification(*why))
 
-
-def find_violation(world: World) -> str:
-    if len({local.decided for local in world} - {None}) > 1:
-        return "two blocks are decided"
-    notarised = {item.ballot for local in world for item in local.core._notarised.values()}
-    if len({ballot.view for ballot in notarised}) < len({(ballot.view, ballot.block_id) for ballot in notarised}):
-        return "two blocks are notarised in one view"
-    return ""
-
-
-def list_steps(came: dict[tuple, tuple[tuple | None, str]], name: tuple) -> list[str]:
-    steps: list[str] = []
-    at: tuple | None = name
-    while at is not None:
-        at, step = came[at]
-        steps.append(step)
-    return steps[-2::-1]
+    def _tell(self, world: World) -> str:
+        """The words that led to a world, in order."""
+        told: list[str] = []
+        before = self._came[world]
+        while before is not None:
+            words, words_before = (
+                Counter((said.who, ballot) for said in each for ballot in (*said.votes, *said.proposals))
+                for each in (world, before)
+            )
+            told += [f"{who} says {tell_ballot(ballot)}" for who, ballot in words - words_before]
+            world, before = before, self._came[before]
+        return "; ".join(reversed(told))
 
 
-def show(number: int, happens: tuple) -> str:
-    words = [
-        f"{type(item).__name__.lower()} {VoteKind(item.ballot.kind).name.lower()} {item.ballot.view}"
-        f" of {item.ballot.block_id[:1].hex()}"
-        for item in happens[1:]
-    ]
-    return f"{number} {happens[0]} {', '.join(words)}".rstrip()
+@dataclass(frozen=True)
+class Judged:
+    """What a set of states of one validator comes to."""
+
+    decided: frozenset[bytes]
+    notarised: frozenset[tuple[int, bytes]]
+    outcomes: frozenset[tuple]
 
 
-def describe(core: Core, log: tuple, decided: bytes | None, names: dict[bytes, int]) -> tuple:
-    """All of a core that matters for what it may still do."""
-    kept = sorted((type(record).__name__, short(record.ballot)) for record in log)
-    votes = sorted(short(vote.ballot) for votes in core._my_votes.values() for vote in votes.values())
-    if core.is_decided:  # it does nothing more, and others know of it what it has said
-        return decided, tuple(votes), tuple(kept)
-    # Who has voted for what is certified matters no more.
-    loose = []
-    for ballot, count in core._tally.counts.items():
-        if not core._is_held(ballot):
-            loose.append((short(ballot), tuple(sorted(names[voter] for voter in count.votes))))
-    return (
-        core.view,
-        core._votes_here,
-        tuple(sorted(short(item.ballot) for item in core._proposals.values())),
-        tuple(sorted(short(item.ballot) for item in core._notarised.values())),
-        tuple(sorted(core._nullified)),
-        tuple(votes),
-        tuple(kept),
-        tuple(sorted(loose)),
-    )
+def sort(parts: list[tuple[Said, int]]) -> tuple[World, Sets]:
+    """Alike validators by what they have said. Those who have said the same may be in the same states."""
+    parts = sorted(parts, key=lambda part: (part[0].who, part[0].number))
+    together: Counter[Said] = Counter()
+    for said, states in parts:
+        together[said] |= states
+    one, two, three = (said for said, _ in parts)
+    return (one, two, three), (together[one], together[two], together[three])
 
 
-def short(ballot: Ballot) -> tuple:
-    return ballot.view, int(ballot.kind), ballot.parent, ballot.block_id[:1], ballot.justification[:2]
+def rank(world: World) -> tuple:
+    return sum(said.words for said in world), *(said.number for said in world), world
 
 
-def clone(core: Core) -> Core:
-    """A core in the same state that goes its own way."""
-    copy = Core(core._voter, core._signatures)
-    for name, value in vars(core).items():
-        if name == "_handlers":
-            continue
-        if name == "_my_votes":
-            value = {kind: dict(votes) for kind, votes in value.items()}
-        elif isinstance(value, Tally):
-            value = clone_tally(value)
-        elif isinstance(value, dict | set | list):
-            value = value.copy()
-        setattr(copy, name, value)
-    return copy
+def list_locals(said: Said, states: int) -> Iterator[Local]:
+    while states:
+        yield said.locals[(states & -states).bit_length() - 1]
+        states &= states - 1
 
 
-def clone_tally(tally: Tally) -> Tally:
-    copy = Tally(tally._weights)
-    copy.counts = {ballot: Count(count.weight, dict(count.votes)) for ballot, count in tally.counts.items()}
-    # The liar is granted more: of its votes any number counts, not two of a kind and view.
-    copy._by_voter = {key: cast for key, cast in tally._by_voter.items() if key[0] != KEYS[LIAR]}
-    copy._bad = dict(tally._bad)
-    copy._heard, copy._weight_heard = set(tally._heard), tally._weight_heard
-    return copy
-
-
-def list_votes(world: World, proposals: list[Proposal]) -> tuple[tuple[Ballot, tuple[int, ...]], ...]:
-    """Who has voted for what: the liar for everything that there is."""
-    votes: dict[Ballot, list[int]] = {Ballot(1, view, NULLIFY, 0, NOTHING, NOTHING): [] for view in (1, VIEWS)}
-    for proposal in proposals:
-        votes.setdefault(proposal.ballot, [])
-    for number, local in enumerate(world):
-        for ballot in local.votes:
-            votes.setdefault(ballot, []).append(number)
-    for ballot in list(votes):
-        if ballot.kind == NOTARISE:
-            votes.setdefault(Ballot(1, ballot.view, FINALISE, 0, ballot.block_id, NOTHING), [])
-    return tuple((ballot, (*voters, LIAR)) for ballot, voters in votes.items() if ballot.view <= VIEWS)
-
-
-def cast(voter: int, ballot: Ballot) -> Vote:
-    return Vote(ballot, KEYS[voter], KEYS[voter] * 2)
-
-
-def certify(ballot: Ballot, voters: tuple[int, ...]) -> Certificate:
-    return Certificate(ballot, tuple(VoteSignature(KEYS[voter], KEYS[voter] * 2) for voter in sorted(voters)))
+def name_others(who: int, count: int) -> list[int]:
+    return [number for number in (LIAR, *HONEST) if number != who][:count]
 
 
 def propose(view: int, parent: int, block: bytes, why: Justification) -> Proposal:
-    ballot = Ballot(1, view, NOTARISE, parent, block, NAMES.digest(why))
-    return Proposal(ballot, why, KEYS[LIAR], KEYS[LIAR] * 2)
+    return Proposal(Ballot(1, view, NOTARISE, parent, block, NAMES.digest(why)), why, KEYS[LIAR], KEYS[LIAR] * 2)
 
 
-def find_seed(leaders: tuple[int, ...]) -> bytes:
-    """A seed that has these validators lead the first views."""
-    return next(
-        seed
-        for number in range(10_000)
-        if all(
-            draw_leader(VALIDATORS, seed := b"%d" % number, 1, at + 1) == KEYS[who] for at, who in enumerate(leaders)
-        )
-    )
+def tell_ballot(ballot: Ballot) -> str:
+    return f"{VoteKind(ballot.kind).name.lower()} {ballot.view} of {ballot.block_id[:1].hex()}"
