@@ -467,12 +467,16 @@ class Core:
             self._relay(self._notarised[view])
             self._enter(view + 1)
             return
-        if self._votes_here and view not in self._my_votes[FINALISE] and view not in self._my_votes[NULLIFY]:
-            self._vote(Ballot(self.height, view, NULLIFY, 0, NOTHING, NOTHING))
+        self._nullify(view)
         if self.view != view:
             return
         self._prove_entry()
-        self._emit(SetTimer(self.height, view, self.timer_ms))
+        if self.view == view:
+            self._emit(SetTimer(self.height, view, self.timer_ms))
+
+    def _nullify(self, view: int) -> None:
+        if self._votes_here and view not in self._my_votes[FINALISE] and view not in self._my_votes[NULLIFY]:
+            self._vote(Ballot(self.height, view, NULLIFY, 0, NOTHING, NOTHING))
 
     def _repeat_votes(self) -> None:
         for votes in self._my_votes.values():
@@ -489,6 +493,9 @@ class Core:
         for view in range(newest + 1, self.view):
             if view in self._nullified:
                 self._relay(self._nullified[view])
+            else:
+                # Whoever had that certificate has forgotten it, and no proposal can do without.
+                self._nullify(view)
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)

@@ -208,8 +208,8 @@ MUTATIONS = (
     ),
     Mutation(
         MODULE,
-        "        self._prove_entry()\n        self._emit(SetTimer(self.height, view, self.timer_ms))\n",
-        "        self._prove_entry()\n",
+        "            self._emit(SetTimer(self.height, view, self.timer_ms))\n",
+        "            pass\n",
         CORE,
         "a timer is set again",
     ),
@@ -247,6 +247,13 @@ MUTATIONS = (
         "True:",
         CORE,
         "who is behind is not answered without end",
+    ),
+    Mutation(
+        MODULE,
+        "                self._nullify(view)\n",
+        "                pass\n",
+        CORE,
+        "a view whose nullification is forgotten is nullified again",
     ),
     Mutation(
         MODULE,

@@ -114,6 +114,17 @@ def test_a_certificate_that_only_one_had_when_the_power_went_is_not_forgotten():
         assert Agreement(seed, weather).run().violations == []
 
 
+def test_a_nullification_that_everybody_has_forgotten_is_made_again():
+    # Found by seed 4146: all came into view 3 by certificates, the power went, and nobody could show any more that
+    # view 2 was void, nor would any two have voted for it again; without that no leader could propose.
+    ups = zip((f"validator-{index}" for index in range(4)), (6_049, 6_456, 7_571, 6_752), strict=True)
+    crashes = tuple(Crash(name, 5_719, back_ms) for name, back_ms in ups)
+    faults = FaultPlan(latency_ms=5, jitter_ms=80, loss_bp=3_000, crashes=crashes)
+    for seed in (4146, *range(10)):
+        weather = Weather(calm_ms=7_435, crash_bp=1_500, faults=faults, forgetful=("validator-3",))
+        assert Agreement(seed, weather).run().violations == []
+
+
 def test_who_decides_without_the_block_does_not_leave_the_others_behind():
     # Found by seed 2052: validator-1 had decided and could get the block from nobody, since its vote had been lost on
     # its way to those who would have decided by it.

@@ -259,7 +259,7 @@ def clone(core: Core) -> Core:
     for name, value in vars(core).items():
         if name == "_my_votes":
             value = {kind: dict(votes) for kind, votes in value.items()}
-        elif name in ("_handlers", "_takers"):
+        elif name == "_handlers":
             value = {kind: getattr(copy, handler.__name__) for kind, handler in value.items()}
         elif isinstance(value, Tally):
             value = clone_tally(value)

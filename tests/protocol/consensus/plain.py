@@ -330,7 +330,7 @@ def clone(core: Core) -> Core:
     """A core in the same state that goes its own way."""
     copy = Core(core._voter, core._signatures)
     for name, value in vars(core).items():
-        if name in ("_handlers", "_takers"):
+        if name == "_handlers":
             continue
         if name == "_my_votes":
             value = {kind: dict(votes) for kind, votes in value.items()}

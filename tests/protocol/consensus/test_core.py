@@ -416,6 +416,16 @@ def test_messages_of_the_next_height_wait_and_those_beyond_it_ask_for_blocks():
     assert Decide(certify(later)) in effects
 
 
+@pytest.mark.parametrize("has_finalised", [False, True])
+def test_a_view_whose_nullification_nobody_can_show_is_nullified_unless_it_was_finalised(has_finalised: bool):
+    # The certificate of view 1, by which others came into view 2, was lost with them.
+    core = begun(log=(vote(ME, final()),) if has_finalised else ())
+    core.handle(Heard(certify(void(2), tuple(n for n in range(4) if n != ME))), 0)
+    assert core.view == 3
+    cast = [item.ballot for item in said(core.handle(TimedOut(1, 3), 500)) if item.ballot.kind == NULLIFY]
+    assert cast == ([void(3)] if has_finalised else [void(3), void(1)])
+
+
 def test_who_has_decided_and_still_lacks_the_block_tells_those_who_go_on_voting():
     core, decided = begun(), certify(final())
     repeated = Heard(vote(0, final()))
