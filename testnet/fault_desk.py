@@ -26,6 +26,7 @@ from testnet.network_file import NodeEntry, is_locked
 
 ASK_S = 1.0  # for a node to take its orders
 ASK_AGAIN_S = 0.3  # after it did not
+DYING_S = 0.05  # between two looks at a killed process that has not let go of its directory yet
 FAULTS_MAX = 1_024  # of one run, planned, on and over
 START, END = "start", "end"
 PLAN = "plan"
@@ -42,6 +43,7 @@ class Running:
     until_s: float | None  # when it ends by itself
     by: str
     state: str = "planned"
+    pid: int = 0  # of the process that was killed
     started_ms: int = 0
     ended_ms: int = 0
 
@@ -158,7 +160,7 @@ class FaultDesk:
     def _begin(self, fault: Running) -> None:
         named = fault.named
         if isinstance(named.fault, Crash):
-            self._signal(named.fault.node, signal.SIGKILL)
+            fault.pid = self._signal(named.fault.node, signal.SIGKILL)
         elif isinstance(named.fault, Pause):
             self._signal(named.fault.node, signal.SIGSTOP)
         fault.state, fault.started_ms = "on", _now_ms()
@@ -169,6 +171,14 @@ class FaultDesk:
 
     def _end(self, fault: Running, may_restart: bool = True) -> None:
         named = fault.named
+        if (
+            isinstance(named.fault, Crash)
+            and may_restart
+            and fault.pid
+            and self.find_pid(named.fault.node) == fault.pid
+        ):
+            self._schedule(time.monotonic() + DYING_S, END, named.id)
+            return
         fault.state = "over"
         if isinstance(named.fault, Pause) and not self._is_on(Pause, named.fault.node):
             self._signal(named.fault.node, signal.SIGCONT)
@@ -206,18 +216,19 @@ class FaultDesk:
         pid = int(said) if isinstance(said, int) and is_alive(said) else self.launcher.pids.get(name, 0)
         return pid if is_alive(pid) else 0
 
-    def _signal(self, name: str, number: int) -> None:
-        """Signal a node and the workers that compute for it, if it runs."""
+    def _signal(self, name: str, number: int) -> int:
+        """Signal a node and the workers that compute for it, if it runs; the process of the node, 0 for none."""
         pid = self.find_pid(name)
         if not pid:
-            return
+            return 0
         try:
             if os.getpgid(pid) == pid:
                 os.killpg(pid, number)
             else:
                 os.kill(pid, number)
         except ProcessLookupError:
-            return  # it died by itself in between
+            return 0  # it died by itself in between
+        return pid
 
     def _restart(self, name: str) -> None:
         if not self.find_pid(name):
