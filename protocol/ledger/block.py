@@ -6,7 +6,7 @@ a certificate stand under one message. Source: PROTOCOL, "Envelope and ids".
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Annotated
@@ -85,16 +85,13 @@ class Ballot:
     proposal's justification; to finalise names the block alone, to nullify nothing.
     """
 
-    height: Whole
+    # The others tell nearly all apart, and nobody has more than two of one view and kind counted.
+    height: Whole = field(hash=False)
     view: Whole
     kind: Annotated[int, UpTo(3)]
-    parent: Whole
+    parent: Whole = field(hash=False)
     block_id: Digest
-    justification: Digest
-
-    def __hash__(self) -> int:
-        # What tells nearly all apart; nobody has more than two in a view and kind counted.
-        return hash((self.view, self.kind, self.block_id))
+    justification: Digest = field(hash=False)
 
 
 @dataclass(frozen=True)
