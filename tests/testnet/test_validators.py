@@ -133,10 +133,12 @@ def test_four_validators_sleep_wake_part_and_meet_again(tmp_path: Path) -> None:
             assert sorted(took_ms)[len(took_ms) // 2] <= FINAL_MS_MAX, took_ms
 
             # Two and two: nobody decides. Then all together: what waited is decided soon.
-            fault(up, "partition", "validator-0,validator-1", "/", "validator-2,validator-3")
             height = len(payments)
+            wait_until(partial(are_at, up, height), "all sleep")
+            before = count_events(up, names[0], "view.timed_out")
+            fault(up, "partition", "validator-0,validator-1", "/", "validator-2,validator-3")
             payer.order(names[0], 1)
-            wait_until(lambda: count_events(up, names[0], "view.timed_out") >= 2, "two tries without a quorum")
+            wait_until(lambda: count_events(up, names[0], "view.timed_out") >= before + 2, "two tries without a quorum")
             assert max(get_heights(up)) == height
             fault(up, "heal")
             payments.append(payer.read(HEAL_S_MAX))
