@@ -16,14 +16,7 @@ from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
 from protocol.ledger.apply import build_block, next_due_ms
-from protocol.ledger.block import (
-    Block,
-    Certificate,
-    VoteKind,
-    compute_block_id,
-    get_validators,
-    is_quorum,
-)
+from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators, is_quorum
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.restart import get_restart

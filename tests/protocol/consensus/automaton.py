@@ -34,7 +34,7 @@ from protocol.consensus.messages import Justification, Proposal, Vote
 from protocol.consensus.tally import Count, Tally
 from protocol.ledger.block import Ballot, Certificate
 from testnet.consensus.seat import NamedSignatures
-from tests.protocol.consensus.plain import KEYS, VALIDATORS
+from tests.protocol.consensus.plain import KEYS, VALIDATORS, clone
 
 Log = tuple[Vote | Proposal | Certificate, ...]
 
@@ -115,7 +115,7 @@ class Automaton:
         who, said = local.said.who, local.said
         if what == "dies":
             return self._begin(who, local.log, said.votes, said.proposals)
-        core = clone(local.core)
+        core = clone(local.core, clone_tally)
         events: dict[str, list[Event]] = {
             "is woken": [Woken()],
             "times out": [TimedOut(1, core.view)],
@@ -251,22 +251,6 @@ def describe_log(log: Log) -> frozenset[tuple]:
 
 def describe_ballot(ballot: Ballot) -> tuple:
     return ballot.view, int(ballot.kind), ballot.parent, ballot.block_id, ballot.justification
-
-
-def clone(core: Core) -> Core:
-    """A core in the same state that goes its own way."""
-    copy = object.__new__(Core)
-    for name, value in vars(core).items():
-        if name == "_my_votes":
-            value = {kind: dict(votes) for kind, votes in value.items()}
-        elif name == "_handlers":
-            value = {kind: getattr(copy, handler.__name__) for kind, handler in value.items()}
-        elif isinstance(value, Tally):
-            value = clone_tally(value)
-        elif isinstance(value, dict | set | list):
-            value = value.copy()
-        setattr(copy, name, value)
-    return copy
 
 
 def clone_tally(tally: Tally) -> Tally:

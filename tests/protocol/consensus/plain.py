@@ -14,7 +14,7 @@ honest leaders, in minutes. `search` goes further, and is held against this.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, permutations
 
@@ -213,7 +213,7 @@ class Search:
     def _take(self, local: Local, number: int, happens: tuple) -> Local:
         if happens == ("dies",):
             return self._begin(number, local.log)
-        core = clone(local.core)
+        core = clone(local.core, clone_tally)
         events = [Heard(message) for message in happens[1:]] or [TimedOut(1, core.view)]
         return self._do(core, local.log, local.decided, number, events)
 
@@ -326,14 +326,14 @@ def short(ballot: Ballot) -> tuple:
     return ballot.view, int(ballot.kind), ballot.parent, ballot.block_id[:1], ballot.justification[:2]
 
 
-def clone(core: Core) -> Core:
+def clone(core: Core, clone_tally: Callable[[Tally], Tally]) -> Core:
     """A core in the same state that goes its own way."""
-    copy = Core(core._voter, core._signatures)
+    copy = object.__new__(Core)
     for name, value in vars(core).items():
-        if name == "_handlers":
-            continue
         if name == "_my_votes":
             value = {kind: dict(votes) for kind, votes in value.items()}
+        elif name == "_handlers":
+            value = {kind: getattr(copy, handler.__name__) for kind, handler in value.items()}
         elif isinstance(value, Tally):
             value = clone_tally(value)
         elif isinstance(value, dict | set | list):
