@@ -4,17 +4,17 @@ For streams between validators, whose votes and proposals each carry their own s
 cost as much as all the rest and show nothing new. Who sends is known from the stream.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from protocol.codec import MESSAGE_BYTES_MAX, decode, encode
 from protocol.envelope import OVERHEAD_MAX, VERSION
 from protocol.errors import UnknownVersion, WrongChain
+from protocol.fast_dataclass import fast_dataclass
 from protocol.registry import KIND_MAX, kind_of
 from protocol.types import AtMost, ChainId, UpTo
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Bare:
     version: Annotated[int, UpTo(0x7F)]
     chain: ChainId

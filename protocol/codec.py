@@ -9,13 +9,13 @@ decoded was written by a stranger, so: length, then msgpack under tight limits, 
 import dataclasses
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgpack
 
 from protocol.errors import LocalError, MalformedMessage
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import INT_MAX, AtMost, Exactly, UpTo
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -36,7 +36,7 @@ _UNPACK_ERRORS = (
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class _Plan:
     """How one type is written and read, and how large it can get."""
 
@@ -106,9 +106,15 @@ def get_size_max(cls: type) -> int:
 
 
 def get_field_types(cls: type) -> dict[str, Any]:
-    """Field names with their annotations resolved, in wire order. LocalError when `cls` is no frozen dataclass."""
-    if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    """Field names with their annotations resolved, in wire order.
+
+    LocalError when `cls` is neither frozen nor a fast dataclass, or not made from its fields in order.
+    """
+    params: Any = getattr(cls, "__dataclass_params__", None)
+    if params is None or not (params.frozen or params.unsafe_hash):
         raise LocalError(f"{cls.__name__} is not a frozen dataclass")
+    if not all(field.init and not field.kw_only for field in dataclasses.fields(cls)):
+        raise LocalError(f"{cls.__name__} is not made from its fields in order")
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except (NameError, TypeError) as error:
@@ -179,10 +185,7 @@ def _compile_record(cls: type, depth: int) -> _Plan:
     def from_raw(raw: Any) -> Any:
         if type(raw) is not tuple or len(raw) != count:
             raise MalformedMessage(f"{name}: not an array of {count}")
-        # Past the constructor: that of a frozen dataclass sets each field by a call of its own.
-        value: Any = object.__new__(cls)
-        value.__dict__.update(zip(names, [read(item) for read, item in zip(readers, raw, strict=True)], strict=True))
-        return value
+        return cls(*[read(item) for read, item in zip(readers, raw, strict=True)])
 
     return _enclose(to_raw, from_raw, plans, count, 1)
 

@@ -6,8 +6,8 @@ it is drawn among, from five of them on (with fewer, that cap could not be met).
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.errors import TooFewCandidates
 from protocol.ledger.records import Candidate
 from protocol.signing import compute_domain_prefix
@@ -18,7 +18,7 @@ _ORDER = compute_domain_prefix("order")
 _COMMITTEE = compute_domain_prefix("committee")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class _Weighted:
     node: bytes
     weight: int

@@ -8,12 +8,12 @@ not, so gossip can drop what it has seen between the two.
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
 from protocol.codec import MESSAGE_BYTES_MAX, decode, encode, encode_unsigned
 from protocol.errors import BadSignature, MalformedMessage, UnexpectedKind, UnknownVersion, WrongChain
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer, verify
 from protocol.registry import KIND_MAX, get_message, kind_of
 from protocol.signing import compute_domain_prefix
@@ -26,7 +26,7 @@ _ARRAY = 0x90  # msgpack's header of an array of up to fifteen items
 _SIGNATURE_WIRE_SIZE = 2 + 64
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Envelope:
     """One message of one sender. `boot` counts its process starts, `seq` its messages since then.
 

@@ -5,10 +5,10 @@ hashes of what is signed, so that one statement has one id.
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from protocol.codec import encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.signing import compute_signing_bytes
 from protocol.tensor import Tensor
 from protocol.types import AtMost, ChainId, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, Whole
@@ -16,7 +16,7 @@ from protocol.types import AtMost, ChainId, Digest, Exactly, Grains, Line, Name,
 VERIFIERS_MIN = 2
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class InferenceRequest:
     """What a client asks for. Its id covers every field.
 
@@ -42,7 +42,7 @@ def compute_request_id(request: InferenceRequest) -> bytes:
     return hashlib.sha256(b"rolemesh/v1/request\0" + encode(request)).digest()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Voucher:
     """A promise out of a channel, signed by the payer's account key.
 
@@ -61,7 +61,7 @@ class Voucher:
     signature: Signature
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PaidRequest:
     """A request with the voucher that covers it; the voucher's channel names the worker who is asked."""
 
@@ -69,7 +69,7 @@ class PaidRequest:
     voucher: Voucher
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Claim:
     """The worker's signed, blinded commitment to its output digest. Signed by its node key."""
 
@@ -96,7 +96,7 @@ def compute_claim_id(claim: Claim) -> bytes:
     return hashlib.sha256(compute_signing_bytes(claim)).digest()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ClaimedWork:
     """A claim with the request it answers, so that a verifier can re-run it."""
 
@@ -104,7 +104,7 @@ class ClaimedWork:
     request: InferenceRequest
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Receipt:
     """The worker's signed statement of what it ran: the claim, opened. Goes only to the client."""
 
@@ -116,7 +116,7 @@ class Receipt:
     signature: Signature
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Attestation:
     """A verifier's blind statement about a claim: `value` commits to the digest it computed itself."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from protocol.errors import InvalidTransaction, NonceMismatch
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.transactions import Transaction
 from protocol.types import BP
 
@@ -54,7 +55,7 @@ class AccountFull(InvalidTransaction):
         self.limit = limit
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Limits:
     """Bounds of a pool. `replace_bp` is how much more a replacement pays."""
 
@@ -65,7 +66,7 @@ class Limits:
     replace_bp: int = 1_000
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Pooled:
     """A transaction as the pool sees it. `id` is the sha256 of `data`; `price` and `tip` are grains a unit of room.
 
@@ -264,7 +265,7 @@ class Mempool:
             heapq.heapify(self._by_worth)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class _Held:
     item: Pooled
     arrival: int

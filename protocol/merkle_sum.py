@@ -6,10 +6,10 @@ a path.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 from protocol.errors import RemoteError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import INT_MAX, Digest, Grains
 
 SUM_PATH_MAX = 32
@@ -19,7 +19,7 @@ class InvalidSumProof(RemoteError):
     """The path does not lead from this leaf to a root of that many leaves."""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SumNode:
     """A subtree: its root and the sum of its leaves' amounts."""
 

@@ -4,10 +4,10 @@ A message is a frozen dataclass registered under a kind number. Kinds below 0x80
 its own from 0x8000 up (`registry`). Streams answer a request with one of these too, so a refusal is a signed statement.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.consensus.messages import Proposal, Vote
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
 from protocol.ledger.restart_terms import Restarts
@@ -31,7 +31,7 @@ CAUSES_MAX = 16
 
 
 @message(0x0001, "node.advert")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Advert:
     """Who a node is and where it can be reached. The envelope's sender is the node."""
 
@@ -46,7 +46,7 @@ class Advert:
 
 
 @message(0x0101, "infer.requests")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Requests:
     """Inference requests for the models of one shard."""
 
@@ -54,25 +54,25 @@ class Requests:
 
 
 @message(0x0102, "claims.claims")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Claims:
     items: Annotated[tuple[ClaimedWork, ...], AtMost(GOSSIP_LIST_MAX)]
 
 
 @message(0x0103, "proofs.attestations")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Attestations:
     items: Annotated[tuple[Attestation, ...], AtMost(GOSSIP_LIST_MAX)]
 
 
 @message(0x0104, "oracle.observation")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ObservationMessage:
     observation: SignedObservation
 
 
 @message(0x0105, "txs.transactions")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Transactions:
     """Encoded transactions; each is decoded and checked on its own."""
 
@@ -80,7 +80,7 @@ class Transactions:
 
 
 @message(0x0106, "heads.head")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Head:
     header: Header
     certificate: Certificate
@@ -90,7 +90,7 @@ class Head:
 
 
 @message(0x0201, "infer.result")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Result:
     """What the client gets: the outputs and the receipt that stands for them."""
 
@@ -99,7 +99,7 @@ class Result:
 
 
 @message(0x0202, "infer.refusal")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Refusal:
     """A signed no. `code` is one of `RefusalCode`; it can never be taken for a result."""
 
@@ -110,7 +110,7 @@ class Refusal:
 
 
 @message(0x0203, "infer.direct")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class DirectRequest:
     """One paid request straight down a stream. Answered by `Accepted`; the result follows as for gossip."""
 
@@ -118,13 +118,13 @@ class DirectRequest:
 
 
 @message(0x0204, "stream.accepted")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Accepted:
     """Taken over; nothing more will come on this stream."""
 
 
 @message(0x0205, "stream.refused")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Refused:
     """The request cannot be answered, and why."""
 
@@ -132,26 +132,26 @@ class Refused:
 
 
 @message(0x0211, "blob.get")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetBlob:
     digest: Digest
 
 
 @message(0x0212, "blob.blob")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Blob:
     data: Annotated[bytes, AtMost(BLOB_BYTES_MAX)]
 
 
 @message(0x0221, "sync.get_blocks")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetBlocks:
     """Blocks from `height` up, as many as fit one answer."""
 
     height: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class CertifiedBlock:
     """A decided block and the restarts between it and the one before it, of which there are hardly ever any."""
 
@@ -161,20 +161,20 @@ class CertifiedBlock:
 
 
 @message(0x0222, "sync.blocks")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Blocks:
     tip: Whole
     items: Annotated[tuple[CertifiedBlock, ...], AtMost(256)]
 
 
 @message(0x0223, "sync.get_claims")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetClaims:
     claim_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
 
 
 @message(0x0224, "sync.get_attestations")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetAttestations:
     """Answered by `Attestations`: whatever the asked node holds for these claims."""
 
@@ -182,13 +182,13 @@ class GetAttestations:
 
 
 @message(0x0225, "sync.get_transactions")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetTransactions:
     transaction_ids: Annotated[tuple[Digest, ...], AtMost(GOSSIP_LIST_MAX)]
 
 
 @message(0x0226, "sync.get_missed")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetMissed:
     """Asks for gossip of these topics, sent since `since_ms`, that the filter does not hold (`protocol.sketch`)."""
 
@@ -198,7 +198,7 @@ class GetMissed:
     filter: Annotated[bytes, AtMost(FILTER_BYTES_MAX)]  # of what the asker has; empty when that is nothing
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class MissedItem:
     """One gossip message as its author sealed it: it is checked as if it had come by gossip."""
 
@@ -207,7 +207,7 @@ class MissedItem:
 
 
 @message(0x0227, "sync.missed")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Missed:
     """What the asker may have missed, the oldest first. `tip` says whether it has missed blocks too."""
 
@@ -217,7 +217,7 @@ class Missed:
 
 
 @message(0x0231, "proof.get_opening")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetOpening:
     """Shows a verifier the worker's signed receipt, so that it may open its own attestation of the same claim."""
 
@@ -225,7 +225,7 @@ class GetOpening:
 
 
 @message(0x0232, "proof.opening")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Opening:
     """The digest a verifier computed itself for a claim."""
 
@@ -234,13 +234,13 @@ class Opening:
 
 
 @message(0x0241, "status.get")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetStatus:
     pass
 
 
 @message(0x0242, "status.status")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Status:
     roles: Annotated[tuple[Name, ...], AtMost(16)]
     state: Name
@@ -252,7 +252,7 @@ class Status:
 # Among validators, bare: what they say is signed by vote keys, and the stream is the peer's own
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Outline:
     """A proposed block without its transactions, which most have already: the sha256 of each encoded one instead."""
 
@@ -260,7 +260,7 @@ class Outline:
     digests: Annotated[tuple[Digest, ...], AtMost(TRANSACTIONS_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Proposed:
     """A proposal, with the outline of its block if the leader has it."""
 
@@ -269,7 +269,7 @@ class Proposed:
 
 
 @message(0x0301, "consensus.said")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Said:
     """What one validator says to another. `causes` are encoded transactions: why the sender wants a block."""
 
@@ -280,7 +280,7 @@ class Said:
 
 
 @message(0x0302, "consensus.get_draft")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GetDraft:
     """Asks for what is missing of a proposed block: its outline, or these transactions by their digests."""
 
@@ -289,7 +289,7 @@ class GetDraft:
 
 
 @message(0x0303, "consensus.draft")
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class DraftParts:
     """What the asked validator has of it, as much as fits one answer."""
 

@@ -7,12 +7,13 @@ again, which is fine.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from protocol.codec import get_size_max
 from protocol.errors import LocalError, UnknownKind
+from protocol.fast_dataclass import fast_dataclass
 
 EXTENSION_KIND_MIN = 0x8000
 KIND_MAX = 0xFFFF
@@ -21,7 +22,7 @@ NAME_MAX = 64
 C = TypeVar("C", bound=type)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class MessageKind:
     """A message type and the number it travels under."""
 
@@ -30,7 +31,7 @@ class MessageKind:
     type: type
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Carrier:
     """A topic or a stream protocol: the kinds it carries, and who listens.
 
@@ -47,7 +48,7 @@ class Carrier:
     is_bare: bool = False
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ProofDescription:
     """What a proof kind shows to whoever checks it, and what it does not."""
 

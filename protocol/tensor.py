@@ -6,12 +6,12 @@ by their bits. They are refused because no bound on a difference holds for them;
 
 import hashlib
 import math
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated
 
 from protocol.codec import decode, encode
 from protocol.errors import MalformedMessage
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import AtMost, Name, UpTo
 
 TENSOR_BYTES_MAX = 4 * 1024 * 1024
@@ -37,7 +37,7 @@ ITEM_SIZES = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Tensor:
     """A dense array. What arrives must pass `verify_tensor` before its numbers are used."""
 
@@ -46,7 +46,7 @@ class Tensor:
     data: Annotated[bytes, AtMost(TENSOR_BYTES_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Tensors:
     """Several tensors as one blob, for inputs too large to travel by gossip."""
 

@@ -4,30 +4,31 @@ A field's annotation says its type and its bound; `codec` compiles both into a s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, NamedTuple
+
+from protocol.fast_dataclass import fast_dataclass
 
 INT_MAX = 2**63 - 1
 GRAINS_PER_ROLE = 1_000_000_000
 BP = 10_000  # basis points in a whole: 1 bp is 0.01 %
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Exactly:
     """Bytes of exactly this length."""
 
     size: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class AtMost:
     """Bytes, text (counted in UTF-8 bytes) or a list of at most this length."""
 
     size: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class UpTo:
     """A whole number from 0 to this value."""
 

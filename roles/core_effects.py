@@ -6,10 +6,11 @@ list leaves. Times are whole milliseconds since 1970, as the shell's monotone cl
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from p2p.net import NetEvent
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger import restart_terms
 from protocol.ledger.block import Block, Certificate
@@ -21,7 +22,7 @@ from roles.role import Computed, VoteHistory
 # What a core is born with
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NodeKeys:
     """The signers of one node. `vote` is a validator's only."""
 
@@ -30,7 +31,7 @@ class NodeKeys:
     vote: Signer | None = None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Restored:
     """What the last process of this node left on disk.
 
@@ -50,14 +51,14 @@ class Restored:
 # Core events: something happened
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Boot:
     """First event. `addresses` are the multiaddrs we announce."""
 
     addresses: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Command:
     """Whoever runs the node asks one of its roles for something; the role sees it as `Commanded`."""
 
@@ -65,7 +66,7 @@ class Command:
     command: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Order:
     """Whoever runs the node wants a transaction of its account on the ledger: see `roles.orders`."""
 
@@ -73,7 +74,7 @@ class Order:
     body: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class BlobLoaded:
     """A `LoadBlob` ended: the bytes, hash-checked, or None when the disk does not hold them."""
 
@@ -81,7 +82,7 @@ class BlobLoaded:
     data: bytes | None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class UrlFetched:
     """A `FetchUrl` ended. `data` is None when it could not be had; `error` says why."""
 
@@ -90,14 +91,14 @@ class UrlFetched:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Woke:
     """The time a `Wake` of this name asked for has come."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
@@ -108,24 +109,24 @@ AnyEvent = NetEvent | CoreEvent
 # Core effects: something is wanted
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetSubscribe:
     topic: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetServe:
     protocol: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetPublish:
     topic: str
     data: bytes
     token: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetRequest:
     peer: bytes
     protocol: str
@@ -134,7 +135,7 @@ class NetRequest:
     timeout_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetTell:
     """Hand something to a peer that wants no answer and has no outcome."""
 
@@ -143,26 +144,26 @@ class NetTell:
     data: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetReply:
     token: str
     data: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetLearn:
     peer: bytes
     addresses: tuple[str, ...]
     topics: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NetPenalise:
     peer: bytes
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Commit:
     """Keep a decided block, the state after it and the restarts before it. Durable."""
 
@@ -172,14 +173,14 @@ class Commit:
     restarts: tuple[restart_terms.Restart, ...] = ()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LogVote:
     """Append what the vote key has signed to the vote log. Durable."""
 
     record: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Put:
     """Keep a value under a bucket and key; None forgets it. Durable.
 
@@ -191,14 +192,14 @@ class Put:
     value: bytes | None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LoadBlob:
     """Read a blob from disk. Ends in exactly one `BlobLoaded`."""
 
     digest: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PutBlob:
     """Keep a blob on disk. Its sha256 is `digest`; the store checks again."""
 
@@ -206,7 +207,7 @@ class PutBlob:
     data: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class FetchUrl:
     """Get bytes over HTTP. Ends in exactly one `UrlFetched`."""
 
@@ -214,7 +215,7 @@ class FetchUrl:
     timeout_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Compute:
     """Run a model in the engine by a deadline. Ends in exactly one `Computed` with the same token."""
 
@@ -224,7 +225,7 @@ class Compute:
     deadline_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Wake:
     """`Woke(name)` at `at_ms`; the same name again moves it."""
 
@@ -232,7 +233,7 @@ class Wake:
     at_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Log:
     """One line of the node's event log; bytes are written as hex."""
 
@@ -240,7 +241,7 @@ class Log:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Deliver:
     """Hand an outcome of a role to whoever runs the node: the answer to a `Command`."""
 
@@ -248,14 +249,14 @@ class Deliver:
     outcome: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Halt:
     """The node cannot go on, and why. The shell stops it with an error."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Restart:
     """The node should go down in good order and start anew, and why: it will run with other keys then."""
 

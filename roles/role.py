@@ -8,9 +8,10 @@ role's own: the node keeps those of different roles apart.
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
@@ -19,7 +20,7 @@ from protocol.tensor import Tensor
 # Events: something happened
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class VoteHistory:
     """What a validator's vote log held at the start. `is_lost` when it was gone or damaged: then it shows nothing."""
 
@@ -27,7 +28,7 @@ class VoteHistory:
     is_lost: bool = False
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Started:
     """First event. `stored` is what this role has kept with `Store`, by bucket and key."""
 
@@ -37,7 +38,7 @@ class Started:
     certificate: Certificate | None = None  # of the ledger's last block
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Received:
     """A message arrived, decoded, bounded and verified: on a topic, on a stream, or as the answer to our `Request`.
 
@@ -50,7 +51,7 @@ class Received:
     token: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RequestFailed:
     """Our `Request` or `Send` got no answer, and why."""
 
@@ -59,7 +60,7 @@ class RequestFailed:
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Requested:
     """A peer asks on a stream protocol and waits: answer with `Reply(token, …)`."""
 
@@ -69,7 +70,7 @@ class Requested:
     token: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Computed:
     """A `Compute` ended: either outputs or a reason there are none."""
 
@@ -79,7 +80,7 @@ class Computed:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Fetched:
     """A `Fetch` ended. `data` is None when it could not be had; `error` says why."""
 
@@ -88,7 +89,7 @@ class Fetched:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Published:
     """How many peers a `Publish` was queued for."""
 
@@ -97,7 +98,7 @@ class Published:
     peers: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LedgerAdvanced:
     """The ledger moved on to `state`. `transactions` are those of the block that `certificate` decided, decoded."""
 
@@ -106,22 +107,22 @@ class LedgerAdvanced:
     certificate: Certificate | None = None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PeerUp:
     peer: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PeerDown:
     peer: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TimerFired:
     name: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Submitted:
     """A `Submit` ended: on the ledger at `height`, or refused with a reason."""
 
@@ -130,14 +131,14 @@ class Submitted:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Commanded:
     """Whoever runs the node asks this role for something; it answers with `Deliver`."""
 
     command: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Stopping:
     """Last event: hand over what must not be lost."""
 
@@ -162,7 +163,7 @@ Event = (
 # Effects: something is wanted
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Publish:
     """Gossip a message on a topic, named short: `infer/0`, `claims`."""
 
@@ -171,7 +172,7 @@ class Publish:
     token: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Send:
     """Hand one message to one peer on a stream protocol, without waiting for more than its acceptance.
 
@@ -185,7 +186,7 @@ class Send:
     timeout_ms: int = 5_000
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Request:
     """Ask one peer. Ends as `Received(token=…)` or `RequestFailed`."""
 
@@ -196,13 +197,13 @@ class Request:
     timeout_ms: int = 5_000
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Reply:
     token: str
     message: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Compute:
     """Run a model in the engine, by the deadline. The model's blob must have been fetched."""
 
@@ -212,7 +213,7 @@ class Compute:
     deadline_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Fetch:
     """Get bytes: by CID (`bafk…`, from disk or storage nodes, hash-checked) or by URL (oracles).
 
@@ -223,7 +224,7 @@ class Fetch:
     local: bool = False
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Store:
     """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
 
@@ -236,7 +237,7 @@ class Store:
     value: bytes | None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Decided:
     """A block with its certificate and the state it leads to, from the validator that built it."""
 
@@ -245,7 +246,7 @@ class Decided:
     state: State
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Submit:
     """Put something on the ledger: a transaction body (signed and numbered by the node), or a `Decided` block."""
 
@@ -253,14 +254,14 @@ class Submit:
     token: str = ""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LogVote:
     """Keep what a validator has signed, durably, before any later effect of this list is carried out."""
 
     record: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class CatchUp:
     """A peer has blocks up to this height that we lack: ask it for them."""
 
@@ -268,14 +269,14 @@ class CatchUp:
     height: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Halt:
     """This node must not go on, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SetTimer:
     """`TimerFired(name)` at `at_ms`; the same name again moves it."""
 
@@ -283,7 +284,7 @@ class SetTimer:
     at_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Penalise:
     """A peer broke a rule every honest peer would see."""
 
@@ -291,14 +292,14 @@ class Penalise:
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Deliver:
     """Hand an outcome to whoever runs the node: the answer to a `Commanded`."""
 
     outcome: Any
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Record:
     """One line of the node's event log. Bytes are written as hex; names are `noun.verb`: `claim.made`."""
 
@@ -325,7 +326,7 @@ Effect = (
 )
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Context:
     """What a role is given at birth. `signer` signs with the node key, `account` with the account key."""
 

@@ -3,13 +3,12 @@
 `Persist` comes before whatever rests on it leaves: the shell syncs it to disk before it carries out the next effect.
 """
 
-from dataclasses import dataclass
-
 from protocol.consensus.messages import Message, Proposal, Vote
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import Ballot, Certificate, Validator
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Began:
     """The ledger stands at `height` - 1: these validators decide the next height, their leaders drawn by `seed`.
 
@@ -25,19 +24,19 @@ class Began:
     may_vote: bool = True
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Woken:
     """There is a reason for a block: a valid transaction, or a due item that wakes."""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Heard:
     """A message of a peer, decoded and bounded; nothing else of it has been checked."""
 
     message: Message
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Built:
     """Answers `Build`: our block for a view. Ignored when the view has passed."""
 
@@ -46,7 +45,7 @@ class Built:
     block_id: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Checked:
     """Answers `Check`: the block is held and may follow the chain. `wakes` if it holds a reason for a block."""
 
@@ -54,7 +53,7 @@ class Checked:
     wakes: bool = True
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TimedOut:
     height: int
     view: int
@@ -63,7 +62,7 @@ class TimedOut:
 Event = Began | Woken | Heard | Built | Checked | TimedOut
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Broadcast:
     """Send to all other validators but those it is no news for, by vote key."""
 
@@ -71,28 +70,28 @@ class Broadcast:
     known_to: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Answer:
     """Send to whoever has just been heard: it is behind."""
 
     message: Certificate
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Persist:
     """Keep, durably, before anything after this leaves."""
 
     record: Vote | Proposal | Certificate
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SetTimer:
     height: int
     view: int
     delay_ms: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Build:
     """Build a block on the chain as it stands, an empty one if there is nothing to put into it."""
 
@@ -100,7 +99,7 @@ class Build:
     view: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Check:
     """Fetch a block's body if it is missing, and check that it may be voted for. Silence is a no.
 
@@ -112,28 +111,28 @@ class Check:
     is_repeated: bool
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ShareCause:
     """Send what this node was woken by to the leader, who may sleep; to all validators when it is none."""
 
     leader: bytes | None = None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Decide:
     """This height is decided: apply the block, keep it with its certificate in one commit, then say `Began`."""
 
     certificate: Certificate
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class CatchUp:
     """Others are at a later height: fetch decided blocks."""
 
     height: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Accuse:
     """Two things that the same validator signed and no honest one signs both, or one that it never signs."""
 
@@ -142,7 +141,7 @@ class Accuse:
     second: Vote | Proposal
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SignedElsewhere:
     """Our vote key has signed what we have not: another process has it. We vote no more."""
 

@@ -6,7 +6,6 @@ evidence holds ballots alone; only the last fault needs the justification the ba
 section 4.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.consensus.events import Accuse
@@ -21,6 +20,7 @@ from protocol.consensus.messages import (
 )
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import RemoteError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import InvalidVote, Validator, VoteKind
 from protocol.types import AtMost
 
@@ -31,7 +31,7 @@ class NoFault(RemoteError):
     """What was brought as evidence convicts nobody."""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Evidence:
     """Two votes, or two proposals as the ballots their leader signed, or one vote and the justification it names."""
 

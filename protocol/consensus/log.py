@@ -5,17 +5,17 @@ would be the end of the chain. Whoever finalises a view must be able to show tha
 any more, so a height of which all have forgotten the certificate would never end.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.codec import decode, encode
 from protocol.consensus.messages import Proposal, Vote
 from protocol.errors import MalformedMessage
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import Block, Certificate
 from protocol.types import AtMost
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LogRecord:
     """One of the four."""
 

@@ -6,9 +6,9 @@ proposal with a gap convicts itself. Source: PROTOCOL, "Envelope and ids"; facts
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, VoteKind, verify_quorum
 from protocol.types import AtMost, PublicKey, Signature
 
@@ -16,14 +16,14 @@ GAP_MAX = 1_000  # views without a block between a proposal and the one it repea
 _KINDS = frozenset((VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.NULLIFY))
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Vote:
     ballot: Ballot
     voter: PublicKey
     signature: Signature
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Justification:
     """Why a proposal may be made: the notarisation it repeats, if any, and that all views since are void."""
 
@@ -31,7 +31,7 @@ class Justification:
     nullified: Annotated[tuple[Certificate, ...], AtMost(GAP_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Proposal:
     """A leader's block for a view. `signature` is over the ballot to notarise it, under a domain of its own."""
 

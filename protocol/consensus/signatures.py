@@ -1,10 +1,10 @@
 """Ballots signed with Ed25519 keys, each byte string a domain of its own."""
 
 import hashlib
-from dataclasses import dataclass
 
 from protocol.codec import encode
 from protocol.consensus.messages import Justification
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer, verify
 from protocol.ledger.block import Ballot, VoteKind, compute_vote_bytes
 from protocol.signing import compute_domain_prefix
@@ -13,7 +13,7 @@ from protocol.types import ChainId, Digest, Whole
 _PROPOSAL_PREFIX = compute_domain_prefix("proposal")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class _Subject:
     chain: ChainId
     height: Whole

@@ -7,10 +7,11 @@ PROTOCOL, "Paying".
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from protocol.codec import encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, Voucher, compute_claim_id
 from protocol.ledger.block import get_validators_of
 from protocol.ledger.context import TransactionContext
@@ -48,7 +49,7 @@ _DRAW = compute_domain_prefix("batch-draw")
 _ZERO_REASONS = frozenset(int(reason) for reason in ZeroReason)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class BatchLeaf:
     """How one voucher ended. A leaf with a reason earns nothing and has an empty claim id of zeros."""
 
@@ -59,7 +60,7 @@ class BatchLeaf:
     claim_id: Digest
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RunOfBatch:
     """Consecutive leaves of one channel; the last one's voucher shows that the payer has promised them all."""
 
@@ -69,7 +70,7 @@ class RunOfBatch:
 
 
 @transaction(32)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class BatchSettle:
     """The leaves of all runs, in order, under one root. Its total is the sum of the runs' amounts."""
 
@@ -77,7 +78,7 @@ class BatchSettle:
     root: Digest
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LeafOpening:
     """A drawn leaf with its way to the root, and if it earns, the voucher and the claim it stands for."""
 
@@ -89,7 +90,7 @@ class LeafOpening:
 
 
 @transaction(33)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class OpenLeaves:
     """The worker opens drawn leaves of its batch, some or all."""
 

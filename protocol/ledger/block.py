@@ -6,13 +6,14 @@ a certificate stand under one message. Source: PROTOCOL, "Envelope and ids".
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Annotated
 
 from protocol.codec import encode
 from protocol.errors import InvalidBlock, RemoteError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import verify
 from protocol.ledger.records import EpochSnapshot, Tip
 from protocol.ledger.state import State
@@ -46,7 +47,7 @@ class InvalidCertificate(InvalidVote):
     """The certificate does not show that the validators decided what it says they did."""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Header:
     """`builder` is a validator's account, `reveal` empty or the next layer of its hash onion.
 
@@ -65,19 +66,19 @@ class Header:
     reveal: Tip  # of the builder's hash onion
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Block:
     header: Header
     transactions: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(TRANSACTIONS_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class VoteSignature:
     vote: PublicKey
     signature: Signature
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Ballot:
     """One thing to vote on in a view.
 
@@ -94,7 +95,7 @@ class Ballot:
     justification: Digest = field(hash=False)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Certificate:
     """A ballot with votes of more than two thirds of the weight, in strict order of vote key."""
 
@@ -102,7 +103,7 @@ class Certificate:
     votes: Annotated[tuple[VoteSignature, ...], AtMost(VOTES_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class _Vote:
     chain: ChainId
     height: Whole
@@ -111,7 +112,7 @@ class _Vote:
     value: Digest
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Validator:
     """Who may vote, with what weight."""
 
@@ -120,7 +121,7 @@ class Validator:
     weight: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ValidatorSet:
     """Who decides a height, by vote key."""
 

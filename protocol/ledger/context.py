@@ -1,15 +1,15 @@
 """What a transaction's rule is given besides the draft and its own body."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from protocol.errors import BadSignature
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import verify
 from protocol.ledger.errors import InvalidSignature
 from protocol.signing import verify_signed
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TransactionContext:
     """`account` sent the transaction `id`. Without `check_signatures`, Ed25519 checks alone are skipped."""
 

@@ -4,12 +4,13 @@ Everything written can be taken back to a mark, so a transaction that fails half
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from protocol.codec import encode
 from protocol.errors import InsufficientBalance
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.errors import LimitReached
 from protocol.ledger.records import (
     Account,
@@ -109,7 +110,7 @@ class Overlay(Generic[K, V]):
             self._changed[key] = before
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Mark:
     """A point to go back to."""
 

@@ -5,9 +5,9 @@ takes it off the ledger, so that nothing can end it again.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Annotated
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, Attestation, Claim, compute_claim_id, compute_commitment
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
@@ -33,7 +33,7 @@ JOB_KIND = 6
 
 
 @transaction(24)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class OpenJob:
     """Locks `amount` for one request. The transaction's id is the job's, and stands for a channel in its claim."""
 
@@ -45,7 +45,7 @@ class OpenJob:
 
 
 @transaction(25)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SettleJob:
     """The worker's claim for a job, opened, with everyone drawn attesting to it. Its sequence number is 0."""
 
@@ -57,7 +57,7 @@ class SettleJob:
 
 
 @transaction(26)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RefuseJob:
     """The worker will not do it: the payer has its money back at once."""
 

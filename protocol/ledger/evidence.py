@@ -1,8 +1,9 @@
 """Evidence against validators: whoever signed what no honest one does loses stake, and its vote for good."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from protocol.consensus.evidence import Evidence, NoFault, get_height, verify_evidence
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import get_validators_of
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
@@ -15,7 +16,7 @@ from protocol.types import BP
 
 
 @transaction(15)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SubmitEvidence:
     """What a validator has signed, by anybody. The reporter's reward is a part of what the guilty one loses."""
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import typing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any
 
 from protocol.codec import encode, get_field_types
 from protocol.errors import LocalError, MalformedMessage
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import format_account, format_node, parse_account, parse_node
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
@@ -55,7 +56,7 @@ _PREFIX = compute_domain_prefix("genesis")
 _VESTING_PREFIX = compute_domain_prefix("vesting")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Allocation:
     """What an account owns at the start. The supply is these, what vests and the treasury, for good."""
 
@@ -63,7 +64,7 @@ class Allocation:
     amount: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GenesisVesting:
     """What an account gets over time: `parts` equal parts, the first `cliff_ms` after genesis, then every `part_ms`."""
 
@@ -74,7 +75,7 @@ class GenesisVesting:
     parts: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class GenesisNode:
     """A node that serves from the first block. Its bond comes out of the account's allocation."""
 
@@ -88,7 +89,7 @@ class GenesisNode:
     onion: Tip  # number 0 of its vote key; validators without one earn nothing at first
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Genesis:
     name: Name
     time_ms: TimeMs

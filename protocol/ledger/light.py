@@ -6,8 +6,9 @@ Whoever decides a height after leaving the set could deceive it; that costs thei
 client follows more often than unbonding takes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import (
     Certificate,
     Header,
@@ -23,7 +24,7 @@ from protocol.ledger.restart import StandsElsewhere, verify_seated
 from protocol.ledger.restart_terms import Restart
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Trusted:
     """What a client has come to believe: who decides the heights after `height`, until a header says otherwise."""
 
@@ -33,7 +34,7 @@ class Trusted:
     generation: int = 0  # of the newest restart among what led here
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Handover:
     """A decided header that names new validators, and these."""
 

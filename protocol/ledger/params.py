@@ -3,16 +3,17 @@
 Amounts are grains, shares basis points, times milliseconds of header time. Source of the splits: PROTOCOL, "Paying".
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, Whole
 
 DELAY_MS_MAX = 2**60
 BASE_FEE_MIN_MAX = 2**50  # so that a block's fees stay far below what fits a number
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RoleBond:
     """The least a node must have bonded to be drawn or listened to in a role."""
 
@@ -20,7 +21,7 @@ class RoleBond:
     grains: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Params:
     epoch_ms: Whole = 20_000
     epochs_kept: Whole = 16  # snapshots; also how long a claim can settle or be proven wrong

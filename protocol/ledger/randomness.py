@@ -7,11 +7,12 @@ it will be mixed with. A builder without a valid layer leaves it out and earns n
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 
 from protocol.errors import InvalidBlock
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
@@ -29,7 +30,7 @@ _ONION = compute_domain_prefix("onion")
 _SEED = compute_domain_prefix("seed")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class OnionSecret:
     """What only the holder of a vote key can compute, so that an onion needs no keeping."""
 

@@ -1,9 +1,9 @@
 """What the ledger remembers: one frozen dataclass per table, each encoded by the codec."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
@@ -16,7 +16,7 @@ RoleNames = Annotated[tuple[Name, ...], AtMost(8)]
 ModelDigests = Annotated[tuple[Digest, ...], AtMost(64)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TensorSpec:
     """The type and shape of a model's input or output; 0 stands for the number of rows."""
 
@@ -24,7 +24,7 @@ class TensorSpec:
     shape: Annotated[tuple[Whole, ...], AtMost(8)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ModelRecord:
     """A model the network serves. `exact` is 1 when every machine computes the same bits."""
 
@@ -36,14 +36,14 @@ class ModelRecord:
     labels: Annotated[tuple[Name, ...], AtMost(1_000)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class FeedRecord:
     """A feed oracles may report on."""
 
     name: Name
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class FeedState:
     """The last report of a feed. `observers` is how many observations it is the median of."""
 
@@ -53,7 +53,7 @@ class FeedState:
     observers: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Account:
     """`nonce` is that of the next transaction."""
 
@@ -61,7 +61,7 @@ class Account:
     nonce: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class NodeRecord:
     """The node an account runs. `changed_epoch` is the epoch in which roles, models or price were set last."""
 
@@ -75,7 +75,7 @@ class NodeRecord:
     changed_epoch: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class KeyOwner:
     """Whose node or vote key this is. `left_epoch` is the first epoch in which it is no more, 0 while it is."""
 
@@ -83,7 +83,7 @@ class KeyOwner:
     left_epoch: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Unbonding:
     """Stake on its way back to its account's balance; still slashed for what `validator`'s account has done."""
 
@@ -93,7 +93,7 @@ class Unbonding:
     epoch: Whole  # in which it began: the last in which it may have been a vote's weight
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Delegation:
     """Stake one account puts behind another's validator."""
 
@@ -102,7 +102,7 @@ class Delegation:
     amount: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Pool:
     """The sums of a validator's delegations, and rewards not yet paid out to it and them."""
 
@@ -111,7 +111,7 @@ class Pool:
     rewards: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Channel:
     """Money set aside by a payer for one payee. `closing_ms` is 0 while it is open.
 
@@ -127,7 +127,7 @@ class Channel:
     closing_ms: TimeMs
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Vesting:
     """What genesis holds back for an account: equal parts, the first at the cliff, one every `part_ms` after it."""
 
@@ -139,13 +139,13 @@ class Vesting:
     parts: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Share:
     account: PublicKey
     amount: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Pending:
     """What one settlement has earned and its window still holds back."""
 
@@ -154,7 +154,7 @@ class Pending:
     burn: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Job:
     """Money locked for one request. Whatever ends the job takes this away."""
 
@@ -165,7 +165,7 @@ class Job:
     verifiers: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class BatchRun:
     """What a batch has taken from one channel, and who gets it back if the batch is forfeit."""
 
@@ -176,7 +176,7 @@ class BatchRun:
     amount: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Batch:
     """A worker's leaves under one root, until they are paid out or forfeit.
 
@@ -195,7 +195,7 @@ class Batch:
     opened: Annotated[tuple[Whole, ...], AtMost(64)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class WorkCount:
     """How a worker's settled leaves ended. `earned` counts whole fees, before the split."""
 
@@ -205,7 +205,7 @@ class WorkCount:
     earned: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ProvenWrong:
     """A claim that cannot be proven wrong again, nor be paid. Forgotten with its epoch."""
 
@@ -214,7 +214,7 @@ class ProvenWrong:
     slashed: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Onion:
     """The hash onion a validator reveals layer by layer, and the one that follows it at the epoch's end, if any."""
 
@@ -224,7 +224,7 @@ class Onion:
     next_number: Whole
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Tombstone:
     """A validator convicted by its own votes: it validates no more, under whatever keys."""
 
@@ -234,7 +234,7 @@ class Tombstone:
     slashed: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class FormerKey:
     """The vote key an account had before a restart."""
 
@@ -242,7 +242,7 @@ class FormerKey:
     vote: PublicKey
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RestartRecord:
     """A restart (`restart`) that the ledger has been through after block `height`, in `epoch`."""
 
@@ -252,7 +252,7 @@ class RestartRecord:
     former: Annotated[tuple[FormerKey, ...], AtMost(32)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class DueItem:
     """Future work of the ledger. A waking item calls for a block when its time comes; a lazy one waits for the next.
 
@@ -266,7 +266,7 @@ class DueItem:
     graced: Annotated[int, UpTo(1)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Candidate:
     """A node as it stood when an epoch began, in the roles its bond then reached.
 
@@ -283,7 +283,7 @@ class Candidate:
     delegated: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class EpochSnapshot:
     """Who can be drawn in an epoch, and by what seed. `height` is the first its validators decide."""
 

@@ -5,10 +5,11 @@ terms, in whatever order they came.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from protocol.codec import decode, encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.block import VOTES_MAX
 from protocol.ledger.restart import InvalidRestart, make_terms
@@ -39,13 +40,13 @@ class MissingSignatures(InvalidRestart):
         self.accounts = tuple(accounts)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SignedSeat:
     account: PublicKey
     signatures: SeatSignatures
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RestartDraft:
     """`before` are restarts after the same block that this one stands on; `signed` is in strict order of account."""
 

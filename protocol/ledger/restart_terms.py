@@ -1,10 +1,10 @@
 """What the accounts of validators sign to restart a ledger, and who has signed. See `restart` for the rule."""
 
 import hashlib
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.codec import decode, encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer, verify
 from protocol.ledger.block import VOTES_MAX
 from protocol.signing import compute_domain_prefix
@@ -15,7 +15,7 @@ _PREFIX = compute_domain_prefix("restart")
 _KEY_PREFIX = compute_domain_prefix("restart-key")
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RestartSeat:
     """The vote key that a validator's account votes by from now on."""
 
@@ -23,7 +23,7 @@ class RestartSeat:
     vote: PublicKey
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RestartTerms:
     """What is signed. Seats are in strict order of account.
 
@@ -39,7 +39,7 @@ class RestartTerms:
     seats: Annotated[tuple[RestartSeat, ...], AtMost(VOTES_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SeatSignatures:
     """By a seat's account, and by its new vote key: whoever signs has it."""
 
@@ -47,7 +47,7 @@ class SeatSignatures:
     vote: Signature
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Restart:
     """`signatures` are those of the seats, in their order."""
 
@@ -58,7 +58,7 @@ class Restart:
 Restarts = Annotated[tuple[Restart, ...], AtMost(RESTARTS_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RestartList:
     """Each stands on the one before it."""
 

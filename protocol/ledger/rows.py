@@ -1,11 +1,11 @@
 """A state as rows, for the disk: one per entry of a table, and one part for all that is in no table."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from protocol.codec import decode, encode
 from protocol.errors import MalformedMessage
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.params import Params
 from protocol.ledger.state import (
     TABLES,
@@ -23,7 +23,7 @@ from protocol.types import Digest
 _TABLES = {table.name: table for table in TABLES}
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Frame:
     """All of a state that is in no table."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from protocol.codec import decode
 from protocol.committee import compute_committee
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
     VERIFIERS_MIN,
     Attestation,
@@ -66,7 +67,7 @@ class _Settlement:
     fees: int = 0
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SettledLeaf:
     """How the voucher (channel, seq) ended on the ledger. `claim_id` is empty and `amount` 0 for a zero leaf."""
 

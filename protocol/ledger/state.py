@@ -6,11 +6,12 @@ Merkle tree that holds every entry of every table (`tree`), which a block pays f
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
 from protocol.codec import encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
@@ -43,7 +44,7 @@ _ROOT_PREFIX = compute_domain_prefix("state")
 _NO_ACCOUNT = Account(0, 0)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Table:
     """One table of the state: its attribute, what it holds, and what its keys are (bytes, numbers or text)."""
 
@@ -93,7 +94,7 @@ Row = tuple[str, bytes, bytes]
 RowChange = tuple[str, bytes, bytes | None]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class StateHead:
     """Everything in the state that is not a table, as it enters the root."""
 
@@ -110,7 +111,7 @@ class StateHead:
     revealer: Tip
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class State:
     """The ledger after block `height`. `block_id` is that block's and the only thing the root does not cover.
 

@@ -6,7 +6,7 @@ Kinds below 0x8000 are ours; a user's module registers its own body with `@trans
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from protocol.codec import decode, encode, get_size_max
 from protocol.errors import LocalError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, Claim, Receipt, Voucher
 from protocol.keys import Signer
 from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
@@ -39,7 +40,7 @@ _UNSIGNED_HEADER = b"\x98"  # msgpack's, of an array of eight
 _SIGNATURE_WIRE_SIZE = 2 + 64
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Transaction:
     """One account's signed order. `nonce` counts the account's transactions from 0.
 
@@ -148,14 +149,14 @@ def all_transactions() -> tuple[tuple[int, type], ...]:
 
 
 @transaction(1)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Transfer:
     to: PublicKey
     amount: Grains
 
 
 @transaction(10)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RegisterNode:
     """Binds keys to the account's node and says what it does; again, to change roles, models and price.
 
@@ -174,7 +175,7 @@ class RegisterNode:
 
 
 @transaction(16)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class RotateKeys:
     """Other keys for the account's node; either may stay what it is. They are drawn and vote from the next epoch on."""
 
@@ -185,7 +186,7 @@ class RotateKeys:
 
 
 @transaction(17)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class CommitOnion:
     """The tip of a new hash onion of the account's validator (`randomness`), in force from the next epoch on."""
 
@@ -210,7 +211,7 @@ def prove_possession(body: B, account: bytes, node: Signer, vote: Signer | None 
 
 
 @transaction(11)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Stake:
     """Adds to the bond of the account's node."""
 
@@ -218,7 +219,7 @@ class Stake:
 
 
 @transaction(12)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Unstake:
     """Takes from the bond; paid out when `unbonding_ms` is over, slashed until then."""
 
@@ -226,7 +227,7 @@ class Unstake:
 
 
 @transaction(13)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Delegate:
     """Puts stake behind another account's validator, or more of it."""
 
@@ -235,7 +236,7 @@ class Delegate:
 
 
 @transaction(14)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Undelegate:
     """Takes it back; paid out when `unbonding_ms` is over, slashed until then."""
 
@@ -243,14 +244,14 @@ class Undelegate:
     amount: Grains
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ChannelOpening:
     payee: PublicKey
     deposit: Grains
 
 
 @transaction(20)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class OpenChannels:
     openings: Annotated[tuple[ChannelOpening, ...], AtMost(16)]
 
@@ -261,7 +262,7 @@ def compute_channel_id(transaction_id: bytes, index: int) -> bytes:
 
 
 @transaction(21)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class CloseChannel:
     """The payer wants the rest back; the payee can settle until `channel_close_delay_ms` is over."""
 
@@ -269,7 +270,7 @@ class CloseChannel:
 
 
 @transaction(22)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TopUpChannel:
     """The payer adds to an open channel's deposit."""
 
@@ -287,7 +288,7 @@ class ZeroReason(IntEnum):
     DISSENT = 5
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Work:
     """A job done, with all that shows it: paid only if everything fits."""
 
@@ -298,7 +299,7 @@ class Work:
     attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Leaf:
     """One voucher's end: `reason` 0 with its work, or a ZeroReason without."""
 
@@ -306,7 +307,7 @@ class Leaf:
     work: Annotated[tuple[Work, ...], AtMost(1)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ChannelRun:
     """Consecutive leaves of one channel from `seq_first`, the last settled + 1."""
 
@@ -316,7 +317,7 @@ class ChannelRun:
 
 
 @transaction(30)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SettleIndividual:
     """A worker collects what it has earned. One leaf that does not hold refuses all of it."""
 
@@ -324,7 +325,7 @@ class SettleIndividual:
 
 
 @transaction(31)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ProveWrong:
     """A worker's signed receipt, and the drawn verifiers' attestations that all open to another digest."""
 
@@ -333,7 +334,7 @@ class ProveWrong:
     output_digest: Digest
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class SignedObservation:
     """One oracle's reading, a whole number in the feed's own unit. Signed by its node key."""
 
@@ -348,7 +349,7 @@ class SignedObservation:
 
 
 @transaction(40)
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ReportOracle:
     """The observations of one round, by observer; the ledger keeps their median."""
 

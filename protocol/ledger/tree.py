@@ -7,11 +7,11 @@ tree it came from, so that the order of updates leaves no trace in the root.
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, NamedTuple, Union
 
 from protocol.errors import RemoteError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import AtMost, Digest
 
 EMPTY = bytes(32)
@@ -40,7 +40,7 @@ Tree = Union[Leaf, Branch, None]  # noqa: UP007  (a forward reference cannot sta
 Change = tuple[bytes, bytes | None]  # key, digest of the new value or None
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TreeProof:
     """The way from the root to a key. `siblings` begin below the root.
 

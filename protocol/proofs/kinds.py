@@ -1,9 +1,9 @@
 """The proof kinds `signed` and `reexec`, and the checks behind them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from protocol.errors import RemoteError
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
     VERIFIERS_MIN,
     Attestation,
@@ -20,7 +20,7 @@ class InvalidProof(RemoteError):
     """The evidence does not show what it is said to show."""
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Signed:
     """Evidence: the receipt alone."""
 
@@ -41,7 +41,7 @@ class Signed:
         verify_signed(receipt, claim.worker)
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Reexec:
     """Evidence: the receipt and the attestations of the verifiers who ran the model again."""
 

@@ -5,11 +5,11 @@ shows entries of the state that are there or are not, and transactions of the bl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated
 
 from protocol.codec import decode, encode
+from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import Certificate, Header, compute_digests_root
 from protocol.ledger.light import Handover, Trusted, follow, follow_restart, verify_header
 from protocol.ledger.restart_terms import Restart
@@ -36,7 +36,7 @@ RECORD_BYTES_MAX = 1024 * 1024
 _TABLES = {table.name: table for table in TABLES}
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class EntryProof:
     """One entry of the state, or that there is none: then `record` is empty."""
 
@@ -46,7 +46,7 @@ class EntryProof:
     proof: TreeProof
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class StateProof:
     """Entries of the state whose root a header names."""
 
@@ -55,7 +55,7 @@ class StateProof:
     entries: Annotated[tuple[EntryProof, ...], AtMost(64)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class TransactionProof:
     """Transactions of a block: the digests of all of them, and some whole."""
 
@@ -63,7 +63,7 @@ class TransactionProof:
     transactions: Annotated[tuple[Annotated[bytes, AtMost(TRANSACTION_BYTES_MAX)], ...], AtMost(16)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Section:
     """What one header shows. A list holds one proof or none."""
 
@@ -73,7 +73,7 @@ class Section:
     transactions: Annotated[tuple[TransactionProof, ...], AtMost(1)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class LedgerFile:
     """`handovers`, `restarts` and `sections` are in order of height."""
 
@@ -83,7 +83,7 @@ class LedgerFile:
     sections: Annotated[tuple[Section, ...], AtMost(8)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Shown:
     """What a file has shown. `entries`, of `state_height`, are by table and key: None where there is none."""
 

@@ -5,12 +5,12 @@ recomputed from genesis can: that the verifiers were drawn, and that the leaf wa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.codec import decode
 from protocol.committee import compute_committee
 from protocol.errors import InvalidTransaction
+from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, InferenceRequest, Receipt, Voucher, compute_claim_id, compute_request_id
 from protocol.keys import format_account, format_node
 from protocol.ledger.settlement import SettledLeaf
@@ -27,7 +27,7 @@ RECEIPT_FILE_BYTES_MAX = 4 * 1024 * 1024
 Leaves = Mapping[tuple[bytes, int], SettledLeaf]  # by (channel, seq): `testnet.recompute` gathers them from blocks
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class ReceiptFile:
     """What the client keeps of one answered request."""
 
@@ -39,7 +39,7 @@ class ReceiptFile:
     attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Finding:
     """One level of proof: whether it is shown, and what exactly is or is not. For people."""
 

@@ -256,8 +256,9 @@ def test_only_frozen_dataclasses_of_bounded_depth_can_be_used() -> None:
         annotation = Annotated[tuple[annotation, ...], AtMost(1)]
     deep: type = dataclass(frozen=True)(type("Deep", (), {"__annotations__": {"field": annotation}}))
     melting: type = dataclass(type("Melting", (), {"__annotations__": {"field": Whole}}))
+    named: type = dataclass(frozen=True, kw_only=True)(type("Named", (), {"__annotations__": {"field": Whole}}))
 
-    for cls in (deep, melting, Endless, int):
+    for cls in (deep, melting, named, Endless, int):
         with pytest.raises(LocalError):
             get_size_max(cls)
     with pytest.raises(LocalError):
