@@ -119,7 +119,7 @@ class Gossip:
         self._ready: deque[Inbound] = deque()
         self._held_back: list[Inbound] = []  # until some of their messages are verified
         self._slow = SlowChecks(self._do, self._note_check_error, params.validation_ms_max / 1_000)
-        self._signatures = SignatureChecks(self._do, self._note_check_error, self._let_go_on)
+        self._signatures = SignatureChecks(self._do, self._note_check_error)
         self._handlers: dict[type, Callable[[Any], object]] = {
             SendMessage: self._send_message,
             SendControl: self._send_control,
@@ -259,7 +259,7 @@ class Gossip:
     @property
     def has_work(self) -> bool:
         """Whether anything waits for `work` or `flush`."""
-        return bool(self._ready or self._stirred)
+        return bool(self._ready or self._stirred or self._signatures)
 
     def work(self) -> None:
         """Hand the router what peers sent, each in turn, for WORK_S_MAX seconds at most."""
@@ -278,18 +278,15 @@ class Gossip:
             if time.perf_counter() > until_s:
                 break
         self._signatures.settle()
-
-    def _let_go_on(self) -> None:
-        """Signatures have been verified: those whose next messages were held back for them have their turn."""
-        self._ready.extend(self._held_back)
+        ready.extend(self._held_back)
         self._held_back.clear()
-        self._turns.hurry()
 
     def _finish(self, inbound: Inbound) -> None:
         """A peer or its stream is gone: what came before still counts, as far as there is time for it."""
         until_s = time.perf_counter() + WORK_S_MAX
         while inbound.has_work and time.perf_counter() < until_s:
             self._work_off(inbound)
+            self._signatures.settle()
         inbound.end()
 
     def _work_off(self, inbound: Inbound) -> None:
@@ -334,7 +331,6 @@ class Gossip:
         """Beat and see to slow verdicts, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._slow.run)
-            nursery.start_soon(self._signatures.run)
             next_beat = trio.current_time()
             while True:
                 next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())

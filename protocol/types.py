@@ -60,16 +60,12 @@ class Verdict(StrEnum):
 
 
 class Unproven(NamedTuple):
-    """A verdict that hangs on a signature: `conclude` gives it, once that is known to be good or not.
-
-    `ahead` is done where a good signature was verified, maybe in a thread: what takes long, and changes no answer.
-    """
+    """A verdict that hangs on a signature: `conclude` gives it, once that is known to be good or not."""
 
     public: bytes
     signed: bytes
     signature: bytes
     conclude: Callable[[bool], Verdict]
-    ahead: Callable[[], None] | None = None
 
 
 class NodeState(StrEnum):

@@ -24,16 +24,13 @@ from protocol.envelope import (
 )
 from protocol.errors import BadSignature, RemoteError, UnexpectedKind
 from protocol.keys import Signer
-from protocol.ledger.signatures import verify_ahead
 from protocol.ledger.state import State
-from protocol.messages import Transactions
 from protocol.registry import Carrier, find_protocol, find_topic, get_message
 from protocol.replay import ReplayWindow
 from protocol.sketch import compute_name
 from protocol.types import Unproven, Verdict
 
 CLOCK_SKEW_MS_MAX = 30_000
-BATCH_BYTES_MIN = 8 * 1024  # about 40 transfers: less is done before a thread has begun
 OPENED_MAX = 1_024  # accepted messages that wait for their delivery
 
 
@@ -93,9 +90,7 @@ class Mailbox:
         if abs(envelope.time_ms - now_ms) > CLOCK_SKEW_MS_MAX:
             return Verdict.IGNORE
         conclude = partial(self._conclude, topic, wire, envelope, get_state, now_ms)
-        is_batch = topic == "txs" and len(wire) >= BATCH_BYTES_MIN
-        ahead = partial(_verify_batch, envelope) if is_batch else None
-        return Unproven(envelope.sender, compute_signed_part(envelope, wire), envelope.signature, conclude, ahead)
+        return Unproven(envelope.sender, compute_signed_part(envelope, wire), envelope.signature, conclude)
 
     def _conclude(
         self, topic: str, wire: bytes, envelope: Envelope, get_state: Callable[[], State], now_ms: int, is_signed: bool
@@ -155,16 +150,6 @@ class Mailbox:
         envelope = decode_envelope(wire, self._chain, GOSSIP_BYTES_MAX)
         _verify_carried(find_topic(topic), envelope.kind)
         return envelope
-
-
-def _verify_batch(envelope: Envelope) -> None:
-    """Find out about the signatures of many transactions before the ledger's rules ask for them."""
-    try:
-        message = decode_body(envelope)
-    except RemoteError:
-        return
-    if isinstance(message, Transactions):
-        verify_ahead(message.items)
 
 
 def _open(topic: str, envelope: Envelope, message: Any) -> Opened:

@@ -4,12 +4,11 @@ Gossip asks, then the pool, then every block that tries the transaction. A signa
 one that has not never is, so that junk cannot push out what was worth the work.
 """
 
-from collections.abc import Iterable
 from functools import lru_cache
 
-from protocol.errors import BadSignature, RemoteError
+from protocol.errors import BadSignature
 from protocol.keys import verify
-from protocol.ledger.transactions import Transaction, forget_transactions, read_transaction
+from protocol.ledger.transactions import Transaction, forget_transactions
 
 REMEMBERED_MAX = 16_384  # about half a KiB each
 
@@ -17,18 +16,6 @@ REMEMBERED_MAX = 16_384  # about half a KiB each
 def verify_transaction(transaction: Transaction) -> None:
     """Silence when the transaction's account has signed it, BadSignature otherwise."""
     _verify_once(transaction.account, transaction.signing_bytes, transaction.signature)
-
-
-def verify_ahead(items: Iterable[bytes]) -> None:
-    """Find out about many encoded transactions, for `verify_transaction` to remember. Good in a thread of its own.
-
-    What is wrong with any of them is left for whoever looks at it next.
-    """
-    for data in items:
-        try:
-            verify_transaction(read_transaction(data))
-        except RemoteError:
-            continue
 
 
 def forget_verified() -> None:

@@ -6,4 +6,4 @@ from protocol.types import Unproven, Verdict
 
 def settle(found: Verdict | Unproven) -> Verdict:
     """The verdict, the signature verified."""
-    return found.conclude(verify_unproven(found)) if isinstance(found, Unproven) else found
+    return verify_unproven(found) if isinstance(found, Unproven) else found

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import trio
 
@@ -73,12 +74,11 @@ class Client:
     def in_flight(self) -> int:
         return len(self._in_flight)
 
-    def publish(self, transfers: Iterable[bytes], due_s: float | None = None) -> None:
-        """Send transfers, as few messages as hold them."""
-        due_s = time.monotonic() if due_s is None else due_s
+    def publish(self, transfers: Iterable[bytes], due_s: Iterable[float] = ()) -> None:
+        """Send transfers, as few messages as hold them. `due_s`: when each was due, if not now."""
         items = tuple(transfers)
-        for data in items:
-            self._in_flight.setdefault(hashlib.sha256(data).digest(), Sent(data, due_s))
+        for data, its_due_s in zip(items, tuple(due_s) or repeat(time.monotonic()), strict=False):
+            self._in_flight.setdefault(hashlib.sha256(data).digest(), Sent(data, its_due_s))
         for first in range(0, len(items), GOSSIP_LIST_MAX):
             message = Transactions(items[first : first + GOSSIP_LIST_MAX])
             sealed = self._courier.publish("txs", message, "", _now_ms())

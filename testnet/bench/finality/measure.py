@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import trio
 
@@ -22,6 +23,7 @@ LIGHT_PER_S = 10.0  # transfers of others, one a message, at moments of their ow
 BUSY_SHARE = 0.8  # of what the network can take
 WINDOW = 2_048  # under way at once: two full blocks, one being decided while the next gathers
 BATCH = 64  # transfers in a message, when there are many
+GATHER_S = 0.05  # so long transfers wait for others to share a message with, when there are many
 PER_S_MAX = 4_000  # more is not signed beforehand
 DRAIN_S = 10.0
 BLOCKS_MIN = 2  # to count by, however slow the machine is
@@ -79,7 +81,7 @@ async def _measure(
     async with open_client(validators) as client:
         run = Run(validators, client, note, seconds)
         if wanted & {"finality_p50", "finality_p99"}:
-            light = await run.pace(LIGHT_PER_S, 1)
+            light = await run.pace(LIGHT_PER_S)
             add("finality_p50", light, 50)
             add("finality_p99", light, 99)
         if wanted & {"transfers", "finality_p99_busy"}:
@@ -92,7 +94,7 @@ async def _measure(
                 shares = found.shares.items()
                 figures += [compare(f"transfers_share_{part}", its, "%", "their time", 100.0) for part, its in shares]
             if "finality_p99_busy" in wanted:
-                add("finality_p99_busy", await run.pace(BUSY_SHARE * found.per_s, BATCH), 99)
+                add("finality_p99_busy", await run.pace(BUSY_SHARE * found.per_s), 99)
     return figures
 
 
@@ -163,16 +165,20 @@ class Run:
         await client.wait_until_below(1, DRAIN_S)
         return Flow(latencies, took_s, blocks, cpu_s, own_s, shares)
 
-    async def pace(self, per_s: float, batch: int) -> list[float]:
-        """Seconds until final of transfers that come at this rate whatever the network does, so many in a message."""
+    async def pace(self, per_s: float) -> list[float]:
+        """Seconds until final of transfers that come at this rate whatever the network does, at moments of their own.
+
+        Whoever forwards many waits for GATHER_S or a full message; what a transfer waits there counts too.
+        """
         await self._sign(per_s * (WARM_S + self._seconds))
         self._note(f"finality: {VALIDATORS} validators, {per_s:.0f} transfers a second, {self._seconds:g} s")
         dice, client = random.Random(1), self._client
-        due_s = begun_s = time.monotonic()
-        while items := self._purse.take(batch):
-            due_s += dice.expovariate(per_s / batch)
-            await trio.sleep(max(0.0, due_s - time.monotonic()))
-            client.publish(items, due_s)
+        begun_s = time.monotonic()
+        dues_s = [begun_s]
+        while items := self._purse.take(min(BATCH, max(1, int(per_s * GATHER_S)))):
+            dues_s = list(accumulate((dice.expovariate(per_s) for _ in items), initial=dues_s[-1]))[1:]
+            await trio.sleep(max(0.0, dues_s[-1] - time.monotonic()))
+            client.publish(items, dues_s)
         await client.wait_until_below(1, DRAIN_S)
         taken = [latency_s for at_s, latency_s in client.final if at_s - latency_s >= begun_s + WARM_S]
         # What never came took as long as was waited for it.

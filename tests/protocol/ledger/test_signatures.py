@@ -6,16 +6,14 @@ import pytest
 
 from protocol.check import check_transaction_message
 from protocol.codec import encode
-from protocol.envelope import seal_message
 from protocol.errors import BadSignature
 from protocol.ledger import signatures
 from protocol.ledger.apply import apply_block, build_block, check_transaction
 from protocol.ledger.errors import InvalidSignature
-from protocol.ledger.signatures import verify_ahead, verify_transaction
+from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.transactions import Transfer
 from protocol.messages import Transactions
 from protocol.types import Verdict
-from roles.mailbox import Mailbox
 from tests.support.ledgers import Ledger
 
 
@@ -56,36 +54,6 @@ def test_gossip_pool_and_blocks_ask_once_between_them(asked):
     assert len(asked) == 1
 
 
-def test_what_is_verified_ahead_is_not_asked_about_again(asked):
-    _, transfers = make_transfers(5)
-
-    verify_ahead([b"junk", *map(encode, transfers)])
-    assert len(asked) == 5
-    for transfer in transfers:
-        verify_transaction(transfer)
-
-    assert len(asked) == 5
-
-
-def test_a_large_gossip_message_has_its_signatures_verified_ahead_of_its_verdict(asked):
-    ledger, transfers = make_transfers(64)
-    sender, mailbox = ledger.node("client-0"), Mailbox(ledger.node("validator-0"), ledger.state.chain, boot=1)
-    now_ms = ledger.state.time_ms + 100
-
-    def check(count):
-        message = Transactions(tuple(map(encode, transfers[:count])))
-        wire = seal_message(sender, ledger.state.chain, message, 1, count, now_ms)
-        return mailbox.check("txs", wire, lambda: ledger.state, now_ms)
-
-    large, small = check(64), check(1)
-    assert small.ahead is None
-    large.ahead()
-    assert len(asked) == 64
-
-    assert large.conclude(True) is Verdict.ACCEPT
-    assert len(asked) == 64
-
-
 def test_a_signature_that_does_not_hold_is_refused_each_time_and_its_copy_that_does_is_not(asked):
     ledger, (transfer,) = make_transfers(1)
     spoiled = replace(transfer, signature=bytes([transfer.signature[0] ^ 1]) + transfer.signature[1:])
@@ -96,10 +64,9 @@ def test_a_signature_that_does_not_hold_is_refused_each_time_and_its_copy_that_d
             verify_transaction(spoiled)
         with pytest.raises(InvalidSignature):
             check_transaction(ledger.state, spoiled)
-        verify_ahead([encode(spoiled)])
     verify_transaction(transfer)
 
-    assert len(asked) == 1 + 6
+    assert len(asked) == 1 + 4
 
 
 def test_a_signature_is_good_for_its_own_transaction_alone(asked):
