@@ -17,6 +17,7 @@ import trio
 
 from p2p.net import Net
 from protocol.errors import MissingBlob
+from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
 from protocol.types import NodeState, Unproven, Verdict
@@ -57,6 +58,9 @@ class Core(Protocol):
 
     @property
     def is_synced(self) -> bool: ...
+
+    @property
+    def pending_restarts(self) -> tuple[State, tuple[Restart, ...]]: ...
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 

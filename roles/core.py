@@ -26,6 +26,7 @@ from protocol.content import parse_cid
 from protocol.errors import InvalidTransaction, RemoteError
 from protocol.ledger.block import get_validators
 from protocol.ledger.genesis import Genesis, build_state
+from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import (
     Advert,
@@ -106,7 +107,7 @@ class NodeCore:
         self._follower = Follower(ledger, restored.blocks, self._courier, rng, restored.restarts)
         ledger = self._follower.state
         # Whoever orders blocks alone has nobody to catch up with.
-        self._follower.is_synced = _decides_alone(ledger, keys)
+        self._follower.is_level = _decides_alone(ledger, keys)
         self._follower.is_patient = keys.vote is not None
         self._submitter = Submitter(keys.account, settings.chain, self._courier)
         self.orders = Orders()
@@ -124,6 +125,11 @@ class NodeCore:
     def is_synced(self) -> bool:
         """Whether some peer had nothing newer than our ledger."""
         return self._follower.is_synced
+
+    @property
+    def pending_restarts(self) -> tuple[State, tuple[Restart, ...]]:
+        """The state after the last block, and the restarts loaded here that the ledger has still to go through."""
+        return self._follower.decided, self._follower.pending
 
     @property
     def pending_transactions(self) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.keys import format_account
-from protocol.ledger.restart import apply_decided, apply_restart
+from protocol.ledger.restart import InvalidRestart, apply_decided
+from protocol.ledger.restart_pending import apply_pending, is_ahead
 from protocol.ledger.restart_terms import Restart, find_double_signers
 from protocol.ledger.state import State
 from protocol.ledger.transactions import read_transaction
@@ -29,7 +30,7 @@ RECENT_MAX = 32
 
 
 class Follower:
-    """One node's view of the ledger. `is_synced` once a peer had nothing newer for us."""
+    """One node's view of the ledger. `state` is what the next block follows, `decided` that of the last one."""
 
     def __init__(
         self,
@@ -39,24 +40,35 @@ class Follower:
         rng: random.Random,
         restarts: tuple[Restart, ...] = (),
     ) -> None:
-        """`state` is that of the last block. The next one follows `restarts`, each of which must apply."""
-        self._decided = state
-        self._restarts = restarts
-        for restart in restarts:
-            state = apply_restart(state, restart)
-        self.state = state
-        self.is_synced = False
+        """`state` is that of the last block. The next one follows `restarts`, each of which must apply, unless they
+        stand on a later block: then they wait for it.
+        """
+        self.decided = state
+        self.pending = restarts
+        self.state = apply_pending(state, restarts)
+        self.is_level = False  # whether a peer had nothing newer for us
         self.is_patient = False  # a validator decides most blocks itself: it waits a moment before it fetches one
         self._read_block = read_block
         self._courier = courier
         self._rng = rng
         self._asked: bytes | None = None
-        self._height_heard = state.height
+        # A restart is loaded by who has seen that height: there is more than we have.
+        self._height_heard = max([state.height, *(restart.terms.height for restart in restarts)])
         self._held: tuple[bytes, tuple[CertifiedBlock, ...]] = (b"", ())  # to apply while the next are on their way
         self._recent: dict[int, CertifiedBlock] = {}  # the newest may not be on disk yet
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether restarts are loaded that stand on a block we have still to get."""
+        return is_ahead(self.decided, self.pending)
+
+    @property
+    def is_synced(self) -> bool:
+        return self.is_level and not self.is_waiting
+
     def start(self, now_ms: int) -> list[Out]:
-        return [self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
+        told = [self._tell("restart.waits")] if self.is_waiting else []
+        return [*told, self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
 
     def on_head(self, sender: bytes, head: Head, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
         self._height_heard = max(self._height_heard, head.header.height)
@@ -85,7 +97,7 @@ class Follower:
             return [*out, *asked, self._courier.wake("apply", now_ms)]
         out += self._apply_all(peer, message.items)
         if message.tip <= self.state.height:
-            self.is_synced = True
+            self.is_level = True
         if message.items and self.state.height < max(self._height_heard, message.tip):
             out += self._ask(peers, now_ms, first=peer)
         return out
@@ -117,9 +129,9 @@ class Follower:
         header = decided.block.header
         if header.height != self.state.height + 1 or header.parent != self.state.block_id:
             return [Log("block.refused", {"height": header.height, "reason": "the ledger has moved on"})]
-        self.is_synced = True
-        if self._restarts:
-            return self._apply(CertifiedBlock(decided.block, decided.certificate, self._restarts))
+        self.is_level = True
+        if self.pending and not self.is_waiting:
+            return self._apply(CertifiedBlock(decided.block, decided.certificate, self.pending))
         return self._advance(CertifiedBlock(decided.block, decided.certificate), decided.state)
 
     def get_blocks(self, request: GetBlocks) -> Blocks:
@@ -148,24 +160,34 @@ class Follower:
         return [self._courier.request(peer, "sync", request, "sync", ASK_TIMEOUT_MS, now_ms)]
 
     def _apply(self, item: CertifiedBlock) -> list[Out]:
-        after = apply_decided(self._decided, item.block, item.certificate, item.restarts, check_signatures=False)
-        if self._restarts and item.restarts != self._restarts:
-            height, blamed = self._decided.height, _find_blamed(self._restarts, item.restarts)
+        after = apply_decided(self.decided, item.block, item.certificate, item.restarts, check_signatures=False)
+        if self.pending and not self.is_waiting and item.restarts != self.pending:
+            height, blamed = self.decided.height, _find_blamed(self.pending, item.restarts)
             what = f"block {height + 1} is decided otherwise than by the restart file here, which would take it back"
             return [Halt(what + (f"; both restarts are signed by {', '.join(blamed)}" if blamed else ""))]
         return self._advance(item, after)
 
     def _advance(self, item: CertifiedBlock, state: State) -> list[Out]:
-        self.state = self._decided = state
-        self._restarts = ()
+        was_waiting = self.is_waiting
+        self.decided = state
+        if not was_waiting:
+            self.pending = ()
         self._height_heard = max(self._height_heard, state.height)
         self._recent[state.height] = item
         self._recent.pop(state.height - RECENT_MAX, None)
+        commit = Commit(item.block, item.certificate, state, item.restarts)
+        try:
+            self.state = apply_pending(state, self.pending)
+        except InvalidRestart as error:
+            return [commit, Halt(f"the restart file here cannot be used at height {state.height}: {error}")]
         transactions = tuple(read_transaction(data) for data in item.block.transactions)
-        return [
-            Commit(item.block, item.certificate, state, item.restarts),
-            ToRoles(LedgerAdvanced(state, transactions, item.certificate)),
-        ]
+        reached = [self._tell("restart.reached")] if was_waiting and not self.is_waiting else []
+        return [commit, *reached, ToRoles(LedgerAdvanced(self.state, transactions, item.certificate))]
+
+    def _tell(self, name: str) -> Log:
+        terms = self.pending[-1].terms
+        fields = {"generation": terms.generation, "stands_on": terms.height, "height": self.decided.height}
+        return Log(name, fields)
 
 
 def _find_blamed(ours: tuple[Restart, ...], theirs: tuple[Restart, ...]) -> list[str]:

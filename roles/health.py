@@ -31,7 +31,8 @@ class Vital:
     """One moment of a node.
 
     `turn_s`: how long the turn under way has taken; `reach`: unknown, reachable, unreachable, or trusted when nobody
-    has to dial it back; `topics`: counters by topic, as in `status.json`.
+    has to dial it back; `restart`: what `roles.recovery` says of one that is loaded; `topics`: counters by topic, as in
+    `status.json`.
     """
 
     version: str
@@ -46,6 +47,7 @@ class Vital:
     height: int
     reach: str
     advice: str
+    restart: Mapping[str, object]
     rss_bytes: int
     topics: Mapping[str, Mapping[str, int]]
     queues: Mapping[str, int]
@@ -88,6 +90,7 @@ def compute_checks(vital: Vital) -> list[Check]:
         Check("peers", peers >= least, f"{peers} connected, {least} needed"),
         Check("ledger", synced, f"{vital.state} at height {vital.height}"),
         Check("reachable", vital.reach in ("reachable", "trusted"), vital.advice or vital.reach),
+        Check("restart", vital.restart.get("state") != "waits", str(vital.restart.get("advice", "none is waited for"))),
         Check("serving", vital.state is NodeState.SERVING, f"{', '.join(vital.roles)}: {vital.state}"),
     ]
 

@@ -36,6 +36,7 @@ from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, 
 from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
 from roles.passphrase import find_passphrase
+from roles.recovery import describe_pending
 from roles.registry import load_role
 from roles.role import Context, Role
 from roles.rotation import take_up_keys
@@ -113,6 +114,7 @@ class RunningNode:
             "state_root": self._get_state_root().hex(),
             "peers": [format_node(peer) for peer in peers],
             "reach": {"state": self._watch.get_reach(), "advice": self._watch.get_advice()},
+            "restart": describe_pending(*self.core.pending_restarts),
             "bans": self._watch.count_bans(),
             "http": self._watch.http_url,
             "topics": net.counters(),
@@ -214,6 +216,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
     """Write `status.json` every second and whenever the node's state changes; say what was shed and who was blamed."""
     shed: dict[str, int] = {}
     reach: dict[str, str] = {}
+    restart: dict[str, Any] = {}
     penalties = 0
     while True:
         carrier.state_changed = trio.Event()
@@ -229,6 +232,9 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["reach"] != reach:
             reach = fields["reach"]
             (log.warning if reach["state"] == Reach.UNREACHABLE else log.info)("node.reach", **reach)
+        if fields["restart"].get("state") != restart.get("state"):
+            restart = fields["restart"]
+            (log.warning if restart else log.info)("node.restart", **restart)
         if carrier.counts["penalties"] > penalties:
             penalties = carrier.counts["penalties"]
             peer, reason = carrier.last_penalty

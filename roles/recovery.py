@@ -1,7 +1,8 @@
 """The restart file of a node: restarts its operator has loaded, which the next block is to follow.
 
 It lies beside the ledger, as genesis does, until a block that follows its restarts is in the database with them.
-A node that is behind them, or was away, gets them from its peers with that block.
+A node that was away gets them from its peers with that block. One that is behind the block they stand on fetches that
+first, and says that it waits for it.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ from protocol.consensus.messages import Vote
 from protocol.errors import RemoteError
 from protocol.ledger.block import VoteKind
 from protocol.ledger.genesis import build_state
-from protocol.ledger.restart import apply_restart, select_pending
+from protocol.ledger.restart_pending import apply_pending, is_ahead, select_pending
 from protocol.ledger.restart_terms import (
     Restart,
     RestartTerms,
@@ -36,7 +37,10 @@ _HINT = (
 
 
 def read_pending(directory: Path, decided: State) -> tuple[Restart, ...]:
-    """What the block after this state is to follow. Raises ConfigError for a file that does not fit the ledger."""
+    """What is to be followed after this state, or after a later one when it is behind.
+
+    Raises ConfigError for a file that does not fit the ledger.
+    """
     path = directory / FILE_NAME
     if not path.exists():
         return ()
@@ -50,6 +54,32 @@ def read_pending(directory: Path, decided: State) -> tuple[Restart, ...]:
         ) from error
     except RemoteError as error:
         raise ConfigError(f"{path} cannot be used: {error}", _HINT) from error
+
+
+def describe_pending(decided: State, restarts: tuple[Restart, ...]) -> dict[str, object]:
+    """What `status.json` says of restarts that are loaded: whether the ledger is behind them, and what to do."""
+    if not restarts:
+        return {}
+    terms, height = restarts[-1].terms, decided.height
+    state, advice = "loaded", "the next block follows it, once those who signed it run and hold a quorum"
+    if is_ahead(decided, restarts):
+        state, advice = "waits", _advise_waiting(terms, height)
+    return {
+        "state": state,
+        "generation": terms.generation,
+        "stands_on": terms.height,
+        "height": height,
+        "advice": advice,
+    }
+
+
+def _advise_waiting(terms: RestartTerms, height: int) -> str:
+    return (
+        f"restart {terms.generation} stands on height {terms.height}, the ledger here is at {height}: blocks "
+        f"{height + 1} to {terms.height} are fetched from peers, then it is used without further ado. If the "
+        "height does not rise, start a node that holds them or put back a later snapshot; if nobody holds them any "
+        f"more, stop the node and move the file `{FILE_NAME}` away"
+    )
 
 
 def write_pending(directory: Path, decided: State, restarts: tuple[Restart, ...]) -> Path:
@@ -102,9 +132,7 @@ def find_finalised(directory: Path, height: int) -> bytes | None:
 def read_standing(directory: Path) -> State:
     """What the next block follows: the state after the last block on disk and the restarts that are loaded."""
     state = read_decided(directory)
-    for restart in read_pending(directory, state):
-        state = apply_restart(state, restart)
-    return state
+    return apply_pending(state, read_pending(directory, state))
 
 
 def read_decided(directory: Path) -> State:

@@ -21,6 +21,7 @@ from roles.http_server import HttpServer, open_http
 from roles.link_orders import LinkOrders
 from roles.order_desk import OrderDesk
 from roles.peers_file import write_peers
+from roles.recovery import describe_pending
 from roles.status import get_rss_bytes
 
 PEERS_S = 30.0  # between two looks at whether there is anything new to remember
@@ -75,6 +76,7 @@ class Watch:
             height=self._core.ledger.height,
             reach=self.get_reach(),
             advice=self.get_advice(),
+            restart=describe_pending(*self._core.pending_restarts),
             rss_bytes=get_rss_bytes(),
             topics=self.net.counters(),
             queues=self._carrier.get_queues(),

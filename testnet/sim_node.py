@@ -15,7 +15,7 @@ from protocol.consensus.log import decode_record, get_height
 from protocol.content import compute_digest
 from protocol.errors import LocalError, MissingBlob
 from protocol.ledger.genesis import Genesis
-from protocol.ledger.restart import apply_restart, select_pending
+from protocol.ledger.restart_pending import apply_pending, select_pending
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import CertifiedBlock
@@ -68,15 +68,11 @@ class Disk:
         return ce.Restored(self.boot, self.state, kept, self.blocks.get, history, self._list_pending())
 
     def _list_pending(self) -> tuple[Restart, ...]:
-        return () if self.state is None else select_pending(self.state, self.restarts)
+        return self.restarts if self.state is None else select_pending(self.state, self.restarts)
 
     def restore_standing(self) -> State | None:
         """What the next block is to follow; None before the first one."""
-        state = self.state
-        for restart in self._list_pending():
-            assert state is not None
-            state = apply_restart(state, restart)
-        return state
+        return None if self.state is None else apply_pending(self.state, self._list_pending())
 
     def begin_votes(self) -> None:
         """The log of another vote key, which has signed nothing."""

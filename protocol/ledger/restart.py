@@ -24,7 +24,6 @@ from protocol.ledger.block import (
 from protocol.ledger.draft import Draft, Overlay
 from protocol.ledger.records import FormerKey, KeyOwner, NodeRecord, RestartRecord
 from protocol.ledger.restart_terms import (
-    RESTARTS_MAX,
     Restart,
     RestartSeat,
     RestartTerms,
@@ -94,14 +93,20 @@ def verify_seated(
     """
     terms = restart.terms
     verify_seats(terms, chain, validators, newest)
+    verify_signed(restart)
+    seats = {seat.account: seat.vote for seat in terms.seats}
+    seated = (replace(item, vote=seats.get(item.account, item.vote)) for item in validators)
+    return tuple(sorted(seated, key=lambda item: item.vote))
+
+
+def verify_signed(restart: Restart) -> None:
+    """InvalidRestart unless every seat has signed, whoever it belongs to."""
+    terms = restart.terms
     if len(restart.signatures) != len(terms.seats):
         raise InvalidRestart(f"{len(restart.signatures)} signatures for {len(terms.seats)} seats")
     for seat, signatures in pair_seats(restart):
         if not is_signed(terms, seat, signatures):
             raise InvalidRestart(f"account {seat.account.hex()} and vote key {seat.vote.hex()} have not signed this")
-    seats = {seat.account: seat.vote for seat in terms.seats}
-    seated = (replace(item, vote=seats.get(item.account, item.vote)) for item in validators)
-    return tuple(sorted(seated, key=lambda item: item.vote))
 
 
 def verify_seats(terms: RestartTerms, chain: bytes, validators: tuple[Validator, ...], newest: int) -> None:
@@ -178,25 +183,6 @@ def apply_restart(state: State, restart: Restart) -> State:
     restart_id = compute_restart_id(terms)
     draft.restarts.put(terms.generation, RestartRecord(restart_id, state.height, state.epoch, former))
     return draft.freeze(restart_id)
-
-
-def select_pending(state: State, restarts: Sequence[Restart]) -> tuple[Restart, ...]:
-    """Those that the ledger has still to go through, for its next block to follow; none while it is behind them.
-
-    InvalidRestart when they do not stand on it.
-    """
-    left = []
-    for restart in restarts:
-        done = state.restarts.get(restart.terms.generation)
-        if done is None or done.id != compute_restart_id(restart.terms):
-            left.append(restart)
-    if not left or left[0].terms.height > state.height:
-        return ()
-    if len(left) > RESTARTS_MAX:
-        raise InvalidRestart(f"{len(left)} restarts after one block, at most {RESTARTS_MAX}")
-    for restart in left:
-        state = apply_restart(state, restart)
-    return tuple(left)
 
 
 def apply_decided(

@@ -200,6 +200,7 @@ def apply(files: Files, /, *, data: Data = DATA, json: Json = False) -> None:
 @contextmanager
 def _stand(data: Path) -> "Iterator[Standing]":
     """Where a node stands, with its directory locked. Raises UserError while it runs."""
+    from protocol.ledger.restart_pending import is_ahead
     from roles.config import read_config, read_genesis
     from roles.keystore import get_key_path, read_public
     from roles.lock import DirectoryLock
@@ -209,7 +210,10 @@ def _stand(data: Path) -> "Iterator[Standing]":
     with DirectoryLock(data):
         decided = read_decided(data)
         account = read_public(get_key_path(data, "account"))
-        yield Standing(read_genesis(data), decided, read_pending(data, decided), account)
+        loaded = read_pending(data, decided)
+        if is_ahead(decided, loaded):
+            raise _make_behind(loaded[0].terms.height, decided.height)
+        yield Standing(read_genesis(data), decided, loaded, account)
 
 
 def _check_loaded(standing: Standing, draft: "RestartDraft") -> None:
@@ -219,9 +223,7 @@ def _check_loaded(standing: Standing, draft: "RestartDraft") -> None:
         raise CommandError("other_restart", "another restart is loaded here already", hint, ExitCode.CONFIG)
     first = draft.before[0].terms if draft.before else draft.terms
     if first.height > decided.height:
-        message = f"the restart stands on height {first.height}, the ledger here is at {decided.height}"
-        hint = "start the node, let it fetch what it lacks from the others, stop it, and do this again"
-        raise CommandError("behind", message, hint, ExitCode.CONFIG, height=decided.height, stands_on=first.height)
+        raise _make_behind(first.height, decided.height)
     if first.height < decided.height:
         done = decided.restarts.get(draft.terms.generation)
         message = f"the restart stands on height {first.height}, the ledger here has decided height {decided.height}"
@@ -229,6 +231,12 @@ def _check_loaded(standing: Standing, draft: "RestartDraft") -> None:
         if done is not None:
             hint = f"the ledger has been through restart {draft.terms.generation}: just start the node"
         raise CommandError("ahead", message, hint, ExitCode.CONFIG, height=decided.height, stands_on=first.height)
+
+
+def _make_behind(stands_on: int, height: int) -> CommandError:
+    message = f"the restart stands on height {stands_on}, the ledger here is at {height}"
+    hint = "start the node, let it fetch what it lacks from the others, stop it, and do this again"
+    return CommandError("behind", message, hint, ExitCode.CONFIG, height=height, stands_on=stands_on)
 
 
 @contextmanager

@@ -181,10 +181,17 @@ MUTATIONS = (
     ),
     Mutation(
         "roles/follower.py",
-        "if self._restarts and item.restarts != self._restarts:",
+        "if self.pending and not self.is_waiting and item.restarts != self.pending:",
         "if False:",
         (RESTARTED + "test_a_restart_stops_the_node_when_it_would_take_a_decided_block_back",),
         "a restart takes no decided block back",
+    ),
+    Mutation(
+        "roles/follower.py",
+        "self.state = apply_pending(state, self.pending)",
+        "self.state = state",
+        (RESTARTED + "test_a_validator_whose_ledger_is_behind_its_restart_says_so_and_goes_on_once_it_has_caught_up",),
+        "a restart that is ahead of the ledger is taken up when that has caught up",
     ),
     Mutation(
         "roles/validator.py",

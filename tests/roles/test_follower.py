@@ -7,6 +7,7 @@ from protocol.keys import PrivateKey, format_account
 from protocol.ledger.genesis import build_state, compute_chain_id
 from protocol.ledger.restart import apply_restart
 from protocol.ledger.restart_terms import Restart, compute_restart_id
+from protocol.ledger.transactions import Transfer
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks
 from roles import core_effects as ce
 from roles.courier import Courier, Out
@@ -14,6 +15,8 @@ from roles.follower import Follower
 from roles.mailbox import Mailbox
 from testnet.genesis import build_genesis
 from tests.protocol.ledger.test_restart import NAMES, build_after, make_ledger, make_restart
+from tests.support.certificates import certify
+from tests.support.ledgers import Ledger
 from tests.support.long_chain import make_commits
 
 NOW_MS = 1_800_000_000_000
@@ -123,3 +126,22 @@ def test_a_block_that_nobody_has_decided_is_its_senders_fault_with_a_restart_too
         out = follow_restarted(ours).on_answer(PEER, Blocks(3, (bad,)), (), NOW_MS)
         assert [item.peer for item in out if isinstance(item, ce.NetPenalise)] == [PEER]
         assert not [item for item in out if isinstance(item, ce.Commit | ce.Halt)]
+
+
+def test_a_restart_that_does_not_fit_the_block_it_was_waiting_for_stops_the_node() -> None:
+    ledger = make_ledger()
+    other = Ledger({"validator": 4})
+    for amount in (1, 2):
+        other.do(other.spare(), Transfer(bytes(32), amount))
+    restart = make_restart(other, *NAMES[:3])
+    courier = Courier(Mailbox(PrivateKey.from_seed(b"m" * 32), ledger.state.chain, 1), ledger.state.chain)
+    follower = Follower(
+        build_state(ledger.foundation.genesis), lambda height: None, courier, random.Random(1), (restart,)
+    )
+    keys = [PrivateKey.from_seed(ledger.foundation.nodes[name].vote or b"") for name in NAMES]
+    items = tuple(CertifiedBlock(block, certify(block.header, *keys)) for block, _, _ in ledger.blocks)
+    out = follower.on_answer(PEER, Blocks(2, items), (), NOW_MS)
+    assert [item.state.height for item in out if isinstance(item, ce.Commit)] == [1, 2]
+    [halt] = (item for item in out if isinstance(item, ce.Halt))
+    assert "cannot be used at height 2: the restart stands on block" in halt.reason
+    assert not follower.is_synced

@@ -24,6 +24,7 @@ WELL = Vital(
     height=7,
     reach="reachable",
     advice="",
+    restart={},
     rss_bytes=1_000,
     topics={"/rolemesh/00ff/claims/1": {"delivered": 4}},
     queues={"inbox": 0},
@@ -90,6 +91,8 @@ def test_metrics_say_what_is_the_case_whatever_is_in_a_name():
         ({"state": NodeState.OBSERVING}, ["serving"]),
         ({"reach": "unreachable", "advice": "open port 4001"}, ["reachable"]),
         ({"reach": "trusted"}, []),
+        ({"restart": {"state": "waits", "advice": "fetch the blocks"}}, ["restart"]),
+        ({"restart": {"state": "loaded", "advice": "wait for the others"}}, []),
         ({"turn_s": TURN_S_MAX + 1}, ["loop"]),
     ],
 )

@@ -63,6 +63,7 @@ class ScriptedCore:
         self.told = []
         self.state = NodeState.SERVING
         self.ledger = build_state(plan.genesis)
+        self.pending_restarts = (self.ledger, ())
 
     def handle(self, event, now_ms):
         self.told.append(event)

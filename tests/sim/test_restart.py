@@ -7,8 +7,10 @@ import pytest
 
 from protocol.keys import PrivateKey
 from protocol.ledger.block import get_validators
-from protocol.ledger.restart import apply_restart, get_generation, make_terms
+from protocol.ledger.genesis import build_state
+from protocol.ledger.restart import apply_decided, apply_restart, get_generation, make_terms
 from protocol.ledger.restart_terms import Restart, compute_restart_id, sign_seat
+from protocol.types import NodeState
 from testnet.sim import Network, simulate
 from testnet.sim_node import NodeHalted
 from tests.sim.test_network import SETTLED_MS, ask, assert_nothing_acknowledged_is_lost, count_paid
@@ -172,3 +174,46 @@ def test_a_restart_stops_the_node_when_it_would_take_a_decided_block_back() -> N
     network.start("validator-0")
     with pytest.raises(NodeHalted, match="would take it back"):
         network.run_for(5_000)
+
+
+def put_back(network: Network, name: str, height: int) -> None:
+    """The ledger of a node that is down is that of an older copy."""
+    disk, source = network.nodes[name].disk, network.nodes["client-0"].disk.blocks
+    state = build_state(network.genesis)
+    for each in range(1, height + 1):
+        state = apply_decided(state, source[each].block, source[each].certificate)
+    disk.state, disk.blocks = state, {each: disk.blocks[each] for each in disk.blocks if each <= height}
+
+
+@pytest.mark.parametrize("is_taken_up", [False, True])
+def test_a_validator_whose_ledger_is_behind_its_restart_says_so_and_goes_on_once_it_has_caught_up(
+    is_taken_up: bool,
+) -> None:
+    """Without its vote by its new key there is no quorum, so nobody brings it the restart with a block."""
+    network = simulate(9, roles={"validator": 4, "client": 1})
+    pay_for(network, 5_000)
+    height = lose_logs(network, VALIDATORS[:3])
+    made = restart(network, VALIDATORS[:3])
+    late = network.nodes["validator-1"]
+    network.stop("validator-1")
+    put_back(network, "validator-1", height - 2)
+    late.disk.restarts, late.next_keys = (made,), replace(late.keys, vote=make_key("validator-1", 1))
+    if is_taken_up:
+        late.keys, late.next_keys = late.next_keys, None
+        late.disk.begin_votes()
+    load(network, made, ("validator-0", "validator-2"))
+    network.start("validator-1")
+    assert late.core.pending_restarts[1] == (made,)
+    assert late.core.state is NodeState.SYNCING
+    pay_for(network, 6_000)
+    assert network.ledger.height > height
+    assert late.core.pending_restarts[1] == ()
+    [told] = [event for event in network.get_events("restart.waits") if event["node"] == "validator-1"]
+    assert (told["height"], told["stands_on"], told["generation"]) == (height - 2, height, 1)
+    [told] = [event for event in network.get_events("restart.reached") if event["node"] == "validator-1"]
+    assert told["height"] == height
+    for node in network.nodes.values():
+        assert node.disk.blocks[height + 1].restarts == (made,)
+        assert node.disk.state == network.ledger
+    assert not network.get_events("validator.accused")
+    assert network.find_violations() == []

@@ -1,6 +1,7 @@
 """Three of four validators, as real processes, lose their vote logs: their operators restart the ledger."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def test_operators_restart_a_ledger_whose_validators_lost_their_vote_logs(
 
         with run_payer(up) as payer:
             payments = [payer.pay(name) for name in NAMES]
+            wait_until(partial(are_at, up, 1), "everybody has a block")
+            early = call("ledger", "snapshot", directory / "early", "--data", nodes / NAMES[0])["height"]
+            payments += [payer.pay(name) for name in NAMES]
             height = payments[-1]["height"]
             wait_until(partial(are_at, up, height), "everybody is level")
             killed = kill(*THREE)
@@ -66,9 +70,20 @@ def test_operators_restart_a_ledger_whose_validators_lost_their_vote_logs(
             for name in THREE:
                 told = recover("apply", *signed, "--data", nodes / name)
             assert told["height"] == height
-            for which in killed[:3]:
+            put_back(nodes / NAMES[0], directory / "early", call)
+            fault("heal", killed[0])  # alone, behind the restart it is to follow
+            wait_until(lambda: up.get_status(NAMES[0]).get("restart", {}).get("state") == "waits", "it says so")
+            found = call("node", "status", "--data", nodes / NAMES[0])
+            assert (found["state"], found["restart"]["stands_on"], found["restart"]["height"]) == (
+                "syncing",
+                height,
+                early,
+            )
+            assert f"blocks {early + 1} to {height} are fetched from peers" in found["restart"]["advice"]
+            for which in killed[1:3]:
                 fault("heal", which)
-            payments.append(payer.read())  # the one that nobody could decide
+            payments.append(payer.read())  # the one that nobody could decide: the first had to go on by itself
+            assert up.get_status(NAMES[0])["restart"] == {}
             assert payments[-1]["height"] > height
             fault("heal", killed[3])  # away all the while
             payments += [payer.pay(name) for name in NAMES]
@@ -86,6 +101,13 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert code == ExitCode.OK, told
     return told
+
+
+def put_back(directory: Path, snapshot: Path, call: Callable[..., dict[str, Any]]) -> None:
+    """An older ledger in the place of a stopped node's."""
+    for path in directory.glob("node.db*"):
+        path.unlink()
+    call("ledger", "restore", snapshot, "--data", directory)
 
 
 def list_restarts(up: Up, name: str) -> dict[int, str]:

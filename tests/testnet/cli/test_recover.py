@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,14 @@ from protocol.consensus.messages import Vote
 from protocol.keys import PrivateKey, format_account
 from protocol.ledger.block import VoteKind, compute_vote_bytes
 from protocol.ledger.restart import apply_restart
-from protocol.ledger.restart_terms import decode_restarts
+from protocol.ledger.restart_terms import decode_restarts, encode_restarts
 from protocol.ledger.transactions import Transfer
 from roles.chain import DATABASE_NAME, Chain
-from roles.config import NodeConfig, write_config, write_genesis
+from roles.config import ConfigError, NodeConfig, write_config, write_genesis
 from roles.core_effects import Commit
 from roles.keystore import get_key_path, read_public, seal_text, write_key, write_key_file
 from roles.lock import DirectoryLock
-from roles.recovery import FILE_NAME, read_standing
+from roles.recovery import FILE_NAME, describe_pending, read_decided, read_pending, read_standing
 from roles.rotation import NEXT_LOG_NAME, get_next_path, take_up_keys
 from roles.votelog import FILE_NAME as VOTES_NAME
 from roles.votelog import create_vote_log, open_vote_log
@@ -211,6 +212,37 @@ def test_a_ledger_that_is_ahead_or_behind_takes_no_restart(run, home, ledger):
     for words in (("apply", *signed), ("sign", "validator-1.offer", "--out", "x.signed")):
         code, told = run(*words, "--data", NAMES[0])
         assert (code, told["code"], told["details"]) == (ExitCode.CONFIG, "behind", {"height": 0, "stands_on": 2})
+
+
+def test_a_restart_that_is_loaded_ahead_of_the_ledger_is_waited_for_and_nothing_else_begun(run, home, ledger):
+    signed = sign(run, propose(run, *THREE), *THREE)
+    for name in THREE[:2]:
+        assert run("apply", *signed, "--data", name)[0] == ExitCode.OK
+    (home / NAMES[0] / DATABASE_NAME).unlink()
+    for words in (("propose", "x.offer"), ("apply", *signed)):
+        code, told = run(*words, "--data", NAMES[0])
+        assert (code, told["code"], told["details"]) == (ExitCode.CONFIG, "behind", {"height": 0, "stands_on": 2})
+    assert (home / NAMES[0] / FILE_NAME).read_bytes() == (home / NAMES[1] / FILE_NAME).read_bytes()
+    assert take_up_keys(home / NAMES[0]) == ()
+    pending = read_pending(home / NAMES[0], read_decided(home / NAMES[0]))
+    found = describe_pending(read_decided(home / NAMES[0]), pending)
+    assert (found["state"], found["stands_on"], found["height"]) == ("waits", 2, 0)
+    assert "blocks 1 to 2 are fetched from peers" in found["advice"]
+
+
+def test_a_restart_that_no_ledger_of_this_chain_can_come_to_is_refused_before_it_is_waited_for(run, home, ledger):
+    signed = sign(run, propose(run, *THREE), *THREE)
+    assert run("apply", *signed, "--data", NAMES[0])[0] == ExitCode.OK
+    path = home / NAMES[0] / FILE_NAME
+    [restart] = decode_restarts(path.read_bytes())
+    terms = replace(restart.terms, height=9)
+    for bad, why in (
+        (replace(restart, terms=replace(terms, chain=bytes(8))), "stands on chain"),
+        (replace(restart, terms=terms), "have not signed"),
+    ):
+        path.write_bytes(encode_restarts((bad,)))
+        with pytest.raises(ConfigError, match=why):
+            read_pending(home / NAMES[0], read_decided(home / NAMES[0]))
 
 
 def test_a_vote_to_finalise_that_is_left_must_be_given_up_by_name(run, home, ledger):
