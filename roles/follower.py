@@ -13,7 +13,7 @@ from protocol.errors import ProtocolError
 from protocol.keys import format_account
 from protocol.ledger.restart import InvalidRestart, apply_decided
 from protocol.ledger.restart_pending import apply_pending, is_ahead
-from protocol.ledger.restart_terms import Restart, find_double_signers
+from protocol.ledger.restart_terms import Restart, are_same, find_double_signers
 from protocol.ledger.state import State
 from protocol.ledger.transactions import read_transaction
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks, Head
@@ -161,7 +161,7 @@ class Follower:
 
     def _apply(self, item: CertifiedBlock) -> list[Out]:
         after = apply_decided(self.decided, item.block, item.certificate, item.restarts, check_signatures=False)
-        if self.pending and not self.is_waiting and item.restarts != self.pending:
+        if self.pending and not self.is_waiting and not are_same(item.restarts, self.pending):
             height, blamed = self.decided.height, _find_blamed(self.pending, item.restarts)
             what = f"block {height + 1} is decided otherwise than by the restart file here, which would take it back"
             return [Halt(what + (f"; both restarts are signed by {', '.join(blamed)}" if blamed else ""))]

@@ -10,13 +10,14 @@ from pathlib import Path
 from protocol.codec import decode, encode
 from protocol.consensus.log import decode_record
 from protocol.consensus.messages import Vote
-from protocol.errors import RemoteError
+from protocol.errors import MalformedMessage, RemoteError
 from protocol.ledger.block import VoteKind
 from protocol.ledger.genesis import build_state
 from protocol.ledger.restart_pending import apply_pending, is_ahead, select_pending
 from protocol.ledger.restart_terms import (
     Restart,
     RestartTerms,
+    are_same,
     compute_restart_id,
     decode_restarts,
     encode_restarts,
@@ -30,6 +31,7 @@ from roles.votelog import read_votes
 
 FILE_NAME = "restart"
 FILE_BYTES_MAX = 256 * 1024
+_ANEW = "if that cannot be, all begin anew: `ledger recover propose` with a later --generation"
 _HINT = (
     "a decided block is never taken back: move the file away and the node follows the others; if those have taken the "
     "restart, ask whose ledger holds the later block"
@@ -46,8 +48,10 @@ def read_pending(directory: Path, decided: State) -> tuple[Restart, ...]:
         return ()
     try:
         with path.open("rb") as file:
-            restarts = decode_restarts(file.read(FILE_BYTES_MAX + 1))
-        return select_pending(decided, restarts)
+            data = file.read(FILE_BYTES_MAX + 1)
+        if not data:
+            raise MalformedMessage("it is empty")
+        return select_pending(decided, decode_restarts(data))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", "put it there again with `ledger recover`"
@@ -90,9 +94,9 @@ def write_pending(directory: Path, decided: State, restarts: tuple[Restart, ...]
     path = directory / FILE_NAME
     if path.exists():
         loaded = read_pending(directory, decided)
-        if loaded == restarts:
+        if are_same(loaded, restarts):
             return path
-        if restarts[: len(loaded)] == loaded:  # what the ledger has been through is no longer among them
+        if are_same(restarts[: len(loaded)], loaded):  # what the ledger has been through is no longer among them
             path.unlink()
     return write_key_file(path, encode_restarts(restarts))
 
@@ -104,15 +108,21 @@ def note_signed(directory: Path, terms: RestartTerms) -> None:
     """
     path = get_signed_path(directory, terms.generation)
     if path.exists():
-        known = decode(RestartTerms, path.read_bytes())
+        known = _read_signed(path)
         if known == terms:
             return
         have, want = compute_restart_id(known).hex(), compute_restart_id(terms).hex()
-        hint = (
-            "complete that one; if that cannot be, all begin anew: `ledger recover propose` with a later --generation"
+        raise ConfigError(
+            f"restart {terms.generation} was signed here as {have}, this is {want}", f"complete that one; {_ANEW}"
         )
-        raise ConfigError(f"restart {terms.generation} was signed here as {have}, this is {want}", hint)
     write_key_file(path, encode(terms))
+
+
+def _read_signed(path: Path) -> RestartTerms:
+    try:
+        return decode(RestartTerms, path.read_bytes())
+    except MalformedMessage as error:
+        raise ConfigError(f"{path} is damaged: {error}", f"put an untouched copy back; {_ANEW}") from error
 
 
 def get_signed_path(directory: Path, generation: int) -> Path:

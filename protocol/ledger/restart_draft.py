@@ -12,13 +12,16 @@ from protocol.codec import decode, encode
 from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.block import VOTES_MAX
-from protocol.ledger.restart import InvalidRestart, make_terms
+from protocol.ledger.restart import InvalidRestart, make_terms, verify_signed
 from protocol.ledger.restart_terms import (
+    RESTARTS_MAX,
     Restart,
     Restarts,
     RestartSeat,
     RestartTerms,
     SeatSignatures,
+    are_same,
+    encode_restarts,
     is_signed,
     sign_seat,
 )
@@ -30,6 +33,13 @@ DRAFT_BYTES_MAX = 64 * 1024
 
 class DraftsDiffer(InvalidRestart):
     """Files that are not of one restart."""
+
+
+class TooManyRestarts(InvalidRestart):
+    """No further one fits after the same block."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} restarts after one block stand already, at most {RESTARTS_MAX} can")
 
 
 class MissingSignatures(InvalidRestart):
@@ -56,8 +66,18 @@ class RestartDraft:
 
 
 def offer_seat(state: State, before: tuple[Restart, ...], generation: int, account: bytes, vote: bytes) -> RestartDraft:
-    """One validator's new key. `state` is that after the restarts `before`."""
+    """One validator's new key. `state` is that after the restarts `before`.
+
+    TooManyRestarts when none may follow those.
+    """
+    verify_room(before)
     return RestartDraft(before, make_terms(state, generation, {account: vote}), ())
+
+
+def verify_room(before: Sequence[Restart]) -> None:
+    """TooManyRestarts when no further restart may follow these."""
+    if len(before) >= RESTARTS_MAX:
+        raise TooManyRestarts(len(before))
 
 
 def encode_draft(draft: RestartDraft) -> bytes:
@@ -72,7 +92,8 @@ def decode_draft(data: bytes) -> RestartDraft:
 def merge_drafts(drafts: Sequence[RestartDraft]) -> RestartDraft:
     """All keys and signatures of some files together. DraftsDiffer when they are not of one restart.
 
-    Once somebody has signed the seats are fixed: files with keys alone may add none.
+    Once somebody has signed the seats are fixed: files with keys alone may add none. A signature that is not good
+    counts as none; of several good ones, which only an odd signer makes, everybody takes the same.
     """
     first = drafts[0]
     for draft in drafts[1:]:
@@ -80,15 +101,17 @@ def merge_drafts(drafts: Sequence[RestartDraft]) -> RestartDraft:
             ours, theirs = getattr(first.terms, name), getattr(draft.terms, name)
             if ours != theirs:
                 raise DraftsDiffer(f"the files differ in {name}: {_show(ours)} and {_show(theirs)}")
-        if draft.before != first.before:
+        if not are_same(draft.before, first.before):
             raise DraftsDiffer("the files stand on different restarts")
+    verify_room(first.before)
     signing = [draft for draft in drafts if draft.signed]
     seats = _gather_seats(drafts)
     terms = replace(first.terms, seats=tuple(RestartSeat(account, seats[account]) for account in sorted(seats)))
     if any(draft.terms != terms for draft in signing):
         raise DraftsDiffer("the files that are signed are not for the same seats: all must sign with the same files")
-    signed = {item.account: item for draft in signing for item in draft.signed}
-    return RestartDraft(first.before, terms, tuple(signed[account] for account in sorted(signed)))
+    good = {item for draft in signing for item in draft.signed if _is_good(terms, seats, item)}
+    signed = {item.account: item for item in sorted(good, key=encode, reverse=True)}
+    return RestartDraft(_pick_before(drafts), terms, tuple(signed[account] for account in sorted(signed)))
 
 
 def sign_draft(draft: RestartDraft, account: Signer, vote: Signer) -> RestartDraft:
@@ -112,6 +135,25 @@ def complete_draft(draft: RestartDraft) -> Restart:
     if missing:
         raise MissingSignatures(missing)
     return Restart(draft.terms, tuple(good[seat.account] for seat in draft.terms.seats))
+
+
+def _is_good(terms: RestartTerms, seats: Mapping[bytes, bytes], item: SignedSeat) -> bool:
+    vote = seats.get(item.account)
+    return vote is not None and is_signed(terms, RestartSeat(item.account, vote), item.signatures)
+
+
+def _pick_before(drafts: Sequence[RestartDraft]) -> tuple[Restart, ...]:
+    """Those with good signatures, if any file has them."""
+    found = sorted({draft.before for draft in drafts}, key=encode_restarts)
+    return next((before for before in found if all(map(_is_complete, before))), found[0])
+
+
+def _is_complete(restart: Restart) -> bool:
+    try:
+        verify_signed(restart)
+    except InvalidRestart:
+        return False
+    return True
 
 
 def _gather_seats(drafts: Sequence[RestartDraft]) -> Mapping[bytes, bytes]:

@@ -1,6 +1,7 @@
 """What the accounts of validators sign to restart a ledger, and who has signed. See `restart` for the rule."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated
 
 from protocol.codec import decode, encode
@@ -102,6 +103,11 @@ def find_double_signers(first: Restart, second: Restart) -> tuple[bytes, ...]:
         for item in (first, second)
     ]
     return tuple(sorted(signed[0] & signed[1]))
+
+
+def are_same(first: Sequence[Restart], second: Sequence[Restart]) -> bool:
+    """Whether these are the same restarts, whichever of a seat's signatures each holds."""
+    return [restart.terms for restart in first] == [restart.terms for restart in second]
 
 
 def pair_seats(restart: Restart) -> list[tuple[RestartSeat, SeatSignatures]]:

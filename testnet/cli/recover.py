@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from protocol.ledger.restart_terms import Restart, RestartTerms
     from protocol.ledger.state import State
 
+GENERATIONS_AHEAD_MAX = 1_000  # of the next number: later ones are slips of a key, and there is no way back from them
 Files = Annotated[list[Path], Parameter(name="FILES", negative="")]
 GiveUp = Annotated[
     str,
@@ -76,13 +77,14 @@ def propose(
     """
     from protocol.ledger.block import get_validators
     from protocol.ledger.restart import get_generation
-    from protocol.ledger.restart_draft import encode_draft, offer_seat
+    from protocol.ledger.restart_draft import encode_draft, offer_seat, verify_room
     from roles.recovery import get_signed_path
     from testnet.cli.keys import make_next
 
     output = Output(json)
     _check_free(file)
-    with _stand(data) as standing:
+    with _stand(data) as standing, _explained():
+        verify_room(standing.loaded)
         state = _restart_all(standing.decided, standing.loaded)
         if standing.account not in {item.account for item in get_validators(state)}:
             hint = "only validators of this epoch restart a ledger; others follow by themselves"
@@ -92,6 +94,10 @@ def propose(
         if generation and generation < least:
             hint = "leave --generation out"
             raise CommandError("old_generation", f"{generation} is not {least} or later", hint, ExitCode.USAGE)
+        if generation > least + GENERATIONS_AHEAD_MAX:
+            message = f"{generation} is later than {least + GENERATIONS_AHEAD_MAX}: it would use up all before it"
+            hint = "leave --generation out, or take the next one that nobody has signed yet"
+            raise CommandError("late_generation", message, hint, ExitCode.USAGE)
         number = generation or least
         while not generation and get_signed_path(data, number).exists():
             number += 1
@@ -244,7 +250,7 @@ def _explained() -> Iterator[None]:
     """What the rule for restarts says no to, for people."""
     from protocol.keys import format_account
     from protocol.ledger.restart import InvalidRestart, NoRestartQuorum
-    from protocol.ledger.restart_draft import MissingSignatures
+    from protocol.ledger.restart_draft import MissingSignatures, TooManyRestarts
 
     try:
         yield
@@ -256,6 +262,12 @@ def _explained() -> Iterator[None]:
         hint = "get what they wrote with `rolemesh ledger recover sign`; if they cannot, all begin anew without them"
         message = f"not signed by {', '.join(names)}"
         raise CommandError("not_signed", message, hint, missing=names) from error
+    except TooManyRestarts as error:
+        hint = (
+            "if no node has decided a block after them, nobody holds to any of them: all move the file `restart` out "
+            "of their directories and begin anew with `propose`"
+        )
+        raise CommandError("too_many_restarts", str(error), hint, ExitCode.CONFIG) from error
     except InvalidRestart as error:
         hint = "see that all ran `propose` with their ledgers at one height; `rolemesh node status` shows it"
         raise CommandError("bad_restart", str(error), hint, ExitCode.VERIFICATION_FAILED) from error

@@ -30,7 +30,7 @@ HANG_S = 10
 RSS_MB = 1_024
 CHUNK_S = 240  # a chunk is not the whole night: what it learnt and counted is safe at its end
 STUCK_S = CHUNK_S + 120  # it must have ended by then
-PURE = ("values", "envelopes", "files")  # read msgpack: half of their inputs without the C extension
+PURE = ("values", "envelopes", "files", "restarts")  # read msgpack: half of their inputs without the C extension
 RUNS = re.compile(r"^Done (\d+) runs", re.MULTILINE)
 LATEST = re.compile(r"^#(\d+)\t", re.MULTILINE)
 

@@ -54,6 +54,7 @@ from protocol.proofs.receipt_file import decode_receipt_file
 from protocol.registry import all_messages
 from protocol.tensor import decode_tensors, verify_tensor
 from protocol.types import Verdict
+from tests.fuzz.restarts import make_restart_seeds, read_restarts
 from tests.make_vectors import CHAIN, build_vectors
 from tests.support.from_types import find_all_types, spell
 
@@ -386,5 +387,6 @@ TARGETS = {
     "frames": Target(read_frames, make_frame_seeds, 1_000_000, 1_024),
     "values": Target(decode_value, make_value_seeds, 2_500_000),
     "envelopes": Target(read_envelope, make_envelope_seeds, 1_200_000),
-    "files": Target(read_files, make_file_seeds, 1_000_000),
+    "files": Target(read_files, make_file_seeds, 900_000),
+    "restarts": Target(read_restarts, make_restart_seeds, 100_000, 8_192),
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from protocol.keys import PrivateKey, format_account
 from protocol.ledger.genesis import build_state, compute_chain_id
 from protocol.ledger.restart import apply_restart
-from protocol.ledger.restart_terms import Restart, compute_restart_id
+from protocol.ledger.restart_terms import Restart, compute_restart_id, sign_seat
 from protocol.ledger.transactions import Transfer
 from protocol.messages import Blocks, CertifiedBlock, GetBlocks
 from roles import core_effects as ce
@@ -14,10 +14,11 @@ from roles.courier import Courier, Out
 from roles.follower import Follower
 from roles.mailbox import Mailbox
 from testnet.genesis import build_genesis
-from tests.protocol.ledger.test_restart import NAMES, build_after, make_ledger, make_restart
+from tests.protocol.ledger.test_restart import NAMES, build_after, make_key, make_ledger, make_restart
 from tests.support.certificates import certify
 from tests.support.ledgers import Ledger
 from tests.support.long_chain import make_commits
+from tests.support.other_signature import OtherSigner
 
 NOW_MS = 1_800_000_000_000
 FOUNDATION = build_genesis(3, {"validator": 4}, (), now_ms=1_700_000_000_000)
@@ -126,6 +127,19 @@ def test_a_block_that_nobody_has_decided_is_its_senders_fault_with_a_restart_too
         out = follow_restarted(ours).on_answer(PEER, Blocks(3, (bad,)), (), NOW_MS)
         assert [item.peer for item in out if isinstance(item, ce.NetPenalise)] == [PEER]
         assert not [item for item in out if isinstance(item, ce.Commit | ce.Halt)]
+
+
+def test_a_seat_that_signs_the_same_restart_once_more_stops_nobody() -> None:
+    """Operators may hold other signatures for one restart, all of them good: a signer can make as many as it likes."""
+    restart = make_restart(make_ledger(), *NAMES[:3])
+    seat = restart.terms.seats[0]
+    [name] = [name for name in NAMES if make_ledger().account(name).public == seat.account]
+    account, vote = OtherSigner(make_ledger().account(name)), OtherSigner(make_key(name))
+    other = replace(restart, signatures=(sign_seat(restart.terms, account, vote), *restart.signatures[1:]))
+    assert other != restart
+    out = follow_restarted(other).on_answer(PEER, Blocks(3, (decide_after(restart, *NAMES[:3]),)), (), NOW_MS)
+    assert [item.restarts for item in out if isinstance(item, ce.Commit)] == [(restart,)]
+    assert not [item for item in out if isinstance(item, ce.Halt)]
 
 
 def test_a_restart_that_does_not_fit_the_block_it_was_waiting_for_stops_the_node() -> None:

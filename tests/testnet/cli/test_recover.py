@@ -12,7 +12,7 @@ from protocol.consensus.messages import Vote
 from protocol.keys import PrivateKey, format_account
 from protocol.ledger.block import VoteKind, compute_vote_bytes
 from protocol.ledger.restart import apply_restart
-from protocol.ledger.restart_terms import decode_restarts, encode_restarts
+from protocol.ledger.restart_terms import RESTARTS_MAX, decode_restarts, encode_restarts
 from protocol.ledger.transactions import Transfer
 from roles.chain import DATABASE_NAME, Chain
 from roles.config import ConfigError, NodeConfig, write_config, write_genesis
@@ -25,6 +25,7 @@ from roles.votelog import FILE_NAME as VOTES_NAME
 from roles.votelog import create_vote_log, open_vote_log
 from testnet.cli import main
 from testnet.cli.output import ExitCode
+from testnet.cli.recover import GENERATIONS_AHEAD_MAX
 from tests.support.ledgers import Ledger
 from tests.support.votes import make_final_ballot
 
@@ -302,3 +303,48 @@ def test_who_has_no_seat_or_not_its_key_signs_and_loads_nothing(run, home):
     assert run("apply", *signed, "--data", NAMES[0])[1]["code"] == "no_key"
     assert not (home / NAMES[0] / VOTES_NAME).exists()
     assert (home / NAMES[0] / NEXT_LOG_NAME).exists()
+
+
+def test_files_a_node_keeps_for_itself_are_named_when_they_are_damaged(run, home):
+    offers = propose(run, *THREE)
+    sign(run, offers, NAMES[0])
+    noted = home / NAMES[0] / "restart-1.signed"
+    noted.write_bytes(noted.read_bytes()[:-1])
+    code, told = run("sign", *offers, "--out", "x.signed", "--data", NAMES[0])
+    assert (code, told["code"]) == (ExitCode.CONFIG, "config")
+    assert str(noted.name) in told["message"]
+    assert "--generation" in told["hint"]
+    for content in (b"", b"\x91"):
+        (home / NAMES[1] / FILE_NAME).write_bytes(content)
+        code, told = run("propose", "x.offer", "--data", NAMES[1])
+        assert (code, told["code"]) == (ExitCode.CONFIG, "config")
+        assert "restart cannot be used" in told["message"]
+
+
+def test_a_number_that_would_leave_none_for_later_is_refused_and_nothing_made(run, home):
+    for generation in (1 + GENERATIONS_AHEAD_MAX + 1, 2**63, 10**30):
+        code, told = run("propose", "x.offer", "--data", NAMES[0], "--generation", generation)
+        assert (code, told["code"]) == (ExitCode.USAGE, "late_generation")
+    assert not get_next_path(home / NAMES[0], "vote").exists()
+    assert not Path("x.offer").exists()
+
+
+def test_a_fifth_restart_after_one_block_is_refused_before_a_key_is_made_for_it(run, home):
+    later = (NAMES[0], NAMES[1], NAMES[3])
+    for _ in range(RESTARTS_MAX):
+        signed = sign(run, propose(run, *later), *later)
+        for name in later:
+            assert run("apply", *signed, "--data", name)[0] == ExitCode.OK
+            take_up_keys(home / name)
+        for path in [*home.glob("*.offer"), *home.glob("*.signed")]:
+            path.unlink()
+    code, told = run("propose", "x.offer", "--data", NAMES[0])
+    assert (code, told["code"]) == (ExitCode.CONFIG, "too_many_restarts")
+    assert "move the file `restart`" in told["hint"]
+    assert not get_next_path(home / NAMES[0], "vote").exists()
+    # The way on: without those that nobody could complete, under a number that nobody has signed yet.
+    for name in later:
+        (home / name / FILE_NAME).unlink()
+    signed = sign(run, propose(run, *later), *later)
+    code, told = run("apply", *signed, "--data", NAMES[0])
+    assert (code, told["generation"]) == (ExitCode.OK, RESTARTS_MAX + 1)
