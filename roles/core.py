@@ -132,6 +132,11 @@ class NodeCore:
         return self._follower.decided, self._follower.pending
 
     @property
+    def rotation(self) -> dict[str, str]:
+        """What is to be said of other keys that the ledger names for this node; empty when it names ours."""
+        return self._presence.describe_keys(self._follower.decided)
+
+    @property
     def pending_transactions(self) -> int:
         """How many transactions of this node's account are not on the ledger yet."""
         return len(self._submitter)

@@ -31,7 +31,8 @@ class Vital:
     """One moment of a node.
 
     `turn_s`: how long the turn under way has taken; `reach`: unknown, reachable, unreachable, or trusted when nobody
-    has to dial it back; `restart`: what `roles.recovery` says of one that is loaded; `topics`: counters by topic, as in
+    has to dial it back; `restart`: what `roles.recovery` says of one that is loaded; `keys`: what `roles.presence` says
+    of other keys that the ledger names; `topics`: counters by topic, as in
     `status.json`.
     """
 
@@ -48,6 +49,7 @@ class Vital:
     reach: str
     advice: str
     restart: Mapping[str, object]
+    keys: Mapping[str, str]
     rss_bytes: int
     topics: Mapping[str, Mapping[str, int]]
     queues: Mapping[str, int]
@@ -91,6 +93,7 @@ def compute_checks(vital: Vital) -> list[Check]:
         Check("ledger", synced, f"{vital.state} at height {vital.height}"),
         Check("reachable", vital.reach in ("reachable", "trusted"), vital.advice or vital.reach),
         Check("restart", vital.restart.get("state") != "waits", str(vital.restart.get("advice", "none is waited for"))),
+        Check("keys", vital.keys.get("state") != "replaced", vital.keys.get("advice", "those the ledger names")),
         Check("serving", vital.state is NodeState.SERVING, f"{', '.join(vital.roles)}: {vital.state}"),
     ]
 

@@ -114,6 +114,7 @@ class RunningNode:
             "state_root": self._get_state_root().hex(),
             "peers": [format_node(peer) for peer in peers],
             "reach": {"state": self._watch.get_reach(), "advice": self._watch.get_advice()},
+            "keys": dict(self.core.rotation),
             "restart": describe_pending(*self.core.pending_restarts),
             "bans": self._watch.count_bans(),
             "http": self._watch.http_url,
@@ -217,6 +218,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
     shed: dict[str, int] = {}
     reach: dict[str, str] = {}
     restart: dict[str, Any] = {}
+    keys: dict[str, str] = {}
     penalties = 0
     while True:
         carrier.state_changed = trio.Event()
@@ -235,6 +237,9 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["restart"].get("state") != restart.get("state"):
             restart = fields["restart"]
             (log.warning if restart else log.info)("node.restart", **restart)
+        if fields["keys"] != keys:
+            keys = fields["keys"]
+            (log.warning if keys.get("state") == "replaced" else log.info)("node.keys", **keys)
         if carrier.counts["penalties"] > penalties:
             penalties = carrier.counts["penalties"]
             peer, reason = carrier.last_penalty

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from protocol.ledger.records import EpochSnapshot
+from protocol.keys import format_node
+from protocol.ledger.records import Candidate, EpochSnapshot, NodeRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
 from protocol.messages import Advert
@@ -14,6 +15,11 @@ from roles.role import Role
 UNBONDED_ROLES = ("client",)
 REGISTER_AGAIN_MS = 30_000
 ADVERT_MODELS_MAX = 64
+_ROTATING = " from the next epoch on; this node takes them up by itself when the epoch ends"
+_REPLACED = (
+    ", and this node runs with others: nobody asks it, and votes of theirs do not count. Put back the key files whose "
+    "public keys those are (`rolemesh keys ls` shows them), or make new ones: `rolemesh keys rotate vote`, then `node`"
+)
 
 
 def list_topics(advert: Advert) -> tuple[str, ...]:
@@ -76,7 +82,7 @@ class Presence:
         if not names:
             return True
         record = state.nodes.get(self._keys.account.public)
-        if record is None or record.node != self._keys.node.public:
+        if record is None or not (record.node == self._keys.node.public or self._is_named(state)):
             return False
         return all(name in record.roles and record.bond >= state.params.get_bond_min(name) for name in names)
 
@@ -89,13 +95,42 @@ class Presence:
         before, self._are_keys_replaced = self._are_keys_replaced, self._find_replaced(state)
         return self._are_keys_replaced and not (before or is_start)
 
-    def _find_replaced(self, state: State) -> bool:
-        epoch = state.get_epoch(state.epoch)
-        named = None if epoch is None else epoch.find_account(self._keys.account.public)
-        vote = self._keys.vote.public if self._keys.vote is not None else b""
+    def describe_keys(self, state: State) -> dict[str, str]:
+        """What `status.json` says when the ledger names other keys for our account, now or from the next epoch on."""
+        if not self._names:
+            return {}  # a client may spend from the account of a node that runs elsewhere
+        named, record = self._get_named(state), state.nodes.get(self._keys.account.public)
+        if named is not None and self._is_other(named):
+            return {"state": "replaced", "advice": self._advise(named) + _REPLACED}
+        if record is None or not self._is_other(record):
+            return {}
         if named is None:
-            return False
+            return {"state": "replaced", "advice": self._advise(record) + _REPLACED}
+        return {"state": "rotating", "advice": self._advise(record) + _ROTATING}
+
+    def _advise(self, named: Candidate | NodeRecord) -> str:
+        node, vote = self._keys.node.public, self._keys.vote
+        keys = [f"node key {format_node(named.node)}"] if named.node != node else []
+        if named.vote and vote is not None and named.vote != vote.public:
+            keys.append(f"vote key {named.vote.hex()}")
+        return f"the ledger names {' and '.join(keys)} for this account"
+
+    def _find_replaced(self, state: State) -> bool:
+        named = self._get_named(state)
+        return named is not None and self._is_other(named)
+
+    def _is_other(self, named: Candidate | NodeRecord) -> bool:
+        vote = self._keys.vote.public if self._keys.vote is not None else b""
         return named.node != self._keys.node.public or bool(named.vote and vote and named.vote != vote)
+
+    def _is_named(self, state: State) -> bool:
+        """Whether the running epoch knows us by our node key, whatever the next one will."""
+        named = self._get_named(state)
+        return named is not None and named.node == self._keys.node.public
+
+    def _get_named(self, state: State) -> Candidate | None:
+        epoch = state.get_epoch(state.epoch)
+        return None if epoch is None else epoch.find_account(self._keys.account.public)
 
     def get_registration(self, state: State, now_ms: int) -> RegisterNode | None:
         """What to submit so that `is_bonded` holds; None when it does or was just asked for."""
@@ -103,8 +138,10 @@ class Presence:
             return None
         if self.is_bonded(state) or now_ms < self._asked_ms + REGISTER_AGAIN_MS:
             return None
-        self._asked_ms = now_ms
         record = state.nodes.get(self._keys.account.public)
+        if record is not None and record.node != self._keys.node.public:
+            return None  # only `RotateKeys` changes keys
+        self._asked_ms = now_ms
         bond_wanted = max(state.params.get_bond_min(name) for name in self._names)
         bond_held = record.bond if record is not None else 0
         body = RegisterNode(

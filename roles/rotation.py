@@ -15,7 +15,7 @@ from roles.chain import DATABASE_NAME
 from roles.files import sync_directory
 from roles.keystore import get_key_path, read_public
 from roles.recovery import read_standing
-from roles.votelog import DAMAGED_NAME, FILE_NAME, create_vote_log
+from roles.votelog import DAMAGED_NAME, FILE_NAME, create_vote_log, read_votes
 
 ROTATING = ("vote", "node")
 NEXT_LOG_NAME = "votes.next.log"
@@ -26,9 +26,16 @@ def get_next_path(directory: Path, purpose: str) -> Path:
 
 
 def begin_next_log(directory: Path, chain: bytes, vote: bytes) -> None:
-    """The log of a vote key that has signed nothing yet, beside the one in use; the same again does nothing."""
-    if not (directory / NEXT_LOG_NAME).exists():
-        create_vote_log(directory, chain, vote, NEXT_LOG_NAME)
+    """The log of a vote key that has signed nothing yet, beside the one in use; the same again does nothing.
+
+    One that waits for another key is that of a key whose file is gone before it was taken up.
+    """
+    path = directory / NEXT_LOG_NAME
+    held = read_votes(path.read_bytes()) if path.exists() else None
+    if held is not None and held.start.vote == vote:
+        return
+    path.unlink(missing_ok=True)
+    create_vote_log(directory, chain, vote, NEXT_LOG_NAME)
 
 
 def plan_rotation(account: bytes, node: PrivateKey, vote: PrivateKey | None, vote_held: bytes) -> RotateKeys:

@@ -76,6 +76,7 @@ class Watch:
             height=self._core.ledger.height,
             reach=self.get_reach(),
             advice=self.get_advice(),
+            keys=self._core.rotation,
             restart=describe_pending(*self._core.pending_restarts),
             rss_bytes=get_rss_bytes(),
             topics=self.net.counters(),

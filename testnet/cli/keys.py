@@ -21,6 +21,7 @@ from testnet.cli.passphrases import (
 if TYPE_CHECKING:
     from protocol.keys import PrivateKey
     from protocol.ledger.genesis import Genesis
+    from protocol.ledger.transactions import RotateKeys
 
 TAKEN_UP_POLL_S = 0.1
 NEXT = ".next"  # of a key that follows the one in use when the epoch ends
@@ -207,8 +208,9 @@ def rotate(
     """Put a new key in the place of a running node's vote or node key: the same account, bond and delegations.
 
     The old key serves to the end of the epoch in which the order is final; then the node starts anew by itself and goes
-    on with the new one. The old key and its vote log are kept beside them. After an interruption or a refusal the same
-    command goes on with the key it has made.
+    on with the new one. The old key and its vote log are kept beside them. After an interruption, a timeout or a kill
+    the same command goes on with the key it has made, and sends nothing that the ledger holds already. Peers find the
+    node by itself under a new node key; whoever named the old one in `direct` or `bootstrap` has to be told.
     """
     from roles.config import read_genesis
     from roles.keystore import get_key_path, read_public
@@ -229,18 +231,37 @@ def rotate(
     account = read_public(get_key_path(data, "account"))
     deadline_s = time.monotonic() + parse_duration(timeout)
     body = plan_rotation(account, keys["node"], keys.get("vote"), vote_held)
-    told: dict[str, Any] = {"state": "in_force"}
+    told: dict[str, Any]
     try:
         told = order_final(data, body, timeout)
     except CommandError as error:
         # The epoch may have ended already: then the node has just gone down to take the key up.
-        if error.code != "not_running" or not _is_taken_up(path, keys[purpose].public, deadline_s):
+        if read_public(path) == keys[purpose].public or (
+            error.code == "not_running" and _is_taken_up(path, keys[purpose].public, deadline_s)
+        ):
+            told = {"state": "in_force"}
+        elif _is_on_ledger(data, account, body):
+            told = {"state": "pending"}
+        elif error.code in ("timeout", "not_running"):
+            hint = f"once the node runs and the ledger goes on, the same command goes on with the key in {following}"
+            raise CommandError(error.code, error.message, hint, error.exit_code) from error
+        else:
             raise
     new, old = format_public(purpose, keys[purpose].public), format_public(purpose, former)
     output.say(f"{purpose} {new} follows {old}")
-    if told["state"] == "final":
+    if told["state"] != "in_force":
+        if told["state"] == "pending":
+            output.note("the ledger holds it already: nothing was sent again")
         output.note("it is in force when the epoch ends; the node takes it up by itself, running or at its next start")
     output.give({**told, "purpose": purpose, "public": new, "former": old, "file": following})
+
+
+def _is_on_ledger(data: Path, account: bytes, body: "RotateKeys") -> bool:
+    """Whether the ledger has these very keys of the account already, for the next epoch or for this one."""
+    from roles.recovery import read_decided
+
+    record = read_decided(data).nodes.get(account)
+    return record is not None and (record.node, record.vote) == (body.node, body.vote)
 
 
 def _is_taken_up(path: Path, public: bytes, deadline_s: float) -> bool:

@@ -19,6 +19,7 @@ class KeepingCore:
     def __init__(self, directory, plan, restored):
         self.ledger = build_state(plan.genesis)
         self.pending_restarts = (self.ledger, ())
+        self.rotation = {}
         kept = restored.kv.get("kept", {})
         self.numbers = itertools.count(len(kept))
         said = [line for line in Path(directory, "events.jsonl").read_text().splitlines() if line.endswith("}")]

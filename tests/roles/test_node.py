@@ -64,6 +64,7 @@ class ScriptedCore:
         self.state = NodeState.SERVING
         self.ledger = build_state(plan.genesis)
         self.pending_restarts = (self.ledger, ())
+        self.rotation = {}
 
     def handle(self, event, now_ms):
         self.told.append(event)

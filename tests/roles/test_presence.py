@@ -4,13 +4,16 @@ import random
 
 import pytest
 
+from protocol.keys import PrivateKey, format_node
 from protocol.types import NodeState
 from roles.core_effects import NodeKeys
 from roles.presence import Presence
 from roles.registry import load_role
 from roles.role import Context
+from roles.rotation import plan_rotation
 from tests.support.core_parts import GENESIS_MS, make_parts
 from tests.support.jobs import get_keys
+from tests.support.ledgers import Ledger
 
 PARTS = make_parts()
 STATE = PARTS.state
@@ -51,3 +54,70 @@ def test_a_role_that_must_be_found_is_registered_only_once_it_can_be(is_reachabl
     presence.note_reach(is_reachable)
     asked = presence.get_registration(STATE, GENESIS_MS)
     assert (asked is not None) == is_reachable
+
+
+def rotate_node(ledger: Ledger, name: str) -> PrivateKey:
+    """Another node key for a node, on the ledger; the key."""
+    account, following = ledger.account(name), PrivateKey.from_seed(b"following" + bytes(23))
+    ledger.do(account, plan_rotation(account.public, following, None, ledger.state.nodes[account.public].vote))
+    return following
+
+
+def make_own(ledger: Ledger, name: str, node: PrivateKey) -> Presence:
+    role = load_role("storage")(Context({}, node, ledger.account(name), random.Random(1)))
+    return Presence(NodeKeys(node, ledger.account(name)), [role])
+
+
+def test_a_node_serves_with_its_old_key_until_the_epoch_ends_and_with_the_new_one_from_then_on():
+    ledger = Ledger({"validator": 1, "storage": 1})
+    former = ledger.node("storage-0")
+    following = rotate_node(ledger, "storage-0")
+    old, new = make_own(ledger, "storage-0", former), make_own(ledger, "storage-0", following)
+    assert old.compute_state(ledger.state, True) is NodeState.SERVING
+    found = old.describe_keys(ledger.state)
+    assert found["state"] == "rotating"
+    assert format_node(following.public) in found["advice"]
+    assert "when the epoch ends" in found["advice"]
+    assert old.get_registration(ledger.state, GENESIS_MS) is None
+
+    ledger.block(after_ms=ledger.state.params.epoch_ms)
+    assert old.compute_state(ledger.state, True) is NodeState.OBSERVING
+    assert new.compute_state(ledger.state, True) is NodeState.SERVING
+    assert new.describe_keys(ledger.state) == {}
+
+
+def test_a_node_that_runs_with_a_former_key_says_so_and_asks_for_nothing_the_ledger_would_refuse():
+    ledger = Ledger({"validator": 1, "storage": 1})
+    former = ledger.node("storage-0")
+    following = rotate_node(ledger, "storage-0")
+    ledger.block(after_ms=ledger.state.params.epoch_ms)
+    old = make_own(ledger, "storage-0", former)
+    found = old.describe_keys(ledger.state)
+    assert found["state"] == "replaced"
+    assert format_node(following.public) in found["advice"]
+    assert "keys rotate" in found["advice"]
+    assert old.get_registration(ledger.state, GENESIS_MS) is None
+
+
+def test_a_client_may_spend_from_the_account_of_a_node_that_runs_elsewhere():
+    ledger = Ledger({"validator": 1, "storage": 1, "client": 1})
+    account, node = ledger.account("storage-0"), ledger.node("client-0")
+    role = load_role("client")(Context({}, node, account, random.Random(1)))
+    assert Presence(NodeKeys(node, account), [role]).describe_keys(ledger.state) == {}
+    assert make_own(ledger, "storage-0", node).describe_keys(ledger.state)["state"] == "replaced"
+
+
+def test_a_validator_that_runs_with_a_former_vote_key_says_so():
+    ledger = Ledger({"validator": 4})
+    account, node = ledger.account("validator-1"), ledger.node("validator-1")
+    former = PrivateKey.from_seed(ledger.foundation.nodes["validator-1"].vote or b"")
+    following = PrivateKey.from_seed(b"following" + bytes(23))
+    role = load_role("validator")(Context({}, node, account, random.Random(1), vote=former))
+    presence = Presence(NodeKeys(node, account, former), [role])
+    assert presence.describe_keys(ledger.state) == {}
+    ledger.do(account, plan_rotation(account.public, node, following, former.public))
+    assert presence.describe_keys(ledger.state)["state"] == "rotating"
+    ledger.block(after_ms=ledger.state.params.epoch_ms)
+    found = presence.describe_keys(ledger.state)
+    assert found["state"] == "replaced"
+    assert following.public.hex() in found["advice"]

@@ -14,7 +14,7 @@ from roles.chain import DATABASE_NAME, Chain
 from roles.core_effects import Commit
 from roles.keystore import get_key_path, read_public, write_key
 from roles.rotation import NEXT_LOG_NAME, begin_next_log, get_next_path, plan_rotation, take_up_keys
-from roles.votelog import FILE_NAME, create_vote_log, open_vote_log
+from roles.votelog import FILE_NAME, create_vote_log, open_vote_log, read_votes
 from tests.support.ledgers import Ledger
 
 NAME = "validator-1"
@@ -135,3 +135,12 @@ def test_the_same_order_names_no_vote_key_that_nobody_holds(tmp_path: Path) -> N
     body = make_order(ledger, vote=False, node=True)
     assert body.vote_proof == b""
     assert isinstance(ledger.refuse(ledger.account(NAME), replace(body, vote=NEW.public)), InvalidSignature)
+
+
+def test_the_log_that_waits_is_that_of_the_key_that_waits(tmp_path: Path) -> None:
+    chain = Ledger({"validator": 4}).state.chain
+    for key in (NEW, OTHER, OTHER):  # the first key's file was lost, and another one made
+        begin_next_log(tmp_path, chain, key.public)
+        held = read_votes((tmp_path / NEXT_LOG_NAME).read_bytes())
+        assert held is not None
+        assert held.start.vote == key.public
