@@ -177,9 +177,9 @@ def check_observation(topic: str, sender: bytes, message: ObservationMessage, st
         return _ignore(f"observed {item.time_ms - now_ms:+d} ms from now")
     if item.feed not in state.feeds:
         return _ignore(f"feed {item.feed!r} is not on the ledger")
-    node = state.find_node(item.observer)
-    if node is None or "oracle" not in node.roles:
-        return _ignore("the sender is no oracle on the ledger")
+    epoch = state.get_epoch(state.epoch)
+    if epoch is None or all(item.observer != each.node for each in epoch.get_candidates("oracle")):
+        return _ignore("the sender is no oracle of this epoch")
     try:
         verify_signed(item, item.observer)
     except RemoteError as error:

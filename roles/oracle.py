@@ -91,10 +91,14 @@ class Oracle(Role):
             self._submitted.discard(old)
         feed = self._ledger.feeds.get(observation.feed)
         is_reported = feed is not None and feed.round >= observation.round
-        if is_reported or key in self._submitted or len(held) < compute_oracle_quorum(self._ledger):
+        # The ledger refuses a report as a whole for one observer that this epoch does not know: a key that was
+        # rotated, or one that is registered for the next epoch.
+        epoch = self._ledger.get_epoch(self._ledger.epoch)
+        oracles = {item.node for item in epoch.get_candidates("oracle")} if epoch is not None else set()
+        observations = tuple(held[observer] for observer in sorted(held.keys() & oracles))
+        if is_reported or key in self._submitted or len(observations) < compute_oracle_quorum(self._ledger):
             return []
         self._submitted.add(key)
-        observations = tuple(sorted(held.values(), key=lambda item: item.observer))
         token = f"{observation.feed}/{observation.round}"
         try:
             report = ReportOracle.of(observations)

@@ -10,7 +10,8 @@ from protocol.check import check_message, register_check
 from protocol.codec import encode
 from protocol.errors import LocalError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_attestation, compute_claim_id
-from protocol.ledger.transactions import SignedObservation, Transaction, Transfer
+from protocol.keys import PrivateKey
+from protocol.ledger.transactions import RotateKeys, SignedObservation, Transaction, Transfer, prove_possession
 from protocol.messages import Advert, Attestations, Claims, Head, ObservationMessage, Requests, Said, Transactions
 from protocol.signing import sign
 from protocol.types import Verdict
@@ -148,6 +149,24 @@ def test_an_observation(scene: Scene) -> None:
     assert scene.say(topic, scene.worker, ObservationMessage(stranger)) is I
     unknown = sign(replace(good, feed="none"), scene.oracle)
     assert scene.say("oracle/none", scene.oracle, ObservationMessage(unknown)) is I
+
+
+def test_an_oracle_observes_with_the_key_its_epoch_knows() -> None:
+    scene = Scene()
+    following = PrivateKey.from_seed(b"following" + bytes(23))
+    account = scene.ledger.account("oracle-0")
+    body = RotateKeys(following.public, b"", bytes(64), b"")
+    told = []
+    scene.ledger.do(account, prove_possession(body, account.public, following))
+    for after_ms in (0, scene.state.params.epoch_ms):
+        if after_ms:
+            scene.ledger.block(after_ms=after_ms)
+        scene.state, scene.now_ms = scene.ledger.state, scene.ledger.state.time_ms
+        round_number = scene.now_ms // scene.state.params.oracle_heartbeat_ms
+        for key in (scene.oracle, following):
+            said = replace(scene.observation, round=round_number, time_ms=scene.now_ms, observer=key.public)
+            told.append(scene.say(f"oracle/{scene.feed}", key, ObservationMessage(sign(said, key))))
+    assert told == [A, I, I, A]
 
 
 def test_a_transaction(scene: Scene) -> None:
