@@ -161,7 +161,9 @@ class Follower:
 
     def _apply(self, item: CertifiedBlock) -> list[Out]:
         after = apply_decided(self.decided, item.block, item.certificate, item.restarts, check_signatures=False)
-        if self.pending and not self.is_waiting and not are_same(item.restarts, self.pending):
+        # Later restarts may go on from those that are loaded here; instead of them there may be none.
+        followed = item.restarts[: len(self.pending)]
+        if self.pending and not self.is_waiting and not are_same(followed, self.pending):
             height, blamed = self.decided.height, _find_blamed(self.pending, item.restarts)
             what = f"block {height + 1} is decided otherwise than by the restart file here, which would take it back"
             return [Halt(what + (f"; both restarts are signed by {', '.join(blamed)}" if blamed else ""))]

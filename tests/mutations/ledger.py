@@ -181,7 +181,7 @@ MUTATIONS = (
     ),
     Mutation(
         "roles/follower.py",
-        "if self.pending and not self.is_waiting and not are_same(item.restarts, self.pending):",
+        "if self.pending and not self.is_waiting and not are_same(followed, self.pending):",
         "if False:",
         (RESTARTED + "test_a_restart_stops_the_node_when_it_would_take_a_decided_block_back",),
         "a restart takes no decided block back",

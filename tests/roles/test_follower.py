@@ -129,6 +129,19 @@ def test_a_block_that_nobody_has_decided_is_its_senders_fault_with_a_restart_too
         assert not [item for item in out if isinstance(item, ce.Commit | ce.Halt)]
 
 
+def test_a_later_restart_that_goes_on_from_the_loaded_one_is_followed() -> None:
+    """The others lost their new keys too and restarted once more; this operator never saw the second file."""
+    ledger = make_ledger()
+    first = make_restart(ledger, *NAMES[:3])
+    after = apply_restart(ledger.state, first)
+    second = make_restart(ledger, *NAMES[1:], generation=2, number=1, state=after)
+    block, certificate, _ = build_after(ledger, apply_restart(after, second), *NAMES[1:], number=1)
+    item = CertifiedBlock(block, certificate, (first, second))
+    out = follow_restarted(first).on_answer(PEER, Blocks(3, (item,)), (), NOW_MS)
+    assert [item.restarts for item in out if isinstance(item, ce.Commit)] == [(first, second)]
+    assert not [item for item in out if isinstance(item, ce.Halt)]
+
+
 def test_a_seat_that_signs_the_same_restart_once_more_stops_nobody() -> None:
     """Operators may hold other signatures for one restart, all of them good: a signer can make as many as it likes."""
     restart = make_restart(make_ledger(), *NAMES[:3])
