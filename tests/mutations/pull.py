@@ -57,7 +57,7 @@ MUTATIONS = (
     ),
     Mutation(
         "roles/core.py",
-        "out += [ToRoles(received, index) for index in self._listening(pulled.topic)]",
+        "out += self._desk.hand_out(seam.Received(pulled.sender, pulled.message, pulled.topic))",
         "pass",
         PULL_1,
         "roles hear what was pulled",
