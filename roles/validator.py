@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from protocol.codec import encode
 from protocol.consensus import events as ev
-from protocol.consensus.core import Core, draw_leader
+from protocol.consensus.core import Core
 from protocol.consensus.evidence import make_evidence
+from protocol.consensus.leaders import draw_leader
 from protocol.consensus.log import Kept, decode_record, encode_record, get_height
 from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures

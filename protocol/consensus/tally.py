@@ -1,9 +1,9 @@
 """Votes of one height as they come: counted by ballot, and held against each other for faults."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from protocol.consensus.events import Accuse
+from protocol.consensus.events import Accuse, Effect
 from protocol.consensus.messages import Proposal, Vote
 from protocol.ledger.block import Ballot, Certificate, VoteKind, VoteSignature
 
@@ -16,8 +16,8 @@ Cast = tuple[Vote, ...]  # two at most
 class Count:
     """The votes for one ballot, by voter, and their weight together."""
 
-    weight: int = 0
-    votes: dict[bytes, Vote] = field(default_factory=dict)
+    weight: int
+    votes: dict[bytes, Vote]
 
 
 class Tally:
@@ -35,51 +35,49 @@ class Tally:
         self._heard: set[bytes] = set()
         self._weight_heard = 0
 
-    def add(self, vote: Vote, count: Count | None) -> tuple[Sequence[Accuse], Certificate | None]:
+    def add(self, vote: Vote, count: Count | None, found: list[Effect]) -> Certificate | None:
         """Count a vote whose signature holds, into what `counts` has of its ballot, which must not have it yet.
 
-        What its voter is guilty of by it, and a certificate if the ballot has a quorum by this very vote.
+        What its voter is guilty of by it goes to `found`. A certificate if the ballot has a quorum by this very vote.
         """
-        accusations = self.note(vote, count)
-        if accusations is None:
-            return (), None
+        if not self.note(vote, count, found):
+            return None
         ballot, limit = vote.ballot, 2 * self._total
         if count is None:
             count = self.counts[ballot]
         if 3 * count.weight <= limit or 3 * (count.weight - self._weights[vote.voter]) > limit:
-            return accusations, None
-        return accusations, _certify(ballot, count)
+            return None
+        return _certify(ballot, count)
 
-    def note(self, vote: Vote, count: Count | None) -> Sequence[Accuse] | None:
-        """As `add`, for a vote whose ballot is certified already; None when the voter is known for two others."""
+    def note(self, vote: Vote, count: Count | None, found: list[Effect]) -> bool:
+        """As `add`, for a vote whose ballot is certified already; False when the voter is known for two others."""
         ballot, voter = vote.ballot, vote.voter
         kind = ballot.kind
         key = voter, ballot.view, kind
         before = self._by_voter.get(key)
-        accusations: Sequence[Accuse] = ()
         if before is None:
             self._by_voter[key] = (vote,)
         elif len(before) > 1:
-            return None
+            return False
         else:
             self._by_voter[key] = (*before, vote)
-            accusations = (Accuse("two votes of one kind in a view", before[0], vote),)
+            found.append(Accuse("two votes of one kind in a view", before[0], vote))
         weight = self._weights[voter]
         if count is None:
-            count = self.counts[ballot] = Count()
-        count.votes[voter] = vote
-        count.weight += weight
+            self.counts[ballot] = Count(weight, {voter: vote})
+        else:
+            count.votes[voter] = vote
+            count.weight += weight
         if voter not in self._heard:
             self._heard.add(voter)
             self._weight_heard += weight
         if kind != NOTARISE:
             others = self._by_voter.get((voter, ballot.view, NULLIFY if kind == FINALISE else FINALISE))
             if others is not None:
-                both = [Accuse("finalised and nullified one view", other, vote) for other in others]
-                accusations = (*accusations, *both)
+                found += [Accuse("finalised and nullified one view", other, vote) for other in others]
         elif self._bad and (bad := self._bad.get(ballot)) is not None:
-            accusations = (*accusations, Accuse("a vote for a proposal that cannot be justified", vote, bad))
-        return accusations
+            found.append(Accuse("a vote for a proposal that cannot be justified", vote, bad))
+        return True
 
     def is_certified(self, ballot: Ballot) -> bool:
         """Whether a quorum for it has been counted."""
@@ -95,14 +93,14 @@ class Tally:
         opposite = NULLIFY if ballot.kind == FINALISE else FINALISE
         return ballot.kind != NOTARISE and (voter, ballot.view, opposite) in self._by_voter
 
-    def note_bad(self, proposal: Proposal) -> list[Accuse]:
-        """A signed proposal that no honest validator votes for; who has done so already."""
+    def note_bad(self, proposal: Proposal, found: list[Effect]) -> None:
+        """A signed proposal that no honest validator votes for; who has done so already goes to `found`."""
         if proposal.ballot in self._bad or len(self._bad) >= BAD_PROPOSALS_MAX:
-            return []
+            return
         self._bad[proposal.ballot] = proposal
         count = self.counts.get(proposal.ballot)
         votes = count.votes.values() if count is not None else ()
-        return [Accuse("a vote for a proposal that cannot be justified", vote, proposal) for vote in votes]
+        found += [Accuse("a vote for a proposal that cannot be justified", vote, proposal) for vote in votes]
 
     @property
     def is_more_than_a_third_heard(self) -> bool:

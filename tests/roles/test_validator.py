@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protocol.codec import decode, encode
-from protocol.consensus.core import draw_leader
+from protocol.consensus.leaders import draw_leader
 from protocol.consensus.log import decode_record
 from protocol.consensus.messages import Vote
 from protocol.keys import PrivateKey

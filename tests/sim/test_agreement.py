@@ -5,11 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from protocol.consensus.core import Core
 from protocol.consensus.messages import Vote
+from protocol.consensus.simplex import Simplex
 from protocol.consensus.tally import Tally
 from protocol.errors import LocalError
 from protocol.ledger.block import get_validators
@@ -59,7 +60,9 @@ class Overheard(Agreement):
             tally = self.tallies.setdefault(vote.ballot.height, Tally(weights))
             count = tally.counts.get(vote.ballot)
             if vote.signature == vote.voter * 2 and (count is None or vote.voter not in count.votes):
-                self.guilty |= {accused.first.voter for accused in tally.add(vote, count)[0]}
+                found: list[Any] = []
+                tally.add(vote, count, found)
+                self.guilty |= {accused.first.voter for accused in found}
         super()._on_said(index, words)
 
 
@@ -94,7 +97,7 @@ def test_above_a_third_who_split_the_ledger_are_all_named():
 
 def test_without_relay_and_entry_proofs_a_leader_that_favours_one_stops_the_ledger(monkeypatch: pytest.MonkeyPatch):
     assert all(agree(seed, "favouring", crash_bp=300).is_done for seed in range(10))
-    monkeypatch.setattr(Core, "_relay", lambda core, item: None)
+    monkeypatch.setattr(Simplex, "_relay", lambda simplex, item: None)
     runs = [agree(seed, "favouring", crash_bp=300) for seed in range(10)]
     assert any(not run.is_done for run in runs)
     assert not any(run.find_forks() for run in runs)

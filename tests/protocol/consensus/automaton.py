@@ -127,7 +127,7 @@ class Automaton:
         afters = self._do(core, local.log, who, said.votes, said.proposals, events[what])
         # Votes that complete nothing are as good as unheard: what they may complete later is heard with all of them.
         after = afters[0].core
-        is_vain = what == "counts" and not (after.is_decided or after._is_held(things[0].ballot))
+        is_vain = what == "counts" and not (after.is_decided or after._here.held.has(things[0].ballot))
         return () if is_vain else afters
 
     def _begin(self, who: int, log: Log, votes: frozenset[Ballot], made: dict[Ballot, Proposal]) -> tuple[Local, ...]:
@@ -166,7 +166,7 @@ class Automaton:
                     case Decide(certificate):
                         decided = certificate.ballot.block_id
         if self.is_late:
-            core._checked.clear()
+            core._here._checked.clear()
         found = [self._name(core, log, decided, who, votes, made)]
         if self.has_crashes:
             # Dead after some of the records; after all of them too if it would have decided, which it then has not.
@@ -178,8 +178,8 @@ class Automaton:
         self, core: Core, log: Log, decided: bytes | None, who: int, votes: frozenset[Ballot], made: dict
     ) -> Local:
         log = log if self.has_crashes else ()
-        votes = votes | {vote.ballot for kept in core._my_votes.values() for vote in kept.values()}
-        made = made | {item.ballot: item for item in core._my_proposals.values()}
+        votes = votes | {vote.ballot for kept in core._here.signed.votes.values() for vote in kept.values()}
+        made = made | {item.ballot: item for item in core._here.signed.proposals.values()}
         said_key = who, votes, frozenset(made)
         said = self._saids.get(said_key)
         if said is None:
@@ -213,33 +213,33 @@ def build(who: int, view: int) -> Built:
 
 
 def is_building(core: Core) -> bool:
-    return bool(core.view) and core._building == core.view and core.view not in core._my_proposals
+    return bool(core.view) and core._here._building == core.view and core.view not in core._here.signed.proposals
 
 
 def list_unchecked(core: Core) -> list[Proposal]:
     """The proposal that may be voted for when its block is checked."""
-    proposal = core._proposals.get(core.view)
-    return [proposal] if proposal and proposal.ballot.block_id not in core._checked else []
+    proposal = core._here._proposals.get(core.view)
+    return [proposal] if proposal and proposal.ballot.block_id not in core._here._checked else []
 
 
 def describe(core: Core) -> tuple:
     """All of a core that matters for what it may still do, and for what it must not have done."""
-    notarised = frozenset(item.ballot for item in core._notarised.values())
+    notarised = frozenset(item.ballot for item in core._here.held.notarised.values())
     if core.is_decided:
         return (notarised,)
     # Who has voted for what is certified matters no more.
-    counts = core._tally.counts.items()
-    loose = frozenset((ballot, frozenset(count.votes)) for ballot, count in counts if not core._is_held(ballot))
+    counts = core._here.tally.counts.items()
+    loose = frozenset((ballot, frozenset(count.votes)) for ballot, count in counts if not core._here.held.has(ballot))
     return (
         notarised,
         core.view,
-        core._votes_here,
+        core._here.signed.may_sign,
         is_building(core),
-        frozenset(item.ballot for item in core._proposals.values()),
-        frozenset(core._my_proposals),
-        frozenset(core._nullified),
-        frozenset(core._checked),
-        frozenset(vote.ballot for kept in core._my_votes.values() for vote in kept.values()),
+        frozenset(item.ballot for item in core._here._proposals.values()),
+        frozenset(core._here.signed.proposals),
+        frozenset(core._here.held.nullified),
+        frozenset(core._here._checked),
+        frozenset(vote.ballot for kept in core._here.signed.votes.values() for vote in kept.values()),
         loose,
     )
 

@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, permutations
+from typing import TypeVar
 
-from protocol.consensus.core import Core, draw_leader
+from protocol.consensus.core import Core
 from protocol.consensus.events import (
     Began,
     Build,
@@ -32,7 +33,11 @@ from protocol.consensus.events import (
     TimedOut,
     Woken,
 )
+from protocol.consensus.held import Held
+from protocol.consensus.leaders import draw_leader
 from protocol.consensus.messages import Justification, Proposal, Vote
+from protocol.consensus.signed import Signed
+from protocol.consensus.simplex import Simplex
 from protocol.consensus.tally import Count, Tally
 from protocol.ledger.block import NOTHING, Ballot, Certificate, Validator, VoteKind, VoteSignature
 from testnet.consensus.seat import NamedSignatures
@@ -162,7 +167,7 @@ class Search:
             yield "hears", proposal
         for ballot, voters in pool.votes:
             others = tuple(voter for voter in voters if voter != number)
-            if not core._is_held(ballot):
+            if not core._here.held.has(ballot):
                 if self._certifies(local, number, ballot, others):
                     yield "hears", certify(ballot, voters)
                 for chosen in self._list_complete(local, number, ballot, others):
@@ -181,11 +186,13 @@ class Search:
 
     def _certifies(self, local: Local, number: int, ballot: Ballot, voters: tuple[int, ...]) -> bool:
         core = self._follow(local, number, ("hears", *(cast(voter, ballot) for voter in voters))).core
-        return core.is_decided or core._is_held(ballot)
+        return core.is_decided or core._here.held.has(ballot)
 
     def _gather(self, world: World) -> Pool:
         """What may be heard: of the honest what they have said, of the liar all it can sign, justified or not."""
-        made = [item for local in world for item in local.core._my_proposals.values() if item.ballot.view <= VIEWS]
+        made = [
+            item for local in world for item in local.core._here.signed.proposals.values() if item.ballot.view <= VIEWS
+        ]
         if self.leaders[0] == LIAR:
             made += [propose(1, 0, block, Justification((), ())) for block in BLOCKS]
         if self.leaders[1] == LIAR:
@@ -243,8 +250,10 @@ class Search:
             names.append(self._numbers.setdefault(key, len(self._numbers)))
         whole = (number, names[0])
         if whole not in self.locals:
-            votes = tuple(vote.ballot for kept in core._my_votes.values() for vote in kept.values())
-            says = self._numbers.setdefault((number, votes, tuple(core._my_proposals), decided), len(self._numbers))
+            votes = tuple(vote.ballot for kept in core._here.signed.votes.values() for vote in kept.values())
+            says = self._numbers.setdefault(
+                (number, votes, tuple(core._here.signed.proposals), decided), len(self._numbers)
+            )
             self.locals[whole] = Local(core, log, decided, tuple(names), votes, says)
         return self.locals[whole]
 
@@ -256,7 +265,7 @@ class Search:
 def find_violation(world: World) -> str:
     if len({local.decided for local in world} - {None}) > 1:
         return "two blocks are decided"
-    notarised = {item.ballot for local in world for item in local.core._notarised.values()}
+    notarised = {item.ballot for local in world for item in local.core._here.held.notarised.values()}
     if len({ballot.view for ballot in notarised}) < len({(ballot.view, ballot.block_id) for ballot in notarised}):
         return "two blocks are notarised in one view"
     return ""
@@ -301,21 +310,21 @@ def show(number: int, happens: tuple) -> str:
 def describe(core: Core, log: tuple, decided: bytes | None, names: dict[bytes, int]) -> tuple:
     """All of a core that matters for what it may still do."""
     kept = sorted((type(record).__name__, short(record.ballot)) for record in log)
-    votes = sorted(short(vote.ballot) for votes in core._my_votes.values() for vote in votes.values())
-    notarised = tuple(sorted(short(item.ballot) for item in core._notarised.values()))
+    votes = sorted(short(vote.ballot) for votes in core._here.signed.votes.values() for vote in votes.values())
+    notarised = tuple(sorted(short(item.ballot) for item in core._here.held.notarised.values()))
     if core.is_decided:  # it does nothing more, and others know of it what it has said
-        return decided, tuple(votes), tuple(core._my_proposals), notarised, tuple(kept)
+        return decided, tuple(votes), tuple(core._here.signed.proposals), notarised, tuple(kept)
     # Who has voted for what is certified matters no more.
     loose = []
-    for ballot, count in core._tally.counts.items():
-        if not core._is_held(ballot):
+    for ballot, count in core._here.tally.counts.items():
+        if not core._here.held.has(ballot):
             loose.append((short(ballot), tuple(sorted(names[voter] for voter in count.votes))))
     return (
         core.view,
-        core._votes_here,
-        tuple(sorted(short(item.ballot) for item in core._proposals.values())),
+        core._here.signed.may_sign,
+        tuple(sorted(short(item.ballot) for item in core._here._proposals.values())),
         notarised,
-        tuple(sorted(core._nullified)),
+        tuple(sorted(core._here.held.nullified)),
         tuple(votes),
         tuple(kept),
         tuple(sorted(loose)),
@@ -328,17 +337,22 @@ def short(ballot: Ballot) -> tuple:
 
 def clone(core: Core, clone_tally: Callable[[Tally], Tally]) -> Core:
     """A core in the same state that goes its own way."""
-    copy = object.__new__(Core)
-    for name, value in vars(core).items():
-        if name == "_my_votes":
-            value = {kind: dict(votes) for kind, votes in value.items()}
-        elif name == "_handlers":
-            value = {kind: getattr(copy, handler.__name__) for kind, handler in value.items()}
-        elif isinstance(value, Tally):
-            value = clone_tally(value)
-        elif isinstance(value, dict | set | list):
-            value = value.copy()
-        setattr(copy, name, value)
+    copy = _copy(core)
+    here = copy._here = _copy(core._here)
+    here.tally = clone_tally(core._here.tally)
+    here.held = _copy(here.held)
+    here.signed = _copy(here.signed)
+    here.signed.votes = {kind: dict(votes) for kind, votes in here.signed.votes.items()}
+    return copy
+
+
+Part = TypeVar("Part", Core, Simplex, Held, Signed)
+
+
+def _copy(part: Part) -> Part:
+    copy = object.__new__(type(part))
+    for name, value in vars(part).items():
+        setattr(copy, name, value.copy() if isinstance(value, dict | set | list) else value)
     return copy
 
 

@@ -127,7 +127,7 @@ class Search:
         known = self._judged.get((said.number, states))
         if known is None:
             those = list(list_locals(said, states))
-            notarised = {item.ballot for local in those for item in local.core._notarised.values()}
+            notarised = {item.ballot for local in those for item in local.core._here.held.notarised.values()}
             known = self._judged[said.number, states] = Judged(
                 frozenset(local.decided for local in those if local.decided),
                 frozenset((ballot.view, ballot.block_id) for ballot in notarised),
@@ -179,7 +179,7 @@ class Search:
             core = Core(None, NAMES)
             for event in (Began(1, VALIDATORS, self._seed), Woken(), *map(Heard, messages)):
                 core.handle(event, 0)
-            return core._is_held(ballot)
+            return core._here.held.has(ballot)
 
         sizes = range(1, len(KEYS) + 1)
         votes = (size for size in sizes if certifies(*(cast(voter, ballot) for voter in range(size))))

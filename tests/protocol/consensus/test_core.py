@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.consensus.core import ANSWER_MS, EARLY_MAX, Core, draw_leader
+from protocol.consensus.core import ANSWER_MS, EARLY_MAX, Core
 from protocol.consensus.events import (
     Accuse,
     Answer,
@@ -25,6 +25,7 @@ from protocol.consensus.events import (
     Woken,
 )
 from protocol.consensus.evidence import make_evidence, verify_evidence
+from protocol.consensus.leaders import draw_leader
 from protocol.consensus.messages import (
     GAP_MAX,
     Justification,
@@ -34,6 +35,7 @@ from protocol.consensus.messages import (
     verify_certified,
 )
 from protocol.consensus.signatures import KeySignatures
+from protocol.consensus.simplex import Simplex
 from protocol.keys import PrivateKey
 from protocol.ledger.block import NOTHING, Ballot, Certificate, InvalidVote, Validator, VoteKind, VoteSignature
 
@@ -313,6 +315,19 @@ def test_whoever_finalises_a_view_can_still_show_after_a_crash_that_it_was_notar
     assert again.view == 2  # and the others follow the certificate
 
 
+def test_whoever_decides_alone_accuses_nobody_after_a_crash_between_two_records():
+    alone = VALIDATORS[:1]
+    core = Core(alone[0].vote, KeySignatures(CHAIN, KEYS[0]))
+    core.handle(Began(1, alone, SEED), 0)
+    core.handle(Woken(), 0)
+    log = tuple(effect.record for effect in core.handle(Built(1, 1, BLOCK), 0) if isinstance(effect, Persist))
+    assert [type(record) for record in log] == [Proposal, Vote, Certificate, Vote]
+    for kept in range(2, len(log) + 1):
+        core = Core(alone[0].vote, KeySignatures(CHAIN, KEYS[0]))
+        effects = core.handle(Began(1, alone, SEED, log=log[:kept]), 1)
+        assert [type(effect) for effect in effects if isinstance(effect, Decide | Accuse)] == [Decide]
+
+
 def test_without_its_log_a_validator_follows_and_says_nothing_until_the_next_height():
     core = begun(LEADER, may_vote=False)
     assert not said(core.handle(Woken(), 0), Proposal)
@@ -365,7 +380,7 @@ def is_decided_after_a_leader_favoured_one() -> bool:
 
 def test_certificates_are_relayed_else_one_leader_could_stop_a_height_for_ever(monkeypatch: pytest.MonkeyPatch):
     assert is_decided_after_a_leader_favoured_one()
-    monkeypatch.setattr(Core, "_relay", lambda core, item: None)
+    monkeypatch.setattr(Simplex, "_relay", lambda simplex, item: None)
     assert not is_decided_after_a_leader_favoured_one()
 
 

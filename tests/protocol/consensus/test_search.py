@@ -106,8 +106,8 @@ def test_it_finds_that_nobody_may_finalise_what_it_has_nullified(
 ):
     def finalise(core: Core, notarised: Certificate) -> None:
         ballot = notarised.ballot
-        if ballot.view not in core._my_votes[VoteKind.FINALISE]:
-            core._vote(Ballot(core.height, ballot.view, VoteKind.FINALISE, 0, ballot.block_id, NOTHING))
+        if ballot.view not in core._here.signed.votes[VoteKind.FINALISE]:
+            core._here._vote(Ballot(core.height, ballot.view, VoteKind.FINALISE, 0, ballot.block_id, NOTHING))
 
     monkeypatch.setattr(Core, "_finalise", finalise)
     with pytest.raises(Violation, match="two blocks are decided"):
