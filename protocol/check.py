@@ -122,7 +122,7 @@ def check_claim(topic: str, sender: bytes, item: ClaimedWork, state: State, now_
     if epoch is None:
         return _ignore(f"epoch {claim.epoch} is not known here, the ledger is in {state.epoch}")
     worker = epoch.find_candidate(claim.worker)
-    if worker is None or "inference" not in worker.roles or claim.model not in worker.models:
+    if worker is None or not worker.serves(claim.model):
         return _ignore(f"the worker did not serve model {claim.model.hex()} in epoch {claim.epoch}")
     channel = state.get_channel(claim.channel)
     if channel is None or channel.payee != worker.account or channel.payer != request.account:

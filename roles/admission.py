@@ -5,6 +5,7 @@ No valid voucher, no work: payment is checked before anything is run.
 
 from collections.abc import Collection
 from enum import StrEnum
+from typing import NamedTuple
 
 from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
@@ -33,10 +34,26 @@ class RefusalCode(StrEnum):
     POLICY = "policy"
     TOO_LARGE = "too_large"
     FAILED = "failed"
+    OTHER_EPOCH = "other_epoch"
 
 
 # A client may ask another worker after these; after the others no worker could say yes.
-FALLBACK_CODES = frozenset({RefusalCode.PRICE, RefusalCode.BUSY, RefusalCode.FAILED, RefusalCode.VOUCHER_REUSED})
+FALLBACK_CODES = frozenset(
+    {
+        RefusalCode.PRICE,
+        RefusalCode.BUSY,
+        RefusalCode.FAILED,
+        RefusalCode.VOUCHER_REUSED,
+        RefusalCode.OTHER_EPOCH,
+    }
+)
+
+
+class Worker(NamedTuple):
+    """Who is to do the work: the account that is paid, the key that signs the claim."""
+
+    account: bytes
+    node: bytes
 
 
 class NotAdmitted(Exception):
@@ -47,7 +64,7 @@ class NotAdmitted(Exception):
         self.code = code
 
 
-def admit(item: PaidRequest, state: State, account: bytes, price: int, models: Collection[bytes], now_ms: int) -> int:
+def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: Collection[bytes], now_ms: int) -> int:
     """The number of rows to run. NotAdmitted says which rule the job breaks; cheap rules come first."""
     request = item.request
     if request.proof != "reexec" or not 2 <= request.verifiers <= state.params.verifiers_max:
@@ -68,10 +85,14 @@ def admit(item: PaidRequest, state: State, account: bytes, price: int, models: C
     # Epochs in which no block fell do not count: a request made before a quiet hour ended is still good.
     if request.epoch not in sorted(state.epochs)[-EPOCHS_MAX:]:
         raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")
-    _check_payment(item, state, account)
+    _check_payment(item, state, worker.account)
     model = state.models.get(request.model)
     if model is None or request.model not in models:
         raise NotAdmitted(RefusalCode.UNKNOWN_MODEL, f"model {request.model.hex()} is not served here")
+    # Such a claim could never be settled, and would hold up all that come after it in its channel.
+    candidate = state.epochs[request.epoch].find_candidate(worker.node)
+    if candidate is None or not candidate.serves(request.model):
+        raise NotAdmitted(RefusalCode.OTHER_EPOCH, f"this node key does not serve the model in epoch {request.epoch}")
     if request.inputs_blob:
         return _check_price(item, price, voucher_rows=None)
     rows = check_inputs(request.inputs, model)

@@ -33,7 +33,7 @@ from protocol.messages import (
 )
 from protocol.signing import verify_signed
 from protocol.tensor import compute_tensors_digest, decode_tensors
-from roles.admission import NotAdmitted, RefusalCode, admit, check_inputs
+from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
 from roles.models import ModelShelf
 from roles.packing import pack
 from roles.receipts import sign_receipt
@@ -162,7 +162,8 @@ class Inference(Role):
         try:
             if self.load >= JOBS_MAX:
                 raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
-            rows = admit(item, self._ledger, self.context.account.public, self._price, self._shelf.held, now_ms)
+            worker = Worker(self.context.account.public, self.context.signer.public)
+            rows = admit(item, self._ledger, worker, self._price, self._shelf.held, now_ms)
         except NotAdmitted as refusal:
             return [self._refuse(item, refusal.code, str(refusal))]
         job = Job(item, rows)

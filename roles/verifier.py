@@ -7,6 +7,7 @@ who shows it the worker's signed receipt.
 from dataclasses import dataclass
 from typing import Annotated
 
+from protocol.check import ACCEPTED, check_claim
 from protocol.codec import decode, encode
 from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
@@ -91,8 +92,10 @@ class Verifier(Role):
             case LedgerAdvanced(state):
                 self._state = state
                 return self._forget(now_ms)
-            case Received(message=Claims(items), topic="claims"):
-                return [effect for work in items for effect in self._take(work, now_ms)]
+            case Received(sender, Claims(items), topic="claims"):
+                # One good claim is enough for gossip to pass a list on.
+                fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
+                return [effect for work in fit for effect in self._take(work, now_ms)]
             case Fetched(source, data, error):
                 return self._fetched(source, data, error, now_ms)
             case Computed(token, outputs, _, error):

@@ -282,6 +282,9 @@ class Candidate:
     weight: Grains
     delegated: Grains
 
+    def serves(self, model: bytes) -> bool:
+        return "inference" in self.roles and model in self.models
+
 
 @fast_dataclass(frozen=True)
 class EpochSnapshot:

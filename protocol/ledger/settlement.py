@@ -240,7 +240,7 @@ def find_fault(
         return f"{claim.verifiers} verifiers; the policy wants {VERIFIERS_MIN} to {draft.params.verifiers_max}"
     snapshot = get_snapshot(draft, claim.epoch)
     worker = snapshot.find_candidate(claim.worker)
-    if worker is None or "inference" not in worker.roles or claim.model not in worker.models:
+    if worker is None or not worker.serves(claim.model):
         return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
     committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
     if tuple(item.verifier for item in attestations) != committee:

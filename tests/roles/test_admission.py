@@ -6,17 +6,17 @@ import pytest
 
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
-from roles.admission import NotAdmitted, RefusalCode, admit
+from roles.admission import FALLBACK_CODES, NotAdmitted, RefusalCode, Worker, admit
 from tests.support.core_parts import Parts, make_parts
 from tests.support.jobs import PRICE, get_keys, make_request, open_channel, pay
 
 
-def make_ledger() -> tuple[Parts, State, bytes, bytes]:
-    """A ledger on which client-0 has a channel to inference-0; the channel and the worker's account."""
+def make_ledger() -> tuple[Parts, State, bytes, Worker]:
+    """A ledger on which client-0 has a channel to inference-0; the channel and the worker."""
     parts = make_parts()
-    _, worker = get_keys(parts.foundation, "inference-0")
+    node, worker = get_keys(parts.foundation, "inference-0")
     _, state = parts.build([open_channel(parts.state, parts.account, worker.public)])
-    return parts, state, next(iter(state.channels)), worker.public
+    return parts, state, next(iter(state.channels)), Worker(worker.public, node.public)
 
 
 REQUEST_FAULTS = {
@@ -92,10 +92,25 @@ def test_a_voucher_with_a_broken_signature_pays_nothing():
 
 def test_a_voucher_for_another_worker_does_not_pay_this_one():
     parts, state, channel, _ = make_ledger()
-    _, other = get_keys(parts.foundation, "inference-1")
+    node, other = get_keys(parts.foundation, "inference-1")
     item = pay(make_request(state, parts.foundation), parts.foundation, channel)
 
     with pytest.raises(NotAdmitted) as refusal:
-        admit(item, state, other.public, PRICE, state.models, state.time_ms)
+        admit(item, state, Worker(other.public, node.public), PRICE, state.models, state.time_ms)
 
     assert refusal.value.code is RefusalCode.UNPAID
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_request_of_an_epoch_in_which_the_ledger_does_not_know_this_node_key_is_for_others(epoch: int):
+    parts, state, channel, worker = make_ledger()
+    now = state.epochs[state.epoch]
+    state = replace(state, epochs={0: now, 1: now}, epoch=1)
+    item = pay(make_request(state, parts.foundation, epoch=epoch), parts.foundation, channel)
+    assert admit(item, state, worker, PRICE, state.models, state.time_ms) == 1
+
+    with pytest.raises(NotAdmitted) as refusal:
+        admit(item, state, worker._replace(node=bytes(32)), PRICE, state.models, state.time_ms)
+
+    assert refusal.value.code is RefusalCode.OTHER_EPOCH
+    assert refusal.value.code in FALLBACK_CODES

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from protocol.consensus import core as consensus
-from protocol.consensus.core import Core
+from protocol.consensus import simplex
 from protocol.consensus.messages import Justification, Proposal, verify_justification
+from protocol.consensus.signed import Signed
 from protocol.consensus.tally import Tally
-from protocol.ledger.block import NOTHING, Ballot, Certificate, VoteKind
+from protocol.ledger.block import VoteKind
 from tests.protocol.consensus import plain
 from tests.protocol.consensus.automaton import Automaton
 from tests.protocol.consensus.plain import LIAR, Violation
@@ -104,12 +104,7 @@ LIARS = [(LIAR, 0), (0, LIAR), (LIAR, LIAR)]
 def test_it_finds_that_nobody_may_finalise_what_it_has_nullified(
     monkeypatch: pytest.MonkeyPatch, leaders: tuple[int, int]
 ):
-    def finalise(core: Core, notarised: Certificate) -> None:
-        ballot = notarised.ballot
-        if ballot.view not in core._here.signed.votes[VoteKind.FINALISE]:
-            core._here._vote(Ballot(core.height, ballot.view, VoteKind.FINALISE, 0, ballot.block_id, NOTHING))
-
-    monkeypatch.setattr(Core, "_finalise", finalise)
+    monkeypatch.setattr(Signed, "may_finalise", lambda signed, view: view not in signed.votes[VoteKind.FINALISE])
     with pytest.raises(Violation, match="two blocks are decided"):
         Search(leaders, is_late=False).run()
 
@@ -120,9 +115,7 @@ def test_it_finds_that_nobody_may_finalise_what_it_has_nullified(
 def test_it_finds_that_no_view_may_be_passed_over_without_its_nullification(
     monkeypatch: pytest.MonkeyPatch, leaders: tuple[int, int]
 ):
-    monkeypatch.setattr(
-        consensus, "verify_justification", allow(lambda parent, why: (parent, why.notarised) == (0, ()))
-    )
+    monkeypatch.setattr(simplex, "verify_justification", allow(lambda parent, why: (parent, why.notarised) == (0, ())))
     with pytest.raises(Violation, match="two blocks are decided"):
         Search(leaders, is_late=False).run()
 
@@ -133,7 +126,7 @@ def test_it_finds_that_no_view_may_be_passed_over_without_its_nullification(
 def test_it_finds_that_a_leader_must_repeat_the_very_block_that_is_notarised(
     monkeypatch: pytest.MonkeyPatch, leaders: tuple[int, int]
 ):
-    monkeypatch.setattr(consensus, "verify_justification", allow(lambda parent, why: parent == len(why.notarised) == 1))
+    monkeypatch.setattr(simplex, "verify_justification", allow(lambda parent, why: parent == len(why.notarised) == 1))
     with pytest.raises(Violation, match="two blocks are decided"):
         Search(leaders, is_late=False).run()
 
