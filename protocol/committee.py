@@ -28,7 +28,7 @@ def compute_working_set(
     seed: bytes, account: bytes, model: bytes, candidates: Sequence[Candidate], k: int
 ) -> tuple[bytes, ...]:
     """The at most k inference nodes that serve `model` to `account` in the epoch of `seed`; none if nobody does."""
-    eligible = [item for item in candidates if "inference" in item.roles and model in item.models]
+    eligible = [item for item in candidates if item.serves(model)]
     return _draw(_WORKING_SET + seed + account + model, eligible, min(k, len(eligible)))
 
 

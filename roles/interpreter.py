@@ -3,7 +3,7 @@
 import gc
 import sys
 
-SWITCH_S = 0.001  # a thread that has verified a signature gets the interpreter back after so long, not after 5 ms
+SWITCH_S = 0.001  # a thread that has written to the disk gets the interpreter back after so long, not after 5 ms
 # Allocations between two looks for garbage of the youngest, such looks between two at the middle ones, and so on.
 # Little of ours is in cycles: with 700 and 10, as Python begins, validators spend a sixth of their time on looking.
 COLLECT_EVERY = (20_000, 20, 50)
