@@ -5,6 +5,7 @@ hashes of what is signed, so that one statement has one id.
 """
 
 import hashlib
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from protocol.codec import encode
@@ -14,6 +15,15 @@ from protocol.tensor import Tensor
 from protocol.types import AtMost, ChainId, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, Whole
 
 VERIFIERS_MIN = 2
+VERIFIERS_MAX = 16
+
+
+class Mode(StrEnum):
+    """When a job is checked, and so how it is paid. A channel has one mode and settles in no other."""
+
+    INDIVIDUAL = "individual"  # every drawn verifier attests before the client's library lets go of the result
+    BATCH = "batch"  # leaves drawn after the fact are checked
+    PRIVATE = "private"  # nobody checks: signed, not verified
 
 
 @fast_dataclass(frozen=True)
@@ -31,11 +41,12 @@ class InferenceRequest:
     inputs: Annotated[tuple[Tensor, ...], AtMost(8)]
     inputs_blob: Annotated[tuple[Digest, ...], AtMost(1)]
     proof: Name  # the proof kind asked for, "reexec" here
-    verifiers: Whole  # how many must attest
+    verifiers: Whole  # how many must attest: each job, or in mode `batch` each that is drawn
     fee_max: Grains
     epoch: Whole  # whose working set and committee serve it
     deadline_ms: TimeMs
     nonce: Annotated[bytes, Exactly(16)]
+    mode: Name = Mode.INDIVIDUAL
 
 
 def compute_request_id(request: InferenceRequest) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.errors import BadSignature, InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
-from protocol.ledger.batches import BatchSettle, OpenLeaves, apply_batch_settle, apply_open_leaves
+from protocol.ledger.batches import BatchSettle, SettlePrivate, apply_batch_settle, apply_settle_private
 from protocol.ledger.block import (
     HEADER_TIME_MS_MAX,
     TRANSACTIONS_MAX,
@@ -21,6 +21,14 @@ from protocol.ledger.block import (
     get_validators,
 )
 from protocol.ledger.channels import apply_close_channel, apply_open_channels, apply_top_up_channel
+from protocol.ledger.checks import (
+    AttestLeaves,
+    RevealDigests,
+    ShowDissent,
+    apply_attest_leaves,
+    apply_reveal_digests,
+    apply_show_dissent,
+)
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import next_due_ms, run_due
@@ -45,6 +53,7 @@ from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
 from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
+from protocol.ledger.openings import OpenLeaves, apply_open_leaves
 from protocol.ledger.oracle import apply_report_oracle
 from protocol.ledger.randomness import apply_commit_onion, mix_seed
 from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
@@ -99,6 +108,10 @@ _rules: dict[type, Rule] = {
     RefuseJob: apply_refuse_job,
     BatchSettle: apply_batch_settle,
     OpenLeaves: apply_open_leaves,
+    AttestLeaves: apply_attest_leaves,
+    RevealDigests: apply_reveal_digests,
+    ShowDissent: apply_show_dissent,
+    SettlePrivate: apply_settle_private,
     OpenChannels: apply_open_channels,
     TopUpChannel: apply_top_up_channel,
     CloseChannel: apply_close_channel,

@@ -1,9 +1,10 @@
 """Settlement in mode `batch`: many leaves under one Merkle-sum root, a few of which are drawn and must be opened.
 
-Root, then seed, then openings, then payout. The seed is the ledger's after blocks of builders who hold more than a
-third of the weight, none of the worker's account: whoever made the batch could not know what would be drawn. A drawn
-leaf that stays closed forfeits the batch, not itself alone: with one leaf's loss for silence, lying would pay. Source:
-PROTOCOL, "Paying".
+Root, then seed, then openings (`openings`), attestations and digests (`checks`), then payout. The seed is the ledger's
+after blocks of builders who hold more than a third of the weight, none of the worker's account: whoever made the batch
+could not know what would be drawn. A drawn leaf that stays closed forfeits the batch, not itself alone: with one leaf's
+loss for silence, lying would pay. In mode `private` the same root is a commitment nobody opens, and pays at once.
+Source: PROTOCOL, "Paying".
 """
 
 import hashlib
@@ -12,30 +13,28 @@ from typing import Annotated
 
 from protocol.codec import encode
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Claim, Voucher, compute_claim_id
+from protocol.jobs import Claim, Mode, Voucher, compute_attestation, compute_claim_id
 from protocol.ledger.block import get_validators_of
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
-    AlreadyOpened,
-    AlreadyProven,
     ExpiredVoucher,
     InvalidBatch,
     InvalidLeaf,
+    InvalidMode,
     LimitReached,
     NotYourChannel,
     PendingTooHigh,
     SequenceMismatch,
-    UnknownBatch,
     UnknownChannel,
     UnknownNode,
     VoucherExceeded,
 )
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
-from protocol.ledger.records import RUNS_MAX, Batch, BatchRun, DueItem
-from protocol.ledger.transactions import ZeroReason, transaction
-from protocol.merkle_sum import SUM_PATH_MAX, InvalidSumProof, SumNode, compute_proven_sum, make_sum_leaf
+from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, DueItem
+from protocol.ledger.transactions import transaction
+from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.signing import compute_domain_prefix
 from protocol.types import BP, AtMost, Digest, Grains, Whole
 
@@ -46,7 +45,6 @@ LEAVES_MAX = 100_000
 SAMPLES_MAX = 64
 _LEAF = compute_domain_prefix("batch-leaf")
 _DRAW = compute_domain_prefix("batch-draw")
-_ZERO_REASONS = frozenset(int(reason) for reason in ZeroReason)
 
 
 @fast_dataclass(frozen=True)
@@ -78,24 +76,13 @@ class BatchSettle:
     root: Digest
 
 
+@transaction(37)
 @fast_dataclass(frozen=True)
-class LeafOpening:
-    """A drawn leaf with its way to the root, and if it earns, the voucher and the claim it stands for."""
+class SettlePrivate:
+    """The leaves of channels in mode `private`: committed to, never opened, paid at once."""
 
-    index: Whole
-    leaf: BatchLeaf
-    voucher: Annotated[tuple[Voucher, ...], AtMost(1)]
-    claim: Annotated[tuple[Claim, ...], AtMost(1)]
-    path: Annotated[tuple[SumNode, ...], AtMost(SUM_PATH_MAX)]
-
-
-@transaction(33)
-@fast_dataclass(frozen=True)
-class OpenLeaves:
-    """The worker opens drawn leaves of its batch, some or all."""
-
-    batch: Digest
-    openings: Annotated[tuple[LeafOpening, ...], AtMost(SAMPLES_MAX)]
+    runs: Annotated[tuple[RunOfBatch, ...], AtMost(RUNS_MAX)]
+    root: Digest
 
 
 def make_batch_leaf(leaf: BatchLeaf) -> SumNode:
@@ -131,7 +118,7 @@ def apply_batch_settle(draft: Draft, context: TransactionContext, body: BatchSet
         raise UnknownNode(context.account)
     if not body.runs:
         raise InvalidBatch(context.id, "a batch without runs")
-    runs = tuple(_take_run(draft, context, run) for run in body.runs)
+    runs = tuple(_take_run(draft, context, run, Mode.BATCH) for run in body.runs)
     leaves, total = sum(run.leaves for run in runs), sum(run.amount for run in runs)
     if leaves > LEAVES_MAX:
         raise LimitReached("leaves", leaves, LEAVES_MAX)
@@ -146,6 +133,16 @@ def apply_batch_settle(draft: Draft, context: TransactionContext, body: BatchSet
     draft.plan(DueItem(draft.time_ms + 1, SAMPLE_KIND, context.id, waking=1, graced=0))
 
 
+def apply_settle_private(draft: Draft, context: TransactionContext, body: SettlePrivate) -> None:
+    """Pay what the runs come to. The verifiers' share is the treasury's: nobody has checked."""
+    if draft.nodes.get(context.account) is None:
+        raise UnknownNode(context.account)
+    if not body.runs:
+        raise InvalidBatch(context.id, "a settlement without runs")
+    total = sum(_take_run(draft, context, run, Mode.PRIVATE).amount for run in body.runs)
+    _divide(draft, context.account, total, [])
+
+
 def sample(draft: Draft, item: DueItem) -> None:
     """Due in every block until enough others have revealed; then leaves are drawn and their time to be opened runs."""
     batch = draft.batches.get(item.id)
@@ -157,7 +154,7 @@ def sample(draft: Draft, item: DueItem) -> None:
         batch = replace(batch, builders=(*batch.builders, builder))
     weights = _get_weights(draft)
     if 3 * sum(weights.get(account, 0) for account in batch.builders) > sum(weights.values()):
-        draft.batches.put(item.id, replace(batch, seed=draft.base.seed))
+        draft.batches.put(item.id, replace(batch, seed=draft.base.seed, phase=BatchPhase.OPENINGS))
         draft.plan(DueItem(draft.time_ms + draft.params.open_ms, OPEN_KIND, item.id, waking=1, graced=0))
         return
     draft.batches.put(item.id, batch)
@@ -166,61 +163,34 @@ def sample(draft: Draft, item: DueItem) -> None:
     draft.plan(DueItem(draft.time_ms + 1, SAMPLE_KIND, item.id, waking, graced=0))
 
 
-def apply_open_leaves(draft: Draft, context: TransactionContext, body: OpenLeaves) -> None:
-    """Note that drawn leaves are what the root says, and covered by vouchers and claims."""
-    batch = draft.batches.get(body.batch)
-    if batch is None or batch.worker != context.account:
-        raise UnknownBatch(body.batch)
-    if not batch.seed or not body.openings:
-        raise InvalidBatch(body.batch, "nothing is drawn yet" if not batch.seed else "no leaf is opened")
-    drawn = compute_drawn(batch.seed, body.batch, batch.leaves, draft.params)
-    opened = list(batch.opened)
-    for opening in body.openings:
-        if opening.index not in drawn:
-            raise InvalidBatch(body.batch, f"leaf {opening.index} is not drawn")
-        if opening.index in opened:
-            raise AlreadyOpened(body.batch, opening.index)
-        _verify_opening(draft, context, batch, body.batch, opening)
-        opened.append(opening.index)
-    draft.batches.put(body.batch, replace(batch, opened=tuple(sorted(opened))))
-
-
-def close_openings(draft: Draft, item: DueItem) -> None:
-    """Due: all drawn leaves are open and the window begins, or silence has forfeited the batch."""
-    batch = draft.batches.get(item.id)
-    if batch is None:
-        return
-    drawn = compute_drawn(batch.seed, item.id, batch.leaves, draft.params)
-    if batch.opened != drawn:
-        forfeit(draft, item.id, batch)
-        draft.count_work(batch.worker, void=len(drawn) - len(batch.opened))
-        return
-    window_ms = draft.params.settle_window_ms
-    draft.plan(DueItem(draft.time_ms + window_ms, BATCH_PAYOUT_KIND, item.id, waking=1, graced=0))
-
-
 def pay_out_batch(draft: Draft, item: DueItem) -> None:
-    """Due: the window is over. The verifiers' share is the treasury's as long as none have been asked."""
+    """Due: the window is over. Leaves in dissent, or that nobody could check, are given back; the rest is divided."""
     batch = draft.batches.get(item.id)
     if batch is None:
         return
+    agreed: list[bytes] = []
+    refunded = paid = 0
+    for key, check in list(draft.checks.items_under(item.id)):
+        draft.checks.delete(key)
+        index = int.from_bytes(key[len(item.id) :], "big")
+        if _is_paid(draft, check):
+            agreed += _list_agreeing(check)
+            paid += 1
+        else:
+            _give_back(draft, find_run(batch, index)[0], check.claim.fee)
+            refunded += check.claim.fee
     draft.batches.delete(item.id)
-    worker, verifiers, treasury, burn = split_inference_fee(batch.total, 1, draft.params)
-    draft.credit(batch.worker, worker)
-    draft.treasury += treasury + verifiers
-    draft.burned += burn
-    draft.count_work(batch.worker, paid=len(batch.opened), earned=batch.total)
+    _divide(draft, batch.worker, batch.total - refunded, agreed)
+    draft.count_work(batch.worker, paid=paid, earned=batch.total - refunded)
 
 
 def forfeit(draft: Draft, key: bytes, batch: Batch) -> None:
     """Every run's amount goes back to its channel, or to its payer where the channel is gone."""
     draft.batches.delete(key)
+    for check_key, _ in list(draft.checks.items_under(key)):
+        draft.checks.delete(check_key)
     for run in batch.runs:
-        channel = draft.channels.get(run.channel)
-        if channel is not None:
-            draft.channels.put(run.channel, replace(channel, paid=channel.paid - run.amount))
-        else:
-            draft.credit(run.payer, run.amount)
+        _give_back(draft, run, run.amount)
 
 
 def forfeit_claimed(draft: Draft, worker: bytes, claim: Claim) -> None:
@@ -233,13 +203,67 @@ def forfeit_claimed(draft: Draft, worker: bytes, claim: Claim) -> None:
             forfeit(draft, key, batch)
 
 
-def _take_run(draft: Draft, context: TransactionContext, run: RunOfBatch) -> BatchRun:
+def find_run(batch: Batch, index: int) -> tuple[BatchRun, int]:
+    """The run that holds leaf `index` of the batch, and the leaf's number in its channel."""
+    for run in batch.runs:
+        if index < run.leaves:
+            return run, run.seq_first + index
+        index -= run.leaves
+    raise InvalidLeaf(index, "beyond the batch's leaves")
+
+
+def compute_check_key(batch_id: bytes, index: int) -> bytes:
+    """Sorts checks by batch, then leaf."""
+    return batch_id + index.to_bytes(4, "big")
+
+
+def _is_paid(draft: Draft, check: Check) -> bool:
+    """Whether a checked leaf earns: of the exact class unless a dissent was shown, else only if all agree."""
+    if check.is_void:
+        return False
+    model = draft.models.get(check.claim.model)
+    if model is not None and model.exact:
+        return not any(checker.shown for checker in check.checkers)
+    return len(_list_agreeing(check)) == len(check.checkers)
+
+
+def _list_agreeing(check: Check) -> list[bytes]:
+    """The accounts of the verifiers that found what the worker says."""
+    claim_id = compute_claim_id(check.claim)
+    return [
+        checker.account
+        for checker in check.checkers
+        if checker.value == compute_attestation(claim_id, checker.node, check.output_digest)
+    ]
+
+
+def _divide(draft: Draft, worker: bytes, total: int, verifiers: list[bytes]) -> None:
+    """Pay out a total. A verifier gets an equal part for each leaf it agreed on; without any it is the treasury's."""
+    share, each, treasury, burn = split_inference_fee(total, max(len(verifiers), 1), draft.params)
+    draft.credit(worker, share)
+    for account in verifiers:
+        draft.credit(account, each)
+    draft.treasury += treasury + (0 if verifiers else each)
+    draft.burned += burn
+
+
+def _give_back(draft: Draft, run: BatchRun, amount: int) -> None:
+    channel = draft.channels.get(run.channel)
+    if channel is not None:
+        draft.channels.put(run.channel, replace(channel, paid=channel.paid - amount))
+    else:
+        draft.credit(run.payer, amount)
+
+
+def _take_run(draft: Draft, context: TransactionContext, run: RunOfBatch, mode: Mode) -> BatchRun:
     voucher = run.last
     channel = draft.channels.get(voucher.channel)
     if channel is None:
         raise UnknownChannel(voucher.channel)
     if channel.payee != context.account:
         raise NotYourChannel(voucher.channel, context.account)
+    if channel.mode != mode:
+        raise InvalidMode(channel.mode)
     if run.seq_first != channel.settled_seq + 1:
         raise SequenceMismatch(channel.settled_seq + 1, run.seq_first)
     if voucher.seq < run.seq_first:
@@ -263,54 +287,3 @@ def _get_weights(draft: Draft) -> dict[bytes, int]:
     snapshot = draft.epochs.get(draft.epoch)
     validators = get_validators_of(snapshot) if snapshot is not None else ()
     return {item.account: item.weight for item in validators}
-
-
-def _verify_opening(
-    draft: Draft, context: TransactionContext, batch: Batch, batch_id: bytes, opening: LeafOpening
-) -> None:
-    leaf, run, seq = opening.leaf, *_find_run(batch, opening.index)
-    if (leaf.channel, leaf.seq) != (run.channel, seq):
-        raise InvalidLeaf(seq, f"leaf {opening.index} names voucher {leaf.seq} of channel {leaf.channel.hex()}")
-    try:
-        root = compute_proven_sum(make_batch_leaf(leaf), opening.index, batch.leaves, opening.path)
-    except InvalidSumProof as error:
-        raise InvalidBatch(batch_id, str(error)) from error
-    if root != SumNode(batch.root, batch.total):
-        raise InvalidBatch(batch_id, f"leaf {opening.index} leads to another root, of {root.total} grains")
-    if leaf.reason in _ZERO_REASONS:
-        if leaf.amount or opening.voucher or opening.claim or leaf.claim_id != bytes(32):
-            raise InvalidLeaf(seq, "a leaf with a reason earns nothing and has no claim")
-        return
-    if leaf.reason or not opening.voucher or not opening.claim:
-        raise InvalidLeaf(seq, f"reason {leaf.reason} without voucher and claim")
-    _verify_promise(draft, context, run, leaf, opening.voucher[0], opening.claim[0])
-
-
-def _verify_promise(
-    draft: Draft, context: TransactionContext, run: BatchRun, leaf: BatchLeaf, voucher: Voucher, claim: Claim
-) -> None:
-    """Whether voucher and claim are of this leaf's job, and signed by payer and worker."""
-    promised = (leaf.channel, leaf.seq, leaf.amount)
-    if (voucher.channel, voucher.seq, voucher.amount) != promised:
-        raise InvalidLeaf(leaf.seq, f"its voucher is number {voucher.seq} over {voucher.amount} grains")
-    job = (voucher.channel, voucher.seq, voucher.request_id, voucher.attempt, voucher.amount)
-    if (claim.channel, claim.seq, claim.request_id, claim.attempt, claim.fee) != job:
-        raise InvalidLeaf(leaf.seq, "claim and voucher are not of the same job")
-    if draft.wrong.get(leaf.claim_id) is not None:
-        raise AlreadyProven(leaf.claim_id)
-    if compute_claim_id(claim) != leaf.claim_id:
-        raise InvalidLeaf(leaf.seq, "the root names another claim")
-    owner = draft.node_owners.get(claim.worker)
-    if owner is None or owner.account != context.account:
-        raise InvalidLeaf(leaf.seq, f"the claim is of node {claim.worker.hex()}, none of the worker's")
-    context.verify_signed(voucher, run.payer)
-    context.verify_signed(claim, claim.worker)
-
-
-def _find_run(batch: Batch, index: int) -> tuple[BatchRun, int]:
-    """The run that holds leaf `index` of the batch, and the leaf's number in its channel."""
-    for run in batch.runs:
-        if index < run.leaves:
-            return run, run.seq_first + index
-        index -= run.leaves
-    raise InvalidLeaf(index, "beyond the batch's leaves")

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from protocol.jobs import Mode
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
     ChannelClosing,
     InvalidAmount,
+    InvalidMode,
     LimitReached,
     NotYourChannel,
     SelfPayment,
@@ -16,6 +18,7 @@ from protocol.ledger.records import Channel, DueItem
 from protocol.ledger.transactions import CloseChannel, OpenChannels, TopUpChannel, compute_channel_id
 
 WITHDRAW_KIND = 3
+MODES = frozenset(str(mode) for mode in Mode)
 
 
 def apply_open_channels(draft: Draft, context: TransactionContext, body: OpenChannels) -> None:
@@ -30,8 +33,17 @@ def apply_open_channels(draft: Draft, context: TransactionContext, body: OpenCha
         if opening.payee == context.account:
             raise SelfPayment(context.account)
         draft.debit(context.account, opening.deposit)
+        if opening.mode not in MODES:
+            raise InvalidMode(opening.mode)
         channel = Channel(
-            context.account, opening.payee, opening.deposit, paid=0, cumulative=0, settled_seq=0, closing_ms=0
+            payer=context.account,
+            payee=opening.payee,
+            deposit=opening.deposit,
+            paid=0,
+            cumulative=0,
+            settled_seq=0,
+            closing_ms=0,
+            mode=opening.mode,
         )
         draft.channels.put(compute_channel_id(context.id, index), channel)
 

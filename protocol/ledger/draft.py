@@ -16,6 +16,7 @@ from protocol.ledger.records import (
     Account,
     Batch,
     Channel,
+    Check,
     Delegation,
     DueItem,
     EpochSnapshot,
@@ -152,6 +153,7 @@ class Draft:
         self.pending: Overlay[bytes, Pending] = Overlay(base.pending, self._undo)
         self.jobs: Overlay[bytes, Job] = Overlay(base.jobs, self._undo)
         self.batches: Overlay[bytes, Batch] = Overlay(base.batches, self._undo)
+        self.checks: Overlay[bytes, Check] = Overlay(base.checks, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
         self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)

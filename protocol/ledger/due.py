@@ -9,14 +9,15 @@ from protocol.ledger.batches import (
     BATCH_PAYOUT_KIND,
     OPEN_KIND,
     SAMPLE_KIND,
-    close_openings,
     pay_out_batch,
     sample,
 )
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
+from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations, close_digests
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
+from protocol.ledger.openings import close_openings
 from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
@@ -55,6 +56,8 @@ _handlers: dict[int, Handler] = {
     JOB_KIND: after_grace(refund_job),
     SAMPLE_KIND: sample,
     OPEN_KIND: after_grace(close_openings),
+    ATTEST_KIND: after_grace(close_attestations),
+    DIGEST_KIND: after_grace(close_digests),
     BATCH_PAYOUT_KIND: pay_out_batch,
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

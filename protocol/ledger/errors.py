@@ -275,6 +275,23 @@ class PendingTooHigh(InvalidTransaction):
         self.limit = limit
 
 
+class InvalidMode(InvalidTransaction):
+    """No mode, or not the one in which a channel settles."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(f"mode {mode!r} is not one this can be settled in")
+        self.mode = mode
+
+
+class AlreadySaid(InvalidTransaction):
+    """Each drawn verifier says one thing about a leaf."""
+
+    def __init__(self, batch: bytes, index: int) -> None:
+        super().__init__(f"the account has spoken about leaf {index} of batch {batch.hex()}, or was not asked")
+        self.batch = batch
+        self.index = index
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

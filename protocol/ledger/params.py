@@ -50,7 +50,8 @@ class Params:
     batches_max: Whole = 8  # of one worker, not yet paid out
     sample_bp: ShareBp = 1_000  # of a batch's leaves must be opened
     sample_awake_ms: Whole = 60_000  # for so long a batch keeps the network awake for its seed
-    open_ms: Whole = 10_000  # to open drawn leaves
+    open_ms: Whole = 10_000  # to open drawn leaves, and later their digests
+    attest_ms: Whole = 10_000  # for drawn verifiers to speak, before others are drawn in their place
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence

@@ -1,9 +1,11 @@
 """What the ledger remembers: one frozen dataclass per table, each encoded by the codec."""
 
+from enum import IntEnum
 from functools import cached_property
 from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
+from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode
 from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
@@ -115,7 +117,7 @@ class Pool:
 class Channel:
     """Money set aside by a payer for one payee. `closing_ms` is 0 while it is open.
 
-    `cumulative` is that of the last voucher that was settled.
+    `cumulative` is that of the last voucher that was settled. `mode` is the one `Mode` in which it settles.
     """
 
     payer: PublicKey
@@ -125,6 +127,7 @@ class Channel:
     cumulative: Grains
     settled_seq: Whole
     closing_ms: TimeMs
+    mode: Name = Mode.INDIVIDUAL
 
 
 @fast_dataclass(frozen=True)
@@ -176,6 +179,16 @@ class BatchRun:
     amount: Grains
 
 
+class BatchPhase(IntEnum):
+    """What a batch waits for. Each phase but the first two ends early when there is nothing left to wait for."""
+
+    SEED = 0
+    OPENINGS = 1  # of drawn leaves, by the worker
+    ATTESTATIONS = 2  # of what those leaves claim, by drawn verifiers
+    DIGESTS = 3  # that open the claims, by the worker
+    WINDOW = 4
+
+
 @fast_dataclass(frozen=True)
 class Batch:
     """A worker's leaves under one root, until they are paid out or forfeit.
@@ -193,6 +206,35 @@ class Batch:
     builders: Annotated[tuple[PublicKey, ...], AtMost(32)]
     seed: Tip
     opened: Annotated[tuple[Whole, ...], AtMost(64)]
+    phase: Whole = BatchPhase.SEED
+
+
+@fast_dataclass(frozen=True)
+class Checker:
+    """A verifier drawn for a leaf. `value` is its blind attestation, `shown` the digest that opens it, in dissent."""
+
+    account: PublicKey
+    node: PublicKey
+    value: Tip
+    shown: Tip
+
+
+@fast_dataclass(frozen=True)
+class Check:
+    """A drawn leaf that earns, while verifiers look at it.
+
+    `epoch` is the one whose candidates they are drawn from. `drawn` counts all that were, those replaced for their
+    silence too. `output_digest` is empty until the worker opens it. `is_void` is 1 for a leaf nobody could check.
+    """
+
+    claim: Claim
+    request: InferenceRequest
+    epoch: Whole
+    drawn: Whole
+    rounds: Whole  # of replacements
+    checkers: Annotated[tuple[Checker, ...], AtMost(VERIFIERS_MAX)]
+    output_digest: Tip
+    is_void: Annotated[int, UpTo(1)]
 
 
 @fast_dataclass(frozen=True)

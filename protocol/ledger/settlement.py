@@ -15,6 +15,7 @@ from protocol.jobs import (
     VERIFIERS_MIN,
     Attestation,
     Claim,
+    Mode,
     compute_attestation,
     compute_claim_id,
     compute_commitment,
@@ -27,6 +28,7 @@ from protocol.ledger.errors import (
     ExpiredVoucher,
     InvalidEvidence,
     InvalidLeaf,
+    InvalidMode,
     NotYourChannel,
     SequenceMismatch,
     UnknownChannel,
@@ -161,6 +163,8 @@ def _settle_run(settlement: _Settlement, run: ChannelRun) -> None:
         raise UnknownChannel(run.channel)
     if channel.payee != settlement.context.account:
         raise NotYourChannel(run.channel, settlement.context.account)
+    if channel.mode != Mode.INDIVIDUAL:
+        raise InvalidMode(channel.mode)
     if run.seq_first != channel.settled_seq + 1:
         raise SequenceMismatch(channel.settled_seq + 1, run.seq_first)
     for seq, leaf in enumerate(run.leaves, run.seq_first):

@@ -17,6 +17,7 @@ from protocol.ledger.records import (
     Account,
     Batch,
     Channel,
+    Check,
     Delegation,
     DueItem,
     EpochSnapshot,
@@ -77,6 +78,7 @@ TABLES = (
     Table("pending", Pending),
     Table("jobs", Job),
     Table("batches", Batch),
+    Table("checks", Check),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
     Table("onions", Onion),
@@ -146,6 +148,7 @@ class State:
     pending: Mapping[bytes, Pending]  # by the id of the settlement
     jobs: Mapping[bytes, Job]  # by the id of the transaction that opened it
     batches: Mapping[bytes, Batch]  # by the id of the transaction that settled it
+    checks: Mapping[bytes, Check]  # by compute_check_key
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
     onions: Mapping[bytes, Onion]  # by validator's account

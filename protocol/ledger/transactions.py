@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from protocol.codec import decode, encode, get_size_max
 from protocol.errors import LocalError
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Attestation, Claim, Receipt, Voucher
+from protocol.jobs import Attestation, Claim, Mode, Receipt, Voucher
 from protocol.keys import Signer
 from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
@@ -248,6 +248,7 @@ class Undelegate:
 class ChannelOpening:
     payee: PublicKey
     deposit: Grains
+    mode: Name = Mode.INDIVIDUAL
 
 
 @transaction(20)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from protocol.jobs import Attestation, Receipt
+from protocol.jobs import Attestation, Mode, Receipt
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, build_block
 from protocol.ledger.block import Block, Certificate
@@ -96,14 +96,19 @@ class Ledger:
         assert len(dropped) == 1
         assert after.accounts == self.state.accounts
         assert not [
-            change for change in after.changes if change[0] not in ("batches", "due", "epochs", "pending", "work")
+            change
+            for change in after.changes
+            if change[0] not in ("batches", "checks", "due", "epochs", "pending", "work")
         ]
         return dropped[0][1]
 
-    def open_channel(self, payee: str = "inference-0", deposit: int = 100_000_000) -> bytes:
+    def open_channel(
+        self, payee: str = "inference-0", deposit: int = 100_000_000, mode: str = Mode.INDIVIDUAL
+    ) -> bytes:
         """A channel from client-0; its id."""
         payer = self.account("client-0")
-        transaction = self.sign(payer, OpenChannels((ChannelOpening(self.account(payee).public, deposit),)))
+        opening = ChannelOpening(self.account(payee).public, deposit, mode)
+        transaction = self.sign(payer, OpenChannels((opening,)))
         assert self.block(transaction) == []
         return compute_channel_id(compute_transaction_id(transaction), 0)
 

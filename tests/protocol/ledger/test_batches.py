@@ -1,24 +1,25 @@
 """Batches: what a root can hold, what is drawn of it, what silence and lies cost."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.jobs import compute_claim_id
+from protocol.jobs import Mode, PaidRequest, Receipt, compute_attestation, compute_claim_id
+from protocol.keys import PrivateKey
 from protocol.ledger.apply import next_due_ms
 from protocol.ledger.batches import (
     SAMPLES_MAX,
     BatchLeaf,
     BatchSettle,
-    LeafOpening,
-    OpenLeaves,
     RunOfBatch,
     compute_drawn,
     compute_pending_max,
     make_batch_leaf,
 )
+from protocol.ledger.checks import AttestLeaves, LeafAttestation, LeafDigest, RevealDigests
 from protocol.ledger.errors import (
     AlreadyOpened,
     ExpiredVoucher,
@@ -34,40 +35,62 @@ from protocol.ledger.errors import (
     UnknownNode,
     VoucherExceeded,
 )
+from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
 from protocol.ledger.params import Params
-from protocol.ledger.transactions import CloseChannel, Work, ZeroReason, compute_transaction_id
+from protocol.ledger.records import Batch as BatchRecord
+from protocol.ledger.records import BatchPhase, Check, Checker
+from protocol.ledger.transactions import CloseChannel, ZeroReason, compute_transaction_id
 from protocol.merkle_sum import compute_sum_root, prove_sum
 from protocol.signing import sign
-from tests.support.jobs import PRICE
+from tests.support.jobs import PRICE, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
 PARAMS = Params()
 ALL = replace(PARAMS, sample_bp=10_000, slash_bp=5_000)  # every leaf is drawn
+SEVERAL = {"validator": 1, "inference": 2, "verifier": 6, "client": 1}
+TRUTH = b"\x01" * 32
 
 
 class Batch:
     """A batch of one channel under way: amounts of its leaves, None for a zero leaf."""
 
-    def __init__(self, ledger: Ledger, amounts: list[int | None], deposit: int = 100 * PRICE) -> None:
+    def __init__(
+        self, ledger: Ledger, amounts: list[int | None], deposit: int = 100 * PRICE, mode: Mode = Mode.BATCH
+    ) -> None:
         self.ledger = ledger
         self.worker = ledger.account("inference-0")
-        self.channel = ledger.open_channel(deposit=deposit)
-        self.works: list[Work] = []
+        self.channel = ledger.open_channel(deposit=deposit, mode=Mode.BATCH)
+        self.items: list[PaidRequest] = []
+        self.receipts: list[Receipt] = []
         self.leaves: list[BatchLeaf] = []
         cumulative = 0
         for seq, amount in enumerate(amounts, 1):
             promised = PRICE if amount is None else amount
             cumulative += promised
-            work = ledger.work(self.channel, seq, amount=promised, cumulative=cumulative)[2]
+            number = ledger.state.height * 100 + seq
+            request = make_request(ledger.state, ledger.foundation, number, mode=mode)
+            item = pay(request, ledger.foundation, self.channel, seq, amount=promised, cumulative=cumulative)
+            receipt = make_receipt(item, ledger.node("inference-0"))
             reason = 0 if amount is not None else int(ZeroReason.DISSENT)
-            claim_id = compute_claim_id(work.claim) if amount is not None else bytes(32)
-            self.works.append(work)
+            claim_id = compute_claim_id(receipt.claim) if amount is not None else bytes(32)
+            self.items.append(item)
+            self.receipts.append(receipt)
             self.leaves.append(BatchLeaf(self.channel, seq, reason, amount or 0, claim_id))
         self.nodes = [make_batch_leaf(leaf) for leaf in self.leaves]
         self.root = compute_sum_root(self.nodes)
-        run = RunOfBatch(1, self.root.total, self.works[-1].voucher)
+        run = RunOfBatch(1, self.root.total, self.items[-1].voucher)
         self.body = BatchSettle((run,), self.root.root)
         self.id = b""
+
+    @property
+    def held(self) -> BatchRecord:
+        return self.ledger.state.batches[self.id]
+
+    @property
+    def checks(self) -> dict[int, Check]:
+        """By leaf."""
+        held = self.ledger.state.checks.items()
+        return {int.from_bytes(key[32:], "big"): check for key, check in held if key[:32] == self.id}
 
     def settle(self) -> "Batch":
         transaction = self.ledger.sign(self.worker, self.body)
@@ -78,9 +101,8 @@ class Batch:
     def draw(self) -> tuple[int, ...]:
         """Let blocks come until the leaves are drawn."""
         for _ in range(4):
-            batch = self.ledger.state.batches[self.id]
-            if batch.seed:
-                return compute_drawn(batch.seed, self.id, batch.leaves, self.ledger.state.params)
+            if self.held.seed:
+                return compute_drawn(self.held.seed, self.id, self.held.leaves, self.ledger.state.params)
             self.ledger.block(after_ms=1)
         raise AssertionError("no seed")
 
@@ -88,30 +110,95 @@ class Batch:
         return OpenLeaves(self.id, tuple(self.opening(index) for index in indices))
 
     def opening(self, index: int) -> LeafOpening:
-        work, leaf = self.works[index], self.leaves[index]
-        path = prove_sum(self.nodes, index)
-        if leaf.reason:
-            return LeafOpening(index, leaf, (), (), path)
-        return LeafOpening(index, leaf, (work.voucher,), (work.claim,), path)
+        item, receipt, leaf = self.items[index], self.receipts[index], self.leaves[index]
+        works = () if leaf.reason else (OpenedWork(item.voucher, receipt.claim, item.request),)
+        return LeafOpening(index, leaf, works, prove_sum(self.nodes, index))
+
+    def open_all(self) -> "Batch":
+        self.settle()
+        self.ledger.do(self.worker, self.open(*self.draw()))
+        return self
+
+    def attest(self, checker: Checker, digests: Mapping[int, bytes] | None = None) -> AttestLeaves:
+        """What a verifier says about all leaves it is drawn for: what the worker found, or these digests."""
+        items = []
+        for index, check in self.checks.items():
+            if checker.node in [other.node for other in check.checkers]:
+                digest = (digests or {}).get(index, self.receipts[index].output_digest)
+                value = compute_attestation(compute_claim_id(check.claim), checker.node, digest)
+                items.append(LeafAttestation(index, value))
+        return AttestLeaves(self.id, tuple(items))
+
+    def attest_all(self, digests: Mapping[int, bytes] | None = None) -> "Batch":
+        for checker in self.checkers():
+            self.ledger.do(self.key_of(checker), self.attest(checker, digests))
+        return self
+
+    def checkers(self) -> list[Checker]:
+        """Everyone drawn for any leaf."""
+        everyone = {checker.node: checker for check in self.checks.values() for checker in check.checkers}
+        return [everyone[node] for node in sorted(everyone)]
+
+    @property
+    def dissents(self) -> list[tuple[int, Checker]]:
+        """Who has attested TRUTH and not yet shown it, by leaf."""
+        return [
+            (index, checker)
+            for index, check in self.checks.items()
+            for checker in check.checkers
+            if checker.value == compute_attestation(compute_claim_id(check.claim), checker.node, TRUTH)
+            and not checker.shown
+        ]
+
+    def key_of(self, checker: Checker) -> PrivateKey:
+        names = {self.ledger.account(name).public: name for name in self.ledger.foundation.nodes}
+        return self.ledger.account(names[checker.account])
+
+    def reveal(self, *indices: int) -> RevealDigests:
+        receipts = {index: self.receipts[index] for index in indices or self.checks}
+        return RevealDigests(
+            self.id, tuple(LeafDigest(index, item.salt, item.output_digest) for index, item in receipts.items())
+        )
+
+    def check_all(self, digests: Mapping[int, bytes] | None = None) -> "Batch":
+        """As far as the window: opened, attested with these digests where they differ, revealed."""
+        self.open_all()
+        if self.checks:
+            self.attest_all(digests)
+            self.ledger.do(self.worker, self.reveal())
+        assert self.held.phase == BatchPhase.WINDOW
+        return self
 
 
 def test_a_batch_whose_drawn_leaves_are_open_is_paid_after_the_window() -> None:
-    ledger = Ledger()
+    ledger = Ledger(SEVERAL)
     batch = Batch(ledger, [PRICE] * 20).settle()
     channel = ledger.state.channels[batch.channel]
     assert (channel.paid, channel.settled_seq, channel.cumulative) == (20 * PRICE, 20, 20 * PRICE)
     drawn = batch.draw()
     assert len(drawn) == 2
     ledger.do(batch.worker, batch.open(*drawn))
+    assert batch.held.phase == BatchPhase.ATTESTATIONS
+    asked = {checker.account: 0 for checker in batch.checkers()}
+    for check in batch.checks.values():
+        assert len(check.checkers) == 2
+        for checker in check.checkers:
+            asked[checker.account] += 1
+    batch.attest_all()
+    assert batch.held.phase == BatchPhase.DIGESTS
+    ledger.do(batch.worker, batch.reveal())
+    assert batch.held.phase == BatchPhase.WINDOW
     before = ledger.state
-    ledger.block(after_ms=PARAMS.open_ms)
-    ledger.block(after_ms=PARAMS.grace_ms)
-    assert ledger.state.get_balance(batch.worker.public) == before.get_balance(batch.worker.public)
     ledger.block(after_ms=PARAMS.settle_window_ms)
     assert ledger.state.get_balance(batch.worker.public) - before.get_balance(batch.worker.public) == 16 * PRICE
-    assert ledger.state.treasury - before.treasury == 20 * PRICE * 1_800 // 10_000
+    for account, leaves in asked.items():
+        assert ledger.state.get_balance(account) - before.get_balance(account) == leaves * 20 * PRICE * 800 // 40_000
+    assert ledger.state.treasury - before.treasury == 20 * PRICE * 1_000 // 10_000
     assert ledger.state.burned - before.burned == 20 * PRICE * 200 // 10_000
     assert not ledger.state.batches
+    assert not ledger.state.checks
+    ledger.block(after_ms=10**6)  # what was planned for silence finds nothing any more
+    ledger.block(after_ms=10**6)
     assert next_due_ms(ledger.state) is None
     count = ledger.state.work[batch.worker.public]
     assert (count.paid, count.earned) == (2, 20 * PRICE)
@@ -256,8 +343,13 @@ def test_an_opening_follows_its_rules() -> None:
     assert isinstance(ledger.refuse(worker, OpenLeaves(batch.id, ())), InvalidBatch)
     assert isinstance(ledger.refuse(ledger.account("inference-1"), batch.open(0)), UnknownBatch)
     good, zero = batch.opening(0), batch.opening(1)
-    voucher, claim = good.voucher[0], good.claim[0]
+    (work,) = good.work
+    voucher, claim, request = work.voucher, work.claim, work.request
     node, payer = ledger.node("inference-0"), ledger.account("client-0")
+
+    def change(**parts: object) -> LeafOpening:
+        return replace(good, work=(replace(work, **parts),))  # type: ignore[arg-type]
+
     bad: list[tuple[LeafOpening, type[Exception]]] = [
         (replace(good, index=3), InvalidBatch),
         (replace(good, index=2), InvalidLeaf),
@@ -266,14 +358,14 @@ def test_an_opening_follows_its_rules() -> None:
         (replace(good, leaf=replace(good.leaf, amount=PRICE + 1)), InvalidBatch),
         (replace(good, leaf=replace(good.leaf, claim_id=bytes(32))), InvalidBatch),
         (replace(good, leaf=replace(good.leaf, seq=2)), InvalidLeaf),
-        (replace(good, voucher=()), InvalidLeaf),
-        (replace(good, claim=()), InvalidLeaf),
-        (replace(good, voucher=(sign(replace(voucher, amount=1), payer),)), InvalidLeaf),
-        (replace(good, voucher=(replace(voucher, signature=bytes(64)),)), InvalidSignature),
-        (replace(good, claim=(sign(replace(claim, fee=1), node),)), InvalidLeaf),
-        (replace(good, claim=(sign(replace(claim, rows=7), node),)), InvalidLeaf),
-        (replace(good, claim=(replace(claim, signature=bytes(64)),)), InvalidSignature),
-        (replace(zero, voucher=good.voucher), InvalidLeaf),
+        (replace(good, work=()), InvalidLeaf),
+        (change(voucher=sign(replace(voucher, amount=1), payer)), InvalidLeaf),
+        (change(voucher=replace(voucher, signature=bytes(64))), InvalidSignature),
+        (change(claim=sign(replace(claim, fee=1), node)), InvalidLeaf),
+        (change(claim=sign(replace(claim, rows=7), node)), InvalidLeaf),
+        (change(claim=replace(claim, signature=bytes(64))), InvalidSignature),
+        (change(request=replace(request, nonce=bytes(16))), InvalidLeaf),
+        (replace(zero, work=good.work), InvalidLeaf),
     ]
     for opening, error in bad:
         assert isinstance(ledger.refuse(worker, OpenLeaves(batch.id, (opening,))), error), opening
@@ -319,14 +411,15 @@ def test_a_batch_is_paid_to_the_grain_or_given_back_to_the_grain(amounts: list[i
     opened = drawn[:opens]
     if opened:
         ledger.do(batch.worker, batch.open(*opened))
+    is_paid = opened == drawn
+    if is_paid and batch.checks:
+        batch.attest_all()
+        ledger.do(batch.worker, batch.reveal())
     before, total = ledger.state, sum(amount or 0 for amount in amounts)
     for _ in range(4):
         ledger.block(after_ms=20_000)
     after = ledger.state
     assert not after.batches
-    is_paid = opened == drawn
     assert after.channels[batch.channel].paid == (total if is_paid else 0)
     gained = after.get_balance(batch.worker.public) - before.get_balance(batch.worker.public)
     assert gained == (total * 8_000 // 10_000 if is_paid else 0)
-    spread = after.treasury - before.treasury + after.burned - before.burned
-    assert spread == (total - gained if is_paid else 0)
