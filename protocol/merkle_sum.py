@@ -31,22 +31,37 @@ def make_sum_leaf(digest: bytes, amount: int) -> SumNode:
     return SumNode(sha256(b"\x02" + digest + amount.to_bytes(8, "big")).digest(), amount)
 
 
-def compute_sum_root(leaves: Sequence[SumNode]) -> SumNode:
-    """The root of at least one leaf. InvalidSumProof when the sum is more than can be counted."""
-    if len(leaves) == 1:
-        return leaves[0]
-    middle = _split(len(leaves))
-    return _join(compute_sum_root(leaves[:middle]), compute_sum_root(leaves[middle:]))
+class SumTree:
+    """The tree over at least one leaf, every branch computed once. InvalidSumProof for a sum beyond what is counted."""
 
+    def __init__(self, leaves: Sequence[SumNode]) -> None:
+        self._leaves = leaves
+        self._branches: dict[tuple[int, int], SumNode] = {}  # by first leaf and number of leaves
+        self.root = self._get(0, len(leaves))
 
-def prove_sum(leaves: Sequence[SumNode], index: int) -> tuple[SumNode, ...]:
-    """The siblings on the way from a leaf to the root, the leaf's own first."""
-    if len(leaves) == 1:
-        return ()
-    middle = _split(len(leaves))
-    if index < middle:
-        return (*prove_sum(leaves[:middle], index), compute_sum_root(leaves[middle:]))
-    return (*prove_sum(leaves[middle:], index - middle), compute_sum_root(leaves[:middle]))
+    def prove(self, index: int) -> tuple[SumNode, ...]:
+        """The siblings on the way from a leaf to the root, the leaf's own first."""
+        path: list[SumNode] = []
+        first, count = 0, len(self._leaves)
+        while count > 1:
+            middle = _split(count)
+            if index < first + middle:
+                path.append(self._get(first + middle, count - middle))
+                count = middle
+            else:
+                path.append(self._get(first, middle))
+                first, count = first + middle, count - middle
+        return tuple(reversed(path))
+
+    def _get(self, first: int, count: int) -> SumNode:
+        if count == 1:
+            return self._leaves[first]
+        branch = self._branches.get((first, count))
+        if branch is None:
+            middle = _split(count)
+            branch = _join(self._get(first, middle), self._get(first + middle, count - middle))
+            self._branches[first, count] = branch
+        return branch
 
 
 def compute_proven_sum(leaf: SumNode, index: int, count: int, path: Sequence[SumNode]) -> SumNode:

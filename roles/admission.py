@@ -10,9 +10,10 @@ from typing import NamedTuple
 from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
 from protocol.errors import ProtocolError
-from protocol.jobs import PaidRequest, compute_request_id
+from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, compute_request_id
 from protocol.ledger.genesis import ModelRecord, TensorSpec
 from protocol.ledger.state import State
+from protocol.proofs.kinds import REEXEC, SIGNED
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, verify_tensor
 
@@ -67,12 +68,7 @@ class NotAdmitted(Exception):
 def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: Collection[bytes], now_ms: int) -> int:
     """The number of rows to run. NotAdmitted says which rule the job breaks; cheap rules come first."""
     request = item.request
-    if request.proof != "reexec" or not 2 <= request.verifiers <= state.params.verifiers_max:
-        raise NotAdmitted(
-            RefusalCode.POLICY,
-            f"proof {request.proof!r} by {request.verifiers} verifiers;"
-            f" offered: 'reexec' by 2 to {state.params.verifiers_max}",
-        )
+    _check_policy(request, state)
     size_bytes = len(encode(request))
     if size_bytes > REQUEST_BYTES_MAX:
         raise NotAdmitted(RefusalCode.TOO_LARGE, f"the request is {size_bytes} bytes, at most {REQUEST_BYTES_MAX} fit")
@@ -99,6 +95,20 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
     return _check_price(item, price, voucher_rows=rows)
 
 
+def _check_policy(request: InferenceRequest, state: State) -> None:
+    most = state.params.verifiers_max
+    asked = f"proof {request.proof!r} by {request.verifiers} verifiers in mode {request.mode!r}"
+    if request.mode == Mode.PRIVATE:
+        if request.proof != SIGNED.name or request.verifiers:
+            raise NotAdmitted(RefusalCode.POLICY, f"{asked}; offered: 'signed' by none")
+    elif request.mode not in (Mode.INDIVIDUAL, Mode.BATCH):
+        raise NotAdmitted(RefusalCode.POLICY, f"{asked}; the modes are: {', '.join(Mode)}")
+    elif request.proof != REEXEC.name or not VERIFIERS_MIN <= request.verifiers <= most:
+        raise NotAdmitted(RefusalCode.POLICY, f"{asked}; offered: 'reexec' by {VERIFIERS_MIN} to {most}")
+    if request.mode == Mode.BATCH and request.inputs_blob:
+        raise NotAdmitted(RefusalCode.POLICY, "in mode 'batch' the request holds its input: it may be opened")
+
+
 def _check_payment(item: PaidRequest, state: State, account: bytes) -> None:
     request, voucher = item.request, item.voucher
     channel = state.channels.get(voucher.channel)
@@ -108,6 +118,9 @@ def _check_payment(item: PaidRequest, state: State, account: bytes) -> None:
         raise NotAdmitted(RefusalCode.UNPAID, "the channel belongs to another account than the request")
     if channel.closing_ms:
         raise NotAdmitted(RefusalCode.UNPAID, "the channel is closing")
+    if channel.mode != request.mode:
+        reason = f"the channel settles in mode {channel.mode!r}, the request is for {request.mode!r}"
+        raise NotAdmitted(RefusalCode.UNPAID, reason)
     if voucher.request_id != compute_request_id(request):
         raise NotAdmitted(RefusalCode.UNPAID, "the voucher is for another request")
     if voucher.seq <= channel.settled_seq:

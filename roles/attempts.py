@@ -6,6 +6,7 @@ from protocol.errors import RemoteError
 from protocol.jobs import (
     Attestation,
     InferenceRequest,
+    Mode,
     PaidRequest,
     Receipt,
     compute_attestation,
@@ -31,11 +32,16 @@ class Ask:
     timeout_ms: int = 30_000
     verifiers: int = 2
     is_direct: bool = False
+    mode: Mode = Mode.INDIVIDUAL
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an `Ask` ended: attested, with outputs and the receipt file's bytes, or failed with a code and a reason."""
+    """How an `Ask` ended: answered, with outputs and the receipt file's bytes, or failed with a code and a reason.
+
+    Attested before it was released is what was asked for in mode `individual`; in the other modes nobody has checked an
+    answer yet.
+    """
 
     token: str
     is_attested: bool
@@ -49,6 +55,10 @@ class Outcome:
     receipt_file: bytes = b""
     code: str = ""
     reason: str = ""
+
+    @property
+    def is_answered(self) -> bool:
+        return not self.code
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Asks for inference, pays with vouchers, and releases a result only when the drawn verifiers have attested it.
 
+In the modes `batch` and `private` it releases what the worker has signed at once: there is a channel for each mode.
 A result whose attestations all open to another digest becomes evidence: the client asks the verifiers to open and puts
 the proof on the ledger. Whoever runs the node commands `Ask` and is handed an `Outcome`.
 """
@@ -13,6 +14,7 @@ from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import (
     Attestation,
     InferenceRequest,
+    Mode,
     Receipt,
     compute_claim_id,
     compute_request_id,
@@ -27,6 +29,7 @@ from protocol.messages import (
     Requests,
     Result,
 )
+from protocol.proofs.kinds import REEXEC, SIGNED
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
@@ -139,12 +142,13 @@ class Client(Role):
             model=ask.model,
             inputs=ask.inputs,
             inputs_blob=(),
-            proof="reexec",
-            verifiers=ask.verifiers,
+            proof=SIGNED.name if ask.mode == Mode.PRIVATE else REEXEC.name,
+            verifiers=0 if ask.mode == Mode.PRIVATE else ask.verifiers,
             fee_max=ask.fee_max,
             epoch=state.epoch,
             deadline_ms=now_ms + ask.timeout_ms,
             nonce=self.context.random.randbytes(16),
+            mode=ask.mode,
         )
         size_bytes = len(encode(request))
         if size_bytes > REQUEST_BYTES_MAX:
@@ -197,7 +201,8 @@ class Client(Role):
         job, attempt = found
         try:
             verify_result(attempt, result)
-            attempt.committee = self._draw(result.receipt)
+            if job.request.mode == Mode.INDIVIDUAL:
+                attempt.committee = self._draw(result.receipt)
         except ProtocolError as error:
             reason = f"a result that does not fit its request: {error}"
             return [Penalise(sender, reason), Record("result.malformed", {"worker": sender, "reason": reason})]
@@ -205,7 +210,10 @@ class Client(Role):
         attempt.claim_id = compute_claim_id(claim)
         self._claims[attempt.claim_id] = job, attempt
         fields = {"request_id": job.request_id, "worker": sender, "attempt": claim.attempt}
-        return [Record("result.received", fields)]
+        received = Record("result.received", fields)
+        if job.request.mode == Mode.INDIVIDUAL:
+            return [received]
+        return [received, *self._release(job, attempt, now_ms)]
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         claim = receipt.claim
@@ -260,7 +268,7 @@ class Client(Role):
         data = encode(file)
         outcome = Outcome(
             token=job.ask.token,
-            is_attested=True,
+            is_attested=bool(attestations),
             request_id=job.request_id,
             outputs=attempt.outputs,
             worker=attempt.worker,
@@ -273,7 +281,7 @@ class Client(Role):
         fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.item.voucher.attempt}
         return [
             Store("receipt", job.request_id, data),
-            Record("request.attested", fields),
+            Record("request.attested" if attestations else "request.answered", fields),
             Deliver(outcome),
             *self._close(job, now_ms),
         ]

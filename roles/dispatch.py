@@ -13,6 +13,8 @@ from roles.attempts import Attempt, Job, publish_requests
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Submit
 
+Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
+
 
 class Dispatch:
     """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold."""
@@ -43,7 +45,7 @@ class Dispatch:
         effects: list[Effect] = []
         sent: list[Attempt] = []
         left_over: list[Job] = []
-        missing: dict[bytes, int] = {}  # account without a channel that has room -> fee
+        missing: Missing = {}
         for _ in range(len(self._waiting)):
             job = self._waiting.popleft()
             attempt = self._pay(job, state, now_ms, missing)
@@ -68,7 +70,7 @@ class Dispatch:
         stuck, self._waiting = list(self._waiting), deque()
         return stuck
 
-    def _pay(self, job: Job, state: State, now_ms: int, missing: dict[bytes, int]) -> Attempt | None:
+    def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> Attempt | None:
         """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
 
         Workers that cost more than the job's limit leave its order.
@@ -85,9 +87,10 @@ class Dispatch:
                 continue
             if len(self._in_flight.get(worker, ())) >= self._step:
                 continue
-            channel = self._purse.find_channel(state, candidate.account, fee)
+            payee = candidate.account, job.request.mode
+            channel = self._purse.find_channel(state, candidate.account, fee, job.request.mode)
             if channel is None:
-                missing[candidate.account] = max(fee, missing.get(candidate.account, 0))
+                missing[payee] = max(fee, missing.get(payee, 0))
                 continue
             return self._begin(job, worker, channel, fee, now_ms)
         return None

@@ -13,6 +13,7 @@ from protocol.errors import ProtocolError
 from protocol.jobs import (
     Attestation,
     ClaimedWork,
+    Mode,
     PaidRequest,
     Receipt,
     compute_attestation,
@@ -34,6 +35,7 @@ from protocol.messages import (
 from protocol.signing import verify_signed
 from protocol.tensor import compute_tensors_digest, decode_tensors
 from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
+from roles.batcher import BATCH_MS, Batcher
 from roles.models import ModelShelf
 from roles.packing import pack
 from roles.receipts import sign_receipt
@@ -65,7 +67,7 @@ from roles.settler import Settler
 from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
 
 JOBS_MAX = 256  # running or waiting for inputs
-BATCH_MS = 30  # claims gather this long before they are published
+CLAIMS_MS = 30  # claims gather this long before they are published
 TICK_MS = 500
 CLAIM_AGAIN_MS = 2_000
 EARLY_MAX = 64  # direct requests whose channel this node does not know yet
@@ -89,7 +91,9 @@ class Inference(Role):
         self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
         self._unclaimed: list[Job] = []  # on disk, not yet published
-        self._settler = Settler(self._book)
+        account = context.account.public
+        self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
+        self._settler = Settler(self._book, self._batcher)
 
     @property
     def is_ready(self) -> bool:
@@ -113,7 +117,8 @@ class Inference(Role):
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 self._state = state
-                return [*self._settler.forget_settled(state), *self._take_early(now_ms)]
+                asked = self._batcher.answer(state)
+                return [*self._settler.forget_settled(state), *asked, *self._take_early(now_ms)]
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in self._take(sender, item, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
@@ -237,15 +242,21 @@ class Inference(Role):
             return self._fail(job, RefusalCode.FAILED, computed.error)
         try:
             receipt = sign_receipt(job, computed, self.context.random.randbytes(32), self.context.signer)
-            committee = self._draw(receipt)
+            committee = () if job.mode == Mode.PRIVATE else self._draw(receipt)
         except ProtocolError as error:  # too few verifiers of other accounts
             return self._fail(job, RefusalCode.POLICY, str(error))
         job.outputs = computed.outputs
+        if job.mode != Mode.INDIVIDUAL:  # checked by who is drawn later, if at all
+            self._book.claim(job, receipt, (), now_ms)
+            return [self._keep(job), self._record_claim(job, receipt), *self._answer(job)]
         self._book.claim(job, receipt, committee, now_ms)
-        fields = {"request_id": job.item.voucher.request_id, "claim_id": job.claim_id, "attempt": receipt.claim.attempt}
         self._unclaimed.append(job)
-        batch = [SetTimer("claims", now_ms + BATCH_MS)] if len(self._unclaimed) == 1 else []
-        return [self._keep(job), Record("claim.made", fields), *self._answer(job), *batch]
+        batch = [SetTimer("claims", now_ms + CLAIMS_MS)] if len(self._unclaimed) == 1 else []
+        return [self._keep(job), self._record_claim(job, receipt), *self._answer(job), *batch]
+
+    def _record_claim(self, job: Job, receipt: Receipt) -> Effect:
+        fields = {"request_id": job.item.voucher.request_id, "claim_id": job.claim_id, "attempt": receipt.claim.attempt}
+        return Record("claim.made", fields)
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         """The verifiers drawn for a claim; none when its epoch is no longer known, so that it can only end void."""
@@ -343,7 +354,7 @@ class Inference(Role):
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
         for job in self._book.jobs.values():
-            if job.receipt is None or job.zero_reason or job.is_attested:
+            if job.mode != Mode.INDIVIDUAL or job.receipt is None or job.has_ended:
                 continue
             if now_ms < max(job.claimed_ms, job.asked_ms) + CLAIM_AGAIN_MS:
                 continue

@@ -35,13 +35,13 @@ class Purse:
     def restore(self, stored: Mapping[bytes, bytes]) -> None:
         self._signed = {channel: decode(VoucherState, data) for channel, data in stored.items()}
 
-    def find_channel(self, state: State, payee: bytes, fee: int) -> bytes | None:
+    def find_channel(self, state: State, payee: bytes, fee: int, mode: str) -> bytes | None:
         """An open channel to this payee with room for the fee; the fullest first, so that old ones are used up."""
         fitting = [
             (channel.deposit - self._get_signed(key).cumulative, key)
             for key, channel in state.channels.items()
             if channel.payer == self._account.public
-            and channel.payee == payee
+            and (channel.payee, channel.mode) == (payee, mode)
             and not channel.closing_ms
             # Vouchers on a channel whose record is lost may be out there: leave it alone.
             and (key in self._signed or channel.settled_seq == 0)
@@ -59,10 +59,10 @@ class Purse:
         """Goes before whatever sends the voucher."""
         return Store("vouchers", voucher.channel, encode(VoucherState(voucher.seq, voucher.cumulative)))
 
-    def plan_channels(self, payees: Collection[bytes], fee: int) -> OpenChannels:
-        """One transaction that opens a channel to each payee, roomy enough for one job of this fee."""
+    def plan_channels(self, wanted: Collection[tuple[bytes, str]], fee: int) -> OpenChannels:
+        """One transaction that opens a channel to each payee in its mode, roomy enough for one job of this fee."""
         deposit = max(self._deposit, fee)
-        return OpenChannels(tuple(ChannelOpening(payee, deposit) for payee in sorted(payees)))
+        return OpenChannels(tuple(ChannelOpening(payee, deposit, mode) for payee, mode in sorted(wanted)))
 
     def _get_signed(self, channel: bytes) -> VoucherState:
         return self._signed.get(channel, VoucherState(0, 0))

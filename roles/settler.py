@@ -1,6 +1,7 @@
-"""Puts a worker's finished jobs on the ledger, and forgets them once they are there."""
+"""Puts a worker's finished jobs on the ledger, and forgets them once it is through with them."""
 
 from protocol.ledger.state import State
+from roles.batcher import Batcher
 from roles.role import Effect, Record, Store, Submit
 from roles.workbook import Workbook, compute_job_key
 
@@ -10,28 +11,30 @@ SETTLE_MS = 1_000  # between two settlements, so that leaves gather
 class Settler:
     """Settlements of one worker. A channel has at most one under way."""
 
-    def __init__(self, book: Workbook) -> None:
+    def __init__(self, book: Workbook, batcher: Batcher) -> None:
         self._book = book
+        self._batcher = batcher
         self._under_way: dict[str, set[bytes]] = {}  # token of a settlement -> its channels
         self._count = 0
         self._next_ms = 0
 
     def on_tick(self, state: State, now_ms: int) -> list[Effect]:
+        batches = self._batcher.on_tick(state, now_ms)
         if now_ms < self._next_ms:
-            return []
+            return batches
         self._next_ms = now_ms + SETTLE_MS
-        return self._settle(state, now_ms)
+        return [*batches, *self._settle(state, now_ms)]
 
     def on_submitted(self, token: str, error: str, state: State, now_ms: int) -> list[Effect]:
         """A settlement is on the ledger, or refused: what it held is planned anew at the next tick."""
         if self._under_way.pop(token, None) is None:
-            return []
+            return self._batcher.on_submitted(token, error, now_ms)
         return [Record("settlement.refused", {"reason": error})] if error else self._settle(state, now_ms)
 
     def forget_settled(self, state: State) -> list[Effect]:
         settled = {key: channel.settled_seq for key, channel in state.channels.items()}
         effects: list[Effect] = []
-        for job in self._book.forget_settled(settled):
+        for job in self._book.forget_settled(settled, self._batcher.list_kept(state)):
             fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
             effects += [Store("jobs", compute_job_key(*job.key), None), Record("leaf.settled", fields)]
         return effects

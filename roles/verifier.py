@@ -1,4 +1,4 @@
-"""Re-runs claimed work and says, blind, what it got.
+"""Re-runs claimed work and says, blind, what it got: claims by gossip, and drawn leaves on the ledger (`leaf_checks`).
 
 A verifier sees the worker's commitment, never its digest, so it has nothing to copy. It opens its own digest only to
 who shows it the worker's signed receipt.
@@ -17,6 +17,7 @@ from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening,
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
 from protocol.types import AtMost, Digest, TimeMs
+from roles.leaf_checks import LEAF_TOKEN, LeafChecks
 from roles.models import ModelShelf
 from roles.role import (
     Compute,
@@ -36,6 +37,7 @@ from roles.role import (
     SetTimer,
     Started,
     Store,
+    Submitted,
     TimerFired,
 )
 
@@ -69,6 +71,7 @@ class Verifier(Role):
         self._jobs: dict[bytes, bytes] = {}  # channel and seq -> the one claim this verifier answers for them
         self._sent_ms: dict[bytes, int] = {}
         self._batch: list[Attestation] = []
+        self._leaves = LeafChecks(context.account.public, self._shelf)
 
     @property
     def is_ready(self) -> bool:
@@ -80,7 +83,7 @@ class Verifier(Role):
 
     @property
     def load(self) -> int:
-        return len(self._running)
+        return len(self._running) + self._leaves.load
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
@@ -88,16 +91,19 @@ class Verifier(Role):
                 self._state = state
                 for claim_id, data in stored.get("attested", {}).items():
                     self._remember(claim_id, decode(Attested, data))
-                return [*self._shelf.start(state), *self._recall(now_ms)]
+                self._leaves.restore(stored.get("leaves", {}))
+                return [*self._shelf.start(state), *self._recall(now_ms), *self._leaves.look(state, now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
-                return self._forget(now_ms)
+                return [*self._forget(now_ms), *self._leaves.look(state, now_ms)]
             case Received(sender, Claims(items), topic="claims"):
                 # One good claim is enough for gossip to pass a list on.
                 fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
                 return [effect for work in fit for effect in self._take(work, now_ms)]
             case Fetched(source, data, error):
                 return self._fetched(source, data, error, now_ms)
+            case Computed(token, outputs, _, error) if token.startswith(LEAF_TOKEN):
+                return self._leaves.on_computed(token, outputs, error, self._ledger, now_ms)
             case Computed(token, outputs, _, error):
                 return self._computed(bytes.fromhex(token), outputs, error, now_ms)
             case Requested(message=GetOpening(receipt), token=token):
@@ -106,6 +112,10 @@ class Verifier(Role):
                 return [Reply(token, Refused("a verifier opens attestations only"))]
             case TimerFired("batch"):
                 return self._publish()
+            case Submitted(token, _, error):
+                return self._leaves.on_submitted(token, error, now_ms)
+            case TimerFired("leaves"):
+                return self._leaves.look(self._ledger, now_ms)
             case TimerFired(name):
                 return self._shelf.on_timer(name)
             case _:

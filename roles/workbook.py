@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from protocol.codec import encode
-from protocol.jobs import Attestation, PaidRequest, Receipt, compute_claim_id
+from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, compute_claim_id
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
 from protocol.tensor import Tensor
@@ -50,19 +50,28 @@ class Job:
         return self.item.voucher.channel, self.item.voucher.seq
 
     @property
+    def mode(self) -> str:
+        return self.item.request.mode
+
+    @property
     def is_attested(self) -> bool:
         return bool(self.committee) and len(self.attestations) == len(self.committee)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known what it earns, as far as this worker can know."""
+        is_done = self.is_attested if self.mode == Mode.INDIVIDUAL else self.receipt is not None
+        return bool(self.zero_reason) or is_done
 
     def to_entry(self) -> JournalEntry:
         receipts = () if self.receipt is None else (self.receipt,)
         return JournalEntry(self.item, receipts, self.outputs, tuple(self.attestations.values()), self.zero_reason)
 
-    def to_leaf(self) -> Leaf | None:
-        """What settles this job; None while that is open."""
+    def to_leaf(self) -> Leaf:
+        """What settles this job, which has ended, by itself."""
         if self.zero_reason:
             return Leaf(self.zero_reason, ())
-        if not self.is_attested or self.receipt is None:
-            return None
+        assert self.receipt is not None
         attestations = tuple(self.attestations[verifier] for verifier in self.committee)
         receipt = self.receipt
         return Leaf(0, (Work(self.item.voucher, receipt.claim, receipt.salt, receipt.output_digest, attestations),))
@@ -91,7 +100,8 @@ class Workbook:
         for entry in entries:
             job = Job(entry.item, outputs=entry.outputs, zero_reason=entry.zero_reason)
             if entry.receipts:
-                self.claim(job, entry.receipts[0], draw(entry.receipts[0]), now_ms=0)
+                committee = draw(entry.receipts[0]) if job.mode == Mode.INDIVIDUAL else ()
+                self.claim(job, entry.receipts[0], committee, now_ms=0)
                 job.attestations = {item.verifier: item for item in entry.attestations}
             self.add(job)
 
@@ -107,9 +117,17 @@ class Workbook:
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
 
-    def forget_settled(self, settled: Mapping[bytes, int]) -> list[Job]:
-        """Drop and return the jobs the ledger has settled. `settled` is the last settled seq of each open channel."""
-        done = [job for job in self.jobs.values() if job.key[1] <= settled.get(job.key[0], job.key[1])]
+    def forget_settled(self, settled: Mapping[bytes, int], kept: Mapping[bytes, list[range]]) -> list[Job]:
+        """Drop and return the jobs the ledger is through with.
+
+        `settled` is the last settled seq of each open channel, `kept` the seqs, by channel, it may still ask about.
+        """
+        done = [
+            job
+            for job in self.jobs.values()
+            if job.key[1] <= settled.get(job.key[0], job.key[1])
+            and not any(job.key[1] in seqs for seqs in kept.get(job.key[0], ()))
+        ]
         for job in done:
             del self.jobs[job.key]
             self._claims.pop(job.claim_id, None)
@@ -127,8 +145,7 @@ class Workbook:
         """Give up on jobs that were not attested in time, and return them."""
         late: list[Job] = []
         for job in self.jobs.values():
-            is_open = not job.zero_reason and not job.is_attested
-            if is_open and now_ms > job.item.request.deadline_ms + VOID_GRACE_MS:
+            if not job.has_ended and now_ms > job.item.request.deadline_ms + VOID_GRACE_MS:
                 job.zero_reason = ZeroReason.UNATTESTED if job.receipt else ZeroReason.FAILED
                 late.append(job)
         return late
@@ -138,7 +155,8 @@ class Workbook:
         runs: list[ChannelRun] = []
         leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
         for channel in sorted({key[0] for key in self.jobs} - busy):
-            if channel not in state.channels or not leaves_left:
+            record = state.channels.get(channel)
+            if record is None or record.mode != Mode.INDIVIDUAL or not leaves_left:
                 continue
             run, size_bytes = self._plan_run(state, channel, leaves_left, bytes_left, now_ms)
             if run is not None:
@@ -147,29 +165,33 @@ class Workbook:
                 bytes_left -= size_bytes
         return SettleIndividual(tuple(runs)) if runs else None
 
+    def list_ended(self, channel: bytes, first: int, count_max: int, now_ms: int) -> list[Job | None]:
+        """The jobs of a channel's vouchers from `first` on that have ended, without a gap; None for one never seen."""
+        last_known = max((key[1] for key in self.jobs if key[0] == channel), default=0)
+        ended: list[Job | None] = []
+        for seq in range(first, min(last_known, first + count_max - 1) + 1):
+            job = self.jobs.get((channel, seq))
+            if not (self._is_lost(channel, seq, now_ms) if job is None else job.has_ended):
+                break
+            ended.append(job)
+        return ended
+
     def _plan_run(
         self, state: State, channel: bytes, leaves_max: int, bytes_max: int, now_ms: int
     ) -> tuple[ChannelRun | None, int]:
-        first = seq = state.channels[channel].settled_seq + 1
-        last_known = max((key[1] for key in self.jobs if key[0] == channel), default=0)
+        first = state.channels[channel].settled_seq + 1
         leaves: list[Leaf] = []
         size_bytes = 0
-        while seq <= last_known and len(leaves) < leaves_max:
-            leaf = self._leaf_at(channel, seq, now_ms)
-            if leaf is None:
-                break
+        for job in self.list_ended(channel, first, leaves_max, now_ms):
+            leaf = Leaf(ZeroReason.NEVER_SEEN, ()) if job is None else job.to_leaf()
             size_bytes += len(encode(leaf))
             if size_bytes > bytes_max:
                 break
             leaves.append(leaf)
-            seq += 1
         return (ChannelRun(channel, first, tuple(leaves)), size_bytes) if leaves else (None, 0)
 
-    def _leaf_at(self, channel: bytes, seq: int, now_ms: int) -> Leaf | None:
-        job = self.jobs.get((channel, seq))
-        if job is not None:
-            return job.to_leaf()
-        # A voucher never seen holds up those behind it only until the next one's own request is over.
+    def _is_lost(self, channel: bytes, seq: int, now_ms: int) -> bool:
+        """A voucher never seen holds up those behind it only until the next one's own request is over."""
         later = [held for key, held in self.jobs.items() if key[0] == channel and key[1] > seq]
         deadline_ms = min(later, key=lambda held: held.key[1]).item.request.deadline_ms
-        return Leaf(ZeroReason.NEVER_SEEN, ()) if now_ms > deadline_ms + VOID_GRACE_MS else None
+        return now_ms > deadline_ms + VOID_GRACE_MS

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.errors import LocalError
+from protocol.jobs import Mode
 from protocol.ledger.genesis import ModelRecord, build_state
 from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
@@ -63,9 +64,13 @@ class Asked:
         return self.outcome is not None and self.outcome.is_attested
 
     @property
+    def is_answered(self) -> bool:
+        return self.outcome is not None and self.outcome.is_answered
+
+    @property
     def label(self) -> str | None:
-        """What the attested answer says its first row shows; None without one."""
-        if self.outcome is None or not self.outcome.is_attested:
+        """What the answer says its first row shows; None without one."""
+        if self.outcome is None or not self.outcome.is_answered:
             return None
         return compute_label(self.model, self.outcome.outputs)
 
@@ -137,12 +142,16 @@ class Network:
         is_direct: bool = False,
         timeout_ms: int = 30_000,
         fee_max: int = FEE_MAX_GRAINS,
+        mode: str = Mode.INDIVIDUAL,
     ) -> Asked:
         """Have a client ask for one inference, now. Watch what is returned with `run_until`.
 
         `model` is a name or a digest; `input` the number of a held-out digit, the tensors themselves, or nothing for a
-        digit drawn from the seed. Raises LocalError for a model, digit or client that does not exist.
+        digit drawn from the seed; `mode` one of `protocol.jobs.Mode`. Raises LocalError for a model, digit, client or
+        mode that does not exist.
         """
+        if mode not in tuple(Mode):
+            raise LocalError(f"there is no mode {mode!r}; there are {', '.join(Mode)}")
         record = self._find_model(model)
         row = self._rows.randrange(count_heldout()) if input is None else input
         if isinstance(row, int) and not 0 <= row < count_heldout():
@@ -151,8 +160,8 @@ class Network:
         node = self._get_node(client)
         self._tokens += 1
         asked = Asked(client, f"asked-{self._tokens}", record, inputs)
-        ask = Ask(asked.token, record.digest, inputs, fee_max, timeout_ms, is_direct=is_direct)
-        self._note("request", record.name, row, client, is_direct, timeout_ms, fee_max)
+        ask = Ask(asked.token, record.digest, inputs, fee_max, timeout_ms, is_direct=is_direct, mode=Mode(mode))
+        self._note("request", record.name, row, client, is_direct, timeout_ms, fee_max, str(mode))
         if not node.is_up:
             asked.is_lost = True
             return asked

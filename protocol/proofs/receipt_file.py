@@ -11,18 +11,24 @@ from protocol.codec import decode
 from protocol.committee import compute_committee
 from protocol.errors import InvalidTransaction
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Attestation, InferenceRequest, Receipt, Voucher, compute_claim_id, compute_request_id
+from protocol.jobs import Attestation, InferenceRequest, Mode, Receipt, Voucher, compute_claim_id, compute_request_id
 from protocol.keys import format_account, format_node
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ATTESTATIONS_MAX, ZeroReason
-from protocol.proofs.kinds import REEXEC, InvalidProof
+from protocol.proofs.kinds import REEXEC, SIGNED, InvalidProof
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
 from protocol.types import AtMost, Whole
 
 VERSION = 1
 RECEIPT_FILE_BYTES_MAX = 4 * 1024 * 1024
+
+_PROOFS: Mapping[str, str] = {Mode.INDIVIDUAL: REEXEC.name, Mode.BATCH: REEXEC.name, Mode.PRIVATE: SIGNED.name}
+_UNATTESTED: Mapping[str, str] = {
+    Mode.BATCH: "that the output is right: in mode 'batch' the ledger has some jobs checked, drawn after the fact",
+    Mode.PRIVATE: "that the output is right: in mode 'private' nobody checks, the worker's signature is all there is",
+}
 
 Leaves = Mapping[tuple[bytes, int], SettledLeaf]  # by (channel, seq): `testnet.recompute` gathers them from blocks
 
@@ -64,13 +70,19 @@ def verify_receipt_file(
     if file.version != VERSION:
         raise InvalidProof(f"a receipt file of version {file.version}; this program reads version {VERSION}")
     _verify_parts(file)
-    REEXEC.verify(file.receipt, file.attestations)
     claim = file.receipt.claim
-    names = " and ".join(format_node(item.verifier) for item in file.attestations)
     ordered = f"account {format_account(file.request.account)} signed a voucher of {claim.fee} grains for this request"
-    return (
+    signed = (
         Finding("paid for", True, ordered),
         Finding("signed", True, f"node {format_node(claim.worker)} signed this output for this input and model"),
+    )
+    if file.request.mode != Mode.INDIVIDUAL:
+        SIGNED.verify(file.receipt, ())
+        return (*signed, Finding("attested", False, _UNATTESTED[file.request.mode]))
+    REEXEC.verify(file.receipt, file.attestations)
+    names = " and ".join(format_node(item.verifier) for item in file.attestations)
+    return (
+        *signed,
         Finding("attested", True, f"{names} signed that they computed the same output, bit for bit"),
         _find_drawn(file, state, leaves),
         _find_settled(file, leaves),
@@ -83,8 +95,10 @@ def _verify_parts(file: ReceiptFile) -> None:
     request_id = compute_request_id(request)
     if voucher.request_id != request_id or claim.request_id != request_id:
         raise InvalidProof(f"voucher or claim is for another request than {request_id.hex()}")
-    if request.proof != REEXEC.name:
-        raise InvalidProof(f"proof kind {request.proof!r} is not known here")
+    if request.proof != _PROOFS.get(request.mode):
+        raise InvalidProof(f"proof kind {request.proof!r} in mode {request.mode!r} is not known here")
+    if request.mode != Mode.INDIVIDUAL and file.attestations:
+        raise InvalidProof(f"attestations of a request in mode {request.mode!r}")
     for name in ("model", "epoch", "verifiers", "deadline_ms"):
         if getattr(claim, name) != getattr(request, name):
             raise InvalidProof(f"claim and request differ in {name}")

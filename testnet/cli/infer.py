@@ -1,8 +1,8 @@
-"""`rolemesh infer`: run a model on the network and get an attested answer with its receipt."""
+"""`rolemesh infer`: run a model on the network and get an answer with its receipt."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -12,7 +12,7 @@ from testnet.network_file import NetworkFile, NetworkFileError, claim_account, i
 
 if TYPE_CHECKING:
     from protocol.ledger.records import ModelRecord
-    from roles.attempts import Outcome
+    from roles.attempts import Ask, Outcome
 
 TIMEOUT_CODES = ("timeout", "expired", "unattested", "no_answer")
 HINTS = {
@@ -33,7 +33,8 @@ def add_to(app: App) -> None:
         infer,
         help_epilogue="Examples:\n\n  rolemesh infer digits --input digit.png\n\n"
         "  rolemesh infer digits --input rows.csv --json\n\n"
-        "  head -1 rows.csv | rolemesh infer digits --input - --direct --timeout 10s",
+        "  head -1 rows.csv | rolemesh infer digits --input - --direct --timeout 10s\n\n"
+        "  rolemesh infer digits --input digit.png --mode batch",
     )
 
 
@@ -47,9 +48,13 @@ def infer(
     timeout: str = "30s",
     max_fee: int = 100_000_000,
     white: int = 16,
+    mode: Literal["individual", "batch", "private"] = "individual",
     json: Json = False,
 ) -> None:
     """Ask the network to run a model, wait until two verifiers have attested the answer, and keep the receipt.
+
+    In mode `batch` the answer comes as soon as the worker has signed it: the ledger has some answers checked later, and
+    a worker caught lying loses its stake. In mode `private` nobody checks.
 
     Parameters
     ----------
@@ -65,7 +70,11 @@ def infer(
         The most to pay, in grains (1 ROLE is 1,000,000,000 grains).
     white
         What white becomes when a picture is scaled to the model's numbers.
+    mode
+        When the answer is checked, and so how it is paid.
     """
+    from protocol.jobs import Mode
+    from roles.attempts import Ask
     from roles.engine.specs import ROWS_MAX
     from testnet.cli.inputs import read_input
 
@@ -91,7 +100,8 @@ def infer(
         )
     directory = _open_client(path, found)
     output.note(f"asking network {found.name} for {record.name}, {format_count(tensor.shape[0], 'row')}")
-    outcome = _ask(directory, record, tensor, max_fee, timeout_ms, direct, output)
+    ask = Ask("infer", record.digest, (tensor,), max_fee, timeout_ms, is_direct=direct, mode=Mode(mode))
+    outcome = _ask(directory, ask, output)
     receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
     _show(output, record, outcome, receipt)
 
@@ -141,20 +151,16 @@ def _open_client(path: Path, network: NetworkFile) -> Path:
     return directory
 
 
-def _ask(
-    directory: Path, record: "ModelRecord", tensor: Any, max_fee: int, timeout_ms: int, direct: bool, output: Output
-) -> "Outcome":
-    from roles.attempts import Ask
+def _ask(directory: Path, ask: "Ask", output: Output) -> "Outcome":
     from testnet.ask import NoNetwork, ask_network
 
-    ask = Ask("infer", record.digest, (tensor,), max_fee, timeout_ms, is_direct=direct)
     try:
         outcome = ask_network(directory, ask, output.note)
     except NoNetwork as error:
         raise CommandError(
             "no_network", str(error), "`rolemesh testnet status` shows which nodes run", ExitCode.UNREACHABLE
         ) from error
-    if not outcome.is_attested:
+    if not outcome.is_answered:
         exit_code = ExitCode.TIMEOUT if outcome.code in TIMEOUT_CODES else ExitCode.FAILURE
         raise CommandError(
             outcome.code or "failed",
@@ -177,6 +183,8 @@ def _show(output: Output, record: "ModelRecord", outcome: "Outcome", receipt: Pa
     output.say(f"{'worker':>12}  {format_node(outcome.worker)}")
     for verifier in verifiers:
         output.say(f"{'attested by':>12}  {verifier}")
+    if not outcome.is_attested:
+        output.say(f"{'attested by':>12}  nobody yet: signed, not verified")
     how = "straight to the worker" if outcome.was_direct else "by gossip"
     output.say(f"{'sent':>12}  {how}, {format_count(outcome.attempts, 'attempt')}")
     output.say(f"{'fee':>12}  {format_role(outcome.fee)}")
@@ -196,6 +204,7 @@ def _describe(
         "outputs": [{"dtype": item.dtype, "shape": item.shape, "data": item.data} for item in outcome.outputs],
         "worker": format_node(outcome.worker),
         "attested_by": verifiers,
+        "is_attested": outcome.is_attested,
         "fee_grains": outcome.fee,
         "attempts": outcome.attempts,
         "direct": outcome.was_direct,

@@ -13,7 +13,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from protocol.messages import Accepted, Attestations, Claims, DirectRequest, Refusal, Requests, Result
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.inference import BATCH_MS, CLAIM_AGAIN_MS, RESULT_AGAIN_MS, TICK_MS, Inference
+from roles.inference import CLAIM_AGAIN_MS, CLAIMS_MS, RESULT_AGAIN_MS, TICK_MS, Inference
 from roles.role import (
     Compute,
     Computed,
@@ -113,7 +113,7 @@ def apply(story: Story, body: SettleIndividual) -> State:
 def test_a_claim_is_on_disk_before_result_or_claim_leave():
     story = Story()
     computed = story.compute(story.ask(story.make_item()))
-    claimed = story.later(BATCH_MS, "claims")
+    claimed = story.later(CLAIMS_MS, "claims")
 
     assert [type(item) for item in computed if isinstance(item, Store | Send)] == [Store, Send]
     assert isinstance(find(claimed, Publish).message, Claims)
@@ -123,7 +123,7 @@ def test_the_claim_hides_the_output_and_the_result_goes_to_the_client_alone():
     story = Story()
     item = story.make_item()
     computed = story.compute(story.ask(item))
-    claim = find(story.later(BATCH_MS, "claims"), Publish).message.items[0].claim
+    claim = find(story.later(CLAIMS_MS, "claims"), Publish).message.items[0].claim
 
     digest = compute_tensors_digest((OUTPUT,))
     assert digest not in (claim.commitment, claim.input_digest)

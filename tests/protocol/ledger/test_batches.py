@@ -40,7 +40,7 @@ from protocol.ledger.params import Params
 from protocol.ledger.records import Batch as BatchRecord
 from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.transactions import CloseChannel, ZeroReason, compute_transaction_id
-from protocol.merkle_sum import compute_sum_root, prove_sum
+from protocol.merkle_sum import SumTree
 from protocol.signing import sign
 from tests.support.jobs import PRICE, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
@@ -77,7 +77,7 @@ class Batch:
             self.receipts.append(receipt)
             self.leaves.append(BatchLeaf(self.channel, seq, reason, amount or 0, claim_id))
         self.nodes = [make_batch_leaf(leaf) for leaf in self.leaves]
-        self.root = compute_sum_root(self.nodes)
+        self.root = SumTree(self.nodes).root
         run = RunOfBatch(1, self.root.total, self.items[-1].voucher)
         self.body = BatchSettle((run,), self.root.root)
         self.id = b""
@@ -112,7 +112,7 @@ class Batch:
     def opening(self, index: int) -> LeafOpening:
         item, receipt, leaf = self.items[index], self.receipts[index], self.leaves[index]
         works = () if leaf.reason else (OpenedWork(item.voucher, receipt.claim, item.request),)
-        return LeafOpening(index, leaf, works, prove_sum(self.nodes, index))
+        return LeafOpening(index, leaf, works, SumTree(self.nodes).prove(index))
 
     def open_all(self) -> "Batch":
         self.settle()

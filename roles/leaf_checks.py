@@ -1,0 +1,127 @@
+"""A verifier's part in batches: runs drawn leaves again, attests them on the ledger and shows what it dissents from."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from protocol.jobs import compute_attestation, compute_claim_id
+from protocol.ledger.batches import SAMPLES_MAX
+from protocol.ledger.checks import AttestLeaves, LeafAttestation, ShowDissent
+from protocol.ledger.records import BatchPhase, Check, Checker
+from protocol.ledger.state import State
+from protocol.tensor import Tensor, compute_tensors_digest
+from roles.models import ModelShelf
+from roles.role import Compute, Effect, Record, SetTimer, Store, Submit
+
+LEAF_TOKEN = "leaf|"
+RUNNING_MAX = 64
+AGAIN_MS = 1_000
+
+
+class _Asked(NamedTuple):
+    """A leaf this verifier is drawn for, by its key on the ledger."""
+
+    key: bytes
+    check: Check
+    own: Checker
+
+    @property
+    def batch(self) -> bytes:
+        return self.key[:32]
+
+    @property
+    def leaf(self) -> int:
+        return int.from_bytes(self.key[32:], "big")
+
+
+class LeafChecks:
+    """What one verifier does about leaves. Each digest is on disk before it is attested: a dissent needs it later."""
+
+    def __init__(self, account: bytes, shelf: ModelShelf) -> None:
+        self._account = account
+        self._shelf = shelf
+        self._digests: dict[bytes, bytes] = {}  # by check key
+        self._running: set[bytes] = set()
+        self._sent: dict[str, tuple[bytes, ...]] = {}  # token -> check keys it speaks about
+
+    @property
+    def load(self) -> int:
+        return len(self._running)
+
+    def restore(self, stored: Mapping[bytes, bytes]) -> None:
+        self._digests = dict(stored)
+
+    def look(self, state: State, now_ms: int) -> list[Effect]:
+        """Run what is asked, attest what has run, show what differs, and forget what is over."""
+        asked = list(self._list_asked(state))
+        effects = self._forget(asked)
+        said = {key for keys in self._sent.values() for key in keys}
+        ready: dict[bytes, list[_Asked]] = {}
+        for item in asked:
+            phase = state.batches[item.batch].phase
+            if item.key in said:
+                continue
+            if phase == BatchPhase.ATTESTATIONS and not item.own.value:
+                if item.key in self._digests:
+                    ready.setdefault(item.batch, []).append(item)
+                else:
+                    effects += self._run(item, now_ms + state.params.attest_ms)
+            elif phase == BatchPhase.WINDOW and self._dissents(item):
+                token = f"dissent-{item.key.hex()}"
+                self._sent[token] = (item.key,)
+                effects.append(Submit(ShowDissent(item.batch, item.leaf, self._digests[item.key]), token))
+                effects.append(Record("dissent.shown", {"batch": item.batch, "leaf": item.leaf}))
+        for batch, items in ready.items():
+            # One transaction for all of a batch's leaves: it waits for those that still run.
+            if not any(key[:32] == batch for key in self._running):
+                effects += self._attest(batch, items[:SAMPLES_MAX])
+        return effects
+
+    def on_computed(
+        self, token: str, outputs: tuple[Tensor, ...] | None, error: str, state: State, now_ms: int
+    ) -> list[Effect]:
+        key = bytes.fromhex(token.removeprefix(LEAF_TOKEN))
+        self._running.discard(key)
+        if outputs is None:
+            return [Record("leaf.dropped", {"batch": key[:32], "reason": error})]
+        self._digests[key] = digest = compute_tensors_digest(outputs)
+        return [Store("leaves", key, digest), *self.look(state, now_ms)]
+
+    def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
+        """Whatever a transaction came to, the ledger says what is still asked."""
+        if self._sent.pop(token, None) is None or not error:
+            return []
+        return [Record("leaf.refused", {"reason": error}), SetTimer("leaves", now_ms + AGAIN_MS)]
+
+    def _list_asked(self, state: State) -> Iterator[_Asked]:
+        for key, check in state.checks.items():
+            own = next((checker for checker in check.checkers if checker.account == self._account), None)
+            if own is not None and not check.is_void:
+                yield _Asked(key, check, own)
+
+    def _forget(self, asked: list[_Asked]) -> list[Effect]:
+        over = self._digests.keys() - {item.key for item in asked}
+        for key in over:
+            del self._digests[key]
+        return [Store("leaves", key, None) for key in sorted(over)]
+
+    def _run(self, item: _Asked, deadline_ms: int) -> list[Effect]:
+        request = item.check.request
+        is_held = request.model in self._shelf.held
+        if item.key in self._running or len(self._running) >= RUNNING_MAX or not is_held:
+            return []
+        self._running.add(item.key)
+        return [Compute(LEAF_TOKEN + item.key.hex(), request.model, request.inputs, deadline_ms)]
+
+    def _attest(self, batch: bytes, items: list[_Asked]) -> list[Effect]:
+        token = f"attest-{batch.hex()}"
+        self._sent[token] = tuple(item.key for item in items)
+        said = Record("leaves.attested", {"batch": batch, "leaves": len(items)})
+        return [Submit(AttestLeaves(batch, tuple(self._say(item) for item in items)), token), said]
+
+    def _say(self, item: _Asked) -> LeafAttestation:
+        claim_id = compute_claim_id(item.check.claim)
+        return LeafAttestation(item.leaf, compute_attestation(claim_id, item.own.node, self._digests[item.key]))
+
+    def _dissents(self, item: _Asked) -> bool:
+        digest = self._digests.get(item.key)
+        return bool(item.own.value) and not item.own.shown and digest is not None and digest != item.check.output_digest
