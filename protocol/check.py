@@ -83,8 +83,9 @@ def check_request(topic: str, sender: bytes, item: PaidRequest, state: State, no
         return late
     if state.get_epoch(request.epoch) is None:
         return _ignore(f"epoch {request.epoch} is not known here, the ledger is in {state.epoch}")
-    if request.model not in state.models:
-        return _ignore(f"model {request.model.hex()} is not on the ledger")
+    model = state.models.get(request.model)
+    if model is None or model.retired_ms:
+        return _ignore(f"model {request.model.hex()} is not on the ledger, or retired")
     channel = state.get_channel(voucher.channel)
     if channel is None or channel.payer != request.account:
         return _ignore(f"channel {voucher.channel.hex()} of this account is not known here")

@@ -83,7 +83,7 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
         raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")
     _check_payment(item, state, worker.account)
     model = state.models.get(request.model)
-    if model is None or request.model not in models:
+    if model is None or model.retired_ms or request.model not in models:
         raise NotAdmitted(RefusalCode.UNKNOWN_MODEL, f"model {request.model.hex()} is not served here")
     # Such a claim could never be settled, and would hold up all that come after it in its channel.
     candidate = state.epochs[request.epoch].find_candidate(worker.node)

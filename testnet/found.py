@@ -155,6 +155,7 @@ def describe_model(path: Path, is_exact: bool, labels: tuple[str, ...] = ()) -> 
         inputs=tuple(TensorSpec(spec.dtype, spec.shape) for spec in session.inputs),
         outputs=tuple(TensorSpec(spec.dtype, spec.shape) for spec in session.outputs),
         labels=labels,
+        size_bytes=len(data),
     )
     return ModelFile(record, data)
 

@@ -116,6 +116,7 @@ def read_model_record(fields: Mapping[str, Any]) -> ModelRecord:
         inputs=tuple(TensorSpec(spec["dtype"], tuple(spec["shape"])) for spec in fields["inputs"]),
         outputs=tuple(TensorSpec(spec["dtype"], tuple(spec["shape"])) for spec in fields["outputs"]),
         labels=tuple(fields["labels"]),
+        size_bytes=fields["size_bytes"],
     )
 
 

@@ -51,6 +51,7 @@ from protocol.ledger.escrow import (
 )
 from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
+from protocol.ledger.models import RegisterModel, RetireModel, apply_register_model, apply_retire_model
 from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
 from protocol.ledger.openings import OpenLeaves, apply_open_leaves
@@ -118,6 +119,8 @@ _rules: dict[type, Rule] = {
     SettleIndividual: apply_settle_individual,
     ProveWrong: apply_prove_wrong,
     ReportOracle: apply_report_oracle,
+    RegisterModel: apply_register_model,
+    RetireModel: apply_retire_model,
 }
 
 

@@ -23,6 +23,7 @@ from protocol.ledger.records import (
     FeedState,
     Job,
     KeyOwner,
+    ModelName,
     ModelRecord,
     NodeRecord,
     Onion,
@@ -162,6 +163,7 @@ class Draft:
         self.due: Overlay[bytes, DueItem] = Overlay(base.due, self._undo)
         self.epochs: Overlay[int, EpochSnapshot] = Overlay(base.epochs, self._undo)
         self.models: Overlay[bytes, ModelRecord] = Overlay(base.models, self._undo)
+        self.model_names: Overlay[str, ModelName] = Overlay(base.model_names, self._undo)
         self.feeds: Overlay[str, FeedState] = Overlay(base.feeds, self._undo)
 
     def mark(self) -> Mark:

@@ -17,6 +17,7 @@ from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations,
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
+from protocol.ledger.models import MODEL_KIND, release_model
 from protocol.ledger.openings import close_openings
 from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
@@ -59,6 +60,7 @@ _handlers: dict[int, Handler] = {
     ATTEST_KIND: after_grace(close_attestations),
     DIGEST_KIND: after_grace(close_digests),
     BATCH_PAYOUT_KIND: pay_out_batch,
+    MODEL_KIND: release_model,
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)
 

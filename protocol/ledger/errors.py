@@ -292,6 +292,27 @@ class AlreadySaid(InvalidTransaction):
         self.index = index
 
 
+class InvalidModel(InvalidTransaction):
+    """What is registered contradicts itself or the ledger."""
+
+
+class UnknownModel(InvalidTransaction):
+    """The ledger has no such model, or has it as retired."""
+
+    def __init__(self, digest: bytes) -> None:
+        super().__init__(f"the ledger has no model {digest.hex()} that is served")
+        self.digest = digest
+
+
+class NotYourModel(InvalidTransaction):
+    """A name, or a model, of another account; those of genesis are nobody's."""
+
+    def __init__(self, name: str, account: bytes) -> None:
+        super().__init__(f"model {name!r} does not belong to account {account.hex()}")
+        self.name = name
+        self.account = account
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

@@ -21,6 +21,7 @@ from protocol.ledger.records import (
     FeedState,
     KeyOwner,
     ModelDigests,
+    ModelName,
     ModelRecord,
     NodeRecord,
     Onion,
@@ -170,6 +171,10 @@ def verify_genesis(genesis: Genesis) -> None:
         raise ValueError(f"{len(genesis.nodes)} nodes, params.nodes_max is {genesis.params.nodes_max}")
     if len({model.digest for model in genesis.models}) != len(genesis.models):
         raise ValueError("a model stands in genesis twice")
+    if len({model.name for model in genesis.models}) != len(genesis.models):
+        raise ValueError("two models of genesis have one name")
+    if any(model.owner or model.deposit or model.retired_ms for model in genesis.models):
+        raise ValueError("a model of genesis has no owner and no deposit, and is not retired")
     if len({feed.name for feed in genesis.feeds}) != len(genesis.feeds):
         raise ValueError("a feed stands in genesis twice")
 
@@ -204,6 +209,7 @@ def build_state(genesis: Genesis) -> State:
         "due": {compute_due_key(item): item for item in (epoch_end, *due)},
         "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), genesis.params)},
         "models": {model.digest: model for model in genesis.models},
+        "model_names": {model.name: ModelName(b"", model.version, 1) for model in genesis.models},
         "onions": {node.account: Onion(node.onion, 0, b"", 0) for node in genesis.nodes if node.onion},
         "feeds": {feed.name: FeedState(0, 0, 0, 0) for feed in genesis.feeds},
     }

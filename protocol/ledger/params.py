@@ -66,6 +66,8 @@ class Params:
     accounts_max: Whole = 1_000_000
     nodes_max: Whole = 1_000
     channels_max: Whole = 100_000
+    models_max: Whole = 1_000
+    model_deposit: Grains = 100 * GRAINS_PER_ROLE  # held for as long as the ledger holds the model
     unbondings_max: Whole = 32  # of one account at a time
 
     def get_bond_min(self, role: str) -> int:

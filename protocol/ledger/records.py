@@ -16,6 +16,8 @@ VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
 Tip = Annotated[bytes, AtMost(32)]  # empty for none
 RoleNames = Annotated[tuple[Name, ...], AtMost(8)]
 ModelDigests = Annotated[tuple[Digest, ...], AtMost(64)]
+MaybeKey = Annotated[bytes, AtMost(32)]  # empty for nobody's
+Labels = Annotated[tuple[Name, ...], AtMost(1_000)]
 
 
 @fast_dataclass(frozen=True)
@@ -26,16 +28,57 @@ class TensorSpec:
     shape: Annotated[tuple[Whole, ...], AtMost(8)]
 
 
+TensorSpecs = Annotated[tuple[TensorSpec, ...], AtMost(8)]
+
+
+@fast_dataclass(frozen=True)
+class Calibration:
+    """How far apart honest machines were on a float model, and how near the cheapest cheat came to them.
+
+    A distance is one row's: the largest difference, in parts per 10^12 (ppt) of the row's largest number.
+    """
+
+    bound_ppt: Whole  # outputs of two profiles agree up to here
+    honest_ppt: Whole  # the farthest honest row
+    fp16_ppt: Whole  # the nearest row of the same model with its weights rounded to half precision
+    rows: Whole
+    seed: Whole  # of rows that were drawn; 0 for rows from a file
+    isa: Name
+    versions: Annotated[tuple[Name, ...], AtMost(16)]  # of onnxruntime
+
+
+MaybeCalibration = Annotated[tuple[Calibration, ...], AtMost(1)]
+
+
 @fast_dataclass(frozen=True)
 class ModelRecord:
-    """A model the network serves. `exact` is 1 when every machine computes the same bits."""
+    """One version of a model the network serves.
+
+    `exact` is 1 when every machine computes the same bits; else it is a float model (fp32), with its calibration if
+    there is one. Those of genesis have no owner. `retired_ms` is 0 while the model is served.
+    """
 
     name: Name
     digest: Digest
     exact: Annotated[int, UpTo(1)]
-    inputs: Annotated[tuple[TensorSpec, ...], AtMost(8)]
-    outputs: Annotated[tuple[TensorSpec, ...], AtMost(8)]
-    labels: Annotated[tuple[Name, ...], AtMost(1_000)]
+    inputs: TensorSpecs
+    outputs: TensorSpecs
+    labels: Labels
+    size_bytes: Whole = 0  # 0 where genesis does not say
+    version: Whole = 1
+    calibration: MaybeCalibration = ()
+    owner: MaybeKey = b""
+    deposit: Grains = 0
+    retired_ms: TimeMs = 0
+
+
+@fast_dataclass(frozen=True)
+class ModelName:
+    """Whose a model's name is. The highest version there has been, and how many of its versions the ledger holds."""
+
+    owner: MaybeKey
+    version: Whole
+    versions: Whole
 
 
 @fast_dataclass(frozen=True)

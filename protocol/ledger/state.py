@@ -24,6 +24,7 @@ from protocol.ledger.records import (
     FeedState,
     Job,
     KeyOwner,
+    ModelName,
     ModelRecord,
     NodeRecord,
     Onion,
@@ -87,6 +88,7 @@ TABLES = (
     Table("due", DueItem),
     Table("epochs", EpochSnapshot, int),
     Table("models", ModelRecord),
+    Table("model_names", ModelName, str),
     Table("feeds", FeedState, str),
 )
 
@@ -157,6 +159,7 @@ class State:
     due: Mapping[bytes, DueItem]  # by compute_due_key
     epochs: Mapping[int, EpochSnapshot]
     models: Mapping[bytes, ModelRecord]  # by digest
+    model_names: Mapping[str, ModelName]
     feeds: Mapping[str, FeedState]
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
@@ -201,8 +204,9 @@ def compute_supply(state: State) -> int:
     )
     jobs = sum(job.amount for job in state.jobs.values())
     batches = sum(batch.total for batch in state.batches.values())
+    models = sum(model.deposit for model in state.models.values())
     stakes = bonded + delegated + rewards + unbonding
-    return liquid + vesting + stakes + channels + pending + jobs + batches + state.treasury + state.burned
+    return liquid + vesting + stakes + channels + pending + jobs + batches + models + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:
