@@ -31,6 +31,7 @@ MODEL_KIND = 20
 BOUND_TIMES = 4  # the bound is so many times the farthest honest row, and the nearest cheat so many times the bound
 # One processor cannot show what others do: the smallest network measured moved by 4.6e-7 between instruction sets.
 HONEST_PPT_MIN = 500_000
+BOUND_PPT_MAX = 10**9  # weights of half precision are rounded by 5e-4: a bound of more holds nobody to anything
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -74,6 +75,8 @@ def explain_calibration(calibration: Calibration) -> str:
         return "the calibration names no rows or no version of onnxruntime"
     if calibration.bound_ppt != bound:
         return f"the bound is {calibration.bound_ppt} ppt, {bound} follows from {calibration.honest_ppt} honest ones"
+    if bound > BOUND_PPT_MAX:
+        return f"honest machines are {calibration.honest_ppt} ppt apart: no bound up to {BOUND_PPT_MAX} ppt holds them"
     if calibration.fp16_ppt <= BOUND_TIMES * bound:
         return (
             f"weights of half precision would hardly show: the nearest row is {calibration.fp16_ppt} ppt off, "

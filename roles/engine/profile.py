@@ -7,6 +7,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from protocol.proofs.profiles import Profile
+
 # The best level a processor has decides. u8×s8 products saturate below "avx512vnni" and "avx2vnni".
 _X86_LEVELS = (
     ("avx512_vnni", "avx512vnni"),
@@ -25,7 +27,7 @@ def format_profile(version: str, optimise: str, rows: int, threads: int = 1) -> 
     >>> format_profile("1.31.1", "all", 1).replace(get_isa(), "avx2")
     'ort=1.31.1;ep=cpu;isa=avx2;th=1;opt=all;batch=1'
     """
-    return f"ort={version};ep=cpu;isa={get_isa()};th={threads};opt={optimise};batch={rows}"
+    return str(Profile(version, "cpu", get_isa(), threads, optimise, rows))
 
 
 @cache
