@@ -25,6 +25,7 @@ from roles import core_effects as ce
 from roles.config import UserError
 from roles.durable import Durable, DurableWriter, StoreFailed
 from roles.engine.errors import EngineError
+from roles.engine.sandbox import Measure
 from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
 from roles.inbox import Inbox
@@ -78,6 +79,9 @@ class CountingNet(Net, Protocol):
 
 class Engine(Protocol):
     """What the shell knows of `roles.engine.pool.Pool`."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]: ...
 
     async def compute(
         self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float

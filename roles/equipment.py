@@ -98,7 +98,7 @@ async def open_equipment(
             return await trio.to_thread.run_sync(blobs.get, digest)
 
         async with (
-            open_pool(load_blob, workers=plan.config.engine_workers) as engine,
+            open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as engine,
             _open_net(plan, inbox.put_from_net) as net,
         ):
             equipment = Equipment(
@@ -131,6 +131,10 @@ def parse_listen(text: str) -> tuple[str, int]:
     except ValueError as error:
         raise ConfigError(f"cannot listen on {text!r}: {error}", LISTEN_HINT) from error
     return str(host), port
+
+
+def _runs_models(plan: Plan) -> bool:
+    return bool({"inference", "verifier"} & set(plan.config.roles))
 
 
 @asynccontextmanager

@@ -32,7 +32,8 @@ class Vital:
 
     `turn_s`: how long the turn under way has taken; `reach`: unknown, reachable, unreachable, or trusted when nobody
     has to dial it back; `restart`: what `roles.recovery` says of one that is loaded; `keys`: what `roles.presence` says
-    of other keys that the ledger names; `topics`: counters by topic, as in
+    of other keys that the ledger names; `sandbox`: each measure that could bind worker processes, and whether it does;
+    `topics`: counters by topic, as in
     `status.json`.
     """
 
@@ -49,6 +50,7 @@ class Vital:
     reach: str
     advice: str
     restart: Mapping[str, object]
+    sandbox: Mapping[str, bool]
     keys: Mapping[str, str]
     rss_bytes: int
     topics: Mapping[str, Mapping[str, int]]
@@ -121,6 +123,8 @@ def _list_metrics(vital: Vital) -> Iterator[tuple[str, str, str, Samples]]:
     directions = [({"direction": "inbound"}, vital.inbound), ({"direction": "outbound"}, vital.outbound)]
     yield "libp2p_peers", "gauge", "Living connections.", directions
     yield "rolemesh_bans", "gauge", "Bans that hold now, of keys and of places.", [({}, vital.banned)]
+    walls = [({"measure": name}, int(stands)) for name, stands in vital.sandbox.items()]
+    yield "rolemesh_sandbox", "gauge", "1 for each measure that binds processes that run models, else 0.", walls
     reached = int(vital.reach in ("reachable", "trusted"))
     yield "rolemesh_reachable", "gauge", "Whether peers can dial this node, or need not.", [({}, reached)]
     refused = [({"reason": reason}, count) for reason, count in sorted(vital.refused.items())]

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from roles.config import (
 )
 from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
+from roles.engine.sandbox import describe_measures
 from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
 from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
@@ -118,12 +119,17 @@ class RunningNode:
             "restart": describe_pending(*self.core.pending_restarts),
             "bans": self._watch.count_bans(),
             "http": self._watch.http_url,
+            "sandbox": describe_measures(self._equipment.engine.measures),
             "topics": net.counters(),
             "queues": carrier.get_queues(),
             "shed": carrier.get_shed(),
             "counts": dict(carrier.counts),
             "rss_bytes": get_rss_bytes(),
         }
+
+    def tell(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Put something into the event log."""
+        self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
 
     def _get_state_root(self) -> bytes:
         """Hashed anew only when the ledger has moved: it covers the whole state."""
@@ -219,6 +225,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
     reach: dict[str, str] = {}
     restart: dict[str, Any] = {}
     keys: dict[str, str] = {}
+    sandbox: dict[str, Any] = {}
     penalties = 0
     while True:
         carrier.state_changed = trio.Event()
@@ -240,6 +247,10 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
         if fields["keys"] != keys:
             keys = fields["keys"]
             (log.warning if keys.get("state") == "replaced" else log.info)("node.keys", **keys)
+        if fields["sandbox"] != sandbox:
+            sandbox = fields["sandbox"]
+            (log.warning if sandbox["missing"] else log.info)("engine.sandbox", **sandbox)
+            node.tell("engine.sandbox", sandbox)
         if carrier.counts["penalties"] > penalties:
             penalties = carrier.counts["penalties"]
             peer, reason = carrier.last_penalty

@@ -37,6 +37,7 @@ class Watch:
         self._plan = plan
         self._core = equipment.core
         self._carrier = carrier
+        self._engine = equipment.engine
         self._events = equipment.events
         self._clock = equipment.clock
         self._orders = OrderDesk(equipment.core, plan.keys.account.public, equipment.inbox.put)
@@ -77,6 +78,7 @@ class Watch:
             reach=self.get_reach(),
             advice=self.get_advice(),
             keys=self._core.rotation,
+            sandbox={each.name: not each.missing for each in self._engine.measures},
             restart=describe_pending(*self._core.pending_restarts),
             rss_bytes=get_rss_bytes(),
             topics=self.net.counters(),

@@ -11,9 +11,17 @@ from protocol.codec import MESSAGE_BYTES_MAX, decode, encode
 from protocol.errors import MalformedMessage
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, Line, Name
+from roles.engine.sandbox import Measure
 from roles.engine.specs import MODEL_BYTES_MAX, IoSpec
 
 HEAD_BYTES = 5
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What binds the worker process, by its own account: its first frame, before it takes any."""
+
+    measures: Annotated[tuple[Measure, ...], AtMost(8)]
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Failed:
     reason: Line
 
 
-Message = Load | Loaded | Run | Ran | Failed
-_KINDS: dict[int, type[Message]] = {1: Load, 2: Loaded, 3: Run, 4: Ran, 5: Failed}
+Message = Bound | Load | Loaded | Run | Ran | Failed
+_KINDS: dict[int, type[Message]] = {1: Load, 2: Loaded, 3: Run, 4: Ran, 5: Failed, 6: Bound}
 _NUMBERS = {cls: kind for kind, cls in _KINDS.items()}
 
 

@@ -6,7 +6,7 @@ cancelled, when it breaks the pipe's rules, and when another model needs its pla
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,8 +16,9 @@ from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.tensor import Tensor
 from roles.engine.errors import Busy, ComputeFailed, ComputeTimedOut, EngineError, ModelRefused, WorkerCrashed
-from roles.engine.frames import Failed, Load, Loaded, Ran, Run
-from roles.engine.process import WorkerProcess
+from roles.engine.frames import Bound, Failed, Load, Loaded, Ran, Run
+from roles.engine.process import PROBE, WORKER, WorkerProcess
+from roles.engine.sandbox import Measure
 from roles.engine.specs import IoSpec, verify_inputs
 
 WAITING_MAX = 64  # jobs without a worker yet
@@ -72,14 +73,19 @@ async def open_pool(
     waiting_max: int = WAITING_MAX,
     load_timeout_s: float = LOAD_TIMEOUT_S,
     optimise: str = "all",
+    probes: bool = False,
+    module: str = WORKER,
 ) -> AsyncIterator["Pool"]:
     """A pool that runs at most `workers` jobs at a time and keeps at most `models_max` models loaded.
 
-    `load_blob` gives a model's bytes by digest and may raise MissingBlob. Starts nothing until the first job; on
-    leaving, every worker process is killed and reaped.
+    `load_blob` gives a model's bytes by digest and may raise MissingBlob. Starts nothing until the first job, but for a
+    process that finds out what binds workers on this kernel if it `probes`; on leaving, every process is killed and
+    reaped.
     """
     async with trio.open_nursery() as nursery:
-        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, load_timeout_s, optimise)
+        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, load_timeout_s, optimise, module)
+        if probes:
+            nursery.start_soon(pool._probe)
         try:
             yield pool
         finally:
@@ -98,8 +104,10 @@ class Pool:
         waiting_max: int,
         load_timeout_s: float,
         optimise: str,
+        module: str,
     ) -> None:
         self.stats = PoolStats()
+        self.measures: tuple[Measure, ...] = ()  # what binds the newest worker process, by its own account
         self._nursery = nursery
         self._load_blob = load_blob
         self._workers = workers
@@ -107,6 +115,7 @@ class Pool:
         self._waiting_max = waiting_max
         self._load_timeout_s = load_timeout_s
         self._optimise = optimise
+        self._module = module
         self._slots: list[_Slot] = []
         self._waiting: list[_Job] = []
         self._refused: OrderedDict[bytes, str] = OrderedDict()
@@ -266,7 +275,7 @@ class Pool:
             self._fail_waiting(slot.model, MissingBlob(slot.model))
             return
         try:
-            slot.process = WorkerProcess()
+            slot.process = WorkerProcess(self._module)
         except OSError as error:
             self._count_crash(slot.model)
             self._fail_waiting(slot.model, WorkerCrashed(f"no worker process could be started: {error}"))
@@ -282,6 +291,7 @@ class Pool:
         error: EngineError = ComputeTimedOut(self._load_timeout_s, "loading")
         with trio.move_on_after(self._load_timeout_s):
             try:
+                await self._hear_measures(slot.process)
                 reply = await slot.process.exchange(Load(model, self._optimise))
             except WorkerCrashed as crash:
                 reply, error = None, crash
@@ -296,6 +306,24 @@ class Pool:
             self._count_crash(slot.model)
         self._fail_waiting(slot.model, error)
         self._discard(slot)
+
+    async def _hear_measures(self, process: WorkerProcess) -> None:
+        reply = await process.receive()
+        if not isinstance(reply, Bound):
+            raise WorkerCrashed(f"the worker process began with {type(reply).__name__}")
+        self.measures = reply.measures
+
+    async def _probe(self) -> None:
+        """Ask a process that loads nothing what would bind it, so that it is known before the first job."""
+        try:
+            process = WorkerProcess(PROBE)
+        except OSError:
+            return  # the first job will say so, to someone who can act on it
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.watch)
+            with trio.move_on_after(self._load_timeout_s), suppress(WorkerCrashed):
+                await self._hear_measures(process)
+            process.kill()
 
     def _fail_waiting(self, model: bytes, error: Exception) -> None:
         for job in [job for job in self._waiting if job.model == model]:

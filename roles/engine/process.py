@@ -18,6 +18,8 @@ from roles.engine.frames import HEAD_BYTES, Message, pack_frame, parse_body, par
 STDERR_BYTES_MAX = 4_096
 END_TIMEOUT_S = 1.0  # how long we wait for a process that closed its pipe to end
 POLL_S = 0.05
+WORKER = "roles.engine.worker"
+PROBE = "roles.engine.probe"
 _SOURCE = str(Path(__file__).resolve().parents[2])
 _READ_BYTES_MAX = 256 * 1024
 
@@ -25,17 +27,17 @@ _READ_BYTES_MAX = 256 * 1024
 class WorkerProcess:
     """Owns one process and its pipes. `watch` must run for as long as the process lives; it reaps it.
 
-    OSError when the system gives no process, pipe or folder.
+    OSError when the system gives no process, pipe or folder. `module` is run in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = WORKER) -> None:
         # In the loop's own thread, though it blocks for a few milliseconds: the kernel ends the worker when the
         # *thread* that started it ends, and trio's helper threads come and go.
         self._folder = tempfile.mkdtemp(prefix="rolemesh-worker-")
         with ExitStack() as undo:
             undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "roles.engine.worker", str(os.getpid())],
+                [sys.executable, "-P", "-m", module, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -66,8 +68,16 @@ class WorkerProcess:
 
         Cancelled half-way, the pipe is out of step: kill the process then.
         """
+        return await self._talk(message)
+
+    async def receive(self) -> Message:
+        """Get one frame without asking: the first. Raises like `exchange`."""
+        return await self._talk(None)
+
+    async def _talk(self, message: Message | None) -> Message:
         try:
-            await self._stdin.send_all(pack_frame(message))
+            if message is not None:
+                await self._stdin.send_all(pack_frame(message))
             size, kind = parse_head(await self._receive(HEAD_BYTES))
             return parse_body(kind, await self._receive(size))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -1,7 +1,8 @@
 """A process that runs one model: `python -m roles.engine.worker PARENT_PID`, frames on stdin and stdout.
 
 It binds itself before it reads a byte: it dies with its parent, cannot grow past its memory limit, write files or dump
-core, and its working folder is empty and gone. The pool bounds its time.
+core, its working folder is empty and gone, and it is walled in by `sandbox`. Its first frame says how far that went on
+this kernel. The pool bounds its time; a limit on processor time holds should the pool itself be stopped.
 """
 
 import ctypes
@@ -9,18 +10,41 @@ import os
 import resource
 import signal
 import sys
+import time
+from importlib import import_module
 from typing import BinaryIO
 
 from roles.engine.errors import EngineError
-from roles.engine.frames import HEAD_BYTES, Failed, Load, Loaded, Message, Ran, Run, pack_frame, parse_body, parse_head
+from roles.engine.frames import (
+    HEAD_BYTES,
+    Bound,
+    Failed,
+    Load,
+    Loaded,
+    Message,
+    Ran,
+    Run,
+    pack_frame,
+    parse_body,
+    parse_head,
+)
+from roles.engine.profile import get_isa
+from roles.engine.sandbox import Measure, isolate, lock
 
 # onnxruntime and numpy map about 200 MiB before the first model.
 MEMORY_BYTES_MAX = 1_088 * 1024 * 1024
 FILES_MAX = 64
+CPU_S_MAX = 120  # for one load or run
 _PR_SET_PDEATHSIG = 1
 
 
-def bind_process(parent_pid: int) -> None:
+def run() -> None:
+    """The process's life. Its argument is the parent's number."""
+    sink = take_stdout()
+    serve(sys.stdin.buffer, sink, shut_in(int(sys.argv[1])))
+
+
+def bind_process(parent_pid: int) -> Measure:
     """Give up what a model needs not have. Exits at once when the parent is already gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -40,6 +64,16 @@ def bind_process(parent_pid: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The pool made this folder for us alone. Without it no relative name leads anywhere.
     os.rmdir(os.getcwd())
+    return Measure("rlimits")
+
+
+def shut_in(parent_pid: int) -> tuple[Measure, ...]:
+    """Everything this process gives up, in the one order that works, and what came of it."""
+    limits, namespaces = bind_process(parent_pid), isolate()
+    # After the limits, before the locks: these read hundreds of files.
+    import_module("roles.engine.session")
+    get_isa()
+    return namespaces, *lock(), limits
 
 
 def take_stdout() -> BinaryIO:
@@ -49,12 +83,14 @@ def take_stdout() -> BinaryIO:
     return pipe
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, measures: tuple[Measure, ...]) -> None:
     """Load the model of the first frame, then answer runs until the pipe is closed."""
-    from roles.engine.session import Session, load_session, run_session  # after the limits: imports onnxruntime
+    from roles.engine.session import Session, load_session, run_session
 
+    write_message(sink, Bound(measures))
     session: Session | None = None
     while message := _read_message(source):
+        _limit_cpu()
         reply: Message
         try:
             if isinstance(message, Load):
@@ -66,8 +102,19 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
                 sys.exit(f"a {type(message).__name__} frame out of turn")
         except EngineError as error:
             reply = Failed(error.code, _clip(str(error)))
-        sink.write(pack_frame(reply))
-        sink.flush()
+        write_message(sink, reply)
+
+
+def _limit_cpu() -> None:
+    """CPU_S_MAX from now on. The kernel then ends us, also when nobody looks."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time()) + CPU_S_MAX
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def write_message(sink: BinaryIO, message: Message) -> None:
+    sink.write(pack_frame(message))
+    sink.flush()
 
 
 def _read_message(source: BinaryIO) -> Message | None:
@@ -83,5 +130,4 @@ def _clip(reason: str) -> str:
 
 
 if __name__ == "__main__":
-    bind_process(int(sys.argv[1]))
-    serve(sys.stdin.buffer, take_stdout())
+    run()

@@ -156,7 +156,7 @@ def status(*, data: Data = DATA, json: Json = False) -> None:
         )
     found = read_status(data)
     for name, value in found.fields.items():
-        output.say(f"{name:>14}  {value if isinstance(value, str | int) else jsonlib.dumps(value)}")
+        output.say(f"{name:>14}  {_show(name, value)}")
     if found.liveness is not Liveness.RUNNING:
         raise CommandError(
             "not_running",
@@ -166,6 +166,20 @@ def status(*, data: Data = DATA, json: Json = False) -> None:
             liveness=str(found.liveness),
         )
     output.give({"directory": str(data), "liveness": str(found.liveness), **found.fields})
+
+
+def _show(name: str, value: Any) -> str:
+    """A field of the status for people.
+
+    >>> _show("sandbox", {"in_force": ["seccomp", "rlimits"], "missing": {"landlock": "the kernel has none"}})
+    'seccomp, rlimits; missing: landlock (the kernel has none)'
+    """
+    if name != "sandbox":
+        return str(value) if isinstance(value, str | int) else jsonlib.dumps(value)
+    if not value:
+        return "no process that runs models has been started"
+    missing = [f"{measure} ({reason})" for measure, reason in value["missing"].items()]
+    return ", ".join(value["in_force"]) + (f"; missing: {', '.join(missing)}" if missing else "")
 
 
 def _check_startable(data: Path, config: "NodeConfig", passphrase: str | None) -> None:

@@ -14,6 +14,7 @@ from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles.config import ConfigError, NodeConfig, UserError, write_config, write_genesis
 from roles.durable import StoreFailed
+from roles.eventlog import read_events
 from roles.keystore import (
     PassphraseNeeded,
     get_key_path,
@@ -153,6 +154,31 @@ def test_what_was_kept_is_there_in_the_next_process_and_boots_are_counted(tmp_pa
     assert second.restored.boot == first.boot + 1
     assert second.restored.kv["b"] == {b"key": b"value"}
     assert second.told[1] == ce.BlobLoaded(digest, b"\0")
+
+
+def test_what_binds_processes_that_run_models_stands_in_the_status_and_once_in_the_event_log(tmp_path):
+    directory = found(tmp_path, "client-0")
+    write_config(directory, NodeConfig(name="client-0", roles=("inference",)))
+
+    async def main():
+        async with nodes((directory, idle)) as (node,):
+            await until(lambda: read_status(directory).fields.get("sandbox"))
+            return node.describe()["sandbox"]
+
+    sandbox = trio.run(main)
+    events = [event for event in read_events(directory) if event["name"] == "engine.sandbox"]
+    assert "rlimits" in sandbox["in_force"]
+    assert {*sandbox["in_force"], *sandbox["missing"]} == {"namespaces", "landlock", "seccomp", "rlimits"}
+    assert [{name: event[name] for name in sandbox} for event in events] == [sandbox]
+
+
+def test_a_node_that_runs_no_models_starts_no_process_and_claims_no_sandbox(tmp_path):
+    async def main():
+        async with nodes((found(tmp_path, "storage-0"), idle)) as (node,):
+            await until(lambda: node.core.told)
+            assert node.describe()["sandbox"] == {}
+
+    trio.run(main)
 
 
 def test_half_written_files_of_a_killed_process_are_swept_and_nothing_else(tmp_path):

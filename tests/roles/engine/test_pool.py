@@ -92,6 +92,32 @@ def test_a_job_gives_what_the_session_gives_and_the_node_never_imports_onnxrunti
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the measures")
+def test_a_pool_knows_what_binds_its_workers_from_a_probe_before_the_first_job_and_from_workers_later():
+    async def main():
+        async with bounded_pool(probes=True) as pool:
+            await wait_until(lambda: pool.measures)
+            probed = pool.measures
+            assert [each.name for each in probed] == ["namespaces", "landlock", "seccomp", "rlimits"]
+            await pool.prepare(digits, PATIENCE_S)
+            assert pool.measures == probed
+            assert pool.measures is not probed
+            assert pool.stats.started == 1
+        async with bounded_pool() as pool:
+            assert pool.measures == ()
+
+    trio.run(main)
+
+
+def test_a_process_that_begins_with_something_else_is_a_crash():
+    async def main():
+        async with bounded_pool(module="tests.support.rude_worker") as pool:
+            with pytest.raises(WorkerCrashed, match="began with Loaded"):
+                await pool.prepare(digits, PATIENCE_S)
+
+    trio.run(main)
+
+
 def test_preparing_tells_what_a_model_takes_and_gives():
     async def main():
         async with bounded_pool() as pool:

@@ -2,20 +2,24 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trio
 
 from protocol.errors import MalformedMessage
 from protocol.tensor import Tensor
 from roles.engine.errors import WorkerCrashed
-from roles.engine.frames import Failed, Load, Loaded, Ran, Run, pack_frame, parse_body, parse_head
+from roles.engine.frames import HEAD_BYTES, Bound, Failed, Load, Loaded, Ran, Run, pack_frame, parse_body, parse_head
 from roles.engine.process import WorkerProcess
+from roles.engine.sandbox import Measure
+from roles.engine.session import load_session, run_session
 from roles.engine.worker import FILES_MAX, MEMORY_BYTES_MAX
-from tests.support.onnx_bytes import FLOAT, int64s, model, node, unary, value_info
+from tests.support.onnx_bytes import FLOAT, int64s, many_products, model, node, unary, value_info
 
 ROOT = Path(__file__).parents[3]
 # 2^34 floats: more than the memory limit, in a file of 200 bytes.
@@ -27,8 +31,11 @@ HUNGRY = model(
 )
 
 
+SLOW = many_products(400, 3_000, is_constant=False)  # minutes of one kernel after the other
+
+
 def talk(conversation):
-    """Run `conversation(process)` against one worker process."""
+    """Run `conversation(process)` against one worker process that has said what binds it."""
 
     async def main():
         with trio.fail_after(60):
@@ -36,6 +43,7 @@ def talk(conversation):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(process.watch)
                 try:
+                    assert isinstance(await process.receive(), Bound)
                     return await conversation(process)
                 finally:
                     process.kill()
@@ -46,6 +54,7 @@ def talk(conversation):
 @pytest.mark.parametrize(
     "message",
     [
+        Bound((Measure("landlock", "the kernel has none"), Measure("rlimits"))),
         Load(b"model", "all"),
         Loaded((), ()),
         Run((Tensor("uint8", (1,), b"x"),)),
@@ -73,6 +82,9 @@ def test_a_worker_is_bound_before_it_loads_anything():
     async def conversation(process):
         assert isinstance(await process.exchange(Load(unary("Neg"), "all")), Loaded)
         proc = Path(f"/proc/{process.pid}")
+        open_files = {os.readlink(each).partition(":")[0] for each in (proc / "fd").iterdir()}
+        threads = len(list((proc / "task").iterdir()))
+        assert (open_files, threads) == ({"pipe"}, 1)
         limits = {line[:26].strip(): line[26:].split()[0] for line in (proc / "limits").read_text().splitlines()[1:]}
         return limits, os.readlink(proc / "cwd"), (proc / "environ").read_bytes().split(b"\0")
 
@@ -120,7 +132,41 @@ def test_a_worker_whose_pipe_closes_ends_by_itself(tmp_path):
     )
 
     assert worker.returncode == 0
-    assert worker.stdout == b""
+    size, kind = parse_head(worker.stdout[:HEAD_BYTES])
+    assert isinstance(parse_body(kind, worker.stdout[HEAD_BYTES:]), Bound)
+    assert size == len(worker.stdout) - HEAD_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts processor time as Linux does")
+def test_a_worker_whose_pool_does_not_look_is_ended_by_the_kernel(tmp_path):
+    # Nobody reads its answer and nobody kills it, as when the node is stopped in a debugger.
+    code = "from roles.engine import worker; worker.CPU_S_MAX = 1; worker.run()"
+    frames = pack_frame(Load(SLOW, "disable")) + pack_frame(Run((Tensor("float32", (1,), bytes(4)),)))
+    worker = subprocess.run(
+        [sys.executable, "-c", code, str(os.getpid())],
+        input=frames,
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        timeout=60,
+    )
+
+    assert worker.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the measures")
+def test_what_comes_out_of_the_sandbox_is_what_comes_out_without_it():
+    rows = np.random.default_rng(6).integers(0, 17, (8, 64))
+    cases = [("digits.onnx", "uint8"), ("digits-fp32.onnx", "float32")]
+    for name, dtype in cases:
+        data = (ROOT / "testnet" / "models" / name).read_bytes()
+        inputs = (Tensor(dtype, rows.shape, rows.astype(dtype).tobytes()),)
+
+        async def conversation(process, data=data, inputs=inputs):
+            await process.exchange(Load(data, "all"))
+            return await process.exchange(Run(inputs))
+
+        assert talk(conversation) == Ran(*run_session(load_session(data), inputs))
 
 
 def test_a_worker_of_a_parent_that_is_gone_does_not_start(tmp_path):
