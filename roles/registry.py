@@ -17,7 +17,7 @@ BUILT_IN = {
     "verifier": "roles.verifier:Verifier",
     "oracle": "roles.oracle:Oracle",
     "storage": "roles.storage:Storage",
-    "client": "roles.client:Client",
+    "client": "roles.client_role:ClientRole",
 }
 
 

@@ -222,7 +222,7 @@ def test_every_file_and_folder_the_rules_name_exists() -> None:
         ("p2p/gossipsub/router.py", "from time import monotonic"),
         ("p2p/gossipsub/router.py", "import random\nrandom.shuffle(peers)"),
         ("p2p/gossipsub/router.py", "from random import choice"),
-        ("roles/client.py", "import time"),
+        ("roles/client_role.py", "import time"),
         ("roles/new.py", "from pathlib import Path"),
         ("roles/new.py", "from roles.engine.pool import Pool"),
         ("roles/new.py", "from roles import node"),

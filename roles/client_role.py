@@ -69,7 +69,7 @@ CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
 VOUCHER_STEP = 1  # vouchers in flight with one worker
 
 
-class Client(Role):
+class ClientRole(Role):
     name = "client"
     protocols = ("infer",)
 

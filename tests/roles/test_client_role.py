@@ -22,7 +22,7 @@ from protocol.messages import (
 from protocol.proofs.receipt_file import ReceiptFile
 from protocol.tensor import Tensor, compute_tensors_digest
 from roles.attempts import Ask, Outcome
-from roles.client import GOSSIP_TRIES, PULL_MS, RETRY_MS, Client
+from roles.client_role import GOSSIP_TRIES, PULL_MS, RETRY_MS, ClientRole
 from roles.role import (
     Commanded,
     Context,
@@ -65,7 +65,7 @@ class Story:
     def __init__(self, step: int = 8) -> None:
         self.parts = make_parts()
         context = Context({"voucher_step": step}, self.parts.node, self.parts.account, random.Random(1))
-        self.client = Client(context)
+        self.client = ClientRole(context)
         self.state: State = self.parts.state
         self.now_ms = self.state.time_ms
         self.do(Started(self.state, {}))
@@ -187,7 +187,7 @@ def test_a_client_killed_in_a_dispute_goes_on_with_it():
     receipt, worker, _ = story.answer(story.ask(), LIE)
     kept = find(story.attest(receipt, worker, OUTPUT), Store, lambda item: item.bucket == "disputes")
 
-    story.client = Client(Context({}, story.parts.node, story.parts.account, random.Random(2)))
+    story.client = ClientRole(Context({}, story.parts.node, story.parts.account, random.Random(2)))
     story.do(Started(story.state, {"disputes": {kept.key: kept.value}}))
     pressed = [item for item in find_all(story.later(PULL_MS), Request) if isinstance(item.message, GetOpening)]
     opening = Opening(compute_claim_id(receipt.claim), compute_tensors_digest((OUTPUT,)))
@@ -354,7 +354,7 @@ def test_a_restarted_client_goes_on_counting_its_vouchers():
     sent = story.ask()
     first = find_sent(sent)
     stored = {item.key: item.value for item in find_all(sent, Store) if item.bucket == "vouchers"}
-    again = Client(Context({}, story.parts.node, story.parts.account, random.Random(2)))
+    again = ClientRole(Context({}, story.parts.node, story.parts.account, random.Random(2)))
     again.handle(Started(story.state, {"vouchers": stored}), story.now_ms)
     seqs = []
     for number in range(3):
