@@ -117,7 +117,7 @@ class Inference(Role):
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 self._state = state
-                asked = self._batcher.answer(state)
+                asked = [*self._shelf.advance(state), *self._batcher.answer(state)]
                 return [*self._settler.forget_settled(state), *asked, *self._take_early(now_ms)]
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in self._take(sender, item, now_ms)]

@@ -1,44 +1,81 @@
 """The models a node serves: which ones, and whether their bytes are here yet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from protocol.content import format_cid
+from protocol.ledger.records import ModelRecord
 from protocol.ledger.state import State
+from roles.engine.exactness import find_inexact
 from roles.role import Effect, Fetch, Record, SetTimer
 
 FETCH_AGAIN_MS = 5_000
+MODELS_MAX = 64  # as many as a node record names
 _TIMER = "model:"
 
 
 class ModelShelf:
-    """Fetches models by CID until all wanted ones are held. Without a list, every model on the ledger is wanted."""
+    """Fetches models by CID and holds them. Without a list every model on the ledger is wanted, also of later blocks.
 
-    def __init__(self, wanted: Iterable[bytes] | None) -> None:
-        self._wanted: tuple[bytes, ...] | None = tuple(wanted) if wanted is not None else None
+    One that is registered as exact and is not by its graph is never held: whoever served it would answer for bits that
+    may differ.
+    """
+
+    def __init__(self, listed: Iterable[bytes] | None) -> None:
+        self._listed: tuple[bytes, ...] | None = tuple(listed) if listed is not None else None
+        self._wanted: dict[str, bytes] = {}  # by CID
+        self._first: frozenset[bytes] | None = None  # those without which the node does not begin
         self._held: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self._records: Mapping[bytes, ModelRecord] = {}
 
     @property
     def is_complete(self) -> bool:
-        return self._wanted is not None and self._held.issuperset(self._wanted)
+        return self._first is not None and self._first <= self._held | self._refused
 
     @property
     def held(self) -> tuple[bytes, ...]:
-        return tuple(sorted(self._held))
+        """Those that are here and that the ledger knows."""
+        return tuple(sorted(self._held & self._records.keys()))
 
     def start(self, state: State) -> list[Effect]:
-        if self._wanted is None:
-            self._wanted = tuple(sorted(state.models))
-        return [Fetch(format_cid(digest)) for digest in self._wanted]
+        self._records = state.models
+        first = self._listed if self._listed is not None else self._list_new()
+        self._first = frozenset(first)
+        return self._want(first)
+
+    def advance(self, state: State) -> list[Effect]:
+        """Fetch what was registered since."""
+        if state.models is self._records:
+            return []
+        self._records = state.models
+        return self._want(self._list_new()) if self._listed is None else []
 
     def on_fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
-        digest = next((model for model in self._wanted or () if format_cid(model) == source), None)
+        digest = self._wanted.get(source)
         if digest is None:
             return []
         if data is None:
             missing = Record("model.missing", {"cid": source, "reason": error})
             return [missing, SetTimer(_TIMER + source, now_ms + FETCH_AGAIN_MS)]
+        record = self._records.get(digest)
+        reason = find_inexact(data) if record is not None and record.exact else ""
+        if reason:
+            self._refused.add(digest)
+            return [Record("model.refused", {"cid": source, "reason": f"registered as exact: {reason}"})]
         self._held.add(digest)
         return [Record("model.held", {"cid": source, "bytes": len(data)})]
 
     def on_timer(self, name: str) -> list[Effect]:
         return [Fetch(name.removeprefix(_TIMER))] if name.startswith(_TIMER) else []
+
+    def _list_new(self) -> tuple[bytes, ...]:
+        known = self._wanted.values()
+        new = sorted(
+            digest for digest, record in self._records.items() if not record.retired_ms and digest not in known
+        )
+        return tuple(new[: MODELS_MAX - len(known)])
+
+    def _want(self, models: Iterable[bytes]) -> list[Effect]:
+        names = {format_cid(digest): digest for digest in models}
+        self._wanted |= names
+        return [Fetch(cid) for cid in names]

@@ -95,7 +95,7 @@ class Verifier(Role):
                 return [*self._shelf.start(state), *self._recall(now_ms), *self._leaves.look(state, now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
-                return [*self._forget(now_ms), *self._leaves.look(state, now_ms)]
+                return [*self._shelf.advance(state), *self._forget(now_ms), *self._leaves.look(state, now_ms)]
             case Received(sender, Claims(items), topic="claims"):
                 # One good claim is enough for gossip to pass a list on.
                 fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)

@@ -142,11 +142,16 @@ def load_model_files() -> tuple[ModelFile, ...]:
 def describe_model(path: Path, is_exact: bool, labels: tuple[str, ...] = ()) -> ModelFile:
     """The record of a user's own model, named like its file. Loads it once to read its types.
 
-    Raises OSError, and EngineError when the model may not or cannot be run.
+    Raises OSError, and EngineError when the model may not or cannot be run, or is said to be exact and is not.
     """
+    from roles.engine.errors import ModelRefused
+    from roles.engine.exactness import find_inexact
     from roles.engine.session import load_session
 
     data = path.read_bytes()
+    reason = find_inexact(data) if is_exact else ""
+    if reason:
+        raise ModelRefused(f"it is not of the exact class: {reason}")
     session = load_session(data)
     record = ModelRecord(
         name=path.stem,

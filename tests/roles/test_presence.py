@@ -1,13 +1,14 @@
 """What a node is to others, pure: it serves and registers once peers can dial it, and no longer when they cannot."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from protocol.keys import PrivateKey, format_node
 from protocol.types import NodeState
 from roles.core_effects import NodeKeys
-from roles.presence import Presence
+from roles.presence import REGISTER_AGAIN_MS, Presence
 from roles.registry import load_role
 from roles.role import Context
 from roles.rotation import plan_rotation
@@ -121,3 +122,23 @@ def test_a_validator_that_runs_with_a_former_vote_key_says_so():
     found = presence.describe_keys(ledger.state)
     assert found["state"] == "replaced"
     assert following.public.hex() in found["advice"]
+
+
+def test_a_node_that_holds_another_model_registers_it_and_keeps_its_bond_and_roles():
+    presence = make_presence("inference-0")
+    account = get_keys(PARTS.foundation, "inference-0")[1].public
+    record = STATE.nodes[account]
+    model, *rest = record.models
+    role = presence._roles[0]
+    role._shelf.start(STATE)
+    role._shelf._held.update(record.models)
+    assert presence.get_registration(STATE, GENESIS_MS) is None
+
+    before = replace(STATE, nodes={**STATE.nodes, account: replace(record, models=tuple(rest))})
+    asked = presence.get_registration(before, GENESIS_MS)
+
+    assert asked is not None
+    assert (asked.models, asked.bond, asked.roles, asked.node) == (record.models, 0, record.roles, record.node)
+    assert presence.get_registration(before, GENESIS_MS + 1) is None, "it was just asked for"
+    assert presence.get_registration(before, GENESIS_MS + REGISTER_AGAIN_MS) is not None
+    assert model in asked.models
