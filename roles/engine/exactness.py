@@ -228,7 +228,8 @@ def _unpack(layout: str, data: memoryview) -> tuple[float, ...]:
     if rest:
         raise NotExact("a constant's bytes are no whole number of its elements")
     if layout in "bB":
-        data = memoryview(bytes(set(bytes(data))))
+        whole = bytes(data)
+        data = memoryview(bytes(byte for byte in range(256) if byte in whole))  # 256 searches are quicker than a set
         count = len(data)
     return struct.unpack(f"<{count}{layout}", data)
 
