@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from protocol.codec import get_size_max
 from protocol.errors import LocalError, UnknownKind
 from protocol.fast_dataclass import fast_dataclass
+
+if TYPE_CHECKING:
+    from protocol.proofs.context import ProofContext
 
 EXTENSION_KIND_MIN = 0x8000
 KIND_MAX = 0xFFFF
@@ -57,12 +60,22 @@ class ProofDescription:
 
 
 class ProofKind(Protocol):
-    """One way to back a result (`protocol.proofs`)."""
+    """One way to back a result (`protocol.proofs`). Its evidence is bytes that a stranger wrote."""
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def evidence_bytes_max(self) -> int:
+        """More is refused before `verify` sees it; at most `context.EVIDENCE_BYTES_MAX`."""
+
     def describe(self) -> ProofDescription: ...
+
+    def verify(self, context: "ProofContext", evidence: bytes) -> str:
+        """What the evidence shows about this very job, in words. RemoteError, with the reason, when it shows nothing.
+
+        CannotCheck when this machine lacks what it takes to tell.
+        """
 
 
 _kinds: dict[int, MessageKind] = {}

@@ -10,7 +10,7 @@ from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.keys import format_account, format_node
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ProveWrong
-from protocol.proofs.kinds import SIGNED, InvalidProof
+from protocol.proofs.kinds import InvalidProof, verify_receipt
 from protocol.proofs.receipt_file import Finding
 from protocol.signing import verify_signed
 
@@ -27,7 +27,7 @@ def verify_evidence(evidence: ProveWrong, state: State | None = None) -> tuple[F
     """What the evidence shows, level by level. RemoteError, with the reason, when anything in it does not fit."""
     claim = evidence.receipt.claim
     claim_id = compute_claim_id(claim)
-    SIGNED.verify(evidence.receipt, ())
+    verify_receipt(evidence.receipt)
     verifiers = {item.verifier for item in evidence.attestations}
     if len(verifiers) != len(evidence.attestations) or len(verifiers) != claim.verifiers or claim.worker in verifiers:
         raise InvalidProof(f"{len(verifiers)} different verifiers, the claim names {claim.verifiers} others")

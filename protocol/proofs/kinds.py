@@ -1,8 +1,10 @@
 """The proof kinds `signed` and `reexec`, and the checks behind them."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from protocol.errors import RemoteError
+from protocol.codec import decode
+from protocol.errors import NotForUs, RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
     VERIFIERS_MIN,
@@ -12,12 +14,27 @@ from protocol.jobs import (
     compute_claim_id,
     compute_commitment,
 )
+from protocol.keys import format_node
+from protocol.ledger.transactions import ATTESTATIONS_MAX
+from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext
 from protocol.registry import ProofDescription
 from protocol.signing import verify_signed
+from protocol.types import AtMost
 
 
 class InvalidProof(RemoteError):
     """The evidence does not show what it is said to show."""
+
+
+class CannotCheck(NotForUs):
+    """This machine lacks what it takes to check the evidence, which may be good or bad. Says what to do about it."""
+
+
+@fast_dataclass(frozen=True)
+class Attestations:
+    """The evidence of `reexec`."""
+
+    items: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
 
 
 @fast_dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Signed:
     """Evidence: the receipt alone."""
 
     name: str = "signed"
+    evidence_bytes_max: int = 0
 
     def describe(self) -> ProofDescription:
         return ProofDescription(
@@ -32,13 +50,12 @@ class Signed:
             does_not_show="that the output is right: nobody else has run the model",
         )
 
-    def verify(self, receipt: Receipt, attestations: Sequence[Attestation]) -> None:
-        """InvalidProof or BadSignature unless the receipt opens its claim and the worker has signed both."""
-        claim = receipt.claim
-        if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
-            raise InvalidProof("the receipt's salt and output digest do not open its claim")
-        verify_signed(claim, claim.worker)
-        verify_signed(receipt, claim.worker)
+    def verify(self, context: ProofContext, evidence: bytes) -> str:
+        """What the receipt shows. InvalidProof or BadSignature when it does not, or when there is evidence besides."""
+        if evidence:
+            raise InvalidProof(f"{len(evidence)} bytes of evidence: the receipt alone is all there is")
+        verify_receipt(context.receipt)
+        return f"node {format_node(context.receipt.claim.worker)} signed this output for this input and model"
 
 
 @fast_dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Reexec:
     """Evidence: the receipt and the attestations of the verifiers who ran the model again."""
 
     name: str = "reexec"
+    evidence_bytes_max: int = EVIDENCE_BYTES_MAX
 
     def describe(self) -> ProofDescription:
         return ProofDescription(
@@ -53,20 +71,37 @@ class Reexec:
             does_not_show="who drew those nodes (the ledger does), nor that they are independent of the worker",
         )
 
-    def verify(self, receipt: Receipt, attestations: Sequence[Attestation]) -> None:
-        """InvalidProof or BadSignature unless as many others as the claim names have attested the receipt's digest."""
-        SIGNED.verify(receipt, ())
-        claim, claim_id = receipt.claim, compute_claim_id(receipt.claim)
-        verifiers = {item.verifier for item in attestations}
-        if len(attestations) != claim.verifiers or claim.verifiers < VERIFIERS_MIN:
-            raise InvalidProof(f"{len(attestations)} attestations, the claim names {claim.verifiers} verifiers")
-        if len(verifiers) != len(attestations) or claim.worker in verifiers:
-            raise InvalidProof("a verifier attests twice, or the worker attests itself")
-        for item in attestations:
-            value = compute_attestation(claim_id, item.verifier, receipt.output_digest)
-            if item.claim_id != claim_id or item.value != value:
-                raise InvalidProof(f"the attestation of {item.verifier.hex()} is not of this claim and output")
-            verify_signed(item, item.verifier)
+    def verify(self, context: ProofContext, evidence: bytes) -> str:
+        """Who has attested. InvalidProof, MalformedMessage or BadSignature unless the evidence is `Attestations`."""
+        attestations = decode(Attestations, evidence, EVIDENCE_BYTES_MAX).items
+        verify_attestations(context.receipt, attestations)
+        names = " and ".join(format_node(item.verifier) for item in attestations)
+        return f"{names} signed that they computed the same output, bit for bit"
+
+
+def verify_receipt(receipt: Receipt) -> None:
+    """InvalidProof or BadSignature unless the receipt opens its claim and the worker has signed both."""
+    claim = receipt.claim
+    if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
+        raise InvalidProof("the receipt's salt and output digest do not open its claim")
+    verify_signed(claim, claim.worker)
+    verify_signed(receipt, claim.worker)
+
+
+def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -> None:
+    """InvalidProof or BadSignature unless as many others as the claim names have attested the receipt's digest."""
+    verify_receipt(receipt)
+    claim, claim_id = receipt.claim, compute_claim_id(receipt.claim)
+    verifiers = {item.verifier for item in attestations}
+    if len(attestations) != claim.verifiers or claim.verifiers < VERIFIERS_MIN:
+        raise InvalidProof(f"{len(attestations)} attestations, the claim names {claim.verifiers} verifiers")
+    if len(verifiers) != len(attestations) or claim.worker in verifiers:
+        raise InvalidProof("a verifier attests twice, or the worker attests itself")
+    for item in attestations:
+        value = compute_attestation(claim_id, item.verifier, receipt.output_digest)
+        if item.claim_id != claim_id or item.value != value:
+            raise InvalidProof(f"the attestation of {item.verifier.hex()} is not of this claim and output")
+        verify_signed(item, item.verifier)
 
 
 SIGNED = Signed()

@@ -4,7 +4,7 @@ Every byte of it is under a hash or a signature, so a changed file is refused. W
 recomputed from genesis can: that the verifiers were drawn, and that the leaf was settled and for how much.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from protocol.codec import decode
@@ -16,13 +16,17 @@ from protocol.keys import format_account, format_node
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ATTESTATIONS_MAX, ZeroReason
-from protocol.proofs.kinds import REEXEC, SIGNED, InvalidProof
+from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext, Trust
+from protocol.proofs.kinds import REEXEC, SIGNED, CannotCheck, InvalidProof, verify_attestations, verify_receipt
+from protocol.registry import find_proof_kind
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
-from protocol.types import AtMost, Whole
+from protocol.types import AtMost, Name, Whole
 
 VERSION = 1
 RECEIPT_FILE_BYTES_MAX = 4 * 1024 * 1024
+BACKINGS_MAX = 4
+NO_TRUST = Trust()
 
 _PROOFS: Mapping[str, str] = {Mode.INDIVIDUAL: REEXEC.name, Mode.BATCH: REEXEC.name, Mode.PRIVATE: SIGNED.name}
 _UNATTESTED: Mapping[str, str] = {
@@ -31,6 +35,14 @@ _UNATTESTED: Mapping[str, str] = {
 }
 
 Leaves = Mapping[tuple[bytes, int], SettledLeaf]  # by (channel, seq): `testnet.recompute` gathers them from blocks
+
+
+@fast_dataclass(frozen=True)
+class Backing:
+    """What backs a result besides attestations."""
+
+    kind: Name  # a registered proof kind
+    evidence: Annotated[bytes, AtMost(EVIDENCE_BYTES_MAX)]
 
 
 @fast_dataclass(frozen=True)
@@ -43,6 +55,7 @@ class ReceiptFile:
     receipt: Receipt
     outputs: Annotated[tuple[Tensor, ...], AtMost(8)]
     attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+    backings: Annotated[tuple[Backing, ...], AtMost(BACKINGS_MAX)] = ()  # at most one of a kind
 
 
 @fast_dataclass(frozen=True)
@@ -60,12 +73,13 @@ def decode_receipt_file(data: bytes) -> ReceiptFile:
 
 
 def verify_receipt_file(
-    file: ReceiptFile, state: State | None = None, leaves: Leaves | None = None
+    file: ReceiptFile, state: State | None = None, leaves: Leaves | None = None, trust: Trust = NO_TRUST
 ) -> tuple[Finding, ...]:
     """What the file shows, level by level. RemoteError, with the reason, when anything in it does not fit.
 
     `state` and `leaves` come from a ledger recomputed from genesis, `leaves` alone from a ledger file that holds;
-    without them the levels that need one are not shown.
+    without them the levels that need one are not shown. `trust` is for the proof kinds of `backings`; nobody unless
+    given.
     """
     if file.version != VERSION:
         raise InvalidProof(f"a receipt file of version {file.version}; this program reads version {VERSION}")
@@ -77,13 +91,14 @@ def verify_receipt_file(
         Finding("signed", True, f"node {format_node(claim.worker)} signed this output for this input and model"),
     )
     if file.request.mode != Mode.INDIVIDUAL:
-        SIGNED.verify(file.receipt, ())
-        return (*signed, Finding("attested", False, _UNATTESTED[file.request.mode]))
-    REEXEC.verify(file.receipt, file.attestations)
+        verify_receipt(file.receipt)
+        return (*signed, Finding("attested", False, _UNATTESTED[file.request.mode]), *_find_backings(file, trust))
+    verify_attestations(file.receipt, file.attestations)
     names = " and ".join(format_node(item.verifier) for item in file.attestations)
     return (
         *signed,
         Finding("attested", True, f"{names} signed that they computed the same output, bit for bit"),
+        *_find_backings(file, trust),
         _find_drawn(file, state, leaves),
         _find_settled(file, leaves),
     )
@@ -112,6 +127,22 @@ def _verify_parts(file: ReceiptFile) -> None:
     if compute_tensors_digest(file.outputs) != file.receipt.output_digest:
         raise InvalidProof("the outputs are not those of the receipt")
     verify_signed(voucher, request.account)
+
+
+def _find_backings(file: ReceiptFile, trust: Trust) -> Iterator[Finding]:
+    context = ProofContext(file.request, file.receipt, file.outputs, file.request.deadline_ms, trust)
+    if len({item.kind for item in file.backings}) != len(file.backings):
+        raise InvalidProof("two proofs of one kind")
+    for item in file.backings:
+        kind = find_proof_kind(item.kind)
+        if kind is None:
+            raise InvalidProof(f"proof kind {item.kind!r} is not known here")
+        if len(item.evidence) > kind.evidence_bytes_max:
+            raise InvalidProof(f"{len(item.evidence)} bytes of evidence, {item.kind} has {kind.evidence_bytes_max}")
+        try:
+            yield Finding(item.kind, True, kind.verify(context, item.evidence))
+        except CannotCheck as error:
+            yield Finding(item.kind, False, f"what its proof says: {error}")
 
 
 def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:

@@ -7,16 +7,19 @@ import pytest
 
 from protocol.codec import encode
 from protocol.errors import MalformedMessage, RemoteError
-from protocol.jobs import Attestation, compute_attestation, compute_claim_id
+from protocol.jobs import Attestation, compute_attestation, compute_claim_id, compute_request_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.transactions import ProveWrong, Work, ZeroReason
-from protocol.proofs import REEXEC, SIGNED
-from protocol.proofs.kinds import InvalidProof
-from protocol.proofs.receipt_file import VERSION, ReceiptFile, decode_receipt_file, verify_receipt_file
-from protocol.registry import find_proof_kind
+from protocol.proofs import REEXEC, SIGNED, TEE, TEE_SIMULATED
+from protocol.proofs.context import Trust
+from protocol.proofs.kinds import Attestations, CannotCheck, InvalidProof
+from protocol.proofs.receipt_file import VERSION, Backing, ReceiptFile, decode_receipt_file, verify_receipt_file
+from protocol.proofs.tee import compute_user_data
+from protocol.registry import ProofDescription, find_proof_kind, register_proof_kind, temporary_registrations
 from protocol.signing import sign
+from testnet.simulated_nitro import MEASUREMENT, make_document
 from tests.support.jobs import OUTPUT, attest, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
@@ -198,8 +201,104 @@ def test_a_ledger_that_contradicts_the_file_refuses_it() -> None:
         verify_receipt_file(story.file, story.ledger.state)
 
 
+def back(story: Story, *backings: Backing) -> ReceiptFile:
+    return replace(story.file, backings=backings)
+
+
+def simulate_enclave(story: Story) -> Backing:
+    request, receipt = story.file.request, story.file.receipt
+    user_data = compute_user_data(compute_claim_id(receipt.claim), receipt.output_digest)
+    return Backing("tee_simulated", make_document(request.deadline_ms, compute_request_id(request), user_data))
+
+
+TRUST = Trust(measurements=frozenset({MEASUREMENT}), is_test_network=True)
+
+
+def test_a_file_may_hold_more_proofs_and_each_is_a_level_of_its_own() -> None:
+    story = Story()
+    attested = Backing("reexec", encode(Attestations(story.file.attestations)))
+    file = decode_receipt_file(encode(back(story, simulate_enclave(story), attested, Backing("signed", b""))))
+    findings = {item.level: item for item in verify_receipt_file(file, trust=TRUST)}
+    assert all(findings[level].is_shown for level in ("signed", "attested", "tee_simulated", "reexec"))
+    assert "not verified hardware" in findings["tee_simulated"].text
+    assert findings["reexec"].text == findings["attested"].text
+
+
+def test_any_flipped_byte_of_a_file_with_a_document_is_refused() -> None:
+    data = encode(back(Story(), simulate_enclave(Story())))
+    verify_receipt_file(decode_receipt_file(data), trust=TRUST)
+    for place in range(len(encode(Story().file)) - 1, len(data), 3):
+        changed = bytearray(data)
+        changed[place] ^= 1 << (place % 8)
+        with pytest.raises(RemoteError):
+            verify_receipt_file(decode_receipt_file(bytes(changed)), trust=TRUST)
+
+
+BACKINGS: dict[str, Callable[[Story], tuple[Backing, ...]]] = {
+    "a kind nobody registered": lambda s: (Backing("oath", b"x"),),
+    "two of one kind": lambda s: (Backing("signed", b""),) * 2,
+    "evidence where there is none": lambda s: (Backing("signed", b"x"),),
+    "evidence of another kind": lambda s: (replace(simulate_enclave(s), kind="tee"),),
+    "attestations of another output": lambda s: (
+        Backing("reexec", encode(Attestations(attest(s.ledger.state, s.ledger.foundation, s.file.receipt, bytes(32))))),
+    ),
+    "too few attestations": lambda s: (Backing("reexec", encode(Attestations(s.file.attestations[:1]))),),
+    "no attestations": lambda s: (Backing("reexec", b""),),
+    "a document of another job": lambda s: (
+        Backing("tee_simulated", make_document(s.file.request.deadline_ms, bytes(32), bytes(32))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKINGS)
+def test_a_file_is_refused_that_holds(name: str) -> None:
+    story = Story()
+    with pytest.raises(RemoteError):
+        verify_receipt_file(back(story, *BACKINGS[name](story)), trust=TRUST)
+
+
+def test_without_trust_a_file_with_a_simulated_document_is_refused() -> None:
+    story = Story()
+    with pytest.raises(InvalidProof, match="outside a test network"):
+        verify_receipt_file(back(story, simulate_enclave(story)))
+
+
+class Seal:
+    """Evidence: four bytes, which must be `seal`; `lost` stands for a tool this machine lacks."""
+
+    name = "seal"
+    evidence_bytes_max = 4
+
+    def describe(self) -> ProofDescription:
+        return ProofDescription(shows="a seal", does_not_show="whose")
+
+    def verify(self, context: object, evidence: bytes) -> str:
+        if evidence == b"lost":
+            raise CannotCheck("install a seal")
+        if evidence != b"seal":
+            raise InvalidProof("no seal")
+        return "a seal"
+
+
+def test_a_kind_from_outside_is_bounded_and_may_be_unable_to_tell() -> None:
+    with temporary_registrations():
+        register_proof_kind(Seal())
+        good, *_ = [
+            item for item in verify_receipt_file(back(Story(), Backing("seal", b"seal"))) if item.level == "seal"
+        ]
+        lost, *_ = [
+            item for item in verify_receipt_file(back(Story(), Backing("seal", b"lost"))) if item.level == "seal"
+        ]
+        assert (good.is_shown, good.text) == (True, "a seal")
+        assert not lost.is_shown
+        assert "install a seal" in lost.text
+        for evidence, match in ((b"leal", "no seal"), (b"sealed", "6 bytes of evidence")):
+            with pytest.raises(InvalidProof, match=match):
+                verify_receipt_file(back(Story(), Backing("seal", evidence)))
+
+
 def test_each_proof_kind_says_what_it_shows_and_what_it_does_not() -> None:
-    for kind in (SIGNED, REEXEC):
+    for kind in (SIGNED, REEXEC, TEE, TEE_SIMULATED):
         assert find_proof_kind(kind.name) is kind
         assert kind.describe().shows
         assert kind.describe().does_not_show
