@@ -55,6 +55,16 @@ class Tensors:
 
 def verify_tensor(tensor: Tensor) -> None:
     """MalformedMessage unless type and shape fit the data and every number is one."""
+    verify_layout(tensor)
+    if tensor.dtype in _EXPONENTS and not _is_finite(tensor.data, ITEM_SIZES[tensor.dtype], *_EXPONENTS[tensor.dtype]):
+        raise MalformedMessage("a float is NaN or infinite")
+
+
+def verify_layout(tensor: Tensor) -> None:
+    """MalformedMessage unless type and shape fit the data. Between two operators of a model, NaN and infinity may be.
+
+    There NaN has one spelling (`engine.trace`), so that equal tensors have equal digests.
+    """
     item_size = ITEM_SIZES.get(tensor.dtype)
     if item_size is None:
         raise MalformedMessage(f"dtype {tensor.dtype[:16]!r} is not one of {', '.join(ITEM_SIZES)}")
@@ -64,8 +74,6 @@ def verify_tensor(tensor: Tensor) -> None:
     size = item_size * math.prod(tensor.shape)
     if size != len(tensor.data):
         raise MalformedMessage(f"shape {tensor.shape} of {tensor.dtype} wants {size} bytes, has {len(tensor.data)}")
-    if tensor.dtype in _EXPONENTS and not _is_finite(tensor.data, item_size, *_EXPONENTS[tensor.dtype]):
-        raise MalformedMessage("a float is NaN or infinite")
     if tensor.dtype == "bool" and tensor.data.translate(None, b"\0\1"):
         raise MalformedMessage("a bool is neither 0 nor 1")
 

@@ -5,9 +5,11 @@ Importing this registers ours; a user's module registers others with `registry.r
 
 from protocol.proofs.kinds import REEXEC, SIGNED
 from protocol.proofs.tee import TEE, TEE_SIMULATED
+from protocol.proofs.trace import TRACE
 from protocol.registry import register_proof_kind
 
 register_proof_kind(SIGNED)
 register_proof_kind(REEXEC)
 register_proof_kind(TEE)
 register_proof_kind(TEE_SIMULATED)
+register_proof_kind(TRACE)

@@ -14,9 +14,10 @@ import trio
 
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
+from protocol.proofs.trace import Exhibit, OperatorRun, TracedRun
 from protocol.tensor import Tensor
 from roles.engine.errors import Busy, ComputeFailed, ComputeTimedOut, EngineError, ModelRefused, WorkerCrashed
-from roles.engine.frames import Bound, Failed, Load, Loaded, Ran, Run
+from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run, RunOperator, Trace
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.specs import IoSpec, verify_inputs
@@ -28,6 +29,7 @@ BACKOFF_S_MAX = 10.0
 REMEMBERED_MAX = 256  # refused models, and models whose workers crashed
 
 V = TypeVar("V")
+A = TypeVar("A", Ran, TracedRun, OperatorRun)  # what a worker answers
 LoadBlob = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -131,13 +133,19 @@ class Pool:
         Raises Busy, ModelRefused, BadInput, ComputeFailed, ComputeTimedOut (after `timeout_s`, which covers waiting,
         loading and running), WorkerCrashed, or what `load_blob` raises. Cancelling it kills the worker that runs it.
         """
-        phase = "waiting"
-        with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model, runs=True)
-            phase = "running"
-            return await self._run(slot, inputs)
-        self.stats.timed_out += 1
-        raise ComputeTimedOut(timeout_s, phase)
+        reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s)
+        return reply.outputs, reply.profile
+
+    async def trace(self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, operator: int = 0) -> TracedRun:
+        """What every operator of the model gives, and what `operator` takes unless that is 0. Raises like `compute`.
+
+        Without optimisation, whatever the pool's own: only then do operators run one by one.
+        """
+        return await self._ask(model, inputs, Trace(inputs, operator), TracedRun, timeout_s)
+
+    async def run_operator(self, model: bytes, operator: int, exhibit: Exhibit, timeout_s: float) -> OperatorRun:
+        """What one operator gives for what it is said to take. Raises like `compute`, but never BadInput."""
+        return await self._ask(model, None, RunOperator(operator, exhibit), OperatorRun, timeout_s)
 
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
@@ -182,15 +190,28 @@ class Pool:
         assert job.slot
         return job.slot
 
-    async def _run(self, slot: _Slot, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
+    async def _ask(
+        self, model: bytes, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A], timeout_s: float
+    ) -> A:
+        """Put one frame to a worker that holds the model. `inputs`, if any, must be what it takes."""
+        phase = "waiting"
+        with trio.move_on_after(timeout_s):
+            slot = await self._acquire(model, runs=True)
+            phase = "running"
+            return await self._run(slot, inputs, question, answer)
+        self.stats.timed_out += 1
+        raise ComputeTimedOut(timeout_s, phase)
+
+    async def _run(self, slot: _Slot, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A]) -> A:
         assert slot.process
         try:
-            verify_inputs(slot.inputs, inputs)
+            if inputs is not None:
+                verify_inputs(slot.inputs, inputs)
         except EngineError:
             self._release(slot)
             raise
         try:
-            reply = await slot.process.exchange(Run(inputs))
+            reply = await slot.process.exchange(question)
         except WorkerCrashed:
             self._count_crash(slot.model)
             self._discard(slot)
@@ -199,15 +220,16 @@ class Pool:
             # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
             self._discard(slot)
             raise
-        if not isinstance(reply, Ran | Failed):
+        if not isinstance(reply, answer | Failed):
             self._discard(slot)
-            raise WorkerCrashed(f"the worker process answered a run with {type(reply).__name__}")
+            asked, got = type(question).__name__, type(reply).__name__
+            raise WorkerCrashed(f"the worker process answered a {asked} with {got}")
         self._crashes.pop(slot.model, None)
         self._release(slot)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
         self.stats.completed += 1
-        return reply.outputs, reply.profile
+        return reply
 
     def _dispatch(self) -> None:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""

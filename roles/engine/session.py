@@ -4,6 +4,7 @@ The only file that imports onnxruntime. A node never imports it itself: its work
 (`inline`). Whether a model is of the exact class is on the ledger; nothing here guesses it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +63,8 @@ def load_session(model: bytes, optimise: str = "all", threads: int = 1) -> Sessi
     Hostile bytes can make this slow or hungry: outside tests it is called in a worker process, under its limits.
     Nodes use one thread: more make runs slower as soon as anything else runs, and move the bits of some models.
     """
-    if optimise not in _LEVELS:
-        raise LocalError(f"optimise is one of {', '.join(_LEVELS)}, not {optimise!r}")
     verify_model(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = _LEVELS[optimise]
-    options.log_severity_level = 4  # errors come as exceptions
-    try:
-        inner = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except _ORT_ERRORS as error:
-        raise ModelRefused(f"onnxruntime does not load it: {_first_line(error)}") from error
+    inner = open_inference(model, optimise, threads)
     inputs = tuple(_read_spec(node) for node in inner.get_inputs())
     outputs = tuple(_read_spec(node) for node in inner.get_outputs())
     for specs in (inputs, outputs):
@@ -86,14 +76,36 @@ def load_session(model: bytes, optimise: str = "all", threads: int = 1) -> Sessi
     return Session(inner, inputs, outputs, optimise, threads)
 
 
+def open_inference(model: bytes, optimise: str, threads: int = 1) -> Any:
+    """An onnxruntime session, whatever the bytes are. ModelRefused when it does not load them."""
+    if optimise not in _LEVELS:
+        raise LocalError(f"optimise is one of {', '.join(_LEVELS)}, not {optimise!r}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _LEVELS[optimise]
+    options.log_severity_level = 4  # errors come as exceptions
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except _ORT_ERRORS as error:
+        raise ModelRefused(f"onnxruntime does not load it: {_first_line(error)}") from error
+
+
+def run_inference(inner: Any, names: Sequence[str] | None, inputs: Mapping[str, Tensor]) -> list[Any]:
+    """What onnxruntime gives for these names, all if None. ComputeFailed when it stops."""
+    try:
+        results: list[Any] = inner.run(names, {name: _to_array(tensor) for name, tensor in inputs.items()})
+    except _ORT_ERRORS as error:
+        raise ComputeFailed(f"onnxruntime stopped: {_first_line(error)}") from error
+    return results
+
+
 def run_session(session: Session, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
     """The outputs, in the model's order, and the profile of the run. BadInput, or ComputeFailed."""
     verify_inputs(session.inputs, inputs)
-    arrays = {spec.name: _to_array(tensor) for spec, tensor in zip(session.inputs, inputs, strict=True)}
-    try:
-        results = session.inner.run(None, arrays)
-    except _ORT_ERRORS as error:
-        raise ComputeFailed(f"onnxruntime stopped: {_first_line(error)}") from error
+    named = {spec.name: tensor for spec, tensor in zip(session.inputs, inputs, strict=True)}
+    results = run_inference(session.inner, None, named)
     outputs = tuple(_to_tensor(spec, result) for spec, result in zip(session.outputs, results, strict=True))
     size = sum(len(tensor.data) for tensor in outputs)
     if size > OUTPUTS_BYTES_MAX:

@@ -15,19 +15,7 @@ from importlib import import_module
 from typing import BinaryIO
 
 from roles.engine.errors import EngineError
-from roles.engine.frames import (
-    HEAD_BYTES,
-    Bound,
-    Failed,
-    Load,
-    Loaded,
-    Message,
-    Ran,
-    Run,
-    pack_frame,
-    parse_body,
-    parse_head,
-)
+from roles.engine.frames import HEAD_BYTES, Bound, Failed, Message, pack_frame, parse_body, parse_head
 from roles.engine.profile import get_isa
 from roles.engine.sandbox import Measure, isolate, lock
 
@@ -71,7 +59,7 @@ def shut_in(parent_pid: int) -> tuple[Measure, ...]:
     """Everything this process gives up, in the one order that works, and what came of it."""
     limits, namespaces = bind_process(parent_pid), isolate()
     # After the limits, before the locks: these read hundreds of files.
-    import_module("roles.engine.session")
+    import_module("roles.engine.desk")
     get_isa()
     return namespaces, *lock(), limits
 
@@ -84,24 +72,19 @@ def take_stdout() -> BinaryIO:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, measures: tuple[Measure, ...]) -> None:
-    """Load the model of the first frame, then answer runs until the pipe is closed."""
-    from roles.engine.session import Session, load_session, run_session
+    """Load the model of the first frame, then answer what is asked of it until the pipe is closed."""
+    from roles.engine.desk import Desk
 
     write_message(sink, Bound(measures))
-    session: Session | None = None
+    desk = Desk()
     while message := _read_message(source):
         _limit_cpu()
-        reply: Message
         try:
-            if isinstance(message, Load):
-                session = load_session(message.model, message.optimise)
-                reply = Loaded(session.inputs, session.outputs)
-            elif isinstance(message, Run) and session is not None:
-                reply = Ran(*run_session(session, message.inputs))
-            else:
-                sys.exit(f"a {type(message).__name__} frame out of turn")
+            reply = desk.answer(message)
         except EngineError as error:
             reply = Failed(error.code, _clip(str(error)))
+        if reply is None:
+            sys.exit(f"a {type(message).__name__} frame out of turn")
         write_message(sink, reply)
 
 

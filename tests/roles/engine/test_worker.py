@@ -12,9 +12,23 @@ import pytest
 import trio
 
 from protocol.errors import MalformedMessage
+from protocol.proofs.trace import Exhibit, Given, OperatorRun, TracedRun
 from protocol.tensor import Tensor
 from roles.engine.errors import WorkerCrashed
-from roles.engine.frames import HEAD_BYTES, Bound, Failed, Load, Loaded, Ran, Run, pack_frame, parse_body, parse_head
+from roles.engine.frames import (
+    HEAD_BYTES,
+    Bound,
+    Failed,
+    Load,
+    Loaded,
+    Ran,
+    Run,
+    RunOperator,
+    Trace,
+    pack_frame,
+    parse_body,
+    parse_head,
+)
 from roles.engine.process import WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.session import load_session, run_session
@@ -60,6 +74,10 @@ def talk(conversation):
         Run((Tensor("uint8", (1,), b"x"),)),
         Ran((), "ort=1"),
         Failed("bad_input", "no"),
+        Trace((Tensor("uint8", (1,), b"x"),), 3),
+        TracedRun(bytes(64), Exhibit((Given(0, (Tensor("float32", (0, 2), b""),)),)), "ort=1"),
+        RunOperator(2, Exhibit(())),
+        OperatorRun(2, b"", "takes others", "ort=1"),
     ],
 )
 def test_a_frame_comes_out_as_it_went_in(message):

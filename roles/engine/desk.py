@@ -1,0 +1,31 @@
+"""What a worker process does about each frame, with the one model it holds."""
+
+from roles.engine.frames import Load, Loaded, Message, Ran, Run, RunOperator, Trace
+from roles.engine.session import Session, load_session, run_session
+from roles.engine.trace import Tracer, load_tracer, run_operator, trace
+
+
+class Desk:
+    """Holds nothing until the first `Load`. A model is opened a second time, for tracing, when that is first asked."""
+
+    def __init__(self) -> None:
+        self._model = b""
+        self._session: Session | None = None
+        self._tracer: Tracer | None = None
+
+    def answer(self, message: Message) -> Message | None:
+        """The answer to a frame; None for one out of turn. Raises EngineError."""
+        if isinstance(message, Load):
+            loaded = self._session = load_session(message.model, message.optimise)
+            self._model, self._tracer = message.model, None
+            return Loaded(loaded.inputs, loaded.outputs)
+        session = self._session
+        match message:
+            case Run(inputs) if session is not None:
+                return Ran(*run_session(session, inputs))
+            case Trace(inputs, operator) if session is not None:
+                self._tracer = self._tracer or load_tracer(self._model, session)
+                return trace(self._tracer, inputs, operator)
+            case RunOperator(operator, exhibit) if session is not None:
+                return run_operator(self._model, operator, exhibit)
+        return None

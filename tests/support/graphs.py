@@ -1,0 +1,80 @@
+"""Models of any shape, and workers that get one operator wrong and pass it on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from protocol.proofs.trace import Exhibit, Given, Trace
+from protocol.tensor import Tensor, compute_tensors_digest
+from roles.engine.graph import Graph, read_graph
+from roles.engine.trace import compute_operator
+from tests.support.onnx_bytes import FLOAT, attribute, model, node, tensor, value_info
+
+_ONE = ("Neg", "Abs", "Relu", "Sqrt", "Exp", "Tanh", "Identity")
+_TWO = ("Add", "Mul", "Sub", "Max", "Div")
+
+
+@dataclass(frozen=True)
+class Lie:
+    """A run of a model in which one operator gave something else than it should."""
+
+    graph: Graph
+    given: tuple[tuple[Tensor, ...], ...]
+
+    @property
+    def trace(self) -> Trace:
+        return tuple(map(compute_tensors_digest, self.given))
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.given[-1]
+
+    def show(self, number: int) -> Exhibit:
+        """What the liar publishes as the inputs of an operator: what it really gave to it."""
+        return Exhibit(tuple(Given(source, self.given[source]) for source in self.graph.sources[number]))
+
+
+def plant(data: bytes, inputs: tuple[Tensor, ...], fault: int) -> Lie:
+    """Run a model operator by operator; the one numbered `fault` gives something else, and all later ones go on."""
+    graph = read_graph(data)
+    given = [inputs]
+    for number in range(1, graph.last + 1):
+        exhibit = Exhibit(tuple(Given(source, given[source]) for source in graph.sources[number]))
+        outputs = compute_operator(graph, number, exhibit)
+        given.append(spoil(outputs) if number == fault else outputs)
+    return Lie(graph, tuple(given))
+
+
+def spoil(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same with the lowest bit of the first number that there is turned over; an empty one grows."""
+    for at, item in enumerate(tensors):
+        if item.data:
+            changed = replace(item, data=bytes((item.data[0] ^ 1,)) + item.data[1:])
+            return (*tensors[:at], changed, *tensors[at + 1 :])
+    return (replace(tensors[0], shape=(1,), data=bytes(8 if tensors[0].dtype == "int64" else 4)), *tensors[1:])
+
+
+@st.composite
+def random_model(draw: st.DrawFn) -> bytes:
+    """A graph of floats of any shape: x (rows, 2) goes in, y comes out of whatever nobody else takes."""
+    names = ["x"]
+    nodes: list[bytes] = []
+    for number in range(draw(st.integers(1, 12))):
+        name = f"v{number}"
+        # Mostly of what is new, so that graphs get deep as well as wide.
+        operator = draw(st.sampled_from([*_ONE, *_TWO, "Split", "MatMul"]))
+        first, second = draw(st.sampled_from(names[-4:])), draw(st.sampled_from(names))
+        if operator == "Split":
+            halves = [f"{name}a", f"{name}b"]
+            nodes.append(node("Split", [first], halves, attribute("axis", 3, 1, 2)))
+            nodes.append(node("Concat", halves[::-1], [name], attribute("axis", 3, 1, 2)))
+        elif operator == "MatMul":
+            nodes.append(node("MatMul", [first, "w"], [name]))
+        else:
+            nodes.append(node(operator, [first, second] if operator in _TWO else [first], [name]))
+        names.append(name)
+    nodes.append(node("Sum", names[1:], ["y"]))
+    weights = tensor("w", FLOAT, (2, 2), np.array([[0.5, -1], [2, 0.25]], "<f4").tobytes())
+    shape = value_info("x", FLOAT, ("rows", 2)), value_info("y", FLOAT, ("rows", 2))
+    return model(nodes, [shape[0]], [shape[1]], (weights,))
