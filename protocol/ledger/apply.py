@@ -30,6 +30,18 @@ from protocol.ledger.checks import (
     apply_show_dissent,
 )
 from protocol.ledger.context import TransactionContext
+from protocol.ledger.disputes import (
+    JudgeOperator,
+    NameOperator,
+    OpenDispute,
+    PostExhibit,
+    PostTrace,
+    apply_judge_operator,
+    apply_name_operator,
+    apply_open_dispute,
+    apply_post_exhibit,
+    apply_post_trace,
+)
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import next_due_ms, run_due
 from protocol.ledger.epochs import end_epoch
@@ -118,6 +130,11 @@ _rules: dict[type, Rule] = {
     CloseChannel: apply_close_channel,
     SettleIndividual: apply_settle_individual,
     ProveWrong: apply_prove_wrong,
+    OpenDispute: apply_open_dispute,
+    PostTrace: apply_post_trace,
+    NameOperator: apply_name_operator,
+    PostExhibit: apply_post_exhibit,
+    JudgeOperator: apply_judge_operator,
     ReportOracle: apply_report_oracle,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,

@@ -32,7 +32,7 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, DueItem
+from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Dispute, DueItem
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.signing import compute_domain_prefix
@@ -168,8 +168,15 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
     batch = draft.batches.get(item.id)
     if batch is None:
         return
+    frozen_ms = max((item.deadline_ms for item in _list_disputes(draft, batch)), default=0)
+    if frozen_ms:
+        # An open dispute comes first; whichever way it ends, there is something to pay out or nothing.
+        again_ms = max(frozen_ms, draft.time_ms) + draft.params.grace_ms
+        draft.plan(replace(item, time_ms=again_ms))
+        return
     agreed: list[bytes] = []
-    refunded = paid = 0
+    refunded = sum(run.returned for run in batch.runs)
+    paid = 0
     for key, check in list(draft.checks.items_under(item.id)):
         draft.checks.delete(key)
         index = int.from_bytes(key[len(item.id) :], "big")
@@ -190,17 +197,29 @@ def forfeit(draft: Draft, key: bytes, batch: Batch) -> None:
     for check_key, _ in list(draft.checks.items_under(key)):
         draft.checks.delete(check_key)
     for run in batch.runs:
-        _give_back(draft, run, run.amount)
+        _give_back(draft, run, run.amount - run.returned)
 
 
 def forfeit_claimed(draft: Draft, worker: bytes, claim: Claim) -> None:
     """A claim is proven wrong: the batch that holds its leaf, if there is one, is forfeit."""
-    for key, batch in list(draft.batches.items()):
-        is_held = any(
-            run.channel == claim.channel and 0 <= claim.seq - run.seq_first < run.leaves for run in batch.runs
-        )
-        if batch.worker == worker and is_held:
-            forfeit(draft, key, batch)
+    for key, batch in find_held(draft, worker, claim):
+        forfeit(draft, key, batch)
+
+
+def find_held(draft: Draft, worker: bytes, claim: Claim) -> list[tuple[bytes, Batch]]:
+    """The batch of a worker that holds a claim's leaf, if there is one."""
+    return [(key, batch) for key, batch in draft.batches.items() if batch.worker == worker and _holds(batch, claim)]
+
+
+def give_back_leaf(draft: Draft, worker: bytes, claim: Claim) -> None:
+    """A claim nobody could decide about: its leaf goes back to the payer, and the rest of its batch goes on."""
+    for key, batch in find_held(draft, worker, claim):
+        checks = [(at, check) for at, check in draft.checks.items_under(key) if check.claim == claim]
+        for at, check in checks:
+            draft.checks.put(at, replace(check, is_void=1))
+        if not checks:
+            runs = tuple(_return(draft, run, claim) if _runs_over(run, claim) else run for run in batch.runs)
+            draft.batches.put(key, replace(batch, runs=runs))
 
 
 def find_run(batch: Batch, index: int) -> tuple[BatchRun, int]:
@@ -210,6 +229,24 @@ def find_run(batch: Batch, index: int) -> tuple[BatchRun, int]:
             return run, run.seq_first + index
         index -= run.leaves
     raise InvalidLeaf(index, "beyond the batch's leaves")
+
+
+def _holds(batch: Batch, claim: Claim) -> bool:
+    return any(_runs_over(run, claim) for run in batch.runs)
+
+
+def _runs_over(run: BatchRun, claim: Claim) -> bool:
+    return run.channel == claim.channel and 0 <= claim.seq - run.seq_first < run.leaves
+
+
+def _return(draft: Draft, run: BatchRun, claim: Claim) -> BatchRun:
+    amount = min(claim.fee, run.amount - run.returned)
+    _give_back(draft, run, amount)
+    return replace(run, returned=run.returned + amount)
+
+
+def _list_disputes(draft: Draft, batch: Batch) -> list[Dispute]:
+    return [item for _, item in draft.disputes.items() if item.worker == batch.worker and _holds(batch, item.claim)]
 
 
 def compute_check_key(batch_id: bytes, index: int) -> bytes:

@@ -18,6 +18,7 @@ from protocol.ledger.records import (
     Channel,
     Check,
     Delegation,
+    Dispute,
     DueItem,
     EpochSnapshot,
     FeedState,
@@ -155,6 +156,7 @@ class Draft:
         self.jobs: Overlay[bytes, Job] = Overlay(base.jobs, self._undo)
         self.batches: Overlay[bytes, Batch] = Overlay(base.batches, self._undo)
         self.checks: Overlay[bytes, Check] = Overlay(base.checks, self._undo)
+        self.disputes: Overlay[bytes, Dispute] = Overlay(base.disputes, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
         self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)

@@ -14,12 +14,13 @@ from protocol.ledger.batches import (
 )
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations, close_digests
+from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
 from protocol.ledger.models import MODEL_KIND, release_model
 from protocol.ledger.openings import close_openings
-from protocol.ledger.records import DueItem
+from protocol.ledger.records import DisputePhase, DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State
@@ -61,6 +62,7 @@ _handlers: dict[int, Handler] = {
     DIGEST_KIND: after_grace(close_digests),
     BATCH_PAYOUT_KIND: pay_out_batch,
     MODEL_KIND: release_model,
+    **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)
 

@@ -259,6 +259,28 @@ class InvalidBatch(InvalidTransaction):
         self.batch = batch
 
 
+class UnknownDispute(InvalidTransaction):
+    """Never opened, or ended already."""
+
+    def __init__(self, dispute: bytes) -> None:
+        super().__init__(f"there is no dispute {dispute.hex()}")
+        self.dispute = dispute
+
+
+class InvalidDispute(InvalidTransaction):
+    """A dispute that cannot be opened, or a word in it that is not the sender's, comes late or does not hold."""
+
+    def __init__(self, dispute: bytes, reason: str) -> None:
+        super().__init__(f"dispute {dispute.hex()}: {reason}")
+        self.dispute = dispute
+
+
+class AlreadyDisputed(InvalidTransaction):
+    def __init__(self, claim_id: bytes) -> None:
+        super().__init__(f"claim {claim_id.hex()} is in dispute already")
+        self.claim_id = claim_id
+
+
 class AlreadyOpened(InvalidTransaction):
     def __init__(self, batch: bytes, index: int) -> None:
         super().__init__(f"leaf {index} of batch {batch.hex()} is open already")

@@ -52,6 +52,9 @@ class Params:
     sample_awake_ms: Whole = 60_000  # for so long a batch keeps the network awake for its seed
     open_ms: Whole = 10_000  # to open drawn leaves, and later their digests
     attest_ms: Whole = 10_000  # for drawn verifiers to speak, before others are drawn in their place
+    dispute_ms: Whole = 20_000  # for each word of a dispute: trace, operator, exhibit, verdict
+    dispute_bond: Grains = 10 * GRAINS_PER_ROLE  # of a challenger, lost if it is wrong
+    disputes_max: Whole = 32  # at a time: each may hold two transactions' worth of evidence
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence

@@ -11,6 +11,7 @@ from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo
 CANDIDATES_MAX = 1_000
 RUNS_MAX = 64  # channels in one batch
 SHARES_MAX = 1_000  # accounts paid by one settlement
+EVIDENCE_BYTES_MAX = 62 * 1024  # of one party to a dispute: fits one transaction
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
 Tip = Annotated[bytes, AtMost(32)]  # empty for none
@@ -220,6 +221,7 @@ class BatchRun:
     seq_first: Whole
     leaves: Whole
     amount: Grains
+    returned: Grains = 0  # to the payer, of leaves whose dispute nobody decided
 
 
 class BatchPhase(IntEnum):
@@ -278,6 +280,42 @@ class Check:
     checkers: Annotated[tuple[Checker, ...], AtMost(VERIFIERS_MAX)]
     output_digest: Tip
     is_void: Annotated[int, UpTo(1)]
+
+
+class DisputePhase(IntEnum):
+    """What a dispute waits for."""
+
+    TRACE = 0  # by the worker: what each operator gave
+    NAME = 1  # by the challenger: which one is wrong
+    EXHIBIT = 2  # by the worker: what that one took
+    VERDICT = 3  # by validators
+
+
+@fast_dataclass(frozen=True)
+class Vote:
+    """What one validator found (`proofs.trace.Judgement`)."""
+
+    account: PublicKey
+    judgement: Whole
+
+
+@fast_dataclass(frozen=True)
+class Dispute:
+    """A claim in dispute. Both parties by their accounts; what has not been said yet is empty, or 0."""
+
+    claim: Claim
+    worker: PublicKey
+    challenger: PublicKey
+    output_digest: Digest  # the worker's, opened
+    bond: Grains  # the challenger's
+    phase: Whole
+    deadline_ms: TimeMs  # of the phase, before any grace
+    trace: Annotated[bytes, AtMost(EVIDENCE_BYTES_MAX)]  # packed
+    operator: Whole
+    exhibit: Annotated[bytes, AtMost(2 * EVIDENCE_BYTES_MAX)]  # encoded
+    blob: Annotated[tuple[Digest, ...], AtMost(1)]  # instead of the exhibit
+    epoch: Whole  # whose validators judge
+    votes: Annotated[tuple[Vote, ...], AtMost(32)]
 
 
 @fast_dataclass(frozen=True)

@@ -19,6 +19,7 @@ from protocol.ledger.records import (
     Channel,
     Check,
     Delegation,
+    Dispute,
     DueItem,
     EpochSnapshot,
     FeedState,
@@ -80,6 +81,7 @@ TABLES = (
     Table("jobs", Job),
     Table("batches", Batch),
     Table("checks", Check),
+    Table("disputes", Dispute),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
     Table("onions", Onion),
@@ -151,6 +153,7 @@ class State:
     jobs: Mapping[bytes, Job]  # by the id of the transaction that opened it
     batches: Mapping[bytes, Batch]  # by the id of the transaction that settled it
     checks: Mapping[bytes, Check]  # by compute_check_key
+    disputes: Mapping[bytes, Dispute]  # by the id of the transaction that opened it
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
     onions: Mapping[bytes, Onion]  # by validator's account
@@ -203,10 +206,12 @@ def compute_supply(state: State) -> int:
         sum(share.amount for share in entry.shares) + entry.treasury + entry.burn for entry in state.pending.values()
     )
     jobs = sum(job.amount for job in state.jobs.values())
-    batches = sum(batch.total for batch in state.batches.values())
+    batches = sum(batch.total - sum(run.returned for run in batch.runs) for batch in state.batches.values())
+    disputes = sum(dispute.bond for dispute in state.disputes.values())
     models = sum(model.deposit for model in state.models.values())
     stakes = bonded + delegated + rewards + unbonding
-    return liquid + vesting + stakes + channels + pending + jobs + batches + models + state.treasury + state.burned
+    held = channels + pending + jobs + batches + disputes + models
+    return liquid + vesting + stakes + held + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:

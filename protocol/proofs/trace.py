@@ -13,18 +13,18 @@ from typing import Annotated
 from protocol.errors import MalformedMessage, RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Receipt
+from protocol.ledger.records import EVIDENCE_BYTES_MAX
 from protocol.proofs.kinds import SIGNED, InvalidProof
 from protocol.registry import ProofDescription
 from protocol.tensor import Tensor, compute_tensors_digest, verify_layout
 from protocol.types import AtMost, Line, Whole
 
 DIGEST_SIZE = 32
-TRACE_BYTES_MAX = 62 * 1024  # fits one transaction
+TRACE_BYTES_MAX = EVIDENCE_BYTES_MAX
 OPERATORS_MAX = TRACE_BYTES_MAX // DIGEST_SIZE - 2
 GIVEN_MAX = 64  # tensors one operator gives
 SOURCES_MAX = 256  # operators one operator takes from
 EXHIBIT_BYTES_MAX = 1_984 * 1024  # of tensors: fits one blob
-_NO_OPTIMISATION = "opt=disable"
 
 Trace = tuple[bytes, ...]
 
@@ -38,6 +38,7 @@ class Judgement(IntEnum):
 
     SOUND = 1  # the operator gives what the trace says: whoever challenged it is wrong
     WRONG = 2  # it gives something else, or the inputs published for it are not those of the trace
+    MISSING = 3  # the blob that was to hold the inputs could not be had
 
 
 @fast_dataclass(frozen=True)
@@ -138,15 +139,6 @@ def judge(trace: Trace, operator: int, exhibit: Exhibit, run: OperatorRun) -> Ju
         len(trace) == run.operators + 1 and not find_misfit(trace, operator, exhibit) and run.digest == trace[operator]
     )
     return Judgement.SOUND if is_sound else Judgement.WRONG
-
-
-def is_disputable(is_exact: bool, profile: str, other: str) -> bool:
-    """Whether different digests under these two profiles prove that one of two nodes is wrong.
-
-    >>> is_disputable(False, "isa=avx2;opt=all", "isa=avx2;opt=all")
-    False
-    """
-    return is_exact or (profile == other and _NO_OPTIMISATION in profile.split(";"))
 
 
 @fast_dataclass(frozen=True)

@@ -18,12 +18,13 @@ from protocol.ledger.apply import apply_block, decode_transactions
 from protocol.ledger.batches import compute_drawn
 from protocol.ledger.block import get_validators
 from protocol.ledger.checks import ShowDissent
+from protocol.ledger.disputes import DISPUTE_KIND
 from protocol.ledger.escrow import RefuseJob
 from protocol.ledger.models import RetireModel
 from protocol.ledger.openings import OpenLeaves
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import grow_onion
-from protocol.ledger.records import BatchPhase, Checker
+from protocol.ledger.records import BatchPhase, Checker, DisputePhase
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (
@@ -38,12 +39,14 @@ from protocol.ledger.transactions import (
     Unstake,
     compute_transaction_id,
 )
+from protocol.proofs.trace import Judgement
 from protocol.signing import sign
 from tests.protocol.ledger.test_batches import TRUTH, Batch
 from tests.protocol.ledger.test_escrow import finish, order
 from tests.protocol.ledger.test_evidence import equivocate
 from tests.protocol.ledger.test_key_rotation import rotate
 from tests.protocol.ledger.test_models import CALIBRATION, register
+from tests.support.disputes import Quarrel
 from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
 
@@ -69,6 +72,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.before = self.first = self.ledger.state
         self.taken: list[Transaction] = []
         self.batches: list[Batch] = []
+        self.quarrels: list[Quarrel] = []
         self.jobs: set[bytes] = set()
         self.ended: Counter[bytes] = Counter()
         self.rotations = 0
@@ -198,6 +202,43 @@ class LedgerMachine(RuleBasedStateMachine):
         elif checkers and batch.held.phase == BatchPhase.WINDOW:
             index, dissenter = batch.dissents[0] if batch.dissents else (0, checkers[0])
             self.send(self.name_of(dissenter), ShowDissent(batch.id, index, TRUTH))
+
+    @rule(number=st.integers(0, 9), challenger=names)
+    def open_dispute(self, number: int, challenger: str) -> None:
+        """About a receipt of the latest batch, which may be paid or forfeit already."""
+        if not self.batches:
+            return
+        receipts = self.batches[-1].receipts
+        quarrel = Quarrel(self.ledger, challenger, receipts[number % len(receipts)])
+        quarrel.id = compute_transaction_id(self.ledger.sign(quarrel.challenger, quarrel.order()))
+        if self.send(challenger, quarrel.order()):
+            self.quarrels.append(quarrel)
+
+    @rule(number=st.integers(0, 9), steps=st.integers(1, 4), judgement=st.sampled_from(Judgement))
+    def argue(self, number: int, steps: int, judgement: Judgement) -> None:
+        """The next words in the latest dispute, and some that nobody may say now."""
+        for step in range(number, number + steps):
+            if self.quarrels:
+                self.speak(self.quarrels[-1], step, judgement)
+
+    def speak(self, quarrel: Quarrel, number: int, judgement: Judgement) -> None:
+        challenger = next(name for name in NAMES if self.ledger.account(name).public == quarrel.challenger.public)
+        words = (
+            ("inference-0", quarrel.post()),
+            (challenger, quarrel.name()),
+            ("inference-0", quarrel.show()),
+            (VALIDATORS[number % len(VALIDATORS)], quarrel.judge(judgement)),
+        )
+        phase = DisputePhase(number % 4) if quarrel.is_over or number == 9 else quarrel.held.phase
+        self.send(*words[phase])
+
+    @invariant()
+    def a_dispute_in_the_state_has_a_deadline_and_a_bond(self) -> None:
+        state = self.ledger.state
+        due = {(item.id, item.kind - DISPUTE_KIND) for item in state.due.values()}
+        assert all((key, dispute.phase) in due for key, dispute in state.disputes.items())
+        assert all(dispute.bond == PARAMS.dispute_bond for dispute in state.disputes.values())
+        assert len(state.disputes) <= PARAMS.disputes_max
 
     def name_of(self, checker: Checker) -> str:
         return next(name for name in NAMES if self.ledger.account(name).public == checker.account)
@@ -365,6 +406,9 @@ def walk(machine: LedgerMachine, seed: int, steps: int) -> None:
                 partial(machine.open_leaves, number, number % 5),
                 partial(machine.check_leaves, number, 4, wrong=is_so),
                 partial(machine.check_leaves, number, 2, wrong=is_so),
+                partial(machine.open_dispute, number, name),
+                partial(machine.argue, number, 4, rng.choice(tuple(Judgement))),
+                partial(machine.argue, number, 4, Judgement.WRONG),
                 partial(machine.change_channel, number, amount, closes=is_so),
                 partial(machine.open_job, amount % 10**9, 60_000),
                 partial(machine.end_job, number, number, refuses=is_so),
@@ -386,5 +430,5 @@ def test_the_machine_gets_around() -> None:
         machine.teardown()
     kinds = {name.split()[0] for name in seen}
     assert kinds == {name.split()[0] for name in seen if name.endswith(" taken")}, seen
-    assert len(kinds) == 20, sorted(kinds)
-    assert len({name for name in seen if name.endswith(" refused")}) >= 14, seen
+    assert len(kinds) == 25, sorted(kinds)
+    assert len({name for name in seen if name.endswith(" refused")}) >= 16, seen

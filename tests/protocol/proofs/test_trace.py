@@ -20,7 +20,6 @@ from protocol.proofs.trace import (
     OperatorRun,
     find_fault,
     find_misfit,
-    is_disputable,
     judge,
     pack_trace,
     unpack_trace,
@@ -140,20 +139,6 @@ def test_what_gives_the_digest_of_the_trace_is_sound_and_all_else_is_wrong():
     assert judge(whole, 2, SHOWN, replace(RAN, digest=whole[1])) is Judgement.WRONG
     assert judge(whole, 2, SHOWN, replace(RAN, digest=b"", reason="takes others")) is Judgement.WRONG
     assert judge(whole, 2, SHOWN, replace(RAN, operators=4)) is Judgement.WRONG
-
-
-@pytest.mark.parametrize(
-    ("is_exact", "profile", "other", "expected"),
-    [
-        (True, "opt=all", "opt=basic", True),
-        (False, OFF, OFF, True),
-        (False, OFF, OFF.replace("avx2", "avx"), False),
-        (False, OFF.replace("disable", "all"), OFF.replace("disable", "all"), False),
-        (False, "xopt=disable", "xopt=disable", False),
-    ],
-)
-def test_only_equal_runs_of_single_operators_or_the_exact_class_prove_anything(is_exact, profile, other, expected):
-    assert is_disputable(is_exact, profile, other) is expected
 
 
 def test_a_trace_backs_the_receipt_whose_inputs_and_output_it_joins():

@@ -1,0 +1,55 @@
+"""How a dispute ends: the worker is slashed, the challenger loses its bond, or both go as they came."""
+
+from dataclasses import replace
+
+from protocol.jobs import compute_claim_id
+from protocol.ledger.batches import find_held, forfeit_claimed, give_back_leaf
+from protocol.ledger.draft import Draft
+from protocol.ledger.pools import compute_delegation_key
+from protocol.ledger.records import Dispute, ProvenWrong
+from protocol.ledger.staking import slash
+from protocol.types import BP
+
+
+def condemn_worker(draft: Draft, key: bytes, dispute: Dispute) -> None:
+    """Slash the worker, note its claim and forfeit the batch that holds it; once, whoever else has proven it since."""
+    draft.disputes.delete(key)
+    draft.credit(dispute.challenger, dispute.bond)
+    claim_id = compute_claim_id(dispute.claim)
+    if draft.wrong.get(claim_id) is not None:
+        return
+    slashed = slash(draft, dispute.worker, dispute.challenger, draft.params.slash_bp)
+    draft.wrong.put(claim_id, ProvenWrong(dispute.claim.epoch, dispute.worker, slashed))
+    draft.count_work(dispute.worker, wrong=1)
+    forfeit_claimed(draft, dispute.worker, dispute.claim)
+
+
+def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
+    """Take the bond: the worker gets the reporter's part for its trouble, the rest burns.
+
+    The worker gets nothing if it has stake behind the challenger, as with every slash.
+    """
+    draft.disputes.delete(key)
+    is_involved = draft.delegations.get(compute_delegation_key(dispute.challenger, dispute.worker)) is not None
+    reward = 0 if is_involved else dispute.bond * draft.params.reporter_bp // BP
+    draft.credit(dispute.worker, reward)
+    draft.burned += dispute.bond - reward
+    _take_back_dissent(draft, dispute)
+
+
+def part_undecided(draft: Draft, key: bytes, dispute: Dispute) -> None:
+    """Validators have not decided: the client has its money back, the challenger its bond, and nobody is slashed."""
+    draft.disputes.delete(key)
+    draft.credit(dispute.challenger, dispute.bond)
+    give_back_leaf(draft, dispute.worker, dispute.claim)
+
+
+def _take_back_dissent(draft: Draft, dispute: Dispute) -> None:
+    """A dissent that was wrong holds no leaf back: its verifier counts as one that found something else, no more."""
+    for batch_id, _ in find_held(draft, dispute.worker, dispute.claim):
+        for check_key, check in list(draft.checks.items_under(batch_id)):
+            if check.claim == dispute.claim:
+                checkers = tuple(
+                    replace(item, shown=b"") if item.account == dispute.challenger else item for item in check.checkers
+                )
+                draft.checks.put(check_key, replace(check, checkers=checkers))

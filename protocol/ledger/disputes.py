@@ -1,0 +1,272 @@
+"""Disputes: who of a worker and a challenger is wrong about one claim, by running one operator of the model.
+
+The challenger puts up a bond. The worker posts the digests of all operators, the challenger names one of them, the
+worker publishes what that one takes, and validators, whose nodes have run it outside `apply_block`, say what they
+found. More than two thirds of their stake decides; a party's own leaves vote and total. Whoever is silent has lost;
+when validators do not decide, leaf and bond are given back and nobody is slashed. Source: PROTOCOL, "Dispute".
+"""
+
+from dataclasses import replace
+from typing import Annotated
+
+from protocol.codec import encode
+from protocol.errors import RemoteError
+from protocol.fast_dataclass import fast_dataclass
+from protocol.jobs import Claim, Receipt, compute_attestation, compute_claim_id, compute_commitment
+from protocol.ledger.batches import compute_check_key
+from protocol.ledger.block import get_validators_of, is_quorum
+from protocol.ledger.context import TransactionContext
+from protocol.ledger.dispute_ends import condemn_challenger, condemn_worker, part_undecided
+from protocol.ledger.draft import Draft
+from protocol.ledger.errors import (
+    AlreadyDisputed,
+    AlreadyProven,
+    AlreadySaid,
+    InvalidDispute,
+    LimitReached,
+    UnknownDispute,
+    UnknownNode,
+)
+from protocol.ledger.records import Dispute, DisputePhase, DueItem, Vote
+from protocol.ledger.settlement import get_snapshot
+from protocol.ledger.transactions import transaction
+from protocol.proofs.classes import Comparison, Computation, compare
+from protocol.proofs.trace import (
+    TRACE_BYTES_MAX,
+    Exhibit,
+    Judgement,
+    find_misfit,
+    unpack_trace,
+    verify_binding,
+)
+from protocol.types import AtMost, Digest, Line, Whole
+
+DISPUTE_KIND = 40  # and the three after it: one due kind a phase, so that a deadline of a phase that is over finds none
+
+
+@fast_dataclass(frozen=True)
+class CheckedLeaf:
+    """A drawn leaf of a batch whose digest the worker has opened."""
+
+    batch: Digest
+    index: Whole
+
+
+@transaction(41)
+@fast_dataclass(frozen=True)
+class OpenDispute:
+    """The sender has found another output than the worker, and puts up `dispute_bond` for it.
+
+    By the worker's signed receipt, which anybody may hold, or by a leaf of a batch that the sender's verifier was drawn
+    for: exactly one of the two. `profile` is that of the sender's own run.
+    """
+
+    receipt: Annotated[tuple[Receipt, ...], AtMost(1)]
+    leaf: Annotated[tuple[CheckedLeaf, ...], AtMost(1)]
+    output_digest: Digest
+    profile: Line
+
+
+@transaction(42)
+@fast_dataclass(frozen=True)
+class PostTrace:
+    """The worker's digests of all operators, packed (`proofs.trace`)."""
+
+    dispute: Digest
+    trace: Annotated[bytes, AtMost(TRACE_BYTES_MAX)]
+
+
+@transaction(43)
+@fast_dataclass(frozen=True)
+class NameOperator:
+    """The challenger's word which operator gives something else than the trace says."""
+
+    dispute: Digest
+    operator: Whole
+
+
+@transaction(44)
+@fast_dataclass(frozen=True)
+class PostExhibit:
+    """What the named operator takes: the tensors themselves, or where they do not fit, the digest of a blob of them."""
+
+    dispute: Digest
+    exhibit: Annotated[tuple[Exhibit, ...], AtMost(1)]
+    blob: Annotated[tuple[Digest, ...], AtMost(1)]
+
+
+@transaction(45)
+@fast_dataclass(frozen=True)
+class JudgeOperator:
+    """What a validator's node found when it ran the operator: a `Judgement`."""
+
+    dispute: Digest
+    judgement: Whole
+
+
+def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDispute) -> None:
+    """Begin a dispute; its id is the transaction's."""
+    params = draft.params
+    if len(draft.disputes) >= params.disputes_max:
+        raise LimitReached("disputes", len(draft.disputes), params.disputes_max)
+    claim, output_digest = _find_claim(draft, context, body)
+    claim_id = compute_claim_id(claim)
+    if draft.wrong.get(claim_id) is not None:
+        raise AlreadyProven(claim_id)
+    if any(other.claim == claim for _, other in draft.disputes.items()):
+        raise AlreadyDisputed(claim_id)
+    worker = draft.find_node(claim.worker)
+    if worker is None:
+        raise UnknownNode(claim.worker)
+    if worker.account == context.account:
+        raise InvalidDispute(context.id, "a worker does not dispute its own claim")
+    if output_digest == body.output_digest:
+        raise InvalidDispute(context.id, "the challenger found what the worker says")
+    model = draft.models.get(claim.model)
+    own, other = Computation(claim.profile, output_digest), Computation(body.profile, body.output_digest)
+    if model is None or compare(model, own, other) is not Comparison.DISPUTABLE:
+        reason = "honest outputs may differ: the model is not exact, the profiles differ or operators were joined"
+        raise InvalidDispute(context.id, reason)
+    draft.debit(context.account, params.dispute_bond)
+    dispute = Dispute(
+        claim=claim,
+        worker=worker.account,
+        challenger=context.account,
+        output_digest=output_digest,
+        bond=params.dispute_bond,
+        phase=DisputePhase.TRACE,
+        deadline_ms=0,
+        trace=b"",
+        operator=0,
+        exhibit=b"",
+        blob=(),
+        epoch=0,
+        votes=(),
+    )
+    _enter(draft, context.id, dispute)
+
+
+def apply_post_trace(draft: Draft, context: TransactionContext, body: PostTrace) -> None:
+    """Take the worker's trace, if it leads from the claimed inputs to the opened output."""
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.TRACE)
+    if context.account != dispute.worker:
+        raise InvalidDispute(body.dispute, "the worker posts the trace")
+    try:
+        verify_binding(unpack_trace(body.trace), dispute.claim.input_digest, dispute.output_digest)
+    except RemoteError as error:
+        raise InvalidDispute(body.dispute, str(error)) from error
+    _enter(draft, body.dispute, replace(dispute, trace=body.trace, phase=DisputePhase.NAME))
+
+
+def apply_name_operator(draft: Draft, context: TransactionContext, body: NameOperator) -> None:
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.NAME)
+    if context.account != dispute.challenger:
+        raise InvalidDispute(body.dispute, "the challenger names the operator")
+    last = len(unpack_trace(dispute.trace)) - 1
+    if not 0 < body.operator <= last:
+        raise InvalidDispute(body.dispute, f"operator {body.operator} is not one of 1 to {last}")
+    _enter(draft, body.dispute, replace(dispute, operator=body.operator, phase=DisputePhase.EXHIBIT))
+
+
+def apply_post_exhibit(draft: Draft, context: TransactionContext, body: PostExhibit) -> None:
+    """Take what the named operator takes. Tensors must be those of the trace; of a blob, validators say so."""
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.EXHIBIT)
+    if context.account != dispute.worker:
+        raise InvalidDispute(body.dispute, "the worker publishes the exhibit")
+    if len(body.exhibit) + len(body.blob) != 1:
+        raise InvalidDispute(body.dispute, "an exhibit is either here or in a blob")
+    for exhibit in body.exhibit:
+        misfit = find_misfit(unpack_trace(dispute.trace), dispute.operator, exhibit)
+        if misfit:
+            raise InvalidDispute(body.dispute, misfit)
+    shown = encode(body.exhibit[0]) if body.exhibit else b""
+    after = replace(dispute, exhibit=shown, blob=body.blob, epoch=draft.epoch, phase=DisputePhase.VERDICT)
+    _enter(draft, body.dispute, after)
+
+
+def apply_judge_operator(draft: Draft, context: TransactionContext, body: JudgeOperator) -> None:
+    """Count a validator's word; end the dispute when more than two thirds of the stake agree."""
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.VERDICT)
+    if body.judgement not in list(Judgement) or (body.judgement == Judgement.MISSING and not dispute.blob):
+        raise InvalidDispute(body.dispute, f"{body.judgement} is no judgement of this exhibit")
+    weights = get_judges(draft, dispute)
+    if context.account not in weights:
+        raise InvalidDispute(body.dispute, f"validators of epoch {dispute.epoch} judge, none of them a party")
+    if any(vote.account == context.account for vote in dispute.votes):
+        raise AlreadySaid(body.dispute, dispute.operator)
+    votes = (*dispute.votes, Vote(context.account, body.judgement))
+    dispute = replace(dispute, votes=votes)
+    draft.disputes.put(body.dispute, dispute)
+    sound = sum(weights[vote.account] for vote in votes if vote.judgement == Judgement.SOUND)
+    against = sum(weights[vote.account] for vote in votes) - sound
+    if is_quorum(sound, sum(weights.values())):
+        condemn_challenger(draft, body.dispute, dispute)
+    elif is_quorum(against, sum(weights.values())):
+        condemn_worker(draft, body.dispute, dispute)
+
+
+def close_phase(draft: Draft, item: DueItem) -> None:
+    """Due: somebody has been silent, or validators have not decided."""
+    dispute = draft.disputes.get(item.id)
+    if dispute is None or dispute.phase != item.kind - DISPUTE_KIND:
+        return
+    match dispute.phase:
+        case DisputePhase.TRACE | DisputePhase.EXHIBIT:
+            condemn_worker(draft, item.id, dispute)
+        case DisputePhase.NAME:
+            condemn_challenger(draft, item.id, dispute)
+        case _:
+            part_undecided(draft, item.id, dispute)
+
+
+def get_judges(draft: Draft, dispute: Dispute) -> dict[bytes, int]:
+    """Who judges, with what weight: the validators of the epoch in which the exhibit came, but no party."""
+    snapshot = draft.epochs.get(dispute.epoch)
+    validators = get_validators_of(snapshot) if snapshot is not None else ()
+    parties = (dispute.worker, dispute.challenger)
+    return {item.account: item.weight for item in validators if item.account not in parties}
+
+
+def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) -> tuple[Claim, bytes]:
+    """What is disputed, and the digest the worker has opened for it."""
+    if len(body.receipt) + len(body.leaf) != 1:
+        raise InvalidDispute(context.id, "either a receipt or a leaf is disputed")
+    for leaf in body.leaf:
+        return _find_leaf(draft, context, leaf, body.output_digest)
+    receipt, claim = body.receipt[0], body.receipt[0].claim
+    candidate = get_snapshot(draft, claim.epoch).find_candidate(claim.worker)
+    if candidate is None or not candidate.serves(claim.model):
+        raise InvalidDispute(context.id, f"node {claim.worker.hex()} did not serve this model in epoch {claim.epoch}")
+    if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
+        raise InvalidDispute(context.id, "the receipt does not open the claim")
+    context.verify_signed(claim, claim.worker)
+    context.verify_signed(receipt, claim.worker)
+    return claim, receipt.output_digest
+
+
+def _find_leaf(
+    draft: Draft, context: TransactionContext, leaf: CheckedLeaf, output_digest: bytes
+) -> tuple[Claim, bytes]:
+    check = draft.checks.get(compute_check_key(leaf.batch, leaf.index))
+    if check is None or not check.output_digest:
+        raise InvalidDispute(context.id, f"leaf {leaf.index} of batch {leaf.batch.hex()} is not open")
+    own = next((item for item in check.checkers if item.account == context.account), None)
+    if own is None or own.value != compute_attestation(compute_claim_id(check.claim), own.node, output_digest):
+        raise InvalidDispute(context.id, f"the digest opens no attestation of leaf {leaf.index} by this account")
+    return check.claim, check.output_digest
+
+
+def _get_dispute(draft: Draft, key: bytes, phase: DisputePhase) -> Dispute:
+    dispute = draft.disputes.get(key)
+    if dispute is None:
+        raise UnknownDispute(key)
+    if dispute.phase != phase:
+        raise InvalidDispute(key, f"it waits for its {DisputePhase(dispute.phase).name.lower()}")
+    return dispute
+
+
+def _enter(draft: Draft, key: bytes, dispute: Dispute) -> None:
+    """Begin the dispute's phase, whose deadline punishes silence."""
+    deadline_ms = draft.time_ms + draft.params.dispute_ms
+    draft.disputes.put(key, replace(dispute, deadline_ms=deadline_ms))
+    draft.plan(DueItem(deadline_ms, DISPUTE_KIND + dispute.phase, key, waking=1, graced=0))
