@@ -34,6 +34,7 @@ from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
 from roles.attempts import Ask, Attempt, Job, Outcome, verify_result
+from roles.debts import Debts
 from roles.dispatch import Dispatch, go_direct, order_workers
 from roles.disputes import Disagreement, Disputes
 from roles.purse import Purse
@@ -77,7 +78,8 @@ class ClientRole(Role):
         super().__init__(context)
         config = context.config
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
-        self._dispatch = Dispatch(self._purse, int(config.get("voucher_step", VOUCHER_STEP)))
+        self._debts = Debts(self._purse)
+        self._dispatch = Dispatch(self._purse, self._debts, int(config.get("voucher_step", VOUCHER_STEP)))
         self._jobs: dict[bytes, Job] = {}  # request id -> job
         self._claims: dict[bytes, tuple[Job, Attempt]] = {}
         self._disputes = Disputes()
@@ -195,6 +197,9 @@ class ClientRole(Role):
 
     def _result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
         claim = result.receipt.claim
+        owed = self._debts.find(sender, claim.request_id, claim.attempt)
+        if owed is not None:
+            return self._settle_debt(owed, result)
         found = self._find(sender, claim.request_id, claim.attempt)
         if found is None or found[1].receipt is not None:
             return []
@@ -204,9 +209,9 @@ class ClientRole(Role):
             if job.request.mode == Mode.INDIVIDUAL:
                 attempt.committee = self._draw(result.receipt)
         except ProtocolError as error:
-            reason = f"a result that does not fit its request: {error}"
-            return [Penalise(sender, reason), Record("result.malformed", {"worker": sender, "reason": reason})]
+            return _blame(sender, error)
         attempt.receipt, attempt.outputs, attempt.pulled_ms = result.receipt, result.outputs, now_ms
+        self._purse.note_answered(attempt.item.voucher)
         attempt.claim_id = compute_claim_id(claim)
         self._claims[attempt.claim_id] = job, attempt
         fields = {"request_id": job.request_id, "worker": sender, "attempt": claim.attempt}
@@ -214,6 +219,20 @@ class ClientRole(Role):
         if job.request.mode == Mode.INDIVIDUAL:
             return [received]
         return [received, *self._release(job, attempt, now_ms)]
+
+    def _settle_debt(self, owed: Attempt, result: Result) -> list[Effect]:
+        """An answer to a request that is over: too late to be used, but the worker has done what it was paid for."""
+        try:
+            verify_result(owed, result)
+        except ProtocolError as error:
+            reason = f"a result that does not fit its request: {error}"
+            return [
+                Penalise(owed.worker, reason),
+                Record("result.malformed", {"worker": owed.worker, "reason": reason}),
+            ]
+        self._purse.note_answered(owed.item.voucher)
+        self._debts.end(owed)
+        return [Record("result.late", {"request_id": owed.item.voucher.request_id, "worker": owed.worker})]
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         claim = receipt.claim
@@ -287,6 +306,10 @@ class ClientRole(Role):
         ]
 
     def _refused(self, sender: bytes, refusal: Refusal, now_ms: int) -> list[Effect]:
+        owed = self._debts.find(sender, refusal.request_id, refusal.attempt)
+        if owed is not None:
+            self._debts.end(owed)
+            return []
         found = self._find(sender, refusal.request_id, refusal.attempt)
         if found is None or found[1].receipt is not None:
             return []
@@ -389,6 +412,8 @@ class ClientRole(Role):
         self._dispatch.remove(job)
         for attempt in job.attempts:
             self._claims.pop(attempt.claim_id, None)
+            if attempt.receipt is None and (attempt.is_silent or not attempt.is_over):
+                self._debts.begin(attempt)
         return [] if now_ms is None else self._run(now_ms)
 
     def _keep_ticking(self, now_ms: int) -> list[Effect]:
@@ -396,3 +421,8 @@ class ClientRole(Role):
             return []
         self._is_ticking = True
         return [SetTimer("tick", now_ms + TICK_MS)]
+
+
+def _blame(worker: bytes, error: ProtocolError) -> list[Effect]:
+    reason = f"a result that does not fit its request: {error}"
+    return [Penalise(worker, reason), Record("result.malformed", {"worker": worker, "reason": reason})]

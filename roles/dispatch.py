@@ -10,6 +10,7 @@ from protocol.ledger.state import State
 from protocol.messages import DirectRequest
 from roles.admission import SETTLE_GRACE_MS
 from roles.attempts import Attempt, Job, publish_requests
+from roles.debts import Debts
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Submit
 
@@ -19,8 +20,9 @@ Missing = dict[tuple[bytes, str], int]  # account and mode without a channel tha
 class Dispatch:
     """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold."""
 
-    def __init__(self, purse: Purse, step: int) -> None:
+    def __init__(self, purse: Purse, debts: Debts, step: int) -> None:
         self._purse = purse
+        self._debts = debts
         self._step = step
         self._waiting: deque[Job] = deque()
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
@@ -48,7 +50,8 @@ class Dispatch:
         missing: Missing = {}
         for _ in range(len(self._waiting)):
             job = self._waiting.popleft()
-            attempt = self._pay(job, state, now_ms, missing)
+            attempt, pressed = self._pay(job, state, now_ms, missing)
+            effects += [go_direct(owed) for owed in pressed]
             if attempt is not None:
                 effects.append(self._purse.keep(attempt.item.voucher))
                 sent.append(attempt)
@@ -70,11 +73,12 @@ class Dispatch:
         stuck, self._waiting = list(self._waiting), deque()
         return stuck
 
-    def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> Attempt | None:
+    def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> tuple[Attempt | None, list[Attempt]]:
         """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
 
-        Workers that cost more than the job's limit leave its order.
+        And what its workers are to be asked for once more. Workers that cost more than its limit leave a job's order.
         """
+        pressed: list[Attempt] = []
         candidates = _get_candidates(state, job.request.epoch)
         for worker in job.order:
             candidate = candidates.get(worker)
@@ -87,13 +91,17 @@ class Dispatch:
                 continue
             if len(self._in_flight.get(worker, ())) >= self._step:
                 continue
+            if self._debts.owes(worker, state):
+                pressed += self._debts.press(worker, now_ms)
+                job.last_reason = "the workers left hold vouchers they have not answered"
+                continue
             payee = candidate.account, job.request.mode
             channel = self._purse.find_channel(state, candidate.account, fee, job.request.mode)
             if channel is None:
                 missing[payee] = max(fee, missing.get(payee, 0))
                 continue
-            return self._begin(job, worker, channel, fee, now_ms)
-        return None
+            return self._begin(job, worker, channel, fee, now_ms), pressed
+        return None, pressed
 
     def _begin(self, job: Job, worker: bytes, channel: bytes, fee: int, now_ms: int) -> Attempt:
         expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS

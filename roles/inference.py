@@ -184,9 +184,11 @@ class Inference(Role):
         """A repeated request costs nothing: the answer is sent once more if it is there."""
         if known.item.voucher.request_id != item.voucher.request_id:
             return [self._refuse(item, RefusalCode.VOUCHER_REUSED, f"voucher {item.voucher.seq} pays another request")]
-        if known.receipt is None:
-            return []
-        return self._answer(known)
+        if known.receipt is not None:
+            return self._answer(known)
+        if known.zero_reason:
+            return [self._refuse(item, RefusalCode.FAILED, "this job has failed, and will not be charged")]
+        return []
 
     def _take_early(self, now_ms: int) -> list[Effect]:
         """Direct requests that came before the block with their channel; those it never came for are refused."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from protocol.codec import decode, encode
 from protocol.jobs import Voucher
 from protocol.keys import Signer
+from protocol.ledger.records import Channel
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels
 from protocol.signing import sign
@@ -31,9 +32,13 @@ class Purse:
         self._account = account
         self._deposit = deposit
         self._signed: dict[bytes, VoucherState] = {}
+        self._answered: dict[bytes, int] = {}  # grains, by channel, of answered vouchers that are settled
+        self._unsettled: dict[bytes, dict[int, int]] = {}  # of answered vouchers that are not, by number
 
     def restore(self, stored: Mapping[bytes, bytes]) -> None:
+        """What an earlier process has signed. How much of it was answered went with it: all of it, for all we know."""
         self._signed = {channel: decode(VoucherState, data) for channel, data in stored.items()}
+        self._answered = {channel: state.cumulative for channel, state in self._signed.items()}
 
     def find_channel(self, state: State, payee: bytes, fee: int, mode: str) -> bytes | None:
         """An open channel to this payee with room for the fee; the fullest first, so that old ones are used up."""
@@ -54,6 +59,17 @@ class Purse:
         self._signed[channel] = now = VoucherState(last.seq + 1, last.cumulative + amount)
         unsigned = Voucher(channel, now.seq, amount, now.cumulative, request_id, attempt, expiry_ms, bytes(64))
         return sign(unsigned, self._account)
+
+    def note_answered(self, voucher: Voucher) -> None:
+        """The voucher's worker has earned it."""
+        self._unsettled.setdefault(voucher.channel, {})[voucher.seq] = voucher.amount
+
+    def is_overpaid(self, key: bytes, channel: Channel) -> bool:
+        """Whether more of the channel is paid than what came of it, as far as it is settled."""
+        unsettled = self._unsettled.get(key, {})
+        for seq in [seq for seq in unsettled if seq <= channel.settled_seq]:
+            self._answered[key] = self._answered.get(key, 0) + unsettled.pop(seq)
+        return channel.paid > self._answered.get(key, 0)
 
     def keep(self, voucher: Voucher) -> Effect:
         """Goes before whatever sends the voucher."""

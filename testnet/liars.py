@@ -26,16 +26,25 @@ class LyingInference(Inference):
         self._lie_bp = int(context.config.get("lie_bp", LIE_BP))
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        if not isinstance(event, Computed) or event.outputs is None or not self._lies_about(event.token):
+        if not isinstance(event, Computed) or event.outputs is None or not self.lies_about(event.token):
             return super().handle(event, now_ms)
-        effects = super().handle(replace(event, outputs=distort(event.outputs)), now_ms)
+        effects = super().handle(replace(event, outputs=self.falsify(event.outputs)), now_ms)
         made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
         # Counted before it is kept: a liar killed in between has told one lie too many in its log, never one too few.
         return [*(Record("lie.told", claim.fields) for claim in made), *effects]
 
-    def _lies_about(self, token: str) -> bool:
-        digest = hashlib.sha256(b"rolemesh/lie/" + self.context.signer.public + token.encode()).digest()
-        return int.from_bytes(digest[:8], "big") % BP < self._lie_bp
+    def lies_about(self, token: str) -> bool:
+        return would_lie(self.context.signer.public, token, self._lie_bp)
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What it says instead."""
+        return distort(outputs)
+
+
+def would_lie(worker: bytes, token: str, lie_bp: int) -> bool:
+    """Whether a lying node of this key lies about a job."""
+    digest = hashlib.sha256(b"rolemesh/lie/" + worker + token.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % BP < lie_bp
 
 
 def distort(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -90,8 +90,9 @@ def simulate(
     """A network at its first instant: its nodes have booted, faults are planned, no time has passed.
 
     `roles` counts nodes per role; a key may be `package.module:Class` for a role of your own. The first `liars`
-    inference nodes lie (`testnet.liars`). `options` are handed to roles by name, as `options` in `node.json`. Raises
-    ConfigError for roles that cannot be loaded, ValueError for counts out of bounds.
+    inference nodes lie (`testnet.liars`). `options` are handed to roles by role or by node, as `options` in
+    `node.json`; `class` in them has a node be of another class, as package.module:Class (`testnet.cheats` has many).
+    Raises ConfigError for roles that cannot be loaded, ValueError for counts out of bounds.
     """
     global _latest
     plan = FaultPlan() if faults is None else faults

@@ -69,8 +69,9 @@ def build_nodes(
 
 def _build_node(name: str, role: str, key: str, cast: Cast, foundation: Foundation, around: Surroundings) -> SimNode:
     is_liar = role in LIARS and int(name.rpartition("-")[2]) < cast.liars
-    kind = load_role(LIARS[role] if is_liar else key)
-    config = {**_get_options(role), **cast.options.get(role, {}), **cast.options.get(key, {})}
+    given = {**cast.options.get(role, {}), **cast.options.get(key, {}), **cast.options.get(name, {})}
+    kind = load_role(given.pop("class", LIARS[role] if is_liar else key))
+    config = {**_get_options(role), **given}
     node = SimNode(name, kind, _open_keys(foundation.nodes[name]), config, around)
     if role == "storage":
         for digest, data in load_model_bytes().items():

@@ -130,3 +130,31 @@ def test_a_receipt_says_that_nobody_has_attested_it_and_cannot_be_made_to_say_mo
                 verify_receipt_file(replace(file, request=replace(file.request, mode=other)))
     with pytest.raises(RemoteError):
         verify_receipt_file(replace(file, outputs=distort(file.outputs)))
+
+
+def test_a_worker_that_keeps_vouchers_and_its_answers_gets_no_second_one() -> None:
+    """It may be paid for the one: that is the step a client risks with whom it does not know."""
+    withholding = {"class": "testnet.cheats:Withholding", "lie_bp": 10_000}
+    network = simulate(8, ROLES | {"inference": 1}, options={"inference-0": withholding})
+    asked = [network.request("digits", number, mode=Mode.BATCH, timeout_ms=3_000) for number in range(5)]
+    assert network.run_until(lambda: all(one.is_done for one in asked))
+    assert not any(one.is_answered for one in asked)
+    network.run_for(60_000)
+    last = network.request("digits", 7, mode=Mode.BATCH, timeout_ms=3_000)
+    assert network.run_until(lambda: last.is_done)
+    assert last.outcome is not None
+    assert "hold vouchers they have not answered" in last.outcome.reason
+    assert paid(network) <= 1_000_000
+    assert sum(channel.settled_seq for channel in network.ledger.channels.values()) == 1
+
+
+def test_a_worker_that_was_only_out_of_reach_is_trusted_again() -> None:
+    network = simulate(9, ROLES | {"inference": 1})
+    assert network.run_until(lambda: bool(network.get_events("model.held")))
+    network.crash("inference-0")
+    lost = network.request("digits", 1, mode=Mode.BATCH, timeout_ms=3_000)
+    assert network.run_until(lambda: lost.is_done)
+    network.start("inference-0")
+    asked = [network.request("digits", number, mode=Mode.BATCH) for number in range(4)]
+    assert network.run_until(lambda: all(one.is_done for one in asked))
+    assert all(one.is_answered for one in asked)

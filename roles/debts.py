@@ -1,0 +1,55 @@
+"""What workers owe a client: an answer, or a refusal, for each voucher it has given them.
+
+A worker that has taken a voucher and said nothing gets no other one until it has spoken after all, or the ledger has
+ended that voucher and not paid for it. So a worker that keeps vouchers for nothing costs a client one step of them.
+"""
+
+from collections.abc import Iterator
+
+from protocol.ledger.state import State
+from roles.attempts import Attempt
+from roles.purse import Purse
+
+PRESS_MS = 2_000
+
+
+class Debts:
+    """Attempts whose request is over and which nobody has answered, by worker."""
+
+    def __init__(self, purse: Purse) -> None:
+        self._purse = purse
+        self._owed: dict[bytes, dict[tuple[bytes, int], Attempt]] = {}
+
+    def begin(self, attempt: Attempt) -> None:
+        """The request is over, and the worker may hold its voucher."""
+        self._owed.setdefault(attempt.worker, {})[attempt.item.voucher.request_id, attempt.number] = attempt
+
+    def find(self, worker: bytes, request_id: bytes, number: int) -> Attempt | None:
+        return self._owed.get(worker, {}).get((request_id, number))
+
+    def end(self, attempt: Attempt) -> None:
+        held = self._owed.get(attempt.worker, {})
+        held.pop((attempt.item.voucher.request_id, attempt.number), None)
+        if not held:
+            self._owed.pop(attempt.worker, None)
+
+    def owes(self, worker: bytes, state: State) -> bool:
+        """Whether the worker gets no voucher now."""
+        for attempt in list(self._owed.get(worker, {}).values()):
+            if self._is_ended(attempt, state):
+                self.end(attempt)
+        return worker in self._owed
+
+    def press(self, worker: bytes, now_ms: int) -> Iterator[Attempt]:
+        """What to ask the worker for once more, now and then: an honest one answers or refuses, however late."""
+        for attempt in self._owed.get(worker, {}).values():
+            if now_ms >= attempt.sent_ms + PRESS_MS:
+                attempt.sent_ms = now_ms
+                yield attempt
+
+    def _is_ended(self, attempt: Attempt, state: State) -> bool:
+        voucher = attempt.item.voucher
+        channel = state.channels.get(voucher.channel)
+        if channel is None:
+            return True
+        return channel.settled_seq >= voucher.seq and not self._purse.is_overpaid(voucher.channel, channel)

@@ -1,0 +1,285 @@
+"""Every way to cheat that we know of, as roles: workers, verifiers and clients for `rolemesh bench cheat` and tests.
+
+Each is the honest role with one thing done differently, so what it says is well-formed and signed. Workers cheat on
+`config["lie_bp"]` basis points of their jobs, as `testnet.liars` has it.
+"""
+
+from array import array
+from dataclasses import replace
+
+from protocol.jobs import Attestation, Voucher
+from protocol.ledger.checks import AttestLeaves, LeafAttestation
+from protocol.ledger.records import BatchPhase
+from protocol.ledger.state import State
+from protocol.ledger.transactions import CloseChannel
+from protocol.messages import Attestations, Result
+from protocol.signing import sign
+from protocol.tensor import ITEM_SIZES, Tensor
+from protocol.types import BP
+from roles.client import Client
+from roles.leaf_checks import LEAF_TOKEN
+from roles.purse import Purse
+from roles.role import (
+    Compute,
+    Computed,
+    Context,
+    Deliver,
+    Effect,
+    Event,
+    LedgerAdvanced,
+    Publish,
+    Received,
+    Record,
+    Send,
+    SetTimer,
+    Submit,
+    TimerFired,
+)
+from roles.verifier import Verifier
+from roles.workbook import compute_job_key
+from testnet.liars import LyingInference, distort, would_lie
+
+LATE_MS = 500  # after the deadline
+
+
+# Workers
+
+
+class Altering(LyingInference):
+    """Runs the model and says something else."""
+
+
+class Copying(LyingInference):
+    """Runs nothing but the first job, and answers all others with that answer."""
+
+    _first: tuple[Tensor, ...] = ()
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self._first = self._first or outputs
+        return self._first
+
+
+class Truncating(LyingInference):
+    """Leaves the last number of each tensor out."""
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(_truncate(tensor) for tensor in outputs)
+
+
+class Substituting(LyingInference):
+    """Runs another model of the ledger than the one that was asked for, and fits its answer to the types wanted."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        return [self._swap(effect) for effect in super().handle(event, now_ms)]
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(_cast(tensor, "int32" if tensor.dtype == "float32" else "float32") for tensor in outputs)
+
+    def _swap(self, effect: Effect) -> Effect:
+        if not isinstance(effect, Compute) or not self.lies_about(effect.token):
+            return effect
+        wanted = self._ledger.models[effect.model]
+        other = next(model for model in self._ledger.models.values() if model.exact != wanted.exact)
+        inputs = tuple(_cast(tensor, spec.dtype) for tensor, spec in zip(effect.inputs, other.inputs, strict=True))
+        return replace(effect, model=other.digest, inputs=inputs)
+
+
+class Late(LyingInference):
+    """Answers when the request is over, and claims its pay all the same."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._held: dict[str, Computed] = {}
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if isinstance(event, Computed) and event.token in self._computing and self.lies_about(event.token):
+            self._held[event.token] = event
+            job = self._computing[event.token]
+            told = Record("lie.told", {"request_id": job.item.voucher.request_id})
+            return [told, SetTimer(f"late|{event.token}", job.item.request.deadline_ms + LATE_MS)]
+        if isinstance(event, TimerFired) and event.name.startswith("late|"):
+            return super().handle(self._held.pop(event.name.removeprefix("late|")), now_ms)
+        return super().handle(event, now_ms)
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return outputs
+
+
+class Silent(LyingInference):
+    """Takes requests and never does anything about them."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for effect in super().handle(event, now_ms):
+            if isinstance(effect, Compute) and self.lies_about(effect.token):
+                effect = Record("lie.told", {"token": effect.token})
+            effects.append(effect)
+        return effects
+
+
+class Withholding(LyingInference):
+    """Does the work and claims its pay, and sends nobody the result."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        return [effect for effect in super().handle(event, now_ms) if not self._is_withheld(effect)]
+
+    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return outputs
+
+    def _is_withheld(self, effect: Effect) -> bool:
+        if not isinstance(effect, Send) or not isinstance(effect.message, Result):
+            return False
+        claim = effect.message.receipt.claim
+        return self.lies_about(compute_job_key(claim.channel, claim.seq).hex())
+
+
+# Verifiers
+
+
+class Blind(Verifier):
+    """Runs no model and attests something that could be an answer."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for effect in super().handle(event, now_ms):
+            if isinstance(effect, Compute):
+                made_up = (Tensor("int32", (1, 10), bytes(40)),)
+                effects += super().handle(Computed(effect.token, made_up, "", ""), now_ms)
+            else:
+                effects.append(effect)
+        return effects
+
+
+class Abstaining(Verifier):
+    """Is drawn and says nothing."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        return [effect for effect in super().handle(event, now_ms) if not isinstance(effect, Compute)]
+
+
+class CopyingVerifier(Abstaining):
+    """Runs no model and says what another verifier of the same claim has said."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._copied: set[bytes] = set()
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects = super().handle(event, now_ms)
+        if isinstance(event, Received) and isinstance(event.message, Attestations):
+            effects += self._copy(event.message.items)
+        if isinstance(event, LedgerAdvanced):
+            effects += self._copy_leaves(event.state)
+        return effects
+
+    @property
+    def topics(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("claims", "proofs")
+
+    def _copy(self, items: tuple[Attestation, ...]) -> list[Effect]:
+        fresh = [item for item in items if item.claim_id in self._running and item.claim_id not in self._copied]
+        self._copied |= {item.claim_id for item in fresh}
+        own = self.context.signer
+        copies = tuple(sign(replace(item, verifier=own.public), own) for item in fresh)
+        return [Publish("proofs", Attestations(copies))] if copies else []
+
+    def _copy_leaves(self, state: State) -> list[Effect]:
+        effects: list[Effect] = []
+        for key, check in state.checks.items():
+            mine = [item for item in check.checkers if item.account == self.context.account.public and not item.value]
+            said = [item.value for item in check.checkers if item.value]
+            if mine and said and key not in self._copied and state.batches[key[:32]].phase == BatchPhase.ATTESTATIONS:
+                self._copied.add(key)
+                words = (LeafAttestation(int.from_bytes(key[32:], "big"), said[0]),)
+                effects.append(Submit(AttestLeaves(key[:32], words), f"copy-{key.hex()}"))
+        return effects
+
+
+class Colluding(Verifier):
+    """Knows which jobs lying workers lie about, and attests their lies."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._lie_bp = int(context.config.get("lie_bp", BP))
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if isinstance(event, Computed) and event.outputs is not None and self._is_friend_lying(event.token):
+            event = replace(event, outputs=distort(event.outputs))
+        return super().handle(event, now_ms)
+
+    def _is_friend_lying(self, token: str) -> bool:
+        if token.startswith(LEAF_TOKEN):
+            claim = self._ledger.checks[bytes.fromhex(token.removeprefix(LEAF_TOKEN))].claim
+        else:
+            claim = self._running[bytes.fromhex(token)].claim
+        is_friend = claim.worker in self._list_friends()
+        return is_friend and would_lie(claim.worker, compute_job_key(claim.channel, claim.seq).hex(), self._lie_bp)
+
+    def _list_friends(self) -> frozenset[bytes]:
+        return frozenset(bytes.fromhex(node) for node in self.context.config.get("friends", ()))
+
+
+# Clients
+
+
+class _CheatingPurse(Purse):
+    """Signs vouchers over a grain less, or one number again and again."""
+
+    def __init__(self, purse: Purse, short: int, repeats: bool) -> None:
+        self.__dict__.update(purse.__dict__)
+        self._short = short
+        self._repeats = repeats
+        self._first: dict[bytes, Voucher] = {}
+
+    def sign_voucher(self, channel: bytes, amount: int, request_id: bytes, attempt: int, expiry_ms: int) -> Voucher:
+        first = self._first.get(channel)
+        if first is not None and self._repeats:
+            again = replace(first, request_id=request_id, attempt=attempt, expiry_ms=expiry_ms)
+            return sign(again, self._account)
+        voucher = super().sign_voucher(channel, amount - self._short, request_id, attempt, expiry_ms)
+        return self._first.setdefault(channel, voucher)
+
+
+class Underpaying(Client):
+    """Pays a grain less than the price."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._purse = self._dispatch._purse = _CheatingPurse(self._purse, short=1, repeats=False)
+
+
+class Replaying(Client):
+    """Pays every request on a channel with the first one's voucher number."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._purse = self._dispatch._purse = _CheatingPurse(self._purse, short=0, repeats=True)
+
+
+class Denying(Client):
+    """Closes a channel as soon as it has an answer from it, to be gone before the worker settles."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects = super().handle(event, now_ms)
+        if any(isinstance(effect, Deliver) for effect in effects):
+            own = self.context.account.public
+            for key, channel in self._ledger.channels.items():
+                if channel.payer == own and not channel.closing_ms:
+                    effects.append(Submit(CloseChannel(key), f"deny-{key.hex()}"))
+        return effects
+
+
+def _truncate(tensor: Tensor) -> Tensor:
+    item_bytes, width = ITEM_SIZES[tensor.dtype], tensor.shape[-1]
+    rows = [tensor.data[at : at + item_bytes * (width - 1)] for at in range(0, len(tensor.data), item_bytes * width)]
+    return Tensor(tensor.dtype, (*tensor.shape[:-1], width - 1), b"".join(rows))
+
+
+_CODES = {"uint8": "B", "int32": "i", "float32": "f"}
+
+
+def _cast(tensor: Tensor, dtype: str) -> Tensor:
+    """The same numbers as another type, cut to whole ones where that holds no others."""
+    numbers = array(_CODES[tensor.dtype], tensor.data)
+    kept = numbers if dtype == "float32" else [int(number) for number in numbers]
+    return Tensor(dtype, tensor.shape, array(_CODES[dtype], kept).tobytes())
