@@ -16,7 +16,7 @@ from protocol.messages import Attestations, Result
 from protocol.signing import sign
 from protocol.tensor import ITEM_SIZES, Tensor
 from protocol.types import BP
-from roles.client import Client
+from roles.client_role import ClientRole
 from roles.leaf_checks import LEAF_TOKEN
 from roles.purse import Purse
 from roles.role import (
@@ -240,7 +240,7 @@ class _CheatingPurse(Purse):
         return self._first.setdefault(channel, voucher)
 
 
-class Underpaying(Client):
+class Underpaying(ClientRole):
     """Pays a grain less than the price."""
 
     def __init__(self, context: Context) -> None:
@@ -248,7 +248,7 @@ class Underpaying(Client):
         self._purse = self._dispatch._purse = _CheatingPurse(self._purse, short=1, repeats=False)
 
 
-class Replaying(Client):
+class Replaying(ClientRole):
     """Pays every request on a channel with the first one's voucher number."""
 
     def __init__(self, context: Context) -> None:
@@ -256,7 +256,7 @@ class Replaying(Client):
         self._purse = self._dispatch._purse = _CheatingPurse(self._purse, short=0, repeats=True)
 
 
-class Denying(Client):
+class Denying(ClientRole):
     """Closes a channel as soon as it has an answer from it, to be gone before the worker settles."""
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:

@@ -12,9 +12,9 @@ from typing import Annotated
 
 from protocol.errors import MalformedMessage, RemoteError
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Receipt
 from protocol.ledger.records import EVIDENCE_BYTES_MAX
-from protocol.proofs.kinds import SIGNED, InvalidProof
+from protocol.proofs.context import ProofContext
+from protocol.proofs.kinds import InvalidProof, verify_receipt
 from protocol.registry import ProofDescription
 from protocol.tensor import Tensor, compute_tensors_digest, verify_layout
 from protocol.types import AtMost, Line, Whole
@@ -146,6 +146,7 @@ class Traced:
     """Evidence: the digests of all operators, from the claimed inputs to the receipt's output."""
 
     name: str = "trace"
+    evidence_bytes_max: int = TRACE_BYTES_MAX
 
     def describe(self) -> ProofDescription:
         return ProofDescription(
@@ -153,10 +154,12 @@ class Traced:
             does_not_show="that any of it is right, unless somebody runs the operators again",
         )
 
-    def verify(self, receipt: Receipt, trace: Trace) -> None:
-        """InvalidProof or BadSignature unless the worker has signed the receipt and the trace leads to its output."""
-        SIGNED.verify(receipt, ())
+    def verify(self, context: ProofContext, evidence: bytes) -> str:
+        """What it covers. InvalidProof or BadSignature unless it joins the receipt's inputs and output."""
+        receipt, trace = context.receipt, unpack_trace(evidence)
+        verify_receipt(receipt)
         verify_binding(trace, receipt.claim.input_digest, receipt.output_digest)
+        return f"the worker says what each of {len(trace) - 2} operators gave, from this input to this output"
 
 
 TRACE = Traced()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import MalformedMessage
+from protocol.proofs.context import ProofContext, Trust
 from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.trace import (
     DIGEST_SIZE,
@@ -26,6 +27,7 @@ from protocol.proofs.trace import (
 )
 from protocol.registry import find_proof_kind
 from protocol.tensor import Tensor, compute_tensors_digest
+from tests.support.jobs import OUTPUT, make_request
 from tests.support.ledgers import Ledger
 
 OFF = "ort=1.31.1;ep=cpu;isa=avx2;th=1;opt=disable;batch=1"
@@ -146,9 +148,12 @@ def test_a_trace_backs_the_receipt_whose_inputs_and_output_it_joins():
     receipt, _, _ = ledger.work(ledger.open_channel())
     whole = (receipt.claim.input_digest, b"m" * 32, receipt.output_digest)
 
+    request = make_request(ledger.state, ledger.foundation)
+    context = ProofContext(request, receipt, (OUTPUT,), request.deadline_ms, Trust())
+
     assert find_proof_kind("trace") is TRACE
-    TRACE.verify(receipt, whole)
+    assert "each of 1 operators" in TRACE.verify(context, pack_trace(whole))
     with pytest.raises(InvalidProof, match="the trace ends with"):
-        TRACE.verify(receipt, whole[:2])
+        TRACE.verify(context, pack_trace(whole[:2]))
     with pytest.raises(InvalidProof, match="the trace begins with"):
-        TRACE.verify(receipt, whole[1:])
+        TRACE.verify(context, pack_trace(whole[1:]))
