@@ -36,6 +36,7 @@ class RefusalCode(StrEnum):
     TOO_LARGE = "too_large"
     FAILED = "failed"
     OTHER_EPOCH = "other_epoch"
+    COMMITTEE = "committee"
 
 
 # A client may ask another worker after these; after the others no worker could say yes.
@@ -46,6 +47,7 @@ FALLBACK_CODES = frozenset(
         RefusalCode.FAILED,
         RefusalCode.VOUCHER_REUSED,
         RefusalCode.OTHER_EPOCH,
+        RefusalCode.COMMITTEE,
     }
 )
 

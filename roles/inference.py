@@ -13,11 +13,14 @@ from protocol.errors import ProtocolError
 from protocol.jobs import (
     Attestation,
     ClaimedWork,
+    InferenceRequest,
     Mode,
     PaidRequest,
     Receipt,
     compute_attestation,
+    compute_request_id,
 )
+from protocol.keys import format_node
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.messages import (
@@ -64,6 +67,7 @@ from roles.role import (
     TimerFired,
 )
 from roles.settler import Settler
+from roles.shunned import Shunned
 from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
 
 JOBS_MAX = 256  # running or waiting for inputs
@@ -88,6 +92,7 @@ class Inference(Role):
         self._shelf = ModelShelf(context.config.get("models"))
         self._book = Workbook()
         self._computing: dict[str, Job] = {}
+        self._shunned = Shunned()
         self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
         self._unclaimed: list[Job] = []  # on disk, not yet published
@@ -148,7 +153,7 @@ class Inference(Role):
 
     def _start(self, state: State, journal: Iterable[bytes], now_ms: int) -> list[Effect]:
         self._state = state
-        self._book.restore((decode(JournalEntry, data) for data in journal), self._draw)
+        self._book.restore((decode(JournalEntry, data) for data in journal), self._draw_for)
         return [*self._shelf.start(state), *self._settler.forget_settled(state), SetTimer("tick", now_ms + TICK_MS)]
 
     # A request comes in
@@ -169,6 +174,7 @@ class Inference(Role):
                 raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
             worker = Worker(self.context.account.public, self.context.signer.public)
             rows = admit(item, self._ledger, worker, self._price, self._shelf.held, now_ms)
+            self._check_committee(item.request, now_ms)
         except NotAdmitted as refusal:
             return [self._refuse(item, refusal.code, str(refusal))]
         job = Job(item, rows)
@@ -179,6 +185,19 @@ class Inference(Role):
             self._inputs.setdefault(cid, []).append(job)
             return [taken, Fetch(cid)]
         return [taken, self._compute(job, item)]
+
+    def _check_committee(self, request: InferenceRequest, now_ms: int) -> None:
+        """NotAdmitted when a verifier this claim would need has failed this worker lately."""
+        if request.mode != Mode.INDIVIDUAL:
+            return
+        try:
+            committee = self._draw(request.epoch, compute_request_id(request), request.verifiers)
+        except ProtocolError as error:  # too few verifiers of other accounts
+            raise NotAdmitted(RefusalCode.POLICY, str(error)) from error
+        shunned = self._shunned.find(committee, now_ms)
+        if shunned is not None:
+            reason = f"verifier {format_node(shunned)}, drawn for this request, owes this worker attestations"
+            raise NotAdmitted(RefusalCode.COMMITTEE, reason)
 
     def _again(self, known: Job, item: PaidRequest) -> list[Effect]:
         """A repeated request costs nothing: the answer is sent once more if it is there."""
@@ -244,7 +263,7 @@ class Inference(Role):
             return self._fail(job, RefusalCode.FAILED, computed.error)
         try:
             receipt = sign_receipt(job, computed, self.context.random.randbytes(32), self.context.signer)
-            committee = () if job.mode == Mode.PRIVATE else self._draw(receipt)
+            committee = () if job.mode == Mode.PRIVATE else self._draw_for(receipt)
         except ProtocolError as error:  # too few verifiers of other accounts
             return self._fail(job, RefusalCode.POLICY, str(error))
         job.outputs = computed.outputs
@@ -257,16 +276,27 @@ class Inference(Role):
         return [self._keep(job), self._record_claim(job, receipt), *self._answer(job), *batch]
 
     def _record_claim(self, job: Job, receipt: Receipt) -> Effect:
-        fields = {"request_id": job.item.voucher.request_id, "claim_id": job.claim_id, "attempt": receipt.claim.attempt}
+        claim = receipt.claim
+        fields = {
+            "request_id": claim.request_id,
+            "claim_id": job.claim_id,
+            "attempt": claim.attempt,
+            "channel": claim.channel,
+            "seq": claim.seq,
+        }
         return Record("claim.made", fields)
 
-    def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
-        """The verifiers drawn for a claim; none when its epoch is no longer known, so that it can only end void."""
+    def _draw_for(self, receipt: Receipt) -> tuple[bytes, ...]:
         claim = receipt.claim
-        epoch = self._ledger.get_epoch(claim.epoch)
-        if epoch is None:
+        return self._draw(claim.epoch, claim.request_id, claim.verifiers, claim.worker)
+
+    def _draw(self, epoch: int, request_id: bytes, verifiers: int, worker: bytes = b"") -> tuple[bytes, ...]:
+        """The verifiers drawn for a claim; none when its epoch is no longer known, so that it can only end void."""
+        snapshot = self._ledger.get_epoch(epoch)
+        if snapshot is None:
             return ()
-        return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+        worker = worker or self.context.signer.public
+        return compute_committee(snapshot.seed, request_id, worker, snapshot.candidates, verifiers)
 
     def _answer(self, job: Job) -> list[Effect]:
         assert job.receipt is not None
@@ -325,18 +355,19 @@ class Inference(Role):
                 continue  # pulled from a peer that is not its author: nobody to blame by name
             job.attestations[item.verifier] = item
             if job.is_attested:
-                effects += self._complete(job)
+                effects += self._complete(job, now_ms)
         return effects
 
-    def _complete(self, job: Job) -> list[Effect]:
+    def _complete(self, job: Job, now_ms: int) -> list[Effect]:
         """All drawn verifiers have spoken: forward them, and settle if they all found what we found."""
         assert job.receipt is not None
         digest = job.receipt.output_digest
-        agrees = [
-            item.value == compute_attestation(job.claim_id, item.verifier, digest) for item in job.attestations.values()
-        ]
-        if not all(agrees) and not job.zero_reason:
-            job.zero_reason = ZeroReason.DISSENT
+        for verifier, item in job.attestations.items():
+            if item.value == compute_attestation(job.claim_id, verifier, digest):
+                self._shunned.forgive(verifier)
+                continue
+            self._shunned.add(verifier, now_ms)
+            job.zero_reason = job.zero_reason or ZeroReason.DISSENT
         forward = Send(job.item.request.client, "infer", Attestations(tuple(job.attestations.values())))
         return [self._keep(job), forward]
 
@@ -364,6 +395,7 @@ class Inference(Role):
             overdue.append(job)
             for verifier in job.committee:
                 if verifier not in job.attestations:
+                    self._shunned.add(verifier, now_ms)
                     missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
         return [*_publish(overdue), *asks]

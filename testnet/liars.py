@@ -7,6 +7,7 @@ in the wrong places. Each one is recorded as `lie.told`, so a run can count whet
 import hashlib
 from dataclasses import replace
 
+from protocol.jobs import InferenceRequest
 from protocol.tensor import ITEM_SIZES, Tensor
 from protocol.types import BP
 from roles.inference import Inference
@@ -32,6 +33,9 @@ class LyingInference(Inference):
         made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
         # Counted before it is kept: a liar killed in between has told one lie too many in its log, never one too few.
         return [*(Record("lie.told", claim.fields) for claim in made), *effects]
+
+    def _check_committee(self, request: InferenceRequest, now_ms: int) -> None:
+        """It takes whatever comes: dissent is its trade."""
 
     def lies_about(self, token: str) -> bool:
         return would_lie(self.context.signer.public, token, self._lie_bp)

@@ -1,0 +1,32 @@
+"""Verifiers a worker does no attested work with for now: they owe it attestations, or found something else than it did.
+
+A claim is paid only if all its verifiers agree, and who they are follows from the request: a worker can tell beforehand
+that it would work for nothing, and refuse. So a verifier that stays silent costs a worker the jobs in hand, not all.
+"""
+
+from collections.abc import Iterable
+
+SHUN_MS = 10_000  # doubled with every failure in a row
+SHUN_MS_MAX = 300_000
+
+
+class Shunned:
+    def __init__(self) -> None:
+        self._until_ms: dict[bytes, int] = {}
+        self._failures: dict[bytes, int] = {}
+
+    def add(self, verifier: bytes, now_ms: int) -> None:
+        """It has failed; again while it is shunned counts once."""
+        if now_ms < self._until_ms.get(verifier, 0):
+            return
+        failures = self._failures[verifier] = self._failures.get(verifier, 0) + 1
+        self._until_ms[verifier] = now_ms + min(SHUN_MS << min(failures - 1, 16), SHUN_MS_MAX)
+
+    def forgive(self, verifier: bytes) -> None:
+        """It has attested what this worker found."""
+        self._until_ms.pop(verifier, None)
+        self._failures.pop(verifier, None)
+
+    def find(self, committee: Iterable[bytes], now_ms: int) -> bytes | None:
+        """One of these that is shunned; None while there is none."""
+        return next((verifier for verifier in committee if now_ms < self._until_ms.get(verifier, 0)), None)
