@@ -1,7 +1,7 @@
 """Every way to cheat that we know of, as roles: workers, verifiers and clients for `rolemesh bench cheat` and tests.
 
-Each is the honest role with one thing done differently, so what it says is well-formed and signed. Workers cheat on
-`config["lie_bp"]` basis points of their jobs, as `testnet.liars` has it.
+Each is the honest role with one thing done differently, so what it says is well-formed and signed. Workers that lie do
+so on `config["lie_bp"]` basis points of their jobs, as `testnet.liars` has it.
 """
 
 from array import array
@@ -17,6 +17,7 @@ from protocol.signing import sign
 from protocol.tensor import ITEM_SIZES, Tensor
 from protocol.types import BP
 from roles.client_role import ClientRole
+from roles.inference import Inference
 from roles.leaf_checks import LEAF_TOKEN
 from roles.purse import Purse
 from roles.role import (
@@ -29,7 +30,6 @@ from roles.role import (
     LedgerAdvanced,
     Publish,
     Received,
-    Record,
     Send,
     SetTimer,
     Submit,
@@ -84,7 +84,7 @@ class Substituting(LyingInference):
         return replace(effect, model=other.digest, inputs=inputs)
 
 
-class Late(LyingInference):
+class Late(Inference):
     """Answers when the request is over, and claims its pay all the same."""
 
     def __init__(self, context: Context) -> None:
@@ -92,45 +92,28 @@ class Late(LyingInference):
         self._held: dict[str, Computed] = {}
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        if isinstance(event, Computed) and event.token in self._computing and self.lies_about(event.token):
+        if isinstance(event, Computed) and event.token in self._computing:
             self._held[event.token] = event
-            job = self._computing[event.token]
-            told = Record("lie.told", {"request_id": job.item.voucher.request_id})
-            return [told, SetTimer(f"late|{event.token}", job.item.request.deadline_ms + LATE_MS)]
+            deadline_ms = self._computing[event.token].item.request.deadline_ms
+            return [SetTimer(f"late|{event.token}", deadline_ms + LATE_MS)]
         if isinstance(event, TimerFired) and event.name.startswith("late|"):
             return super().handle(self._held.pop(event.name.removeprefix("late|")), now_ms)
         return super().handle(event, now_ms)
 
-    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return outputs
 
-
-class Silent(LyingInference):
+class Silent(Inference):
     """Takes requests and never does anything about them."""
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        effects: list[Effect] = []
-        for effect in super().handle(event, now_ms):
-            if isinstance(effect, Compute) and self.lies_about(effect.token):
-                effect = Record("lie.told", {"token": effect.token})
-            effects.append(effect)
-        return effects
+        return [effect for effect in super().handle(event, now_ms) if not isinstance(effect, Compute)]
 
 
-class Withholding(LyingInference):
+class Withholding(Inference):
     """Does the work and claims its pay, and sends nobody the result."""
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        return [effect for effect in super().handle(event, now_ms) if not self._is_withheld(effect)]
-
-    def falsify(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return outputs
-
-    def _is_withheld(self, effect: Effect) -> bool:
-        if not isinstance(effect, Send) or not isinstance(effect.message, Result):
-            return False
-        claim = effect.message.receipt.claim
-        return self.lies_about(compute_job_key(claim.channel, claim.seq).hex())
+        effects = super().handle(event, now_ms)
+        return [effect for effect in effects if not (isinstance(effect, Send) and isinstance(effect.message, Result))]
 
 
 # Verifiers

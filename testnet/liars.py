@@ -29,7 +29,10 @@ class LyingInference(Inference):
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         if not isinstance(event, Computed) or event.outputs is None or not self.lies_about(event.token):
             return super().handle(event, now_ms)
-        effects = super().handle(replace(event, outputs=self.falsify(event.outputs)), now_ms)
+        said = self.falsify(event.outputs)
+        effects = super().handle(replace(event, outputs=said), now_ms)
+        if said == event.outputs:  # the truth, by chance
+            return effects
         made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
         # Counted before it is kept: a liar killed in between has told one lie too many in its log, never one too few.
         return [*(Record("lie.told", claim.fields) for claim in made), *effects]

@@ -77,7 +77,11 @@ class Asked:
     @property
     def expected(self) -> str:
         """What the model itself says the first row shows, run here and now."""
-        return compute_label(self.model, get_engine().compute(self.model.digest, self.inputs)[0])
+        return compute_label(self.model, self.compute_expected())
+
+    def compute_expected(self) -> tuple[Tensor, ...]:
+        """What the model itself answers, run here and now."""
+        return get_engine().compute(self.model.digest, self.inputs)[0]
 
 
 def simulate(

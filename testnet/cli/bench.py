@@ -182,6 +182,51 @@ def attack(
     return int(ExitCode.INVARIANT_VIOLATED if missed else ExitCode.OK)
 
 
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench cheat\n\n"
+    "  rolemesh bench cheat --only alter --only collude --jobs 20000\n\n"
+    "  rolemesh bench cheat --full --markdown table.md"
+)
+def cheat(
+    *,
+    only: Annotated[
+        tuple[str, ...], Parameter(name="--only", negative="", help="Only this strategy; may be repeated.")
+    ] = (),
+    jobs: Annotated[int | None, Parameter(help="How many jobs in all, instead of the usual number.")] = None,
+    seed: Annotated[int, Parameter(help="The first network's. The same seed gives the same figures.")] = 1,
+    full: Annotated[bool, Parameter(negative="", help="100,000 jobs, which takes an hour or two.")] = False,
+    markdown: Annotated[Path | None, Parameter(help="Write the table to this file too.")] = None,
+    json: JsonLines = False,
+) -> int:
+    """Does cheating pay? Workers, verifiers and clients that cheat in every way known, beside honest ones, simulated.
+
+    Exit code 6 when a strategy brings more than honesty, a lie is paid where all is checked, an honest node is slashed,
+    or lies are drawn more or less often than arithmetic says.
+    """
+    from protocol.ledger.params import Params
+    from testnet.bench.cheat import measure as bench
+    from testnet.bench.cheat.strategies import STRATEGIES, find_strategies
+
+    output = Output(json)
+    chosen = find_strategies(choose(only, tuple(strategy.name for strategy in STRATEGIES)))
+    wanted = jobs if jobs is not None else bench.JOBS_FULL if full else bench.JOBS_SHORT
+    if wanted < 1:
+        raise CommandError("bad_jobs", f"not a number of jobs: {wanted}", "give --jobs 1 or more", ExitCode.USAGE)
+    output.say(bench.compute_arithmetic(Params()).describe())
+    output.say(bench.format_line(bench.COLUMNS.split("|")))
+    rows = []
+    for row in bench.measure(chosen, wanted, seed, output.note):
+        rows.append(row)
+        output.say(bench.format_line(row.format_cells()))
+        output.give(row.to_dict())
+    if markdown is not None:
+        markdown.write_text(bench.write_markdown(rows, wanted, seed), encoding="utf-8")
+    missed = [f"{row.mode} {row.strategy}" for row in rows if row.missed]
+    if missed:
+        output.note(f"missed: {', '.join(missed)}")
+    return int(ExitCode.INVARIANT_VIOLATED if missed else ExitCode.OK)
+
+
 @app.command(help_epilogue="Examples:\n\n  rolemesh bench scale\n\n  rolemesh bench scale --full --plot scale.svg")
 def scale(
     *,

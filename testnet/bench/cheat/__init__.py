@@ -1,0 +1,1 @@
+"""Does cheating pay? `rolemesh bench cheat`."""

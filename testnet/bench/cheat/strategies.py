@@ -1,0 +1,66 @@
+"""Who cheats how: one line for each strategy that `rolemesh bench cheat` tries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocol.jobs import Mode
+
+BOTH = (Mode.INDIVIDUAL, Mode.BATCH)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """`cheats` are the classes of nodes, by name; the first is the one whose wealth is looked at."""
+
+    name: str
+    about: str
+    cheats: Mapping[str, str]
+    modes: tuple[Mode, ...] = BOTH
+    lies: bool = False  # its jobs are wrong, so that detection can be held against arithmetic
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def cheat(self) -> str:
+        return next(iter(self.cheats))
+
+
+def _worker(name: str, about: str, kind: str, lies: bool = False) -> Strategy:
+    return Strategy(name, about, {"inference-0": f"testnet.cheats:{kind}"}, lies=lies)
+
+
+def _verifier(name: str, about: str, kind: str) -> Strategy:
+    return Strategy(name, about, {"verifier-0": f"testnet.cheats:{kind}"})
+
+
+def _client(name: str, about: str, kind: str) -> Strategy:
+    return Strategy(name, about, {"client-0": f"testnet.cheats:{kind}"})
+
+
+STRATEGIES = (
+    Strategy("honest", "nobody cheats", {"inference-0": "inference"}),
+    _worker("alter", "a worker runs the model and says something else", "Altering", lies=True),
+    _worker("copy", "a worker answers everything with its first answer", "Copying", lies=True),
+    _worker("truncate", "a worker leaves the last number out", "Truncating", lies=True),
+    _worker("substitute", "a worker runs another model", "Substituting", lies=True),
+    _worker("late", "a worker answers when the request is over, and claims its pay", "Late"),
+    _worker("silent", "a worker takes requests and does nothing", "Silent"),
+    _worker("withhold", "a worker claims its pay and sends nobody the result", "Withholding"),
+    _verifier("blind", "a verifier attests without running the model", "Blind"),
+    _verifier("copy_attestation", "a verifier says what another one has said", "CopyingVerifier"),
+    _verifier("abstain", "a verifier is drawn and says nothing", "Abstaining"),
+    Strategy(
+        "collude",
+        "a worker lies, and one verifier attests its lies",
+        {"inference-0": "testnet.cheats:Altering", "verifier-0": "testnet.cheats:Colluding"},
+        lies=True,
+    ),
+    _client("underpay", "a client pays a grain less than the price", "Underpaying"),
+    _client("replay", "a client pays every request with one voucher number", "Replaying"),
+    _client("deny", "a client closes its channels as soon as it has an answer", "Denying"),
+)
+
+
+def find_strategies(names: frozenset[str]) -> tuple[Strategy, ...]:
+    """Those of these names, all for none."""
+    return tuple(strategy for strategy in STRATEGIES if not names or strategy.name in names)
