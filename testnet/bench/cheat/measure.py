@@ -21,6 +21,7 @@ NETWORK_JOBS = 120  # so many in one network, then the next seed
 JOBS_SHORT = 2_400
 JOBS_FULL = 100_000
 CONFIDENCE = 0.99
+DRAWN_MIN = 1  # lies that arithmetic says are drawn at the very least, for a lying strategy to be judged
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,13 @@ def judge(strategy: Strategy, mode: Mode, sums: Outcomes, honest_gain: int) -> I
         return
     if mode is Mode.INDIVIDUAL and strategy.lies and (sums.wrong_released or sums.lies_paid):
         yield f"{sums.wrong_released} wrong results released, {sums.lies_paid} lies paid"
+    lies, low, high, drawn = judge_draws(sums.batches)
+    if strategy.lies and mode is Mode.BATCH and low < DRAWN_MIN:
+        return  # so few lies that nobody may have come upon one: nothing is shown either way
     if sums.gain > honest_gain:
         yield f"it brings {(sums.gain - honest_gain) / GRAINS_PER_ROLE:.6f} ROLE more than honesty"
     if strategy.lies and sums.gain >= 0:
         yield "the liar ends with no less than it began with"
-    lies, low, high, drawn = judge_draws(sums.batches)
     if lies and not low <= drawn <= high:
         yield f"{drawn} lies were drawn, arithmetic says {low} to {high}"
 

@@ -44,7 +44,9 @@ def test_a_ledger_that_slashes_nothing_makes_lies_pay_and_the_table_says_so() ->
     words = " | ".join(judge(LYING, Mode.INDIVIDUAL, sums, honest_gain=4))
     for part in ("1 honest nodes were slashed", "lost 2 jobs", "3 lies paid", "more than honesty", "no less than"):
         assert part in words
-    assert list(judge(LYING, Mode.BATCH, Outcomes(gain=-1), honest_gain=4)) == []
+    few = [Batched(leaves=100, drawn=10, lies=5, lies_drawn=0)]
+    assert list(judge(LYING, Mode.BATCH, Outcomes(gain=9, batches=few), honest_gain=4)) == []
+    assert list(judge(LYING, Mode.BATCH, Outcomes(gain=9, batches=few * 40), honest_gain=4))
 
 
 def test_lies_are_drawn_as_often_as_arithmetic_says() -> None:
