@@ -26,6 +26,7 @@ from roles.config import UserError
 from roles.durable import Durable, DurableWriter, StoreFailed
 from roles.engine.errors import EngineError
 from roles.engine.sandbox import Measure
+from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
 from roles.inbox import Inbox
@@ -82,6 +83,8 @@ class Engine(Protocol):
 
     @property
     def measures(self) -> tuple[Measure, ...]: ...
+
+    def get_admissions(self) -> Mapping[bytes, Admission]: ...
 
     async def compute(
         self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float

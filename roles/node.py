@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from p2p.reach import Reach
+from protocol.content import format_cid
 from protocol.keys import format_account, format_node, parse_node
 from protocol.ledger.state import State, compute_state_root
 from protocol.types import NodeState
@@ -100,7 +101,7 @@ class RunningNode:
     def describe(self) -> dict[str, Any]:
         """What `status.json` says."""
         ledger, net, carrier = self.core.ledger, self.net, self._carrier
-        peers = net.peers()
+        peers, engine = net.peers(), self._equipment.engine
         return {
             "time_ms": self._equipment.clock.now_ms(),
             "pid": os.getpid(),
@@ -119,7 +120,8 @@ class RunningNode:
             "restart": describe_pending(*self.core.pending_restarts),
             "bans": self._watch.count_bans(),
             "http": self._watch.http_url,
-            "sandbox": describe_measures(self._equipment.engine.measures),
+            "models": {format_cid(model): each.format() for model, each in engine.get_admissions().items()},
+            "sandbox": describe_measures(engine.measures),
             "topics": net.counters(),
             "queues": carrier.get_queues(),
             "shed": carrier.get_shed(),

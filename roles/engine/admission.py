@@ -1,100 +1,128 @@
 """Whether a model's bytes may reach onnxruntime at all, read without loading them.
 
-Every node and tensor of the file is visited. What a verifier could not repeat is refused (random operators,
-quantisation that depends on the batch), and what must not be followed (data outside the file, control flow, operators
-that are not onnx's own). Field numbers: onnx.proto. Time and memory are bounded elsewhere: by the worker process.
+Refused is what a verifier could not repeat, what must not be followed, and what would cost more than it seems to. Every
+refusal is one sentence that says what was found and what is allowed. Time and memory of what is let through are bounded
+by the worker process.
 """
 
-from roles.engine.errors import ModelRefused
-from roles.engine.protobuf import MalformedProtobuf, get_message, read_fields, read_text
-from roles.engine.specs import MODEL_BYTES_MAX
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
-NODES_MAX = 4_096
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-OPERATORS_REFUSED = {
-    "Bernoulli": "random",
-    "Multinomial": "random",
-    "RandomNormal": "random",
-    "RandomNormalLike": "random",
-    "RandomUniform": "random",
-    "RandomUniformLike": "random",
-    "DynamicQuantizeLinear": "scales by what else is in the batch, so a row's answer depends on its neighbours",
-    "Loop": "control flow",
-    "If": "control flow",
-    "Scan": "control flow",
-    "SequenceMap": "control flow",
-}
+from protocol.tensor import ITEM_SIZES, RANK_MAX, TENSOR_BYTES_MAX
+from roles.engine.errors import ModelRefused
+from roles.engine.growth import compute_values
+from roles.engine.onnx_file import End, Node, OnnxFile, read_onnx_file
+from roles.engine.operators import OPSETS, OUTPUTS_MAX, REASONS, RULES
+from roles.engine.shapes import Value
+from roles.engine.specs import INPUTS_BYTES_MAX, MODEL_BYTES_MAX, OUTPUTS_BYTES_MAX, ROWS_MAX
+
+IR_VERSION_MIN = 7  # came with operator set 13; before it, callers could replace constants
 
 
 def verify_model(data: bytes) -> None:
     """ModelRefused, with the reason, unless the file may be loaded."""
+    read_model(data)
+
+
+def read_model(data: bytes) -> tuple[OnnxFile, Mapping[str, Value]]:
+    """The file, with what is known of its tensors when given one row, if it may be loaded. Else ModelRefused."""
     if not 0 < len(data) <= MODEL_BYTES_MAX:
-        raise ModelRefused(f"the model has {len(data)} bytes, at most {MODEL_BYTES_MAX} are run here")
-    try:
-        _verify_file(memoryview(data))
-    except MalformedProtobuf as error:
-        raise ModelRefused(f"this is no ONNX model: {error}") from error
+        raise ModelRefused(f"the model has {len(data)} bytes; 1 to {MODEL_BYTES_MAX} are run here")
+    file = read_onnx_file(data)
+    _verify_versions(file)
+    for node in file.nodes:
+        _verify_node(node, file.opsets)
+    for end in file.inputs:
+        _verify_input(end)
+    _verify_names(file)
+    # The most rows and one: what lies between is the worker process's to bound.
+    compute_values(file, ROWS_MAX)
+    values = compute_values(file, 1)
+    for end in file.outputs:
+        _verify_output(end.name, values[end.name])
+    return file, values
 
 
-def _verify_file(data: memoryview) -> None:
-    nodes = 0
-    graphs = 0
-    for number, _, value in read_fields(data):
-        if number == 7:
-            graphs += 1
-            nodes += _verify_graph(get_message(value))
-        elif number == 8:
-            _verify_domain(read_text(get_message(value), 1))
-        elif number in (20, 25):
-            raise ModelRefused("the model brings training information or functions of its own")
-    if not graphs:
-        raise ModelRefused("this is no ONNX model: it has no graph")
-    if nodes > NODES_MAX:
-        raise ModelRefused(f"the graph has {nodes} nodes, at most {NODES_MAX} are run here")
-
-
-def _verify_graph(graph: memoryview) -> int:
-    nodes = 0
-    for number, _, value in read_fields(graph):
-        if number == 1:
-            nodes += 1
-            _verify_node(get_message(value))
-        elif number == 5:
-            _verify_tensor(get_message(value))
-        elif number == 15:
-            _verify_sparse(get_message(value))
-    return nodes
-
-
-def _verify_node(node: memoryview) -> None:
-    operator = read_text(node, 4)
-    _verify_domain(read_text(node, 7))
-    if operator in OPERATORS_REFUSED:
-        raise ModelRefused(f"operator {operator} is not run here: {OPERATORS_REFUSED[operator]}")
-    for number, _, value in read_fields(node):
-        if number != 5:
-            continue
-        for inner, _, content in read_fields(get_message(value)):
-            if inner in (5, 10):
-                _verify_tensor(get_message(content))
-            elif inner in (6, 11):
-                raise ModelRefused(f"operator {operator[:64]} holds a graph of its own")
-            elif inner in (22, 23):
-                _verify_sparse(get_message(content))
-
-
-def _verify_tensor(tensor: memoryview) -> None:
-    for number, _, value in read_fields(tensor):
-        if number == 13 or (number == 14 and value != 0):
-            raise ModelRefused("the model keeps data outside its own file")
-
-
-def _verify_sparse(sparse: memoryview) -> None:
-    for number, _, value in read_fields(sparse):
-        if number in (1, 2):
-            _verify_tensor(get_message(value))
+def _verify_versions(file: OnnxFile) -> None:
+    if file.ir_version < IR_VERSION_MIN:
+        raise ModelRefused(f"the file has format version {file.ir_version}; from {IR_VERSION_MIN} on they are run here")
+    for domain, version in file.opsets.items():
+        _verify_domain(domain)
+        least, most = OPSETS[domain]
+        if not least <= version <= most:
+            name = domain or "ai.onnx"
+            raise ModelRefused(f"the model uses version {version} of {name}; {least} to {most} are run here")
 
 
 def _verify_domain(domain: str) -> None:
-    if domain not in DOMAINS:
-        raise ModelRefused(f"operators of domain {domain[:64]!r} are not onnx's own")
+    if domain not in OPSETS:
+        raise ModelRefused(
+            f"operators of domain {domain[:64]!r} are not onnx's own: only ai.onnx and ai.onnx.ml are run"
+        )
+
+
+def _verify_node(node: Node, opsets: Mapping[str, int]) -> None:
+    operator = node.operator[:64]
+    _verify_domain(node.domain)
+    if node.domain not in opsets:
+        raise ModelRefused(
+            f"operator {operator} is of {node.domain or 'ai.onnx'}, whose version the model does not say"
+        )
+    if node.operator not in RULES[node.domain]:
+        reason = REASONS.get(node.operator, "it is not among those listed in roles/engine/operators.py")
+        raise ModelRefused(f"operator {operator} is not run here: {reason}")
+    if len(node.outputs) > OUTPUTS_MAX.get(node.operator, 1) or not any(node.outputs):
+        raise ModelRefused(f"operator {operator} has {len(node.outputs)} outputs; all but the first are for training")
+    for name, attribute in node.attributes.items():
+        if "strings" in attribute.has and name != "nodes_modes":
+            raise ModelRefused(f"operator {operator} holds text in {name}: export labels as numbers")
+    if (node.operator == "Dropout" and len(node.inputs) > 2) or _has_mode(node, "training_mode"):
+        raise ModelRefused(f"operator {operator} is in training mode, where it is random: export for inference")
+
+
+def _has_mode(node: Node, name: str) -> bool:
+    return name in node.attributes and node.attributes[name].i != 0
+
+
+def _verify_input(end: End) -> None:
+    if end.shape is None:
+        raise ModelRefused(f"input {end.name!r} has no shape: each dimension but the first is to be a number")
+    if len(end.shape) > RANK_MAX:
+        raise ModelRefused(f"input {end.name!r} has {len(end.shape)} dimensions, at most {RANK_MAX} are taken")
+    if 0 in end.shape[1:]:
+        raise ModelRefused(f"input {end.name!r} is {end.shape}: only the first dimension may be free (0)")
+    _verify_bytes(f"input {end.name!r}", end.dtype, tuple(size or 1 for size in end.shape), INPUTS_BYTES_MAX)
+
+
+def _verify_output(name: str, value: Value) -> None:
+    _verify_bytes(f"output {name!r}", value.dtype, value.shape, OUTPUTS_BYTES_MAX)
+
+
+def _verify_bytes(what: str, dtype: str, shape: tuple[int, ...], most: int) -> None:
+    if max(shape, default=0) > TENSOR_BYTES_MAX:
+        raise ModelRefused(f"{what} is {shape}: no dimension may be more than {TENSOR_BYTES_MAX}")
+    size = math.prod(shape) * ITEM_SIZES[dtype]
+    if size > most:
+        raise ModelRefused(f"{what} has {size} bytes for one row, at most {most} are sent")
+
+
+def _verify_names(file: OnnxFile) -> None:
+    """Each name is given once, before it is taken: so the graph has no cycle, and only one meaning."""
+    known = {end.name for end in file.inputs} | {tensor.name for tensor in file.tensors}
+    for number, node in enumerate(file.nodes):
+        if missing := [name for name in node.inputs if name and name not in known]:
+            raise ModelRefused(
+                f"node {number + 1} ({node.operator}) takes {missing[0][:64]!r}, which nothing before it gives"
+            )
+        known.update(node.outputs)
+    given = [*(end.name for end in file.inputs), *(tensor.name for tensor in file.tensors)]
+    _verify_unique([*given, *(name for node in file.nodes for name in node.outputs if name)])
+    _verify_unique(end.name for end in file.outputs)
+    if missing := [end.name for end in file.outputs if end.name not in known]:
+        raise ModelRefused(f"nothing gives output {missing[0][:64]!r}")
+
+
+def _verify_unique(names: Iterable[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1 or not name]:
+        raise ModelRefused(f"the name {twice[0][:64]!r} is given more than once, or empty")

@@ -1,10 +1,10 @@
 """Run models in worker processes, one model each, without ever blocking the event loop.
 
 A worker is started when its model is first asked for and stays. It is killed when a job runs past its deadline or is
-cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one.
+cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one. A
+model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
 """
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,12 +21,13 @@ from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run, 
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.specs import IoSpec, verify_inputs
+from roles.engine.verdicts import Admission, Verdicts
 
 WAITING_MAX = 64  # jobs without a worker yet
 MODELS_MAX = 4  # processes alive, about 65 MiB each
-LOAD_TIMEOUT_S = 20.0  # start of the process, import and load; a busy machine takes seconds for what takes 0.3 s alone
-BACKOFF_S_MAX = 10.0
-REMEMBERED_MAX = 256  # refused models, and models whose workers crashed
+START_TIMEOUT_S = 20.0  # start of the process and imports; a busy machine takes seconds for what takes 0.2 s alone
+LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
+RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
 
 V = TypeVar("V")
 A = TypeVar("A", Ran, TracedRun, OperatorRun)  # what a worker answers
@@ -40,6 +41,7 @@ class PoolStats:
     started: int = 0
     crashed: int = 0
     timed_out: int = 0
+    blamed: int = 0
     refused_busy: int = 0
     completed: int = 0
 
@@ -74,6 +76,7 @@ async def open_pool(
     models_max: int = MODELS_MAX,
     waiting_max: int = WAITING_MAX,
     load_timeout_s: float = LOAD_TIMEOUT_S,
+    run_timeout_s: float = RUN_TIMEOUT_S,
     optimise: str = "all",
     probes: bool = False,
     module: str = WORKER,
@@ -85,7 +88,8 @@ async def open_pool(
     reaped.
     """
     async with trio.open_nursery() as nursery:
-        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, load_timeout_s, optimise, module)
+        timeouts = (load_timeout_s, run_timeout_s)
+        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, timeouts, optimise, module)
         if probes:
             nursery.start_soon(pool._probe)
         try:
@@ -104,7 +108,7 @@ class Pool:
         workers: int,
         models_max: int,
         waiting_max: int,
-        load_timeout_s: float,
+        timeouts: tuple[float, float],
         optimise: str,
         module: str,
     ) -> None:
@@ -115,13 +119,12 @@ class Pool:
         self._workers = workers
         self._slots_max = max(models_max, workers)
         self._waiting_max = waiting_max
-        self._load_timeout_s = load_timeout_s
+        self._load_timeout_s, self._run_timeout_s = timeouts
         self._optimise = optimise
         self._module = module
         self._slots: list[_Slot] = []
         self._waiting: list[_Job] = []
-        self._refused: OrderedDict[bytes, str] = OrderedDict()
-        self._crashes: OrderedDict[bytes, int] = OrderedDict()
+        self._verdicts = Verdicts()
         self._clock = 0
         self._is_closed = False
 
@@ -131,7 +134,8 @@ class Pool:
         """Outputs and profile of one run of the model with this digest.
 
         Raises Busy, ModelRefused, BadInput, ComputeFailed, ComputeTimedOut (after `timeout_s`, which covers waiting,
-        loading and running), WorkerCrashed, or what `load_blob` raises. Cancelling it kills the worker that runs it.
+        loading and running, or after the pool's own limits), WorkerCrashed, or what `load_blob` raises. Cancelling it
+        kills the worker that runs it.
         """
         reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s)
         return reply.outputs, reply.profile
@@ -155,6 +159,10 @@ class Pool:
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, "loading")
 
+    def get_admissions(self) -> dict[bytes, Admission]:
+        """The verdicts on models that have been asked for, by digest; bounded."""
+        return self._verdicts.get_all(trio.current_time())
+
     @property
     def waiting(self) -> int:
         """Jobs without a worker yet."""
@@ -169,11 +177,17 @@ class Pool:
         """A slot that holds the model; when `runs`, it is ours from now on."""
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
-        if model in self._refused:
-            raise ModelRefused(self._refused[model])
-        if len(self._waiting) >= self._waiting_max:
-            self.stats.refused_busy += 1
-            raise Busy(len(self._waiting), self._waiting_max)
+        verdict = self._verdicts.get(model, trio.current_time())
+        if verdict is not None and not verdict.is_admitted:
+            raise ModelRefused(verdict.reason)
+        # Where more models than one are in use, none may keep the others out: a quarter of the queue is not for it.
+        models = {slot.model for slot in self._slots} | {job.model for job in self._waiting}
+        own_max = self._waiting_max if models <= {model} else -(-3 * self._waiting_max // 4)
+        own = sum(job.model == model for job in self._waiting)
+        for waiting, most in ((len(self._waiting), self._waiting_max), (own, own_max)):
+            if waiting >= most:
+                self.stats.refused_busy += 1
+                raise Busy(waiting, most)
         job = _Job(model, runs)
         self._waiting.append(job)
         self._dispatch()
@@ -203,33 +217,42 @@ class Pool:
         raise ComputeTimedOut(timeout_s, phase)
 
     async def _run(self, slot: _Slot, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A]) -> A:
-        assert slot.process
         try:
             if inputs is not None:
                 verify_inputs(slot.inputs, inputs)
         except EngineError:
             self._release(slot)
             raise
-        try:
-            reply = await slot.process.exchange(question)
-        except WorkerCrashed:
-            self._count_crash(slot.model)
-            self._discard(slot)
-            raise
-        except trio.Cancelled:
-            # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
-            self._discard(slot)
-            raise
+        reply = await self._exchange(slot, question)
         if not isinstance(reply, answer | Failed):
-            self._discard(slot)
             asked, got = type(question).__name__, type(reply).__name__
-            raise WorkerCrashed(f"the worker process answered a {asked} with {got}")
-        self._crashes.pop(slot.model, None)
+            error = WorkerCrashed(f"the worker process answered a {asked} with {got}")
+            self._end(slot, error, question)
+            raise error
+        self._verdicts.forgive(slot.model)
         self._release(slot)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
         self.stats.completed += 1
         return reply
+
+    async def _exchange(self, slot: _Slot, question: Message) -> Message:
+        """The worker's answer; whatever comes instead of one ends the worker."""
+        assert slot.process
+        try:
+            return await _within(self._run_timeout_s, "running", slot.process.exchange(question))
+        except (ComputeTimedOut, WorkerCrashed) as error:
+            self._end(slot, error, question)
+            raise
+        except trio.Cancelled:
+            # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
+            self._discard(slot)
+            raise
+
+    def _end(self, slot: _Slot, error: EngineError, question: Message) -> None:
+        # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
+        self._count_kill(slot.model, error, not isinstance(question, RunOperator))
+        self._discard(slot)
 
     def _dispatch(self) -> None:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
@@ -253,6 +276,9 @@ class Pool:
 
     def _start(self, model: bytes) -> None:
         """A new slot, unless all places are taken by models in use: then a later release makes room."""
+        # Models that take long to load must leave room for those that do not.
+        if sum(slot.state == "loading" for slot in self._slots) >= max(1, self._slots_max // 2):
+            return
         if len(self._slots) >= self._slots_max:
             idle = [slot for slot in self._slots if slot.state == "idle"]
             if not idle:
@@ -282,7 +308,7 @@ class Pool:
     async def _tend(self, slot: _Slot) -> None:
         """The life of one worker process, from start to end."""
         try:
-            await trio.sleep(self._compute_backoff_s(slot.model))
+            await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
             await self._live(slot)
         finally:
             self._discard(slot)
@@ -299,7 +325,6 @@ class Pool:
         try:
             slot.process = WorkerProcess(self._module)
         except OSError as error:
-            self._count_crash(slot.model)
             self._fail_waiting(slot.model, WorkerCrashed(f"no worker process could be started: {error}"))
             return
         self.stats.started += 1
@@ -310,27 +335,28 @@ class Pool:
 
     async def _load(self, slot: _Slot, model: bytes) -> None:
         assert slot.process
-        error: EngineError = ComputeTimedOut(self._load_timeout_s, "loading")
-        with trio.move_on_after(self._load_timeout_s):
-            try:
-                await self._hear_measures(slot.process)
-                reply = await slot.process.exchange(Load(model, self._optimise))
-            except WorkerCrashed as crash:
-                reply, error = None, crash
+        has_begun = False
+        try:
+            await self._hear_measures(slot.process)
+            has_begun = True
+            reply = await _within(self._load_timeout_s, "loading", slot.process.exchange(Load(model, self._optimise)))
             if isinstance(reply, Loaded):
                 slot.inputs, slot.outputs, slot.state = reply.inputs, reply.outputs, "idle"
+                self._verdicts.settle(slot.model, Admission(True, _describe(reply)))
                 self._dispatch()
                 return
-            if isinstance(reply, Failed):
-                error = ModelRefused(reply.reason)
-                _remember(self._refused, slot.model, reply.reason)
-        if not isinstance(error, ModelRefused):
-            self._count_crash(slot.model)
+            if not isinstance(reply, Failed):
+                raise WorkerCrashed(f"the worker process answered a load with {type(reply).__name__}")
+            self._verdicts.settle(slot.model, Admission(False, reply.reason))
+            error: EngineError = ModelRefused(reply.reason)
+        except (ComputeTimedOut, WorkerCrashed) as problem:
+            self._count_kill(slot.model, problem, has_begun)
+            error = problem
         self._fail_waiting(slot.model, error)
         self._discard(slot)
 
     async def _hear_measures(self, process: WorkerProcess) -> None:
-        reply = await process.receive()
+        reply = await _within(START_TIMEOUT_S, "starting", process.receive())
         if not isinstance(reply, Bound):
             raise WorkerCrashed(f"the worker process began with {type(reply).__name__}")
         self.measures = reply.measures
@@ -343,7 +369,7 @@ class Pool:
             return  # the first job will say so, to someone who can act on it
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.watch)
-            with trio.move_on_after(self._load_timeout_s), suppress(WorkerCrashed):
+            with suppress(WorkerCrashed, ComputeTimedOut):
                 await self._hear_measures(process)
             process.kill()
 
@@ -353,14 +379,11 @@ class Pool:
             job.error = error
             job.decided.set()
 
-    def _count_crash(self, model: bytes) -> None:
+    def _count_kill(self, model: bytes, error: EngineError, is_blamed: bool = True) -> None:
         self.stats.crashed += 1
-        _remember(self._crashes, model, self._crashes.get(model, 0) + 1)
-
-    def _compute_backoff_s(self, model: bytes) -> float:
-        """None after the first crash: it may have been anyone's `kill -9`. Then 0.2 s, doubled each time."""
-        crashes = self._crashes.get(model, 0)
-        return 0.0 if crashes < 2 else min(0.1 * 2 ** min(crashes - 1, 16), BACKOFF_S_MAX)
+        if refusal := self._verdicts.count_kill(model, str(error), trio.current_time(), is_blamed):
+            self.stats.blamed += 1
+            self._fail_waiting(model, ModelRefused(refusal.reason))
 
     def _close(self) -> None:
         self._is_closed = True
@@ -371,9 +394,12 @@ class Pool:
         self._nursery.cancel_scope.cancel()
 
 
-def _remember(table: OrderedDict[bytes, V], model: bytes, value: V) -> None:
-    """Bounded: the oldest entry goes first."""
-    table[model] = value
-    table.move_to_end(model)
-    if len(table) > REMEMBERED_MAX:
-        table.popitem(last=False)
+async def _within(timeout_s: float, phase: str, answer: Awaitable[V]) -> V:
+    """The answer, or ComputeTimedOut."""
+    with trio.move_on_after(timeout_s):
+        return await answer
+    raise ComputeTimedOut(timeout_s, phase)
+
+
+def _describe(loaded: Loaded) -> str:
+    return f"takes {', '.join(map(str, loaded.inputs))}; gives {', '.join(map(str, loaded.outputs))}"

@@ -22,14 +22,14 @@ def read_fields(message: memoryview) -> Iterator[Field]:
     at = 0
     end = len(message)
     while at < end:
-        key, at = _read_varint(message, at)
+        key, at = read_varint(message, at)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
-            value, at = _read_varint(message, at)
+            value, at = read_varint(message, at)
             yield number, wire, value
             continue
         if wire == BYTES:
-            size, at = _read_varint(message, at)
+            size, at = read_varint(message, at)
         elif wire in _SIZES:
             size = _SIZES[wire]
         else:
@@ -81,9 +81,23 @@ def read_packed(values: memoryview) -> list[int]:
     """The varints of a packed list."""
     numbers, at = [], 0
     while at < len(values):
-        number, at = _read_varint(values, at)
+        number, at = read_varint(values, at)
         numbers.append(number)
     return numbers
+
+
+def read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number at a place, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            break
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise MalformedProtobuf(f"a number breaks off at byte {at}")
 
 
 def to_signed(number: int) -> int:
@@ -121,16 +135,3 @@ def write_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            break
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise MalformedProtobuf(f"a number breaks off at byte {at}")

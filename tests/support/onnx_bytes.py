@@ -1,6 +1,8 @@
 """Write ONNX models byte by byte, also those no exporter would: tests need no onnx package. Source: onnx.proto."""
 
-FLOAT, UINT8, INT32, INT64, STRING = 1, 2, 6, 7, 8
+import struct
+
+FLOAT, UINT8, INT8, INT32, INT64, STRING = 1, 2, 3, 6, 7, 8
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
@@ -12,7 +14,9 @@ def field(number: int, value: int | bytes | str) -> bytes:
 
 
 def varint(value: int) -> bytes:
+    """Negative numbers as protobuf has them: as if they were 64 bits without a sign."""
     out = bytearray()
+    value %= 2**64
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
@@ -33,6 +37,34 @@ def attribute(name: str, number: int, value: int | bytes, kind: int) -> bytes:
     return field(1, name) + field(number, value) + field(20, kind)
 
 
+def of_int(name: str, value: int) -> bytes:
+    return attribute(name, 3, value, 2)
+
+
+def of_ints(name: str, *values: int) -> bytes:
+    return field(1, name) + b"".join(field(8, value) for value in values) + field(20, 7)
+
+
+def of_float(name: str, value: float) -> bytes:
+    return field(1, name) + b"\x15" + struct.pack("<f", value) + field(20, 1)
+
+
+def of_floats(name: str, *values: float) -> bytes:
+    return field(1, name) + b"".join(b"\x3d" + struct.pack("<f", value) for value in values) + field(20, 6)
+
+
+def of_text(name: str, value: str) -> bytes:
+    return attribute(name, 4, value.encode(), 3)
+
+
+def of_texts(name: str, *values: str) -> bytes:
+    return field(1, name) + b"".join(field(9, value) for value in values) + field(20, 8)
+
+
+def of_tensor(name: str, value: bytes) -> bytes:
+    return attribute(name, 5, value, 4)
+
+
 def node(operator: str, inputs: list[str], outputs: list[str], *attributes: bytes, domain: str = "") -> bytes:
     names = b"".join(field(1, name) for name in inputs) + b"".join(field(2, name) for name in outputs)
     return names + field(4, operator) + b"".join(field(5, each) for each in attributes) + field(7, domain)
@@ -44,12 +76,17 @@ def value_info(name: str, dtype: int, dims: tuple[int | str, ...]) -> bytes:
 
 
 def model(
-    nodes: list[bytes], inputs: list[bytes], outputs: list[bytes], tensors: tuple[bytes, ...] = (), extra: bytes = b""
+    nodes: list[bytes],
+    inputs: list[bytes],
+    outputs: list[bytes],
+    tensors: tuple[bytes, ...] = (),
+    extra: bytes = b"",
+    opset: int = 17,
 ) -> bytes:
     graph = b"".join(field(1, each) for each in nodes) + field(2, "graph")
     graph += b"".join(field(5, each) for each in tensors)
     graph += b"".join(field(11, each) for each in inputs) + b"".join(field(12, each) for each in outputs)
-    return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 17)) + extra
+    return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, opset)) + extra
 
 
 def unary(operator: str, dtype: int = FLOAT, dims: tuple[int | str, ...] = ("rows", 2)) -> bytes:
@@ -92,3 +129,10 @@ def many_products(count: int, size: int, is_constant: bool) -> bytes:
         [value_info("y", FLOAT, (1,))],
         (int64s("shape", size, size),),
     )
+
+
+def crashing() -> bytes:
+    """-2^31 divided by x: for -1 there is no such number, and the processor itself stops the process."""
+    one = tensor("one", INT32, (1,), (2**31).to_bytes(4, "little"))
+    ends = [value_info("x", INT32, (1,))], [value_info("y", INT32, (1,))]
+    return model([node("Div", ["one", "x"], ["y"])], *ends, (one,))

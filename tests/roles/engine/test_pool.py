@@ -15,19 +15,26 @@ import trio
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.tensor import Tensor
+from roles.engine import verdicts
 from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, WorkerCrashed
 from roles.engine.inline import InlineEngine
 from roles.engine.pool import open_pool
-from tests.support.onnx_bytes import doubled, huge_constant, many_products, unary
+from tests.support.onnx_bytes import crashing, doubled, huge_constant, many_products, unary
 
 ROOT = Path(__file__).parents[3]
 DIGITS = (ROOT / "testnet" / "models" / "digits.onnx").read_bytes()
-SLOW = many_products(400, 3_000, is_constant=False)  # minutes of one kernel after the other
-SLOW_TO_LOAD = many_products(400, 3_000, is_constant=True)
-BLOBS = {compute_digest(data): data for data in (DIGITS, SLOW, SLOW_TO_LOAD, unary("Loop"), unary("Log"), unary("Neg"))}
-digits, slow, slow_to_load, loop, log, neg = BLOBS
+SLOW = many_products(3_000, 1_500, is_constant=False)  # minutes of one kernel after the other
+SLOW_TO_LOAD = many_products(400, 3_000, is_constant=True)  # refused, but for the unguarded worker
+CRASHING = crashing()
+BLOBS = {
+    compute_digest(data): data
+    for data in (DIGITS, SLOW, SLOW_TO_LOAD, unary("Loop"), unary("Log"), unary("Neg"), CRASHING)
+}
+digits, slow, slow_to_load, loop, log, neg, crashes = BLOBS
+UNGUARDED = "tests.support.unguarded_worker"
 PIXELS = (Tensor("uint8", (1, 64), bytes(range(16)) * 4),)
 ONE = (Tensor("float32", (1,), np.float32([1]).tobytes()),)
+MINUS_ONE = (Tensor("int32", (1,), b"\xff" * 4),)
 PAIR = (Tensor("float32", (1, 2), np.float32([0, 1]).tobytes()),)
 PATIENCE_S = 60  # no job here takes a second on a quiet machine
 
@@ -228,7 +235,7 @@ def test_a_job_that_waits_past_its_deadline_leaves_the_running_one_alone():
 
 def test_a_model_that_never_ends_loading_is_killed_and_others_load_meanwhile():
     async def main():
-        async with bounded_pool(load_timeout_s=4.0) as pool, trio.open_nursery() as nursery:
+        async with bounded_pool(load_timeout_s=4.0, module=UNGUARDED) as pool, trio.open_nursery() as nursery:
             nursery.start_soon(pool.prepare, digits, PATIENCE_S)
             with pytest.raises(ComputeTimedOut, match="still loading after 4"):
                 await pool.compute(slow_to_load, ONE, PATIENCE_S)
@@ -400,15 +407,82 @@ def test_a_system_that_gives_no_process_fails_the_job_and_is_tried_again(monkeyp
     trio.run(main)
 
 
-def test_crashes_in_a_row_are_answered_with_longer_and_longer_waits():
+def test_a_model_that_ends_its_workers_in_a_row_is_refused_with_the_reason_and_not_started_for_ever(monkeypatch):
+    monkeypatch.setattr(verdicts, "BACKOFF_S_MAX", 0.0)
+
     async def main():
         async with bounded_pool() as pool:
-            waits = []
-            for _ in range(9):
-                pool._count_crash(digits)
-                waits.append(pool._compute_backoff_s(digits))
-            assert waits[:4] == [0.0, 0.2, 0.4, 0.8]
-            assert waits[-1] == 10.0
+            for _ in range(verdicts.KILLS_MAX):
+                with pytest.raises(WorkerCrashed, match="ended with status -8"):
+                    await pool.compute(crashes, MINUS_ONE, PATIENCE_S)
+            with pytest.raises(ModelRefused, match=r"5 times in a row, the last time so: .* status -8; .* after 600 s"):
+                await pool.compute(crashes, MINUS_ONE, PATIENCE_S)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert (pool.stats.started, pool.stats.blamed) == (verdicts.KILLS_MAX + 1, 1)
+            assert [verdict.is_admitted for verdict in pool.get_admissions().values()] == [False, True]
+
+    trio.run(main)
+
+
+def test_verdicts_can_be_read_by_digest():
+    async def main():
+        async with bounded_pool() as pool:
+            assert pool.get_admissions() == {}
+            await pool.prepare(digits, PATIENCE_S)
+            with pytest.raises(ModelRefused):
+                await pool.prepare(loop, PATIENCE_S)
+            assert {model: verdict.format() for model, verdict in pool.get_admissions().items()} == {
+                digits: "admitted: takes uint8 (rows, 64); gives int32 (rows, 10)",
+                loop: "refused: operator Loop is not run here: it is control flow, whose end nobody can tell",
+            }
+
+    trio.run(main)
+
+
+def test_a_run_ends_after_the_pools_own_limit_whatever_deadline_it_was_given():
+    async def main():
+        async with bounded_pool(run_timeout_s=0.2) as pool:
+            await pool.prepare(slow, PATIENCE_S)
+            with pytest.raises(ComputeTimedOut, match=r"still running after 0\.200 s"):
+                await pool.compute(slow, ONE, PATIENCE_S)
+            await wait_until(lambda: not pool.pids)
+
+    trio.run(main)
+
+
+def test_one_of_several_models_cannot_take_the_whole_queue():
+    async def main():
+        async with bounded_pool(waiting_max=4) as pool, trio.open_nursery() as nursery:
+            await wait_until_running(pool, slow, ONE, nursery, [])
+            await pool.prepare(digits, PATIENCE_S)
+            for _ in range(3):
+                nursery.start_soon(pool.compute, slow, ONE, PATIENCE_S)
+            await wait_until(lambda: pool.waiting == 3)
+            with pytest.raises(Busy) as caught:
+                await pool.compute(slow, ONE, PATIENCE_S)
+            assert (caught.value.waiting, caught.value.waiting_max) == (3, 3)
+            with pytest.raises(ComputeTimedOut, match="still waiting"):
+                await pool.compute(digits, PIXELS, 0.05)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_models_that_are_long_in_loading_leave_places_to_others():
+    others = [many_products(400, 3_000 + place, is_constant=True) for place in range(5)]
+    blobs = BLOBS | {compute_digest(data): data for data in others}
+
+    async def load_any(digest):
+        return blobs[digest]
+
+    async def main():
+        async with open_pool(load_any, module=UNGUARDED) as pool, trio.open_nursery() as nursery:
+            for data in others:
+                nursery.start_soon(pool.prepare, compute_digest(data), PATIENCE_S)
+            await wait_until(lambda: len(pool.pids) == 2)
+            with trio.fail_after(PATIENCE_S):
+                assert len(pool.pids) == 2
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 

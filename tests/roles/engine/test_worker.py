@@ -29,7 +29,7 @@ from roles.engine.frames import (
     parse_body,
     parse_head,
 )
-from roles.engine.process import WorkerProcess
+from roles.engine.process import WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.session import load_session, run_session
 from roles.engine.worker import FILES_MAX, MEMORY_BYTES_MAX
@@ -45,15 +45,15 @@ HUNGRY = model(
 )
 
 
-SLOW = many_products(400, 3_000, is_constant=False)  # minutes of one kernel after the other
+SLOW = many_products(3_000, 1_500, is_constant=False)  # minutes of one kernel after the other
 
 
-def talk(conversation):
+def talk(conversation, module=WORKER):
     """Run `conversation(process)` against one worker process that has said what binds it."""
 
     async def main():
         with trio.fail_after(60):
-            process = WorkerProcess()
+            process = WorkerProcess(module)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(process.watch)
                 try:
@@ -122,7 +122,7 @@ def test_a_model_that_wants_more_memory_than_there_is_fails_and_the_worker_lives
         run = Run((Tensor("float32", (1, 1), bytes(4)),))
         return await process.exchange(run), await process.exchange(run)
 
-    for reply in talk(conversation):
+    for reply in talk(conversation, "tests.support.unguarded_worker"):
         assert isinstance(reply, Failed)
         assert reply.code == "compute_failed"
 
