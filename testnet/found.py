@@ -3,7 +3,7 @@
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from testnet.genesis import (
     FEED_DECIMALS,
     FEED_NAME,
     FEED_PATH,
+    MODELS,
     PRICE_GRAINS,
     NodeSeeds,
     build_genesis,
-    load_models,
     name_nodes,
+    read_manifest,
+    read_model_record,
 )
 from testnet.network_file import FILE_NAME, NetworkFile, NodeEntry, SpareAccount, write_network_file
 
@@ -34,7 +36,8 @@ PORT = 4001
 FEED_HOST = 254  # last number of the feed server's address; nodes count from 1
 FEED_PORT = 4080
 ADDRESSES_TRIED_MAX = 32
-SAMPLES = Path(__file__).parent / "models" / "digits-heldout.npz"
+MODELS_FOLDER = Path(__file__).parent / "models"
+SAMPLES = MODELS_FOLDER / "digits-heldout.npz"
 BOOTSTRAP_MAX = 16
 
 
@@ -131,12 +134,18 @@ def is_liar(name: str, liars: int) -> bool:
     return role == "inference" and int(index) < liars
 
 
-def load_model_files() -> tuple[ModelFile, ...]:
-    """The models that ship with rolemesh."""
-    folder = Path(__file__).parent / "models"
-    files = json.loads((folder / "models.json").read_text(encoding="utf-8"))["models"]
-    data = {bytes.fromhex(fields["sha256"]): (folder / fields["file"]).read_bytes() for fields in files}
-    return tuple(ModelFile(record, data[record.digest]) for record in load_models())
+def load_model_files(names: Collection[str] = MODELS) -> tuple[ModelFile, ...]:
+    """Those models, of the ones that ship with rolemesh, in the order of the manifest."""
+    chosen = [fields for fields in read_manifest() if fields["name"] in names]
+    return tuple(
+        ModelFile(read_model_record(fields), (MODELS_FOLDER / fields["file"]).read_bytes()) for fields in chosen
+    )
+
+
+def find_samples() -> dict[str, Path]:
+    """The file of held-out rows of each model that ships and has one, by the model's name."""
+    files = {fields["name"]: MODELS_FOLDER / fields["heldout"]["file"] for fields in read_manifest()}
+    return {name: file for name, file in files.items() if file.suffix == ".npz"}
 
 
 def describe_model(path: Path, is_exact: bool, labels: tuple[str, ...] = ()) -> ModelFile:

@@ -6,7 +6,7 @@ first second. The keys are public by construction: anyone who knows the seed has
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -30,6 +30,7 @@ DEFAULT_ROLES: Mapping[str, int] = {
     "storage": 1,
     "client": 1,
 }
+MODELS = ("digits", "digits-fp32")  # of those that ship: each one more is a process more at every node that runs them
 FEED_NAME = "GOOG"  # weekly closing prices, see testnet/feed_server.py
 FEED_PATH = "value"
 FEED_DECIMALS = 6
@@ -63,7 +64,7 @@ def build_genesis(
     """The genesis of a test network that starts at `now_ms`. The same arguments give the same bytes.
 
     `roles` says how many nodes of each role there are; they are called `inference-0`, `inference-1` and so on. `models`
-    are the ones that ship with rolemesh unless given. Raises ValueError for counts out of bounds.
+    are MODELS unless given. Raises ValueError for counts out of bounds.
     """
     names = name_nodes(DEFAULT_ROLES if roles is None else roles)
     if not 0 <= spare_accounts <= SPARE_ACCOUNTS_MAX:
@@ -101,10 +102,21 @@ def name_nodes(roles: Mapping[str, int]) -> dict[str, str]:
     return {f"{role}-{index}": role for role, count in roles.items() for index in range(count)}
 
 
-def load_models() -> tuple[ModelRecord, ...]:
-    """The records of the models that ship with rolemesh, from `testnet/models/models.json`."""
+def load_models(names: Collection[str] = MODELS) -> tuple[ModelRecord, ...]:
+    """The records of those models, of the ones that ship with rolemesh, in the order of the manifest."""
+    return tuple(read_model_record(fields) for fields in read_manifest() if fields["name"] in names)
+
+
+def list_shipped() -> list[str]:
+    """The names of all models that ship with rolemesh."""
+    return [fields["name"] for fields in read_manifest()]
+
+
+def read_manifest() -> list[dict[str, Any]]:
+    """What `testnet/models/models.json` says of each model that ships with rolemesh."""
     text = resources.files("testnet").joinpath("models/models.json").read_text(encoding="utf-8")
-    return tuple(read_model_record(fields) for fields in json.loads(text)["models"])
+    models: list[dict[str, Any]] = json.loads(text)["models"]
+    return models
 
 
 def read_model_record(fields: Mapping[str, Any]) -> ModelRecord:

@@ -3,20 +3,18 @@
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
-from testnet.cli.running import Load, Order, run_network
+from testnet.cli.running import Order, run_network
+from testnet.cli.served import choose_models
 from testnet.faults import FaultPlan
 from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises
 from testnet.network_file import FILE_NAME, HOME, is_running
-
-if TYPE_CHECKING:
-    from testnet.found import ModelFile
 
 SEEDS = 100_000
 NODES_DEFAULT = 9
@@ -59,7 +57,7 @@ def up(
     duration
         How long to run from "ready" on: 60s, 5m. Without it, until all is settled (--load) or until Ctrl-C.
     load
-        Name of a model to send requests to.
+        Name of a model to send requests to: digits, or another that ships, such as digits-cnn, or your own.
     rows
         Send only the first so many rows.
     in_flight
@@ -67,7 +65,7 @@ def up(
     liar
         How many inference nodes answer wrongly on purpose on a seeded share of jobs.
     model
-        An ONNX file of your own to serve as well, named like the file.
+        An ONNX file of your own to serve as well, named like the file; or the name of one that ships.
     samples
         An .npz file with `inputs` (and `labels`) to load your model with.
     exact
@@ -86,7 +84,7 @@ def up(
     counts = _choose_roles(nodes, roles)
     _check_counts(counts, liar, accounts, rows, in_flight, load)
     plan = _read_faults(faults, counts)
-    files, loaded = _choose_models(load, rows, in_flight, model, samples, exact)
+    files, loaded = choose_models(load, rows, in_flight, model, samples, exact)
     seed = secrets.randbelow(SEEDS) if seed is None else seed
     duration_s = parse_duration(duration) if duration else None
     order = Order(
@@ -146,51 +144,6 @@ def _check_counts(
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
     elif rows is not None or liar:
         refuse("usage", "--rows and --liar say something about a load", "add --load digits")
-
-
-def _choose_models(
-    load: str | None, rows: int | None, in_flight: int, model: Path | None, samples: Path | None, exact: bool
-) -> tuple[tuple["ModelFile", ...], Load | None]:
-    """All models the network serves, and what to load it with. Raises CommandError."""
-    from roles.engine.errors import EngineError
-    from testnet.found import SAMPLES, describe_model, load_model_files
-    from testnet.load_plan import BadSamples, read_samples
-
-    files = load_model_files()
-    if model is not None:
-        try:
-            own = describe_model(model, exact)
-            # The user's word on a model stands over ours, by bytes and by name.
-            others = (file for file in files if own.record.name != file.record.name)
-            files = (*(file for file in others if own.record.digest != file.record.digest), own)
-        except OSError as error:
-            raise CommandError(
-                "no_model", f"cannot read {model}: {error.strerror}", "name an .onnx file", ExitCode.USAGE
-            ) from error
-        except EngineError as error:
-            hint = "the reason says what would have to change in the model"
-            raise CommandError("model_refused", f"{model} is not run here: {error}", hint, ExitCode.USAGE) from error
-        load = model.stem if load is None and samples is not None else load
-    if load is None:
-        return files, None
-    chosen = next((file for file in files if file.record.name == load), None)
-    if chosen is None:
-        names = [file.record.name for file in files]
-        hint = f"models here are: {', '.join(names)}; add your own with --model"
-        raise CommandError("unknown_model", f"no model {load!r}", hint, ExitCode.USAGE, models=names)
-    is_own = model is not None and chosen is files[-1]
-    if is_own and samples is None:
-        raise CommandError("no_samples", f"nothing to send to {load}", "add --samples rows.npz", ExitCode.USAGE)
-    if len(chosen.record.inputs) != 1:
-        message = f"{load} takes several inputs; --load sends one"
-        raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
-    spec = chosen.record.inputs[0]
-    try:
-        inputs, labels = read_samples(samples if samples is not None else SAMPLES, spec.dtype, spec.shape)
-    except BadSamples as error:
-        hint = "save it with numpy.savez(file, inputs=..., labels=...)"
-        raise CommandError("bad_samples", str(error), hint, ExitCode.USAGE) from error
-    return files, Load(chosen.record, inputs[:rows], labels[:rows] if labels is not None else None, in_flight)
 
 
 def _read_faults(path: Path | None, counts: Mapping[str, int]) -> FaultPlan:

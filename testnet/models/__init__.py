@@ -1,1 +1,1 @@
-"""The models that ship with rolemesh: `models.json` describes them, `train` made them."""
+"""The models that ship with rolemesh: `models.json` describes them, `train` makes them."""
