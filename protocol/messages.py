@@ -12,6 +12,7 @@ from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
 from protocol.ledger.restart_terms import Restarts
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservation
+from protocol.proofs.trace import TRACE_BYTES_MAX, Exhibit
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
 from protocol.tensor import Tensor
@@ -231,6 +232,38 @@ class Opening:
 
     claim_id: Digest
     output_digest: Digest
+
+
+@message(0x0233, "trace.get_trace")
+@fast_dataclass(frozen=True)
+class GetTrace:
+    """Asks a worker for the trace of a job, by its signed receipt: whoever holds that knows the digest it ends with."""
+
+    receipt: Receipt
+
+
+@message(0x0234, "trace.trace")
+@fast_dataclass(frozen=True)
+class ShownTrace:
+    claim_id: Digest
+    trace: Annotated[bytes, AtMost(TRACE_BYTES_MAX)]
+
+
+@message(0x0235, "trace.get_exhibit")
+@fast_dataclass(frozen=True)
+class GetExhibit:
+    """Asks a worker what an operator took: by its receipt, or by a dispute on the ledger, for the operator in it."""
+
+    receipt: Annotated[tuple[Receipt, ...], AtMost(1)]
+    dispute: Annotated[tuple[Digest, ...], AtMost(1)]
+    operator: Whole
+
+
+@message(0x0236, "trace.exhibit")
+@fast_dataclass(frozen=True)
+class ShownExhibit:
+    operator: Whole
+    exhibit: Exhibit
 
 
 @message(0x0241, "status.get")

@@ -46,6 +46,12 @@ register_protocol(
 )
 register_protocol("proof", frozenset({0x0103, 0x0231, 0x0232}) | _REFUSED, ("verifier",), "openings of attestations")
 register_protocol(
+    "trace",
+    frozenset({0x0233, 0x0234, 0x0235, 0x0236}) | _REFUSED,
+    ("inference",),
+    "what each operator of a worker's run gave, and what one of them took",
+)
+register_protocol(
     "consensus",
     frozenset({0x0301, 0x0302, 0x0303}) | _REFUSED,
     ("validator",),

@@ -19,6 +19,7 @@ from p2p.net import Net
 from protocol.errors import MissingBlob
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State
+from protocol.proofs.trace import Answer, Question
 from protocol.tensor import Tensor
 from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
@@ -31,7 +32,7 @@ from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
 from roles.inbox import Inbox
 from roles.orders import Orders
-from roles.role import Computed
+from roles.role import Computed, Inspected
 from roles.timers import Timers, WallClock
 
 TURN_EVENTS_MAX = 256
@@ -89,6 +90,8 @@ class Engine(Protocol):
     async def compute(
         self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float
     ) -> tuple[tuple[Tensor, ...], str]: ...
+
+    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer: ...
 
 
 class Halted(UserError):
@@ -315,6 +318,9 @@ class Carrier:
             case ce.Compute():
                 self._computing += 1
                 self._nursery.start_soon(self._compute, effect)
+            case ce.Inspect():
+                self._computing += 1
+                self._nursery.start_soon(self._inspect, effect)
             case ce.Deliver():
                 self._deliver(effect)
             case ce.Halt(reason):
@@ -363,10 +369,20 @@ class Carrier:
         try:
             outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s)
         except (EngineError, MissingBlob, OSError) as error:
-            code = error.code if isinstance(error, EngineError) else "no_model"
-            self._inbox.put(Computed(job.token, None, "", f"{code}: {error}"))
+            self._inbox.put(Computed(job.token, None, "", f"{_name_code(error)}: {error}"))
         else:
             self._inbox.put(Computed(job.token, outputs, profile))
+        finally:
+            self._computing -= 1
+
+    async def _inspect(self, job: ce.Inspect) -> None:
+        timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000
+        try:
+            answer = await self._equipment.engine.inspect(job.model, job.question, timeout_s)
+        except (EngineError, MissingBlob, OSError) as error:
+            self._inbox.put(Inspected(job.token, None, f"{_name_code(error)}: {error}"))
+        else:
+            self._inbox.put(Inspected(job.token, answer))
         finally:
             self._computing -= 1
 
@@ -375,6 +391,10 @@ class Carrier:
             self.outcomes_in.send_nowait(outcome)
         except (trio.WouldBlock, trio.BrokenResourceError):
             self.counts["outcomes_dropped"] += 1
+
+
+def _name_code(error: Exception) -> str:
+    return error.code if isinstance(error, EngineError) else "no_model"
 
 
 def _split_off_votes(effects: Sequence[ce.CoreEffect]) -> tuple[Sequence[ce.CoreEffect], ...]:

@@ -167,6 +167,8 @@ class NodeCore:
                 return self._on_woke(name)
             case seam.Computed():
                 return self._desk.on_computed(event)
+            case seam.Inspected():
+                return self._desk.on_inspected(event)
             case ce.BlobLoaded(digest, data):
                 return self._fetcher.on_loaded(digest, data, self.ledger, self.now_ms)
             case ce.UrlFetched(url, data, error):

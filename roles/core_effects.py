@@ -16,8 +16,9 @@ from protocol.ledger import restart_terms
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.messages import CertifiedBlock
+from protocol.proofs.trace import Question
 from protocol.tensor import Tensor
-from roles.role import Computed, VoteHistory
+from roles.role import Computed, Inspected, VoteHistory
 
 # What a core is born with
 
@@ -103,7 +104,7 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | Command | Order | BlobLoaded | UrlFetched | Computed | Woke | Stop
+CoreEvent = Boot | Command | Order | BlobLoaded | UrlFetched | Computed | Inspected | Woke | Stop
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted
@@ -226,6 +227,16 @@ class Compute:
 
 
 @fast_dataclass(frozen=True)
+class Inspect:
+    """Trace a model or run one operator of it by a deadline. Ends in exactly one `Inspected` with the same token."""
+
+    token: str
+    model: bytes
+    question: Question
+    deadline_ms: int
+
+
+@fast_dataclass(frozen=True)
 class Wake:
     """`Woke(name)` at `at_ms`; the same name again moves it."""
 
@@ -279,6 +290,7 @@ CoreEffect = (
     | PutBlob
     | FetchUrl
     | Compute
+    | Inspect
     | Wake
     | Log
     | Deliver

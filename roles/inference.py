@@ -30,6 +30,8 @@ from protocol.messages import (
     Claims,
     DirectRequest,
     GetAttestations,
+    GetExhibit,
+    GetTrace,
     Refusal,
     Refused,
     Requests,
@@ -39,6 +41,7 @@ from protocol.signing import verify_signed
 from protocol.tensor import compute_tensors_digest, decode_tensors
 from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
 from roles.batcher import BATCH_MS, Batcher
+from roles.defender import DEFENCE, Defender
 from roles.models import ModelShelf
 from roles.packing import pack
 from roles.receipts import sign_receipt
@@ -50,6 +53,7 @@ from roles.role import (
     Event,
     Fetch,
     Fetched,
+    Inspected,
     LedgerAdvanced,
     Publish,
     Received,
@@ -84,7 +88,7 @@ PRICE_PER_ROW = 1_000_000  # grains
 class Inference(Role):
     name = "inference"
     topics = ("infer/0", "proofs")
-    protocols = ("infer",)
+    protocols = ("infer", "trace")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -98,6 +102,7 @@ class Inference(Role):
         self._unclaimed: list[Job] = []  # on disk, not yet published
         account = context.account.public
         self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
+        self._defender = Defender(account, self._book.find)
         self._settler = Settler(self._book, self._batcher)
 
     @property
@@ -119,31 +124,43 @@ class Inference(Role):
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         match event:
             case Started(state, stored):
+                answered = stored.get("answered", {}).values()
+                self._book.restore_answered(decode(JournalEntry, data) for data in answered)
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 self._state = state
                 asked = [*self._shelf.advance(state), *self._batcher.answer(state)]
-                return [*self._settler.forget_settled(state), *asked, *self._take_early(now_ms)]
+                defence = self._defender.look(state, now_ms)
+                return [*self._settler.forget_settled(state), *asked, *defence, *self._take_early(now_ms)]
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in self._take(sender, item, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
                 return [Reply(token, Accepted()), *self._take(sender, item, now_ms, is_direct=True)]
+            case Requested(message=GetTrace() | GetExhibit() as question, token=token):
+                return self._defender.on_requested(question, token, self._ledger, now_ms)
+            case Inspected(token, answer, error):
+                return self._defender.on_inspected(token, answer, error, now_ms)
             case Requested(token=token):
                 return [Reply(token, Refused("a worker takes direct requests only"))]
             case Fetched(source, data, error):
-                return self._fetched(source, data, error, now_ms)
+                defence = self._defender.on_fetched(source, data, error, now_ms)
+                return [*defence, *self._fetched(source, data, error, now_ms)]
             case Computed():
                 return self._computed(event, now_ms)
             case Received(message=Attestations(items)):
                 return self._attested(items, now_ms)
             case RequestFailed(_, token, reason):
                 return self._undelivered(token, reason, now_ms)
+            case Submitted(token, _, error) if token.startswith(DEFENCE):
+                return self._defender.on_submitted(token, error, now_ms)
             case Submitted(token, _, error):
                 return self._settler.on_submitted(token, error, self._ledger, now_ms)
             case TimerFired("claims"):
                 return self._publish_claims()
             case TimerFired("tick"):
                 return self._tick(now_ms)
+            case TimerFired(name) if name == DEFENCE:
+                return self._defender.look(self._ledger, now_ms)
             case TimerFired(name) if name.startswith("result|"):
                 return self._answer_late(name)
             case TimerFired(name):
@@ -154,7 +171,8 @@ class Inference(Role):
     def _start(self, state: State, journal: Iterable[bytes], now_ms: int) -> list[Effect]:
         self._state = state
         self._book.restore((decode(JournalEntry, data) for data in journal), self._draw_for)
-        return [*self._shelf.start(state), *self._settler.forget_settled(state), SetTimer("tick", now_ms + TICK_MS)]
+        settled, defence = self._settler.forget_settled(state), self._defender.look(state, now_ms)
+        return [*self._shelf.start(state), *settled, *defence, SetTimer("tick", now_ms + TICK_MS)]
 
     # A request comes in
 
@@ -375,12 +393,19 @@ class Inference(Role):
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
-        self._book.forget_answered(now_ms)
+        effects += [Store("answered", compute_job_key(*key), None) for key in self._forget_answered(now_ms)]
         effects += self._take_early(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(self._keep(job))
         return [*effects, *self._chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
+
+    def _forget_answered(self, now_ms: int) -> list[tuple[bytes, int]]:
+        """Settled jobs nobody may ask about any more: their results, or in a dispute how they came about."""
+        params, disputes = self._ledger.params, self._ledger.disputes.values()
+        disputed = {(item.claim.channel, item.claim.seq) for item in disputes}
+        # A block may be as much older than the clock as voters allow.
+        return self._book.forget_answered(now_ms - params.challenge_ms - params.header_behind_ms, disputed)
 
     def _chase(self, now_ms: int) -> list[Effect]:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
 from protocol.ledger.checks import AttestLeaves, LeafAttestation, ShowDissent
+from protocol.ledger.disputes import CheckedLeaf
 from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.state import State
 from protocol.tensor import Tensor, compute_tensors_digest
+from roles.challenger import Challenge, Challenger
 from roles.models import ModelShelf
 from roles.role import Compute, Effect, Record, SetTimer, Store, Submit
 
@@ -36,7 +38,8 @@ class _Asked(NamedTuple):
 class LeafChecks:
     """What one verifier does about leaves. Each digest is on disk before it is attested: a dissent needs it later."""
 
-    def __init__(self, account: bytes, shelf: ModelShelf) -> None:
+    def __init__(self, account: bytes, shelf: ModelShelf, challenger: Challenger) -> None:
+        self._challenger = challenger
         self._account = account
         self._shelf = shelf
         self._digests: dict[bytes, bytes] = {}  # by check key
@@ -70,6 +73,7 @@ class LeafChecks:
                 self._sent[token] = (item.key,)
                 effects.append(Submit(ShowDissent(item.batch, item.leaf, self._digests[item.key]), token))
                 effects.append(Record("dissent.shown", {"batch": item.batch, "leaf": item.leaf}))
+                effects += self._challenger.begin(self._dispute(item), state, now_ms)
         for batch, items in ready.items():
             # One transaction for all of a batch's leaves: it waits for those that still run.
             if not any(key[:32] == batch for key in self._running):
@@ -121,6 +125,12 @@ class LeafChecks:
     def _say(self, item: _Asked) -> LeafAttestation:
         claim_id = compute_claim_id(item.check.claim)
         return LeafAttestation(item.leaf, compute_attestation(claim_id, item.own.node, self._digests[item.key]))
+
+    def _dispute(self, item: _Asked) -> Challenge:
+        """Only of the exact class: the profile of our own run is not kept."""
+        check, found = item.check, self._digests[item.key]
+        leaf = CheckedLeaf(item.batch, item.leaf)
+        return Challenge(check.claim, (), (leaf,), check.output_digest, check.request.inputs, found, profile="")
 
     def _dissents(self, item: _Asked) -> bool:
         digest = self._digests.get(item.key)

@@ -15,6 +15,7 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
+from protocol.proofs.trace import Answer, Question
 from protocol.tensor import Tensor
 
 # Events: something happened
@@ -77,6 +78,15 @@ class Computed:
     token: str
     outputs: tuple[Tensor, ...] | None
     profile: str
+    error: str = ""
+
+
+@fast_dataclass(frozen=True)
+class Inspected:
+    """An `Inspect` ended: either what was asked for or a reason there is none."""
+
+    token: str
+    answer: Answer | None
     error: str = ""
 
 
@@ -149,6 +159,7 @@ Event = (
     | RequestFailed
     | Requested
     | Computed
+    | Inspected
     | Fetched
     | Published
     | LedgerAdvanced
@@ -210,6 +221,16 @@ class Compute:
     token: str
     model: bytes
     inputs: tuple[Tensor, ...]
+    deadline_ms: int
+
+
+@fast_dataclass(frozen=True)
+class Inspect:
+    """Trace a model, or run one operator of it (`protocol.proofs.trace`), by the deadline. Otherwise like `Compute`."""
+
+    token: str
+    model: bytes
+    question: Question
     deadline_ms: int
 
 
@@ -313,6 +334,7 @@ Effect = (
     | Request
     | Reply
     | Compute
+    | Inspect
     | Fetch
     | Store
     | Submit

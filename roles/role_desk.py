@@ -64,6 +64,10 @@ class RoleDesk:
         index, own = _split(event.token)
         return [ToRoles(seam.Computed(own, event.outputs, event.profile, event.error), index)]
 
+    def on_inspected(self, event: seam.Inspected) -> list[Out]:
+        index, own = _split(event.token)
+        return [ToRoles(seam.Inspected(own, event.answer, event.error), index)]
+
     def on_timer(self, name: str) -> list[Out]:
         index, own = _split(name)
         return [] if index is None else [ToRoles(seam.TimerFired(own), index)]
@@ -91,6 +95,8 @@ class RoleDesk:
                 return [self._questions.reply(token, message, now_ms)]
             case seam.Compute(token, model, inputs, deadline_ms):
                 return [ce.Compute(_join(index, token), model, inputs, deadline_ms)]
+            case seam.Inspect(token, model, question, deadline_ms):
+                return [ce.Inspect(_join(index, token), model, question, deadline_ms)]
             case seam.Fetch(source, local):
                 if source.startswith(("http://", "https://")):
                     return [ce.FetchUrl(source, URL_TIMEOUT_MS)]

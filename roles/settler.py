@@ -1,5 +1,6 @@
 """Puts a worker's finished jobs on the ledger, and forgets them once it is through with them."""
 
+from protocol.codec import encode
 from protocol.ledger.state import State
 from roles.batcher import Batcher
 from roles.role import Effect, Record, Store, Submit
@@ -36,7 +37,9 @@ class Settler:
         effects: list[Effect] = []
         for job in self._book.forget_settled(settled, self._batcher.list_kept(state)):
             fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
-            effects += [Store("jobs", compute_job_key(*job.key), None), Record("leaf.settled", fields)]
+            key = compute_job_key(*job.key)
+            kept = [] if job.receipt is None else [Store("answered", key, encode(job.to_entry()))]
+            effects += [Store("jobs", key, None), *kept, Record("leaf.settled", fields)]
         return effects
 
     def _settle(self, state: State, now_ms: int) -> list[Effect]:

@@ -29,13 +29,16 @@ from roles.draft_fetcher import DraftFetcher
 from roles.drafts import Drafts
 from roles.heads import Heads
 from roles.mempool import Mempool, is_due
+from roles.referee import REFEREE, Referee
 from roles.role import (
     CatchUp,
     Context,
     Decided,
     Effect,
     Event,
+    Fetched,
     Halt,
+    Inspected,
     LedgerAdvanced,
     LogVote,
     Received,
@@ -47,6 +50,7 @@ from roles.role import (
     SetTimer,
     Started,
     Submit,
+    Submitted,
     TimerFired,
     VoteHistory,
 )
@@ -94,6 +98,7 @@ class Validator(Role):
         self._log: list[Kept] = []  # of the vote log as it was found: for this height and later ones
         self._proposal: Proposal | None = None  # heard last at this height
         self._logged: set[bytes] = set()  # ids of blocks in the vote log
+        self._referee = Referee(context.account.public)
         self._unadopted: Certificate | None = None  # decided here, but its block is still to be fetched
 
     @property
@@ -107,7 +112,7 @@ class Validator(Role):
             case Received(sender, Said() as said, topic="consensus"):
                 return self._listen(sender, said, now_ms)
             case Started(state, votes=votes, certificate=certificate):
-                return self._start(state, votes, certificate, now_ms)
+                return [*self._start(state, votes, certificate, now_ms), *self._referee.look(state, now_ms)]
             case Received(message=Transactions(items), topic="txs"):
                 self._pool.take(items, self._ledger, now_ms)
                 return self._plan(now_ms)
@@ -135,7 +140,19 @@ class Validator(Role):
             case RequestFailed(peer, token) if self._fetching.is_ours(token):
                 return self._fetch_on(token, peer, now_ms)
             case LedgerAdvanced(state, transactions, certificate):
-                return self._advance(state, transactions, certificate, now_ms)
+                return [*self._advance(state, transactions, certificate, now_ms), *self._referee.look(state, now_ms)]
+            case Inspected(token, answer, error):
+                return self._referee.on_inspected(token, answer, error, self._ledger, now_ms)
+            case Fetched(source, data, error):
+                return self._referee.on_fetched(source, data, error, now_ms)
+            case Received(message=message, token=token) if token.startswith(REFEREE):
+                return self._referee.on_exhibit(token, message, self._ledger, now_ms)
+            case RequestFailed(_, token, reason) if token.startswith(REFEREE):
+                return self._referee.on_exhibit(token, reason, self._ledger, now_ms)
+            case Submitted(token, _, error) if token.startswith(REFEREE):
+                return self._referee.on_submitted(token, error, now_ms)
+            case TimerFired(name) if name == REFEREE:
+                return self._referee.look(self._ledger, now_ms)
             case TimerFired("view"):
                 height, view = self._timer
                 is_now = (height, view) == (self._core.height, self._core.view) and not self._core.is_decided

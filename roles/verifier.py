@@ -4,6 +4,7 @@ A verifier sees the worker's commitment, never its digest, so it has nothing to 
 who shows it the worker's signed receipt.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening,
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
 from protocol.types import AtMost, Digest, TimeMs
+from roles.challenger import CHALLENGE, Challenge, Challenger
 from roles.leaf_checks import LEAF_TOKEN, LeafChecks
 from roles.models import ModelShelf
 from roles.role import (
@@ -27,12 +29,14 @@ from roles.role import (
     Event,
     Fetch,
     Fetched,
+    Inspected,
     LedgerAdvanced,
     Publish,
     Received,
     Record,
     Reply,
     Requested,
+    RequestFailed,
     Role,
     SetTimer,
     Started,
@@ -44,6 +48,7 @@ from roles.role import (
 BATCH_MS = 30  # attestations gather this long before they are published
 RUNNING_MAX = 256
 KEPT_MAX = 4_096
+RUNS_MAX = 512  # whose inputs are at hand, in memory: at most 48 KiB each
 REPEAT_MS = 1_000  # the same claim again within this time is not answered again
 
 
@@ -55,6 +60,14 @@ class Attested:
     output_digest: Digest
     job: Annotated[bytes, AtMost(64)]
     deadline_ms: TimeMs
+
+
+@dataclass
+class _Run:
+    """What a claim was run again on, and how."""
+
+    inputs: tuple[Tensor, ...]
+    profile: str = ""
 
 
 class Verifier(Role):
@@ -71,7 +84,9 @@ class Verifier(Role):
         self._jobs: dict[bytes, bytes] = {}  # channel and seq -> the one claim this verifier answers for them
         self._sent_ms: dict[bytes, int] = {}
         self._batch: list[Attestation] = []
-        self._leaves = LeafChecks(context.account.public, self._shelf)
+        self._challenger = Challenger(context.account.public)
+        self._leaves = LeafChecks(context.account.public, self._shelf, self._challenger)
+        self._runs: OrderedDict[bytes, _Run] = OrderedDict()  # claim id -> what a dispute would need
 
     @property
     def is_ready(self) -> bool:
@@ -92,10 +107,12 @@ class Verifier(Role):
                 for claim_id, data in stored.get("attested", {}).items():
                     self._remember(claim_id, decode(Attested, data))
                 self._leaves.restore(stored.get("leaves", {}))
-                return [*self._shelf.start(state), *self._recall(now_ms), *self._leaves.look(state, now_ms)]
+                begun = self._challenger.restore(stored.get("challenges", {}), now_ms)
+                return [*self._shelf.start(state), *self._recall(now_ms), *begun, *self._leaves.look(state, now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
-                return [*self._shelf.advance(state), *self._forget(now_ms), *self._leaves.look(state, now_ms)]
+                known = [*self._shelf.advance(state), *self._forget(now_ms)]
+                return [*known, *self._leaves.look(state, now_ms), *self._challenger.look(state)]
             case Received(sender, Claims(items), topic="claims"):
                 # One good claim is enough for gossip to pass a list on.
                 fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
@@ -104,14 +121,26 @@ class Verifier(Role):
                 return self._fetched(source, data, error, now_ms)
             case Computed(token, outputs, _, error) if token.startswith(LEAF_TOKEN):
                 return self._leaves.on_computed(token, outputs, error, self._ledger, now_ms)
-            case Computed(token, outputs, _, error):
-                return self._computed(bytes.fromhex(token), outputs, error, now_ms)
+            case Computed(token, outputs, profile, error):
+                return self._computed(bytes.fromhex(token), outputs, profile, error, now_ms)
+            case Inspected(token, answer, error):
+                return self._challenger.on_inspected(token, answer, error, self._ledger, now_ms)
+            case Received(message=message, token=token) if token.startswith(CHALLENGE):
+                return self._challenger.on_answer(token, message, now_ms)
+            case RequestFailed(_, token, reason) if token.startswith(CHALLENGE):
+                return self._challenger.on_answer(token, reason, now_ms)
             case Requested(message=GetOpening(receipt), token=token):
-                return [Reply(token, self._open(receipt))]
+                opened = self._open(receipt)
+                challenge = self._challenge(receipt, now_ms) if isinstance(opened, Opening) else []
+                return [Reply(token, opened), *challenge]
             case Requested(token=token):
                 return [Reply(token, Refused("a verifier opens attestations only"))]
             case TimerFired("batch"):
                 return self._publish()
+            case Submitted(token, _, error) if token.startswith(CHALLENGE):
+                return self._challenger.on_submitted(token, error)
+            case TimerFired(name) if name == CHALLENGE:
+                return self._challenger.on_timer(now_ms)
             case Submitted(token, _, error):
                 return self._leaves.on_submitted(token, error, now_ms)
             case TimerFired("leaves"):
@@ -161,6 +190,9 @@ class Verifier(Role):
         work = self._running[claim_id]
         if compute_tensors_digest(inputs) != work.claim.input_digest:
             return self._drop(claim_id, "the claim names other inputs than the request")
+        self._runs[claim_id] = _Run(inputs)
+        if len(self._runs) > RUNS_MAX:
+            self._runs.popitem(last=False)
         return [Compute(claim_id.hex(), work.claim.model, inputs, work.claim.deadline_ms)]
 
     def _fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
@@ -177,8 +209,12 @@ class Verifier(Role):
                 effects += self._drop(claim_id, f"inputs: {problem}")
         return effects
 
-    def _computed(self, claim_id: bytes, outputs: tuple[Tensor, ...] | None, error: str, now_ms: int) -> list[Effect]:
-        work = self._running.get(claim_id)
+    def _computed(
+        self, claim_id: bytes, outputs: tuple[Tensor, ...] | None, profile: str, error: str, now_ms: int
+    ) -> list[Effect]:
+        work, run = self._running.get(claim_id), self._runs.get(claim_id)
+        if run is not None:
+            run.profile = profile
         if work is None:
             return []
         if outputs is None:
@@ -222,6 +258,15 @@ class Verifier(Role):
         except ProtocolError as error:
             return Refused(f"the receipt does not bind its worker: {error}"[:500])
         return Opening(claim_id, attested.output_digest)
+
+    def _challenge(self, receipt: Receipt, now_ms: int) -> list[Effect]:
+        """Its worker has signed another digest than ours: unless others prove that first, we dispute it."""
+        claim_id = compute_claim_id(receipt.claim)
+        found, run = self._attested[claim_id].output_digest, self._runs.get(claim_id)
+        if run is None or found == receipt.output_digest:
+            return []
+        challenge = Challenge(receipt.claim, (receipt,), (), receipt.output_digest, run.inputs, found, run.profile)
+        return self._challenger.begin(challenge, self._ledger, now_ms)
 
     def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
         """Give up on a claim: there is nothing to sign."""

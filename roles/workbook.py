@@ -1,6 +1,6 @@
 """A worker's jobs, by channel and voucher: what has been taken, claimed, attested, and what can be settled next."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from protocol.types import AtMost, Whole
 
 LEAVES_MAX = 32  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
-ANSWERED_MAX = 4_096
+ANSWERED_MAX = 16_384  # beyond them a worker cannot answer for its oldest in a dispute
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
 
 
@@ -105,6 +105,14 @@ class Workbook:
                 job.attestations = {item.verifier: item for item in entry.attestations}
             self.add(job)
 
+    def restore_answered(self, entries: Iterable[JournalEntry]) -> None:
+        """Settled jobs of an earlier process, for those who may still ask."""
+        for entry in entries:
+            job = Job(entry.item, outputs=entry.outputs, zero_reason=entry.zero_reason)
+            job.receipt = entry.receipts[0] if entry.receipts else None
+            job.claim_id = compute_claim_id(job.receipt.claim) if job.receipt is not None else b""
+            self._answered[job.key] = job
+
     def claim(self, job: Job, receipt: Receipt, committee: tuple[bytes, ...], now_ms: int) -> None:
         job.receipt, job.committee, job.claimed_ms = receipt, committee, now_ms
         job.claim_id = compute_claim_id(receipt.claim)
@@ -135,11 +143,15 @@ class Workbook:
                 self._answered[job.key] = job
         return done
 
-    def forget_answered(self, now_ms: int) -> None:
-        """Drop settled jobs whose request is over: nobody may ask for their results any more."""
-        over = [key for key, job in self._answered.items() if now_ms > job.item.request.deadline_ms]
-        for key in [*over, *list(self._answered)[: max(0, len(self._answered) - len(over) - ANSWERED_MAX)]]:
-            self._answered.pop(key, None)
+    def forget_answered(self, before_ms: int, disputed: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Drop settled jobs whose requests ended before a time, but those in dispute; the keys of what was dropped."""
+        free = [key for key in self._answered if key not in disputed]
+        over = [key for key in free if self._answered[key].item.request.deadline_ms < before_ms]
+        crowd = max(0, len(free) - len(over) - ANSWERED_MAX)
+        dropped = list(dict.fromkeys([*over, *free[: crowd + len(over) if crowd else 0]]))
+        for key in dropped:
+            del self._answered[key]
+        return dropped
 
     def expire(self, now_ms: int) -> list[Job]:
         """Give up on jobs that were not attested in time, and return them."""

@@ -8,10 +8,12 @@ import hashlib
 from dataclasses import replace
 
 from protocol.jobs import InferenceRequest
-from protocol.tensor import ITEM_SIZES, Tensor
+from protocol.proofs.trace import DIGEST_SIZE, TracedRun
+from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 from protocol.types import BP
 from roles.inference import Inference
-from roles.role import Computed, Context, Effect, Event, Record
+from roles.role import Computed, Context, Effect, Event, Inspected, Record
+from roles.verifier import Verifier
 
 LIE_BP = 3_000
 
@@ -25,11 +27,15 @@ class LyingInference(Inference):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._lie_bp = int(context.config.get("lie_bp", LIE_BP))
+        self._lies: dict[bytes, bytes] = {}  # digest of the true outputs -> of what was said instead
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if isinstance(event, Inspected) and isinstance(event.answer, TracedRun):
+            return super().handle(replace(event, answer=self._stand_by(event.answer)), now_ms)
         if not isinstance(event, Computed) or event.outputs is None or not self.lies_about(event.token):
             return super().handle(event, now_ms)
         said = self.falsify(event.outputs)
+        self._lies[compute_tensors_digest(event.outputs)] = compute_tensors_digest(said)
         effects = super().handle(replace(event, outputs=said), now_ms)
         if said == event.outputs:  # the truth, by chance
             return effects
@@ -47,11 +53,29 @@ class LyingInference(Inference):
         """What it says instead."""
         return distort(outputs)
 
+    def _stand_by(self, run: TracedRun) -> TracedRun:
+        """In a dispute every operator is said to give the truth, and the model something else."""
+        truth = run.trace[-DIGEST_SIZE:]
+        return replace(run, trace=run.trace[:-DIGEST_SIZE] + self._lies.get(truth, truth))
+
 
 def would_lie(worker: bytes, token: str, lie_bp: int) -> bool:
     """Whether a lying node of this key lies about a job."""
     digest = hashlib.sha256(b"rolemesh/lie/" + worker + token.encode()).digest()
     return int.from_bytes(digest[:8], "big") % BP < lie_bp
+
+
+class BribedVerifier(Verifier):
+    """A verifier that finds what a lying worker says, if it is bribed: whether it is follows from its key alone."""
+
+    @property
+    def is_bribed(self) -> bool:
+        return self.context.signer.public[0] % 2 == 1
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if isinstance(event, Computed) and event.outputs is not None and self.is_bribed:
+            return super().handle(replace(event, outputs=distort(event.outputs)), now_ms)
+        return super().handle(event, now_ms)
 
 
 def distort(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

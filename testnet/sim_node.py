@@ -19,13 +19,14 @@ from protocol.ledger.restart_pending import apply_pending, select_pending
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import CertifiedBlock
+from protocol.proofs.trace import Answer, Question
 from protocol.tensor import Tensor
 from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
 from roles.engine.errors import EngineError
 from roles.eventlog import format_event
-from roles.role import Computed, Context, Role, VoteHistory
+from roles.role import Computed, Context, Inspected, Role, VoteHistory
 from testnet.kernel import Kernel
 from testnet.sim_links import Fabric
 from testnet.sim_net import SimNet
@@ -41,6 +42,8 @@ class Engine(Protocol):
     """Runs a model in place: `roles.engine.inline.InlineEngine`."""
 
     def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]: ...
+
+    def inspect(self, model: bytes, question: Question) -> Answer: ...
 
 
 class NodeHalted(LocalError):
@@ -323,6 +326,9 @@ class SimNode:
             case ce.Compute():
                 self._busy_ms = max(self._busy_ms, kernel.now_ms) + COMPUTE_MS
                 self._later(self._busy_ms - kernel.now_ms, self.starts, lambda: self._compute(effect))
+            case ce.Inspect():
+                self._busy_ms = max(self._busy_ms, kernel.now_ms) + COMPUTE_MS
+                self._later(self._busy_ms - kernel.now_ms, self.starts, lambda: self._inspect(effect))
             case ce.Log(name, fields):
                 self._log(name, fields)
             case ce.Deliver():
@@ -368,6 +374,18 @@ class SimNode:
         except MissingBlob as error:
             return Computed(job.token, None, "", f"no_model: {error}")
         return Computed(job.token, outputs, profile)
+
+    def _inspect(self, job: ce.Inspect) -> Inspected:
+        if self._kernel.now_ms > job.deadline_ms:
+            return Inspected(job.token, None, "timed_out: the deadline passed while the job waited")
+        try:
+            if job.model not in self.disk.blobs:
+                raise MissingBlob(job.model)
+            return Inspected(job.token, self._around.engine.inspect(job.model, job.question))
+        except EngineError as error:
+            return Inspected(job.token, None, f"{error.code}: {error}")
+        except MissingBlob as error:
+            return Inspected(job.token, None, f"no_model: {error}")
 
     def _log(self, name: str, fields: Mapping[str, Any]) -> None:
         # Through the text a real node writes, so that simulated and real lines cannot differ.

@@ -13,7 +13,7 @@ from protocol.codec import encode
 from protocol.errors import RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, Receipt, compute_attestation, compute_claim_id, compute_commitment
-from protocol.ledger.batches import compute_check_key
+from protocol.ledger.batches import compute_check_key, find_held
 from protocol.ledger.block import get_validators_of, is_quorum
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.dispute_ends import condemn_challenger, condemn_worker, part_undecided
@@ -27,7 +27,7 @@ from protocol.ledger.errors import (
     UnknownDispute,
     UnknownNode,
 )
-from protocol.ledger.records import Dispute, DisputePhase, DueItem, Vote
+from protocol.ledger.records import Dispute, DisputePhase, DueItem, EpochSnapshot, Vote
 from protocol.ledger.settlement import get_snapshot
 from protocol.ledger.transactions import transaction
 from protocol.proofs.classes import Comparison, Computation, compare
@@ -189,7 +189,7 @@ def apply_judge_operator(draft: Draft, context: TransactionContext, body: JudgeO
     dispute = _get_dispute(draft, body.dispute, DisputePhase.VERDICT)
     if body.judgement not in list(Judgement) or (body.judgement == Judgement.MISSING and not dispute.blob):
         raise InvalidDispute(body.dispute, f"{body.judgement} is no judgement of this exhibit")
-    weights = get_judges(draft, dispute)
+    weights = get_judges(draft.epochs.get(dispute.epoch), dispute)
     if context.account not in weights:
         raise InvalidDispute(body.dispute, f"validators of epoch {dispute.epoch} judge, none of them a party")
     if any(vote.account == context.account for vote in dispute.votes):
@@ -219,9 +219,8 @@ def close_phase(draft: Draft, item: DueItem) -> None:
             part_undecided(draft, item.id, dispute)
 
 
-def get_judges(draft: Draft, dispute: Dispute) -> dict[bytes, int]:
+def get_judges(snapshot: EpochSnapshot | None, dispute: Dispute) -> dict[bytes, int]:
     """Who judges, with what weight: the validators of the epoch in which the exhibit came, but no party."""
-    snapshot = draft.epochs.get(dispute.epoch)
     validators = get_validators_of(snapshot) if snapshot is not None else ()
     parties = (dispute.worker, dispute.challenger)
     return {item.account: item.weight for item in validators if item.account not in parties}
@@ -239,6 +238,10 @@ def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) ->
         raise InvalidDispute(context.id, f"node {claim.worker.hex()} did not serve this model in epoch {claim.epoch}")
     if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
         raise InvalidDispute(context.id, "the receipt does not open the claim")
+    # A worker keeps what it needs to answer for so long, or until its batch is over.
+    latest_ms = claim.deadline_ms + draft.params.challenge_ms
+    if draft.time_ms > latest_ms and not find_held(draft, candidate.account, claim):
+        raise InvalidDispute(context.id, f"the claim could be disputed until {latest_ms}")
     context.verify_signed(claim, claim.worker)
     context.verify_signed(receipt, claim.worker)
     return claim, receipt.output_digest

@@ -53,6 +53,7 @@ class Params:
     open_ms: Whole = 10_000  # to open drawn leaves, and later their digests
     attest_ms: Whole = 10_000  # for drawn verifiers to speak, before others are drawn in their place
     dispute_ms: Whole = 20_000  # for each word of a dispute: trace, operator, exhibit, verdict
+    challenge_ms: Whole = 30_000  # after a claim's deadline: so long its receipt can be disputed, paid or not
     dispute_bond: Grains = 10 * GRAINS_PER_ROLE  # of a challenger, lost if it is wrong
     disputes_max: Whole = 32  # at a time: each may hold two transactions' worth of evidence
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence

@@ -16,7 +16,7 @@ from protocol.ledger.records import EVIDENCE_BYTES_MAX
 from protocol.proofs.context import ProofContext
 from protocol.proofs.kinds import InvalidProof, verify_receipt
 from protocol.registry import ProofDescription
-from protocol.tensor import Tensor, compute_tensors_digest, verify_layout
+from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, verify_layout
 from protocol.types import AtMost, Line, Whole
 
 DIGEST_SIZE = 32
@@ -57,6 +57,22 @@ class Exhibit:
 
 
 @fast_dataclass(frozen=True)
+class TraceModel:
+    """Asks an engine for a `TracedRun`. `operator` is the one whose exhibit is wanted as well, 0 for none."""
+
+    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
+    operator: Whole
+
+
+@fast_dataclass(frozen=True)
+class RunOperator:
+    """Asks an engine for an `OperatorRun`: one operator alone, on what it is said to take."""
+
+    operator: Whole
+    exhibit: Exhibit
+
+
+@fast_dataclass(frozen=True)
 class TracedRun:
     """One run of a model, traced. `exhibit` is what one operator took; empty unless it was asked for."""
 
@@ -73,6 +89,10 @@ class OperatorRun:
     digest: Annotated[bytes, AtMost(DIGEST_SIZE)]
     reason: Line  # why there is no digest
     profile: Line
+
+
+Question = TraceModel | RunOperator
+Answer = TracedRun | OperatorRun
 
 
 def pack_trace(trace: Sequence[bytes]) -> bytes:

@@ -1,6 +1,7 @@
 """What a worker process does about each frame, with the one model it holds."""
 
-from roles.engine.frames import Load, Loaded, Message, Ran, Run, RunOperator, Trace
+from protocol.proofs.trace import RunOperator, TraceModel
+from roles.engine.frames import Load, Loaded, Message, Ran, Run
 from roles.engine.session import Session, load_session, run_session
 from roles.engine.trace import Tracer, load_tracer, run_operator, trace
 
@@ -23,7 +24,7 @@ class Desk:
         match message:
             case Run(inputs) if session is not None:
                 return Ran(*run_session(session, inputs))
-            case Trace(inputs, operator) if session is not None:
+            case TraceModel(inputs, operator) if session is not None:
                 self._tracer = self._tracer or load_tracer(self._model, session)
                 return trace(self._tracer, inputs, operator)
             case RunOperator(operator, exhibit) if session is not None:

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from protocol.codec import MESSAGE_BYTES_MAX, decode, encode
 from protocol.errors import MalformedMessage
-from protocol.proofs.trace import Exhibit, OperatorRun, TracedRun
+from protocol.proofs.trace import OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import AtMost, Line, Name, Whole
+from protocol.types import AtMost, Line, Name
 from roles.engine.sandbox import Measure
 from roles.engine.specs import MODEL_BYTES_MAX, IoSpec
 
@@ -53,25 +53,6 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Run the model without optimisation and digest what each operator gives. Answered by `TracedRun` or `Failed`.
-
-    `operator` is the one whose inputs are wanted as well, 0 for none.
-    """
-
-    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
-    operator: Whole
-
-
-@dataclass(frozen=True)
-class RunOperator:
-    """Run one operator alone on what it is said to take. Answered by `OperatorRun` or `Failed`."""
-
-    operator: Whole
-    exhibit: Exhibit
-
-
-@dataclass(frozen=True)
 class Failed:
     """`code` is that of an `EngineError`."""
 
@@ -79,7 +60,7 @@ class Failed:
     reason: Line
 
 
-Message = Bound | Load | Loaded | Run | Ran | Failed | Trace | TracedRun | RunOperator | OperatorRun
+Message = Bound | Load | Loaded | Run | Ran | Failed | TraceModel | TracedRun | RunOperator | OperatorRun
 _KINDS: dict[int, type[Message]] = {
     1: Load,
     2: Loaded,
@@ -87,7 +68,7 @@ _KINDS: dict[int, type[Message]] = {
     4: Ran,
     5: Failed,
     6: Bound,
-    11: Trace,
+    11: TraceModel,
     12: TracedRun,
     13: RunOperator,
     14: OperatorRun,

@@ -3,8 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+from protocol.proofs.trace import Answer, Question, RunOperator, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.session import Session, load_session, run_session
+from roles.engine.trace import load_tracer, run_operator, trace
 
 SESSIONS_MAX = 16
 
@@ -27,3 +29,12 @@ class InlineEngine:
                 self._sessions.popitem(last=False)
         self._sessions.move_to_end(model)
         return run_session(session, inputs)
+
+    def inspect(self, model: bytes, question: Question) -> Answer:
+        """As `Pool.inspect`. Nothing of it is kept."""
+        data = self._load_blob(model)
+        match question:
+            case TraceModel(inputs, operator):
+                return trace(load_tracer(data, load_session(data)), inputs, operator)
+            case RunOperator(operator, exhibit):
+                return run_operator(data, operator, exhibit)

@@ -14,10 +14,10 @@ import trio
 
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
-from protocol.proofs.trace import Exhibit, OperatorRun, TracedRun
+from protocol.proofs.trace import Answer, Exhibit, OperatorRun, Question, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.errors import Busy, ComputeFailed, ComputeTimedOut, EngineError, ModelRefused, WorkerCrashed
-from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run, RunOperator, Trace
+from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.specs import IoSpec, verify_inputs
@@ -145,11 +145,19 @@ class Pool:
 
         Without optimisation, whatever the pool's own: only then do operators run one by one.
         """
-        return await self._ask(model, inputs, Trace(inputs, operator), TracedRun, timeout_s)
+        return await self._ask(model, inputs, TraceModel(inputs, operator), TracedRun, timeout_s)
 
     async def run_operator(self, model: bytes, operator: int, exhibit: Exhibit, timeout_s: float) -> OperatorRun:
         """What one operator gives for what it is said to take. Raises like `compute`, but never BadInput."""
         return await self._ask(model, None, RunOperator(operator, exhibit), OperatorRun, timeout_s)
+
+    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer:
+        """`trace` or `run_operator`, whichever is asked."""
+        match question:
+            case TraceModel(inputs, operator):
+                return await self.trace(model, inputs, timeout_s, operator)
+            case RunOperator(operator, exhibit):
+                return await self.run_operator(model, operator, exhibit, timeout_s)
 
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""

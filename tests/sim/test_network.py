@@ -140,7 +140,7 @@ def test_when_every_worker_lies_nobody_is_answered_or_paid():
 
 
 def test_a_wrong_answer_of_a_float_model_is_not_believed_and_not_slashed():
-    network = simulate(3, liars=1)
+    network = simulate(4, liars=1)
     bonds = network.bonds
 
     asked = [network.request("digits-fp32", input=row) for row in range(30)]

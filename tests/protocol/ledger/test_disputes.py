@@ -161,7 +161,7 @@ def test_a_party_leaves_vote_and_total() -> None:
 
 
 def get_judges_of(quarrel: Quarrel) -> set[bytes]:
-    return set(get_judges(quarrel.ledger.state, quarrel.held))  # type: ignore[arg-type]
+    return set(get_judges(quarrel.ledger.state.get_epoch(quarrel.held.epoch), quarrel.held))
 
 
 def test_validators_of_the_epoch_in_which_the_exhibit_came_judge_even_after_it() -> None:
@@ -252,6 +252,26 @@ def test_what_is_published_for_an_operator_is_what_the_trace_says(exhibit: tuple
 
 
 # What can be disputed
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_receipt_can_be_disputed_as_long_as_its_worker_keeps_what_it_needs_to_answer(late: bool) -> None:
+    ledger = Ledger(FOUR, replace(PARAMS, epoch_ms=60_000, unbonding_ms=10**6))
+    quarrel = Quarrel(ledger)
+    latest_ms = quarrel.receipt.claim.deadline_ms + PARAMS.challenge_ms
+    ledger.block(after_ms=latest_ms - ledger.state.time_ms - 1)
+    if late:
+        ledger.block(after_ms=1)
+        assert f"until {latest_ms}" in str(ledger.refuse(quarrel.challenger, quarrel.order()))
+    else:
+        ledger.do(quarrel.challenger, quarrel.order(), after_ms=1)
+
+
+def test_a_leaf_of_a_batch_under_way_can_be_disputed_whenever_its_receipt_is_from() -> None:
+    ledger = Ledger(SEVERAL, replace(ALL, settle_window_ms=200_000))
+    batch = Batch(ledger, [PRICE] * 3).check_all()
+    ledger.block(after_ms=100_000)
+    Quarrel(ledger, "client-0", batch.receipts[1]).open()
 
 
 def test_a_dispute_needs_a_bond_and_a_receipt_of_somebody_else_that_says_another_thing() -> None:

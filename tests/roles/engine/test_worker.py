@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from protocol.errors import MalformedMessage
-from protocol.proofs.trace import Exhibit, Given, OperatorRun, TracedRun
+from protocol.proofs.trace import Exhibit, Given, OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.errors import WorkerCrashed
 from roles.engine.frames import (
@@ -23,8 +23,6 @@ from roles.engine.frames import (
     Loaded,
     Ran,
     Run,
-    RunOperator,
-    Trace,
     pack_frame,
     parse_body,
     parse_head,
@@ -74,7 +72,7 @@ def talk(conversation, module=WORKER):
         Run((Tensor("uint8", (1,), b"x"),)),
         Ran((), "ort=1"),
         Failed("bad_input", "no"),
-        Trace((Tensor("uint8", (1,), b"x"),), 3),
+        TraceModel((Tensor("uint8", (1,), b"x"),), 3),
         TracedRun(bytes(64), Exhibit((Given(0, (Tensor("float32", (0, 2), b""),)),)), "ort=1"),
         RunOperator(2, Exhibit(())),
         OperatorRun(2, b"", "takes others", "ort=1"),

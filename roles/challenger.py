@@ -1,0 +1,231 @@
+"""A verifier's part in disputes: makes sure that a worker is wrong, puts up its bond, names the operator.
+
+Before it risks the bond it asks the worker, on a stream, for its trace and for what the first differing operator took,
+and runs that one: then it knows what validators will find. A worker that does not answer is made to, on the ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any
+
+from protocol.codec import decode, encode
+from protocol.errors import ProtocolError, RemoteError
+from protocol.jobs import Claim, Receipt, compute_claim_id
+from protocol.ledger.disputes import CheckedLeaf, NameOperator, OpenDispute
+from protocol.ledger.records import DisputePhase
+from protocol.ledger.state import State
+from protocol.messages import GetExhibit, GetTrace, ShownExhibit, ShownTrace
+from protocol.proofs.classes import Comparison, Computation, compare
+from protocol.proofs.trace import (
+    Exhibit,
+    Judgement,
+    OperatorRun,
+    RunOperator,
+    Trace,
+    TracedRun,
+    TraceModel,
+    find_fault,
+    judge,
+    unpack_trace,
+    verify_binding,
+)
+from protocol.tensor import TENSORS_MAX, Tensor
+from protocol.types import AtMost, Digest, Line
+from roles.role import Effect, Inspect, Record, Request, SetTimer, Store, Submit
+
+CHALLENGE = "challenge|"  # begins its tokens
+BUCKET = "challenges"
+CHALLENGES_MAX = 32
+WAIT_MS = 3_000  # for somebody else to prove it with less
+AGAIN_MS = 1_000
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A claim this verifier has found wrong, with all it needs to say so. By a receipt or by a leaf of a batch."""
+
+    claim: Claim
+    receipt: Annotated[tuple[Receipt, ...], AtMost(1)]
+    leaf: Annotated[tuple[CheckedLeaf, ...], AtMost(1)]
+    claimed: Digest  # what the worker has opened
+    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
+    found: Digest
+    profile: Line
+
+
+class Step(StrEnum):
+    """What a challenge waits for."""
+
+    OTHERS = "others"  # who may prove it with less
+    OWN = "own"  # trace
+    THEIRS = "theirs"
+    EXHIBIT = "exhibit"
+    RUN = "run"  # of the operator, here
+    OPENED = "opened"  # the dispute on its way to the ledger
+    DISPUTED = "disputed"  # the worker's trace, there
+    NAMED = "named"  # the end
+
+
+@dataclass
+class _Under:
+    """A challenge under way."""
+
+    challenge: Challenge
+    step: "Step"
+    own: Trace = ()
+    theirs: Trace = ()
+    operator: int = 0
+    exhibit: Exhibit = field(default_factory=lambda: Exhibit(()))
+
+
+class Challenger:
+    """The challenges of one verifier, by claim id. They are on disk from the moment they begin."""
+
+    def __init__(self, account: bytes) -> None:
+        self._account = account
+        self._open: dict[bytes, _Under] = {}
+
+    @property
+    def load(self) -> int:
+        return len(self._open)
+
+    def restore(self, stored: Mapping[bytes, bytes], now_ms: int) -> list[Effect]:
+        self._open = {claim_id: _Under(decode(Challenge, data), Step.OTHERS) for claim_id, data in stored.items()}
+        return [SetTimer(CHALLENGE, now_ms + WAIT_MS)] if self._open else []
+
+    def begin(self, challenge: Challenge, state: State, now_ms: int) -> list[Effect]:
+        """Take a disagreement up, if the class allows a proof. A receipt waits WAIT_MS for others; a leaf cannot."""
+        claim_id = compute_claim_id(challenge.claim)
+        model = state.models.get(challenge.claim.model)
+        theirs = Computation(challenge.claim.profile, challenge.claimed)
+        is_provable = (
+            model is not None
+            and compare(model, theirs, Computation(challenge.profile, challenge.found)) is Comparison.DISPUTABLE
+        )
+        if not is_provable or claim_id in self._open or len(self._open) >= CHALLENGES_MAX:
+            return []
+        self._open[claim_id] = _Under(challenge, Step.OTHERS)
+        kept: list[Effect] = [
+            Store(BUCKET, claim_id, encode(challenge)),
+            Record("challenge.begun", {"claim_id": claim_id}),
+        ]
+        return [*kept, *self.on_timer(now_ms)] if challenge.leaf else [*kept, SetTimer(CHALLENGE, now_ms + WAIT_MS)]
+
+    def look(self, state: State) -> list[Effect]:
+        """What the ledger says: a dispute of ours waits for a name, or is over; the claim is proven already."""
+        effects: list[Effect] = []
+        disputes = {compute_claim_id(item.claim): (key, item) for key, item in state.disputes.items()}
+        for claim_id, under in list(self._open.items()):
+            key, dispute = disputes.get(claim_id, (b"", None))
+            if claim_id in state.wrong or (under.step in (Step.DISPUTED, Step.NAMED) and dispute is None):
+                effects += self._drop(claim_id, "it is over")
+            elif dispute is not None and dispute.challenger != self._account:
+                effects += self._drop(claim_id, "another disputes it")
+            elif dispute is not None and dispute.phase == DisputePhase.NAME and under.own:
+                effects += self._name(claim_id, key, under, unpack_trace(dispute.trace))
+        return effects
+
+    def on_timer(self, now_ms: int) -> list[Effect]:
+        """Begin with those that have waited: our own trace first."""
+        effects: list[Effect] = []
+        for claim_id, under in self._open.items():
+            if under.step == Step.OTHERS:
+                under.step = Step.OWN
+                effects.append(_inspect(claim_id, under, TraceModel(under.challenge.inputs, 0), now_ms))
+        return effects
+
+    def on_inspected(self, token: str, answer: object, error: str, state: State, now_ms: int) -> list[Effect]:
+        claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
+        under = self._open.get(claim_id)
+        if under is not None and under.step == Step.OWN:
+            return self._traced(claim_id, under, answer, error, state, now_ms)
+        if under is None or under.step != Step.RUN:
+            return []
+        if isinstance(answer, OperatorRun):
+            found = judge(under.theirs, under.operator, under.exhibit, answer)
+            if found is Judgement.SOUND:
+                return self._drop(claim_id, f"operator {under.operator} gives what the worker says")
+        return self._open_dispute(claim_id, under)
+
+    def on_answer(self, token: str, message: Any, now_ms: int) -> list[Effect]:
+        """The worker's trace or exhibit. Anything else, and silence, leave it to the ledger."""
+        claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
+        under = self._open.get(claim_id)
+        if under is None or under.step not in (Step.THEIRS, Step.EXHIBIT):
+            return []
+        match message:
+            case ShownTrace(shown, data) if under.step == Step.THEIRS and shown == claim_id:
+                return self._compare(claim_id, under, data)
+            case ShownExhibit(operator, exhibit) if under.step == Step.EXHIBIT and operator == under.operator:
+                under.step, under.exhibit = Step.RUN, exhibit
+                return [_inspect(claim_id, under, RunOperator(operator, exhibit), now_ms)]
+        return self._open_dispute(claim_id, under)
+
+    def on_submitted(self, token: str, error: str) -> list[Effect]:
+        claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
+        under = self._open.get(claim_id)
+        if under is None or not error:
+            if under is not None and under.step == Step.OPENED:
+                under.step = Step.DISPUTED
+            return []
+        refused = Record("challenge.refused", {"claim_id": claim_id, "reason": error})
+        return [refused, *self._drop(claim_id, "the ledger refuses it")]
+
+    def _traced(
+        self, claim_id: bytes, under: _Under, answer: object, error: str, state: State, now_ms: int
+    ) -> list[Effect]:
+        if not isinstance(answer, TracedRun):
+            return self._drop(claim_id, f"no trace of our own: {error}")
+        under.own = unpack_trace(answer.trace)
+        if under.own[-1] != under.challenge.found:
+            return self._drop(claim_id, "our own trace ends with another digest than we have attested")
+        if any(dispute.claim == under.challenge.claim for dispute in state.disputes.values()):
+            under.step = Step.DISPUTED  # by an earlier process, or by another verifier
+            return self.look(state)
+        if not under.challenge.receipt:
+            return self._open_dispute(claim_id, under)
+        under.step = Step.THEIRS
+        question = GetTrace(under.challenge.receipt[0])
+        return [Request(under.challenge.claim.worker, "trace", question, CHALLENGE + claim_id.hex())]
+
+    def _compare(self, claim_id: bytes, under: _Under, data: bytes) -> list[Effect]:
+        challenge = under.challenge
+        try:
+            under.theirs = unpack_trace(data)
+            verify_binding(under.theirs, challenge.claim.input_digest, challenge.claimed)
+            under.operator = find_fault(under.own, under.theirs) or 0
+        except RemoteError:
+            return self._open_dispute(claim_id, under)  # no such trace passes on the ledger
+        under.step = Step.EXHIBIT
+        told = Record("operator.found", {"claim_id": claim_id, "operator": under.operator})
+        question = GetExhibit(challenge.receipt, (), under.operator)
+        return [told, Request(challenge.claim.worker, "trace", question, CHALLENGE + claim_id.hex())]
+
+    def _open_dispute(self, claim_id: bytes, under: _Under) -> list[Effect]:
+        under.step = Step.OPENED
+        item = under.challenge
+        body = OpenDispute(item.receipt, item.leaf, item.found, item.profile)
+        told = Record("dispute.opened", {"claim_id": claim_id, "worker": item.claim.worker})
+        return [Submit(body, CHALLENGE + claim_id.hex()), told]
+
+    def _name(self, claim_id: bytes, key: bytes, under: _Under, theirs: Trace) -> list[Effect]:
+        if under.step == Step.NAMED:
+            return []
+        try:
+            operator = find_fault(under.own, theirs)
+        except ProtocolError as error:
+            return self._drop(claim_id, str(error))
+        if operator is None:
+            return self._drop(claim_id, "the worker's trace is ours")
+        under.step = Step.NAMED
+        fields = {"claim_id": claim_id, "operator": operator}
+        return [Submit(NameOperator(key, operator), CHALLENGE + claim_id.hex()), Record("operator.named", fields)]
+
+    def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
+        del self._open[claim_id]
+        return [Store(BUCKET, claim_id, None), Record("challenge.over", {"claim_id": claim_id, "reason": reason})]
+
+
+def _inspect(claim_id: bytes, under: _Under, question: TraceModel | RunOperator, now_ms: int) -> Effect:
+    return Inspect(CHALLENGE + claim_id.hex(), under.challenge.claim.model, question, now_ms + 10_000)
