@@ -84,7 +84,8 @@ class NodeCore:
         # Whoever orders blocks alone has nobody to catch up with.
         follower.is_level = _decides_alone(follower.state, keys)
         follower.is_patient = keys.vote is not None
-        submitter = self._submitter = Submitter(keys.account, settings.chain, courier)
+        listeners = tuple(place for place, role in enumerate(self.roles) if "txs" in role.topics)
+        submitter = self._submitter = Submitter(keys.account, self._node, settings.chain, courier, listeners)
         fetcher = self._fetcher = BlobFetcher(self._node, courier, rng)
         topics = sorted({topic for role in self.roles for topic in role.topics})
         puller = self._puller = Puller(tuple(topics), mailbox, courier, rng)

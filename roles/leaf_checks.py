@@ -1,11 +1,11 @@
-"""A verifier's part in batches: runs drawn leaves again, attests them on the ledger and shows what it dissents from."""
+"""A verifier's part in batches: runs drawn leaves again, attests them on the ledger, disputes what it finds wrong."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
-from protocol.ledger.checks import AttestLeaves, LeafAttestation, ShowDissent
+from protocol.ledger.checks import AttestLeaves, LeafAttestation
 from protocol.ledger.disputes import CheckedLeaf
 from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.state import State
@@ -44,6 +44,7 @@ class LeafChecks:
         self._shelf = shelf
         self._digests: dict[bytes, bytes] = {}  # by check key
         self._running: set[bytes] = set()
+        self._disputed: set[bytes] = set()
         self._sent: dict[str, tuple[bytes, ...]] = {}  # token -> check keys it speaks about
 
     @property
@@ -69,10 +70,8 @@ class LeafChecks:
                 else:
                     effects += self._run(item, now_ms + state.params.attest_ms)
             elif phase == BatchPhase.WINDOW and self._dissents(item):
-                token = f"dissent-{item.key.hex()}"
-                self._sent[token] = (item.key,)
-                effects.append(Submit(ShowDissent(item.batch, item.leaf, self._digests[item.key]), token))
-                effects.append(Record("dissent.shown", {"batch": item.batch, "leaf": item.leaf}))
+                self._disputed.add(item.key)
+                effects.append(Record("dissent.found", {"batch": item.batch, "leaf": item.leaf}))
                 effects += self._challenger.begin(self._dispute(item), state, now_ms)
         for batch, items in ready.items():
             # One transaction for all of a batch's leaves: it waits for those that still run.
@@ -106,6 +105,7 @@ class LeafChecks:
         over = self._digests.keys() - {item.key for item in asked}
         for key in over:
             del self._digests[key]
+        self._disputed -= over
         return [Store("leaves", key, None) for key in sorted(over)]
 
     def _run(self, item: _Asked, deadline_ms: int) -> list[Effect]:
@@ -134,4 +134,5 @@ class LeafChecks:
 
     def _dissents(self, item: _Asked) -> bool:
         digest = self._digests.get(item.key)
-        return bool(item.own.value) and not item.own.shown and digest is not None and digest != item.check.output_digest
+        is_new = bool(item.own.value) and item.key not in self._disputed
+        return is_new and digest is not None and digest != item.check.output_digest

@@ -19,7 +19,7 @@ from protocol.signing import sign
 from roles.core_effects import Log
 from roles.courier import Courier, Out, ToRoles
 from roles.packing import pack
-from roles.role import Submitted
+from roles.role import Received, Submitted
 
 IN_FLIGHT_MAX = 16
 WAITING_MAX = 1_024
@@ -41,10 +41,15 @@ class _Pending:
 
 
 class Submitter:
-    """The transactions of one account that are not yet on the ledger, oldest first."""
+    """The transactions of one account that are not yet on the ledger, oldest first.
 
-    def __init__(self, signer: Signer, chain: bytes, courier: Courier) -> None:
+    `listeners` are the places of this node's own roles that take transactions in: gossip does not come back to us.
+    """
+
+    def __init__(self, signer: Signer, node: bytes, chain: bytes, courier: Courier, listeners: tuple[int, ...]) -> None:
         self._signer = signer
+        self._node = node
+        self._listeners = listeners
         self._chain = chain
         self._courier = courier
         self._waiting: deque[_Pending] = deque()
@@ -136,8 +141,10 @@ class Submitter:
 
     def _gossip(self, pendings: tuple[_Pending, ...], now_ms: int) -> list[Out]:
         """As few messages as hold them: what gossip costs, it costs by the message."""
-        packs = pack([pending.wire for pending in pendings], GOSSIP_LIST_MAX)
-        return [self._courier.publish("txs", Transactions(items), "", now_ms) for items in packs]
+        messages = [Transactions(items) for items in pack([pending.wire for pending in pendings], GOSSIP_LIST_MAX)]
+        out: list[Out] = [self._courier.publish("txs", message, "", now_ms) for message in messages]
+        own = (ToRoles(Received(self._node, message, "txs"), role) for message in messages for role in self._listeners)
+        return [*out, *own]
 
     def _sign(self, pending: _Pending, nonce: int, state: State, now_ms: int) -> None:
         pending.nonce = nonce

@@ -24,10 +24,8 @@ from protocol.ledger.channels import apply_close_channel, apply_open_channels, a
 from protocol.ledger.checks import (
     AttestLeaves,
     RevealDigests,
-    ShowDissent,
     apply_attest_leaves,
     apply_reveal_digests,
-    apply_show_dissent,
 )
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.disputes import (
@@ -123,7 +121,6 @@ _rules: dict[type, Rule] = {
     OpenLeaves: apply_open_leaves,
     AttestLeaves: apply_attest_leaves,
     RevealDigests: apply_reveal_digests,
-    ShowDissent: apply_show_dissent,
     SettlePrivate: apply_settle_private,
     OpenChannels: apply_open_channels,
     TopUpChannel: apply_top_up_channel,

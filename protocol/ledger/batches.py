@@ -255,12 +255,12 @@ def compute_check_key(batch_id: bytes, index: int) -> bytes:
 
 
 def _is_paid(draft: Draft, check: Check) -> bool:
-    """Whether a checked leaf earns: of the exact class unless a dissent was shown, else only if all agree."""
+    """Whether a checked leaf earns. What can be disputed and was not, or in vain, does; all else only if all agree."""
     if check.is_void:
         return False
     model = draft.models.get(check.claim.model)
     if model is not None and model.exact:
-        return not any(checker.shown for checker in check.checkers)
+        return True
     return len(_list_agreeing(check)) == len(check.checkers)
 
 

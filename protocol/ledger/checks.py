@@ -2,9 +2,9 @@
 
 Verifiers are drawn with the leaves, from the same seed. Each puts its blind attestation on the ledger itself, so that
 no worker stands between; who is silent is replaced, twice, and a leaf nobody could check is given back. Then the worker
-opens its digests, and silence forfeits the batch. Equal is agreement. A verifier that found something else shows its
-digest while the window is open: a leaf in dissent is given back, and where all its verifiers show one and the same
-digest of a model of the exact class, the worker is slashed and the batch forfeit. Source: PROTOCOL, "Checking".
+opens its digests, and silence forfeits the batch. Equal is agreement. Where honest machines cannot differ, a verifier
+that found something else disputes the leaf while the window is open (`disputes`), or its word counts for nothing;
+elsewhere a leaf in dissent is given back. Source: PROTOCOL, "Checking".
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,12 @@ from typing import Annotated
 
 from protocol.committee import compute_committee
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Claim, InferenceRequest, compute_attestation, compute_claim_id, compute_commitment
+from protocol.jobs import Claim, InferenceRequest, compute_commitment
 from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, compute_check_key, forfeit
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
-from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem, ProvenWrong
-from protocol.ledger.staking import slash
+from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem
 from protocol.ledger.transactions import transaction
 from protocol.types import AtMost, Digest, Whole
 
@@ -59,16 +58,6 @@ class RevealDigests:
 
     batch: Digest
     items: Annotated[tuple[LeafDigest, ...], AtMost(SAMPLES_MAX)]
-
-
-@transaction(36)
-@fast_dataclass(frozen=True)
-class ShowDissent:
-    """A verifier opens its attestation: it found another digest than the worker."""
-
-    batch: Digest
-    index: Whole
-    output_digest: Digest
 
 
 def begin_check(
@@ -148,31 +137,6 @@ def close_digests(draft: Draft, item: DueItem) -> None:
     draft.count_work(batch.worker, void=closed)
 
 
-def apply_show_dissent(draft: Draft, context: TransactionContext, body: ShowDissent) -> None:
-    """Note a dissent; when it is everyone's and no honest machine could differ, the worker is proven wrong."""
-    batch = _get_batch(draft, body.batch, BatchPhase.WINDOW)
-    key = compute_check_key(body.batch, body.index)
-    check = draft.checks.get(key)
-    own = _find_checker(check, context.account)
-    if check is None or own is None or own.shown:
-        raise AlreadySaid(body.batch, body.index)
-    claim_id = compute_claim_id(check.claim)
-    if own.value != compute_attestation(claim_id, own.node, body.output_digest):
-        raise InvalidBatch(body.batch, f"the digest does not open the attestation of leaf {body.index}")
-    if body.output_digest == check.output_digest:
-        raise InvalidBatch(body.batch, f"leaf {body.index}: the verifier found what the worker says")
-    check = _with_checker(check, replace(own, shown=body.output_digest))
-    draft.checks.put(key, check)
-    model = draft.models.get(check.claim.model)
-    is_everyone = {checker.shown for checker in check.checkers} == {body.output_digest}
-    if model is None or not model.exact or not is_everyone or check.is_void:
-        return
-    slashed = slash(draft, batch.worker, check.checkers[0].account, draft.params.slash_bp)
-    draft.wrong.put(claim_id, ProvenWrong(check.claim.epoch, batch.worker, slashed))
-    draft.count_work(batch.worker, wrong=1)
-    forfeit(draft, body.batch, batch)
-
-
 def _draw(draft: Draft, batch: Batch, check: Check, count: int) -> Check:
     """The check with so many more verifiers, the next ones drawn; void when there are not as many left."""
     claim, snapshot = check.claim, draft.epochs.get(check.epoch)
@@ -183,7 +147,7 @@ def _draw(draft: Draft, batch: Batch, check: Check, count: int) -> Check:
     except TooFewCandidates:
         return replace(check, is_void=1)
     accounts = {item.node: item.account for item in others}
-    added = tuple(Checker(accounts[node], node, b"", b"") for node in nodes)
+    added = tuple(Checker(accounts[node], node, b"") for node in nodes)
     return replace(check, checkers=(*check.checkers, *added), drawn=total)
 
 

@@ -1,9 +1,7 @@
 """How a dispute ends: the worker is slashed, the challenger loses its bond, or both go as they came."""
 
-from dataclasses import replace
-
 from protocol.jobs import compute_claim_id
-from protocol.ledger.batches import find_held, forfeit_claimed, give_back_leaf
+from protocol.ledger.batches import forfeit_claimed, give_back_leaf
 from protocol.ledger.draft import Draft
 from protocol.ledger.pools import compute_delegation_key
 from protocol.ledger.records import Dispute, ProvenWrong
@@ -34,7 +32,6 @@ def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
     reward = 0 if is_involved else dispute.bond * draft.params.reporter_bp // BP
     draft.credit(dispute.worker, reward)
     draft.burned += dispute.bond - reward
-    _take_back_dissent(draft, dispute)
 
 
 def part_undecided(draft: Draft, key: bytes, dispute: Dispute) -> None:
@@ -42,14 +39,3 @@ def part_undecided(draft: Draft, key: bytes, dispute: Dispute) -> None:
     draft.disputes.delete(key)
     draft.credit(dispute.challenger, dispute.bond)
     give_back_leaf(draft, dispute.worker, dispute.claim)
-
-
-def _take_back_dissent(draft: Draft, dispute: Dispute) -> None:
-    """A dissent that was wrong holds no leaf back: its verifier counts as one that found something else, no more."""
-    for batch_id, _ in find_held(draft, dispute.worker, dispute.claim):
-        for check_key, check in list(draft.checks.items_under(batch_id)):
-            if check.claim == dispute.claim:
-                checkers = tuple(
-                    replace(item, shown=b"") if item.account == dispute.challenger else item for item in check.checkers
-                )
-                draft.checks.put(check_key, replace(check, checkers=checkers))

@@ -256,12 +256,11 @@ class Batch:
 
 @fast_dataclass(frozen=True)
 class Checker:
-    """A verifier drawn for a leaf. `value` is its blind attestation, `shown` the digest that opens it, in dissent."""
+    """A verifier drawn for a leaf. `value` is its blind attestation, empty until it has spoken."""
 
     account: PublicKey
     node: PublicKey
     value: Tip
-    shown: Tip
 
 
 @fast_dataclass(frozen=True)

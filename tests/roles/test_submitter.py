@@ -14,8 +14,8 @@ NOW_MS = GENESIS_MS + 1_000
 VALIDATOR = bytes([7]) * 32
 
 
-def make_submitter(parts: Parts) -> Submitter:
-    return Submitter(parts.account, parts.state.chain, parts.courier)
+def make_submitter(parts: Parts, listeners: tuple[int, ...] = ()) -> Submitter:
+    return Submitter(parts.account, parts.node.public, parts.state.chain, parts.courier, listeners)
 
 
 def read_published(parts: Parts, effects: list) -> list[Transaction]:
@@ -47,6 +47,19 @@ def test_transactions_sent_side_by_side_get_consecutive_nonces():
     assert [item.nonce for item in read_published(parts, effects)] == [0, 1, 2]
     block, _ = parts.build(read_published(parts, effects))
     assert len(block.transactions) == 3
+
+
+def test_a_validator_on_the_same_node_hears_what_gossip_would_not_bring_back():
+    parts = make_parts()
+    submitter = make_submitter(parts, listeners=(2,))
+
+    effects = submitter.submit(transfer(1), 0, "t", parts.state, NOW_MS)
+    again = submitter.on_timer(parts.state, (), NOW_MS + REPEAT_MS)
+
+    for heard in (effects, again):
+        (to_role,) = [item for item in heard if isinstance(item, ToRoles)]
+        assert (to_role.role, to_role.event.sender, to_role.event.topic) == (2, parts.node.public, "txs")
+        assert [decode(Transaction, data) for data in to_role.event.message.items] == read_published(parts, heard)
 
 
 def test_a_role_hears_when_its_transaction_is_in_a_block():

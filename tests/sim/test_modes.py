@@ -48,7 +48,7 @@ def test_batches_are_drawn_checked_and_paid() -> None:
     settle(network, asked)
     assert paid(network) == ASKED * 1_000_000
     assert network.get_events("leaves.attested")
-    assert not network.get_events("dissent.shown")
+    assert not network.get_events("dissent.found")
     assert not network.get_events("settlement.refused")
     assert not network.find_violations()
     work = network.ledger.work
@@ -81,7 +81,8 @@ def test_a_worker_that_lies_in_batches_is_slashed_and_earns_nothing_by_it(seed: 
     asked = ask(network, Mode.BATCH)
     settle(network, asked)
     liars = {event["node"] for event in network.get_events("lie.told")}
-    assert network.get_events("dissent.shown")
+    assert network.get_events("dissent.found")
+    assert network.get_events("dispute.opened")
     (liar,) = liars
     assert network.bonds[liar] < before[liar]
     assert {name for name, bond in network.bonds.items() if bond < before[name]} == {liar}

@@ -224,7 +224,7 @@ class _Chain:
                 given_back = {
                     compute_claim_id(check.claim)
                     for key, check in before.checks.items()
-                    if key.startswith(batch_id) and (check.is_void or any(item.shown for item in check.checkers))
+                    if key.startswith(batch_id) and check.is_void
                 }
                 self.paid |= {self._claims[job] for job in jobs if job in self._claims} - given_back
 

@@ -139,17 +139,6 @@ class Batch:
         everyone = {checker.node: checker for check in self.checks.values() for checker in check.checkers}
         return [everyone[node] for node in sorted(everyone)]
 
-    @property
-    def dissents(self) -> list[tuple[int, Checker]]:
-        """Who has attested TRUTH and not yet shown it, by leaf."""
-        return [
-            (index, checker)
-            for index, check in self.checks.items()
-            for checker in check.checkers
-            if checker.value == compute_attestation(compute_claim_id(check.claim), checker.node, TRUTH)
-            and not checker.shown
-        ]
-
     def key_of(self, checker: Checker) -> PrivateKey:
         names = {self.ledger.account(name).public: name for name in self.ledger.foundation.nodes}
         return self.ledger.account(names[checker.account])

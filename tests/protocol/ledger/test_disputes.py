@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from protocol.errors import InsufficientBalance
 from protocol.jobs import compute_claim_id
 from protocol.ledger.apply import next_due_ms
-from protocol.ledger.checks import ShowDissent
 from protocol.ledger.disputes import (
     CheckedLeaf,
     JudgeOperator,
@@ -422,7 +421,6 @@ def test_a_drawn_verifier_in_dissent_may_have_validators_decide(judgement: Judge
         ledger.do(batch.key_of(other), batch.attest(other, digests))
     assert "is not open" in str(ledger.refuse(early.challenger, early.order(leaf=leaf)))
     ledger.do(batch.worker, batch.reveal())
-    ledger.do(early.challenger, ShowDissent(batch.id, 1, TRUTH))
     assert "opens no attestation" in str(ledger.refuse(ledger.account("client-0"), early.order(leaf=leaf)))
     assert "opens no attestation" in str(ledger.refuse(early.challenger, early.order(leaf=leaf, found=b"3" * 32)))
 

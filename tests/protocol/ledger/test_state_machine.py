@@ -17,7 +17,6 @@ from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, decode_transactions
 from protocol.ledger.batches import compute_drawn
 from protocol.ledger.block import get_validators
-from protocol.ledger.checks import ShowDissent
 from protocol.ledger.disputes import DISPUTE_KIND
 from protocol.ledger.escrow import RefuseJob
 from protocol.ledger.models import RetireModel
@@ -185,7 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 9), steps=st.integers(1, 4), wrong=st.booleans())
     def check_leaves(self, number: int, steps: int, wrong: bool) -> None:
-        """Some of what the latest batch waits for: attestations, its digests, dissent."""
+        """Some of what the latest batch waits for: attestations, or its digests."""
         for step in range(number, number + steps):
             if self.batches and self.batches[-1].id in self.ledger.state.batches:
                 self.check_batch(self.batches[-1], step, wrong)
@@ -199,9 +198,6 @@ class LedgerMachine(RuleBasedStateMachine):
             checker = checkers[number % len(checkers)]
             body = batch.attest(checker, dict.fromkeys(batch.checks, TRUTH) if wrong else None)
             self.send(self.name_of(checker), body)
-        elif checkers and batch.held.phase == BatchPhase.WINDOW:
-            index, dissenter = batch.dissents[0] if batch.dissents else (0, checkers[0])
-            self.send(self.name_of(dissenter), ShowDissent(batch.id, index, TRUTH))
 
     @rule(number=st.integers(0, 9), challenger=names)
     def open_dispute(self, number: int, challenger: str) -> None:
@@ -430,5 +426,5 @@ def test_the_machine_gets_around() -> None:
         machine.teardown()
     kinds = {name.split()[0] for name in seen}
     assert kinds == {name.split()[0] for name in seen if name.endswith(" taken")}, seen
-    assert len(kinds) == 25, sorted(kinds)
+    assert len(kinds) == 24, sorted(kinds)
     assert len({name for name in seen if name.endswith(" refused")}) >= 16, seen
