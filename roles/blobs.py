@@ -40,6 +40,42 @@ class DiskFull(ProtocolError):
     """The disk, or a limit of the system, refused the bytes. Nothing was kept; what was stored is still served."""
 
 
+def add_blob(folder: Path, data: bytes) -> bytes:
+    """Put a block into the store of a node that may be running, from another process; its digest.
+
+    The node finds it when it is asked for it. MalformedMessage when it is larger than a block; OSError.
+    """
+    if len(data) > BLOB_BYTES_MAX:
+        raise MalformedMessage(f"a blob has at most {BLOB_BYTES_MAX} bytes, this one {len(data)}")
+    digest = compute_digest(data)
+    target = folder / digest.hex()[:2] / digest.hex()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Not under `tmp`, which a node that starts sweeps.
+    handle, name = tempfile.mkstemp(dir=folder, prefix="incoming-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
+    return digest
+
+
+def read_blob(folder: Path, digest: bytes) -> bytes:
+    """A block of a node's store, from another process. MissingBlob when it is not there or its bytes do not fit."""
+    try:
+        data = (folder / digest.hex()[:2] / digest.hex()).read_bytes()
+    except OSError as error:
+        raise MissingBlob(digest) from error
+    if compute_digest(data) != digest:
+        raise MissingBlob(digest)
+    return data
+
+
 class BlobStore:
     """The blobs of one node. `bytes_max` is its quota."""
 
@@ -89,7 +125,7 @@ class BlobStore:
 
     def get(self, digest: bytes) -> bytes:
         """The block. MissingBlob when it is not here or its bytes no longer fit: those are moved aside."""
-        if digest not in self._sizes:
+        if digest not in self._sizes and not self._find(digest):
             raise MissingBlob(digest)
         data = self._read_file(digest)
         if data is None:
@@ -116,6 +152,17 @@ class BlobStore:
                 raise MissingBlob(digest)
             self._path(digest).unlink(missing_ok=True)
             self._forget(digest)
+
+    def _find(self, digest: bytes) -> bool:
+        """Whether somebody else has put the block there (`add_blob`); it counts from now on."""
+        with self._lock:
+            try:
+                size = self._path(digest).stat().st_size
+            except FileNotFoundError:
+                return False
+            self._used += size - self._sizes.get(digest, 0)
+            self._sizes[digest] = size
+            return True
 
     def _scan(self) -> list[tuple[bytes, int]]:
         """What is on disk. The files are the truth; the table in memory is only their list."""

@@ -34,6 +34,7 @@ from roles.inbox import Inbox
 from roles.orders import Orders
 from roles.role import Computed, Inspected
 from roles.timers import Timers, WallClock
+from roles.wants import Wants
 
 TURN_EVENTS_MAX = 256
 TURN_S_MAX = 0.02  # then others get the loop, and what was taken so far is carried out
@@ -55,6 +56,7 @@ class Core(Protocol):
 
     state: NodeState
     orders: Orders
+    wants: Wants
 
     @property
     def ledger(self) -> State: ...

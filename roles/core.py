@@ -34,10 +34,12 @@ from roles.questions import OWN_PROTOCOLS, Questions
 from roles.recent import Recent
 from roles.role_desk import RoleDesk
 from roles.submitter import Submitter
+from roles.wants import Wants
 
 ADVERT_MS = 10_000
 OWN_TOPICS = ("heads", "node")
 ORDERS = -2  # who submits in place of a role: whoever runs the node
+WANTS = -3  # who fetches in place of a role
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class NodeCore:
         self._addresses: tuple[str, ...] = ()
         self._peers: set[bytes] = set()
         self.orders = Orders()
+        self.wants = Wants()
         mailbox = self._mailbox = Mailbox(keys.node, settings.chain, restored.boot)
         courier = self._courier = Courier(mailbox, settings.chain)
         recent = self._recent = Recent()
@@ -148,6 +151,8 @@ class NodeCore:
     def _tell(self, index: int, event: seam.Event) -> list[Out]:
         if index == ORDERS:
             self.orders.note(event)
+        if index == WANTS:
+            self.wants.note(event)
         return self._desk.tell(index, event, self.now_ms) if 0 <= index < len(self.roles) else []
 
     # What happened, to what is wanted
@@ -170,6 +175,8 @@ class NodeCore:
                 return self._desk.on_computed(event)
             case seam.Inspected():
                 return self._desk.on_inspected(event)
+            case ce.Want(digest):
+                return self._fetcher.fetch(digest, WANTS, is_local=False)
             case ce.BlobLoaded(digest, data):
                 return self._fetcher.on_loaded(digest, data, self.ledger, self.now_ms)
             case ce.UrlFetched(url, data, error):
@@ -314,9 +321,11 @@ class NodeCore:
         return [self._courier.publish("node", advert, "", self.now_ms), again, *self._enrol()]
 
     def _enrol(self) -> list[Out]:
-        if not (self.settings.enrol and self._follower.is_synced and self._presence.is_ready):
+        if not (self._follower.is_synced and self._presence.is_ready):
             return []
-        body = self._presence.get_registration(self.ledger, self.now_ms)
+        body = self._presence.get_update(self.ledger, self.now_ms)
+        if body is None and self.settings.enrol:
+            body = self._presence.get_registration(self.ledger, self.now_ms)
         return [] if body is None else self._submitter.submit(body, -1, "enrol", self.ledger, self.now_ms)
 
     def _on_state_change(self) -> list[ce.CoreEffect]:

@@ -76,6 +76,13 @@ class Order:
 
 
 @fast_dataclass(frozen=True)
+class Want:
+    """Whoever runs the node wants a blob to be here: see `roles.wants`."""
+
+    digest: bytes
+
+
+@fast_dataclass(frozen=True)
 class BlobLoaded:
     """A `LoadBlob` ended: the bytes, hash-checked, or None when the disk does not hold them."""
 
@@ -104,7 +111,7 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | Command | Order | BlobLoaded | UrlFetched | Computed | Inspected | Woke | Stop
+CoreEvent = Boot | Command | Order | Want | BlobLoaded | UrlFetched | Computed | Inspected | Woke | Stop
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted

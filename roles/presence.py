@@ -133,20 +133,10 @@ class Presence:
         return None if epoch is None else epoch.find_account(self._keys.account.public)
 
     def get_registration(self, state: State, now_ms: int) -> RegisterNode | None:
-        """What to submit so that `is_bonded` holds and every model held is served; None when so or just asked for."""
-        if not (self._names and self.is_findable) or now_ms < self._asked_ms + REGISTER_AGAIN_MS:
+        """What to submit so that `is_bonded` holds; None when it does or was just asked for."""
+        if self.is_bonded(state) or not self._may_ask(state, now_ms):
             return None
         record = state.nodes.get(self._keys.account.public)
-        if record is not None and record.node != self._keys.node.public:
-            return None  # only `RotateKeys` changes keys
-        models = tuple(model for model in self._models if model in state.models)[:ADVERT_MODELS_MAX]
-        if self.is_bonded(state):
-            if record is None or set(models) <= set(record.models):
-                return None
-            self._asked_ms = now_ms
-            return self._prove(
-                RegisterNode(record.node, record.vote, record.roles, models, self._price, 0, bytes(64), b"")
-            )
         self._asked_ms = now_ms
         bond_wanted = max(state.params.get_bond_min(name) for name in self._names)
         bond_held = record.bond if record is not None else 0
@@ -154,13 +144,34 @@ class Presence:
             node=self._keys.node.public,
             vote=self._keys.vote.public if self._keys.vote is not None else b"",
             roles=self._names,
-            models=models,
+            models=self._list_models(state),
             price=self._price,
             bond=max(0, bond_wanted - bond_held),
             proof=bytes(64),
             vote_proof=b"",
         )
         return self._prove(body)
+
+    def get_update(self, state: State, now_ms: int) -> RegisterNode | None:
+        """What to submit so that the node record names every model held; None when it does or was just asked for."""
+        record = state.nodes.get(self._keys.account.public)
+        models = self._list_models(state)
+        if record is None or set(models) <= set(record.models):
+            return None
+        if not self.is_bonded(state) or not self._may_ask(state, now_ms):
+            return None
+        self._asked_ms = now_ms
+        return self._prove(RegisterNode(record.node, record.vote, record.roles, models, self._price, 0, bytes(64), b""))
+
+    def _may_ask(self, state: State, now_ms: int) -> bool:
+        """Not twice in a while, and not for a node with other keys: only `RotateKeys` changes those."""
+        record = state.nodes.get(self._keys.account.public)
+        is_own = record is None or record.node == self._keys.node.public
+        return bool(self._names) and self.is_findable and is_own and now_ms >= self._asked_ms + REGISTER_AGAIN_MS
+
+    def _list_models(self, state: State) -> tuple[bytes, ...]:
+        """Those held that a node record may name."""
+        return tuple(model for model in self._models if model in state.models)[:ADVERT_MODELS_MAX]
 
     def _prove(self, body: RegisterNode) -> RegisterNode:
         return prove_possession(body, self._keys.account.public, self._keys.node, self._keys.vote)

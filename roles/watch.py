@@ -9,8 +9,10 @@ import trio
 
 from p2p.bans import name_subject
 from p2p.libp2p_net import Libp2pNet
+from protocol.content import parse_cid
 from protocol.errors import MalformedMessage
 from protocol.keys import format_node, parse_node
+from roles import core_effects as ce
 from roles.carrier import Carrier, Equipment
 from roles.config import ConfigError, parse_http
 from roles.control import BadRequest, serve_control
@@ -40,7 +42,8 @@ class Watch:
         self._engine = equipment.engine
         self._events = equipment.events
         self._clock = equipment.clock
-        self._orders = OrderDesk(equipment.core, plan.keys.account.public, equipment.inbox.put)
+        self._put = equipment.inbox.put
+        self._orders = OrderDesk(equipment.core, plan.keys.account.public, self._put)
         self._link_orders = LinkOrders(net.link_faults.put, self._tell)
         self._version = importlib.metadata.version("rolemesh")
 
@@ -97,6 +100,8 @@ class Watch:
             return self._spoil_links(command, request)
         if command in ("ledger.submit", "ledger.order"):
             return self._orders.answer(command, request)
+        if command == "blob.fetch":
+            return self._fetch_blob(str(request.get("cid")), request.get("begin") is True)
         subject = _parse_subject(request.get("subject"))
         guard = self.net.guard
         match command:
@@ -114,6 +119,16 @@ class Watch:
         if not self._plan.config.faults:
             raise BadRequest('this node takes no faults: only nodes of a test network do ("faults" in node.json)')
         return self._link_orders.get() if command == "faults.ls" else self._link_orders.put(request)
+
+    def _fetch_blob(self, cid: str, begins: bool) -> dict[str, str]:
+        """Have a blob be fetched into the node's store, or only say how that stands."""
+        try:
+            digest = parse_cid(cid)
+        except MalformedMessage as error:
+            raise BadRequest(f"not a CID: {cid[:100]!r}") from error
+        if begins and self._core.wants.open(cid):
+            self._put(ce.Want(digest))
+        return self._core.wants.describe(cid)
 
     def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
         self._events.write(self._clock.now_ms(), name, fields)

@@ -83,7 +83,7 @@ def infer(
     if max_fee < 0:
         raise CommandError("bad_fee", f"not a fee: {max_fee}", "give --max-fee in grains, 0 or more", ExitCode.USAGE)
     path, found = open_network(network)
-    record = find_model(found, model)
+    record = _find_model(path.parent, found, model)
     if len(record.inputs) != 1:
         message = f"{record.name} takes {len(record.inputs)} inputs; this command sends one"
         raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
@@ -117,16 +117,21 @@ def _read_timeout(text: str) -> int:
     return timeout_ms
 
 
-def find_model(network: NetworkFile, wanted: str) -> "ModelRecord":
-    """A model of the network by name, CID or digest. Raises CommandError that lists what there is."""
-    from protocol.content import format_cid
+def _find_model(directory: Path, network: NetworkFile, wanted: str) -> "ModelRecord":
+    """A model by name, CID or digest, of genesis or registered since. Raises CommandError that lists what there is."""
+    from protocol.ledger.genesis import build_state
+    from testnet.cli.ledger import read_state
     from testnet.join import read_network_genesis
+    from testnet.registry import find_model, list_models
 
-    models = read_network_genesis(network).models
-    for record in models:
-        if wanted in (record.name, record.digest.hex(), format_cid(record.digest)):
-            return record
-    names = [record.name for record in models]
+    state = build_state(read_network_genesis(network))
+    record = find_model(state, wanted)
+    if record is None:
+        state, _ = read_state(directory)
+        record = find_model(state, wanted)
+    if record is not None:
+        return record
+    names = [model.name for model in list_models(state)]
     raise CommandError(
         "unknown_model",
         f"network {network.name} has no model {wanted!r}",

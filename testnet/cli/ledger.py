@@ -48,7 +48,7 @@ def balance(who: str = "", /, *, directory: Where = None, json: Json = False) ->
     from protocol.keys import format_account, parse_account
 
     output = Output(json)
-    state, names = _read(directory)
+    state, names = read_state(directory)
     if who and who not in names and not who.startswith("rm1"):
         raise CommandError("unknown_account", f"no account {who!r}", f"nodes here: {', '.join(names)}", ExitCode.USAGE)
     wanted = {who: names.get(who, who)} if who else names
@@ -77,7 +77,7 @@ def supply(*, directory: Where = None, json: Json = False) -> None:
     from protocol.ledger.state import compute_supply
 
     output = Output(json)
-    state, _ = _read(directory)
+    state, _ = read_state(directory)
     parts = {
         "supply_grains": compute_supply(state),
         "genesis_grains": state.supply,
@@ -89,7 +89,7 @@ def supply(*, directory: Where = None, json: Json = False) -> None:
     output.give({"height": state.height, **parts})
 
 
-def _read(directory: Path | None) -> "tuple[State, dict[str, str]]":
+def read_state(directory: Path | None) -> "tuple[State, dict[str, str]]":
     """The newest stored state of a network or node, genesis before the first block; accounts of nodes by name."""
     from protocol.ledger.genesis import build_state
     from roles.chain import open_stored

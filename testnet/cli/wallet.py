@@ -188,7 +188,7 @@ def _order_for(output: Output, payer: str, body: Any, account: bytes, how: str, 
     _order(output, payer, body, f"{format_role(body.amount)} {how} {name}", fields, no_wait, timeout)
 
 
-def _find_home(payer: Path) -> Path:
+def find_home(payer: Path) -> Path:
     """The network file of the test network a node belongs to, or else the newest. Raises NetworkFileError."""
     home = payer.absolute().parent.parent
     return find_network(home if (home / FILE_NAME).is_file() else None)
@@ -214,7 +214,7 @@ def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False)
     kind = get_transaction_kind(type(body))
     request = {"command": "ledger.submit", "token": token, "kind": kind, "body": encode(body).hex()}
     begun_s = time.monotonic()
-    state = _ask(directory, request)
+    state = ask_running(directory, request)
     state = _wait(directory, token, state, begun_s + TAKEN_S_MAX, is_taken=True)
     if not no_wait:
         state = _wait(directory, token, state, begun_s + timeout_s, is_taken=False)
@@ -245,12 +245,12 @@ def _wait(directory: Path, token: str, state: dict[str, Any], deadline_s: float,
         what = "waiting for a block" if state["is_synced"] else "the node is catching up with the ledger"
         progress.show(f"{what}, height {state['ledger_height']}")
         time.sleep(POLL_S)
-        state = _ask(directory, {"command": "ledger.order", "token": token})
+        state = ask_running(directory, {"command": "ledger.order", "token": token})
     progress.end()
     return state
 
 
-def _ask(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask_running(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     from roles.control import NodeUnreachable, RequestRefused, ask_node
 
     try:
@@ -268,7 +268,7 @@ def _parse_account(text: str, payer: Path) -> bytes:
     names: dict[str, str] = {}
     if not text.startswith("rm1"):
         try:
-            names = {node.name: node.account for node in read_network_file(_find_home(payer)).nodes}
+            names = {node.name: node.account for node in read_network_file(find_home(payer)).nodes}
         except NetworkFileError:
             names = {}
     try:

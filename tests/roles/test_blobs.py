@@ -13,7 +13,7 @@ import pytest
 from protocol import messages
 from protocol.errors import MalformedMessage, MissingBlob
 from roles import blobs
-from roles.blobs import BLOB_BYTES_MAX, BlobStore, DiskFull, StoreFull
+from roles.blobs import BLOB_BYTES_MAX, BlobStore, DiskFull, StoreFull, add_blob, read_blob
 
 ROOT = Path(__file__).parents[2]
 
@@ -259,3 +259,32 @@ def test_a_disk_without_room_is_told_apart_and_leaves_nothing_behind(tmp_path, m
 
 def test_a_block_here_is_what_a_blob_message_carries():
     assert messages.BLOB_BYTES_MAX == BLOB_BYTES_MAX
+
+
+def test_a_blob_another_process_adds_is_found_by_the_node_that_runs(tmp_path):
+    store = BlobStore(tmp_path)
+    data = b"from elsewhere"
+    with pytest.raises(MissingBlob):
+        store.get(digest_of(data))
+
+    assert add_blob(tmp_path, data) == digest_of(data)
+
+    assert store.get(digest_of(data)) == data
+    assert store.used_bytes == len(data)
+    assert read_blob(tmp_path, digest_of(data)) == data
+    assert files_in(tmp_path) == [path_of(tmp_path, digest_of(data))]
+    with pytest.raises(MalformedMessage, match="at most"):
+        add_blob(tmp_path, bytes(BLOB_BYTES_MAX + 1))
+
+
+def test_a_file_in_a_blobs_place_that_is_another_is_neither_served_nor_read(tmp_path):
+    store = BlobStore(tmp_path)
+    path_of(tmp_path, digest_of(b"good")).parent.mkdir()
+    path_of(tmp_path, digest_of(b"good")).write_bytes(b"evil")
+
+    with pytest.raises(MissingBlob):
+        read_blob(tmp_path, digest_of(b"good"))
+    with pytest.raises(MissingBlob):
+        store.get(digest_of(b"good"))
+    assert files_in(tmp_path) == [tmp_path / "corrupt" / digest_of(b"good").hex()]
+    assert store.used_bytes == 0

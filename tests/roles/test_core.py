@@ -9,6 +9,7 @@ import pytest
 
 from p2p.net import Answered, Asked, Delivered, PeerConnected, Unanswered
 from protocol.codec import encode
+from protocol.content import compute_digest, format_cid
 from protocol.envelope import decode_body, decode_envelope, seal_message
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import compute_chain_id
@@ -339,3 +340,15 @@ def test_an_advert_says_whom_to_dial_for_which_topic() -> None:
     assert list_topics(advert) == ("infer/0", "proofs")
     assert list_topics(replace(advert, roles=("validator", "client"))) == ("consensus", "proofs", "txs")
     assert list_topics(replace(advert, roles=("client",))) == ()
+
+
+def test_a_blob_the_operator_wants_is_looked_up_and_what_became_of_it_is_known():
+    core = make_core()
+    data = b"model"
+    cid = format_cid(compute_digest(data))
+    core.wants.open(cid)
+
+    assert ce.LoadBlob(compute_digest(data)) in core.handle(ce.Want(compute_digest(data)), NOW_MS)
+    core.handle(ce.BlobLoaded(compute_digest(data), data), NOW_MS)
+
+    assert core.wants.describe(cid)["state"] == "held"

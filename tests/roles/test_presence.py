@@ -132,13 +132,13 @@ def test_a_node_that_holds_another_model_registers_it_and_keeps_its_bond_and_rol
     role = presence._roles[0]
     role._shelf.start(STATE)
     role._shelf._held.update(record.models)
-    assert presence.get_registration(STATE, GENESIS_MS) is None
+    assert presence.get_update(STATE, GENESIS_MS) is None
 
     before = replace(STATE, nodes={**STATE.nodes, account: replace(record, models=tuple(rest))})
-    asked = presence.get_registration(before, GENESIS_MS)
+    asked = presence.get_update(before, GENESIS_MS)
 
     assert asked is not None
     assert (asked.models, asked.bond, asked.roles, asked.node) == (record.models, 0, record.roles, record.node)
-    assert presence.get_registration(before, GENESIS_MS + 1) is None, "it was just asked for"
-    assert presence.get_registration(before, GENESIS_MS + REGISTER_AGAIN_MS) is not None
+    assert presence.get_update(before, GENESIS_MS + 1) is None, "it was just asked for"
+    assert presence.get_update(before, GENESIS_MS + REGISTER_AGAIN_MS) is not None
     assert model in asked.models
