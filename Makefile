@@ -1,6 +1,6 @@
 # rolemesh. `make` lists what there is. Every target sets up .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full nightly mutations fuzz check format lock benchmarks models spec vectors clean
+.PHONY: help setup demo test test-full test-zk nightly mutations fuzz check format lock benchmarks models spec vectors clean
 
 python := .venv/bin/python
 # Tests start hundreds of interpreters: where the environment forbids bytecode files, each would compile all of the code.
@@ -43,6 +43,10 @@ mutations: setup  ## break each promise of the network on purpose and see that a
 fuzz:  ## what is left of ten million inputs for the decoders; FUZZ="yamux --minutes 30" for less
 	@.ci/setup fuzz
 	@$(python) -m tests.fuzz.run $(FUZZ)
+
+test-zk:  ## the tests of zero-knowledge proofs, which `make test` skips unless ezkl is installed
+	@.ci/setup zk
+	@$(python) -m pytest tests/roles/zk $(ARGS)
 
 check: setup  ## linters and types
 	@$(python) -m ruff check .

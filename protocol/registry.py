@@ -53,10 +53,14 @@ class Carrier:
 
 @fast_dataclass(frozen=True)
 class ProofDescription:
-    """What a proof kind shows to whoever checks it, and what it does not."""
+    """What a proof kind shows to whoever checks it, and what it does not.
+
+    `missing` says what this machine needs to check it and how to get that; empty when it is all there.
+    """
 
     shows: str
     does_not_show: str
+    missing: str = ""
 
 
 class ProofKind(Protocol):

@@ -71,7 +71,7 @@ def build_genesis(
         raise ValueError(f"spare accounts: from 0 to {SPARE_ACCOUNTS_MAX}, not {spare_accounts}")
     known = tuple(load_models() if models is None else models)
     params = Params()
-    seeds = {name: _derive_seeds(seed, name, role) for name, role in names.items()}
+    seeds = {name: derive_seeds(seed, name, role) for name, role in names.items()}
     spare = tuple(_derive(seed, f"spare-{index}", "account") for index in range(spare_accounts))
     nodes = tuple(_build_node(seeds[name], role, known, params) for name, role in names.items())
     holders = [PrivateKey.from_seed(keys.account).public for keys in seeds.values()]
@@ -146,7 +146,8 @@ def _build_node(seeds: NodeSeeds, role: str, models: tuple[ModelRecord, ...], pa
     )
 
 
-def _derive_seeds(seed: int, name: str, role: str) -> NodeSeeds:
+def derive_seeds(seed: int, name: str, role: str) -> NodeSeeds:
+    """What a test network's node of this name has for keys."""
     vote = _derive(seed, name, "vote") if role == "validator" else None
     return NodeSeeds(_derive(seed, name, "node"), _derive(seed, name, "account"), vote)
 

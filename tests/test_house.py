@@ -75,6 +75,7 @@ SHELLS = (
     "roles/node.py",
     "roles/passphrase.py",
     "roles/peers_file.py",
+    "roles/proof_kinds.py",
     "roles/registry.py",
     "roles/recovery.py",
     "roles/rotation.py",
@@ -82,12 +83,14 @@ SHELLS = (
     "roles/timers.py",
     "roles/votelog.py",
     "roles/watch.py",
+    "roles/zk/",
 )
 # parse_reading is the pure half of feeds; the other half imports its libraries only when it fetches.
 # Reading a graph for exactness opens nothing and runs nothing; what runs models stands beside it.
 BORROWED = {("roles/oracle.py", "roles.feeds"), ("roles/models.py", "roles.engine")}
 # Who alone may import a library.
 ONLY = {
+    "ezkl": ("roles/zk/worker.py", "testnet/models/train_iris.py"),
     "libp2p": ("p2p/",),
     "onnxruntime": ("roles/engine/",),
     "logging": ("p2p/", "roles/node.py", "testnet/ask.py"),
@@ -100,7 +103,7 @@ ONLY = {
         "testnet/ask.py",
     ),
 }
-HEAVY = frozenset({"fastecdsa", "httpx", "libp2p", "numpy", "onnxruntime", "PIL", "plotly", "trio"})
+HEAVY = frozenset({"ezkl", "fastecdsa", "httpx", "libp2p", "numpy", "onnxruntime", "PIL", "plotly", "trio"})
 
 
 def find_imports(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,6 @@
 """`rolemesh verify`: check receipts, evidence and what the ledger says offline, level by level."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from testnet.cli.arguments import Json
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.prove import PROOF_SUFFIX, read_trusted, verify_proof
+from testnet.cli.trusting import NOBODY, Genesis, Measurements, Trusting, gather_trust
 
 if TYPE_CHECKING:
     from protocol.ledger.light import Trusted
@@ -32,6 +33,7 @@ def add_to(app: App) -> None:
         "  rolemesh verify .rolemesh/dev-42/nodes/client-0/receipts --ledger .rolemesh/dev-42\n\n"
         "  rolemesh verify .rolemesh/dev-7/evidence --ledger .rolemesh/dev-7 --json\n\n"
         "  rolemesh verify inference-0.proof --genesis .rolemesh/dev-42/testnet.json\n\n"
+        "  rolemesh verify proven.receipt --measurements listed.json\n\n"
         "  rolemesh verify answer.receipt --proof answer.proof --genesis testnet.json",
     )
 
@@ -44,6 +46,7 @@ class Backing:
     leaves: "Leaves | None" = None
     trusted: "Trusted | None" = None
     shown: "Shown | None" = None  # by a ledger file
+    trusting: Trusting = NOBODY
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def verify(
     /,
     *,
     ledger: Annotated[Path | None, Parameter(name="--ledger")] = None,
-    genesis: Annotated[Path | None, Parameter(name="--genesis")] = None,
+    genesis: Genesis = None,
     proof: Annotated[Path | None, Parameter(name="--proof")] = None,
+    measurements: Measurements = None,
     json: Json = False,
 ) -> None:
     """Check a receipt, a piece of evidence, a ledger proof, or all in a directory. Needs no network, believes nobody.
@@ -75,14 +79,17 @@ def verify(
         A .receipt, .evidence or .proof file, or a directory of them.
     ledger
         Directory of a network or node whose ledger is recomputed from genesis, to show what a file alone cannot.
-    genesis
-        A genesis.json or testnet.json: what .proof files are checked against.
     proof
         A .proof file of `rolemesh ledger prove RECEIPT`, in place of a whole ledger. Needs --genesis.
     """
+    from roles.proof_kinds import load_proof_kinds
+
     output = Output(json)
     files = _find_files(target)
-    backing = _gather_backing(ledger, genesis, proof, output)
+    backing = replace(
+        _gather_backing(ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
+    )
+    load_proof_kinds()
     results = [check_file(path, backing) for path in files]
     refused = {result.path.name: result.reason for result in results if result.reason}
     for result in results if len(results) <= DETAILED_MAX else []:
@@ -139,7 +146,7 @@ def check_file(path: Path, backing: Backing) -> Checked:
         claim_id = compute_claim_id(file.receipt.claim)
         if backing.shown is not None and backing.shown.entries.get(("wrong", claim_id)) is not None:
             raise InvalidProof("the ledger holds a proof that this claim is wrong")
-        return verify_receipt_file(file, backing.state, backing.leaves)
+        return verify_receipt_file(file, backing.state, backing.leaves, backing.trusting.for_chain(file.request.chain))
 
     try:
         with path.open("rb") as file:

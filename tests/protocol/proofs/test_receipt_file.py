@@ -7,7 +7,7 @@ import pytest
 
 from protocol.codec import encode
 from protocol.errors import MalformedMessage, RemoteError
-from protocol.jobs import Attestation, compute_attestation, compute_claim_id, compute_request_id
+from protocol.jobs import Attestation, Mode, compute_attestation, compute_claim_id, compute_request_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.settlement import collect_leaves
@@ -222,6 +222,22 @@ def test_a_file_may_hold_more_proofs_and_each_is_a_level_of_its_own() -> None:
     assert all(findings[level].is_shown for level in ("signed", "attested", "tee_simulated", "reexec"))
     assert "not verified hardware" in findings["tee_simulated"].text
     assert findings["reexec"].text == findings["attested"].text
+
+
+def test_in_private_mode_where_nobody_attests_a_document_is_shown_all_the_same() -> None:
+    story = Story()
+    state, foundation = story.ledger.state, story.ledger.foundation
+    request = make_request(state, foundation, mode=Mode.PRIVATE, proof="signed", verifiers=0)
+    item = pay(request, foundation, story.channel)
+    receipt = make_receipt(item, story.ledger.node("inference-0"))
+    story.file = ReceiptFile(VERSION, request, item.voucher, receipt, (OUTPUT,), ())
+    shown = {
+        item.level: item.is_shown for item in verify_receipt_file(back(story, simulate_enclave(story)), trust=TRUST)
+    }
+    assert shown == {"paid for": True, "signed": True, "attested": False, "tee_simulated": True}
+    document = simulate_enclave(Story())
+    with pytest.raises(InvalidProof, match="nonce"):
+        verify_receipt_file(back(story, document), trust=TRUST)
 
 
 def test_any_flipped_byte_of_a_file_with_a_document_is_refused() -> None:
