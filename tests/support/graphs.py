@@ -6,13 +6,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from protocol.proofs.trace import Exhibit, Given, Trace
-from protocol.tensor import Tensor, compute_tensors_digest
+from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 from roles.engine.graph import Graph, read_graph
 from roles.engine.trace import compute_operator
 from tests.support.onnx_bytes import FLOAT, attribute, model, node, tensor, value_info
 
 _ONE = ("Neg", "Abs", "Relu", "Sqrt", "Exp", "Tanh", "Identity")
 _TWO = ("Add", "Mul", "Sub", "Max", "Div")
+
+
+FAULTS_MAX = 64  # numbers tried
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,32 @@ class Lie:
 
 
 def plant(data: bytes, inputs: tuple[Tensor, ...], fault: int) -> Lie:
-    """Run a model operator by operator; the one numbered `fault` gives something else, and all later ones go on."""
+    """Run a model operator by operator; the one numbered `fault` gives something else, and all later ones go on.
+
+    The fault is one that shows in the outputs: of some numbers nothing is left after what follows.
+    """
     graph = read_graph(data)
+    honest = _run(graph, inputs, fault=0, at=0)
+    lies = (_run(graph, inputs, fault, at) for at in range(FAULTS_MAX))
+    return Lie(graph, next(given for given in lies if given[-1] != honest[-1]))
+
+
+def _run(graph: Graph, inputs: tuple[Tensor, ...], fault: int, at: int) -> tuple[tuple[Tensor, ...], ...]:
     given = [inputs]
     for number in range(1, graph.last + 1):
         exhibit = Exhibit(tuple(Given(source, given[source]) for source in graph.sources[number]))
         outputs = compute_operator(graph, number, exhibit)
-        given.append(spoil(outputs) if number == fault else outputs)
-    return Lie(graph, tuple(given))
+        given.append(spoil(outputs, at) if number == fault else outputs)
+    return tuple(given)
 
 
-def spoil(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same with the lowest bit of the first number that there is turned over; an empty one grows."""
-    for at, item in enumerate(tensors):
-        if item.data:
-            changed = replace(item, data=bytes((item.data[0] ^ 1,)) + item.data[1:])
-            return (*tensors[:at], changed, *tensors[at + 1 :])
-    return (replace(tensors[0], shape=(1,), data=bytes(8 if tensors[0].dtype == "int64" else 4)), *tensors[1:])
+def spoil(tensors: tuple[Tensor, ...], at: int) -> tuple[Tensor, ...]:
+    """The same with one number of the first tensor changed: its highest bit, or a high one of its lowest byte."""
+    first, *others = tensors
+    size = ITEM_SIZES[first.dtype]
+    place, bit = (at // 2 * size + size - 1, 0x80) if at % 2 == 0 else (at // 2 * size, 0x40)
+    changed = first.data[:place] + bytes((first.data[place] ^ bit,)) + first.data[place + 1 :]
+    return (replace(first, data=changed), *others)
 
 
 @st.composite
