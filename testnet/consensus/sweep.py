@@ -20,7 +20,7 @@ REQUIRED: Mapping[str, int] = {
 JUDGED_MIN = 200  # seeds, below which shares say nothing
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # nor frozen: whatever an exception passes through notes its traceback in it
 class Failed(Exception):
     """A run that broke a promise. `milder` is the least weather found in which the same goes wrong."""
 

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,17 @@ def test_a_run_that_fails_is_explained_with_less_weather_and_a_token_that_repeat
     said = capsys.readouterr()
     assert failed.token in said.err
     assert failed.milder.to_text() in said.out
+
+
+def test_a_failed_run_gets_through_a_context():
+    @contextmanager
+    def through() -> Iterator[None]:
+        yield
+
+    failed = Failed(1, "a stall", Weather(), Weather(), (), "")
+    with pytest.raises(Failed) as caught, through():
+        raise failed
+    assert caught.value is failed
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_hash_seed():
