@@ -28,8 +28,8 @@ class Core:
     def __init__(self, voter: bytes | None, signatures: Signatures, timer_ms: int = TIMER_MS) -> None:
         self._voter = voter
         self._signatures = signatures
-        self.timer_ms = timer_ms  # of a first view; may be set between two heights
-        self._here = Simplex(voter, signatures)  # at the height that is being decided
+        self.timer_ms = timer_ms  # of a first view; may be stretched between two heights
+        self._here = Simplex(voter, signatures, timer_ms)  # at the height that is being decided
         self._early: dict[bytes, list[Message]] = {}  # of the next height, by who says it
         self._tally_before = Tally({})  # of the last height
         self._decided_before: Certificate | None = None

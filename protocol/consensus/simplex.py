@@ -50,8 +50,9 @@ class Simplex:
     `now_ms` and `effects` are set before each event is taken, and what is to be done is added to `effects`.
     """
 
-    def __init__(self, voter: bytes | None, signatures: Signatures) -> None:
+    def __init__(self, voter: bytes | None, signatures: Signatures, timer_ms: int) -> None:
         self._voter = voter
+        self._least_ms = timer_ms
         self._signatures = signatures
         self.now_ms = 0
         self.effects: list[Effect] = []
@@ -59,7 +60,7 @@ class Simplex:
         self.weights: dict[bytes, int] = {}  # by vote key
         self.signed = Signed(voter, signatures)
         self.held = Held()
-        self.begin(Began(0, (), b""), 0)
+        self.begin(Began(0, (), b""), timer_ms)
 
     def begin(self, began: Began, timer_ms: int) -> None:
         if began.validators is not self.validators:
@@ -110,9 +111,21 @@ class Simplex:
             return False
         self.view = view
         self._leads = self._leader(view) == self._voter
-        self.effects.append(SetTimer(self.height, view, self._timer_ms * min(16, view + 1) // 2))
+        self._set_timer()
         self._go_on()
         return True
+
+    def _set_timer(self) -> None:
+        """Later leaders get more time, up to eight times as much. Where a quorum has notarised, the view's is over.
+
+        Who has nullified it by then goes on to the next view, and must not be through with that as well before those
+        come who have finalised this one: however far they have stretched their timers, so they wait a quarter of what
+        a leader has at least.
+        """
+        growth = min(16, self.view + 1)
+        is_over = self.view in self.held.notarised
+        delay_ms = self._least_ms * growth // 8 if is_over else self._timer_ms * growth // 2
+        self.effects.append(SetTimer(self.height, self.view, delay_ms))
 
     def _go_on(self) -> None:
         if self._leads:
@@ -273,6 +286,8 @@ class Simplex:
             if self.is_decided:
                 return
             has_entered = self._enter(ballot.view)
+            if not has_entered and 1 < ballot.view == self.view:  # the first may be slow, and seldom fails
+                self._set_timer()
         else:
             self.held.nullified[ballot.view] = item
             self._relay(item)

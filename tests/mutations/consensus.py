@@ -10,6 +10,7 @@ from tests.mutations.mutation import Mutation
 
 FILE = "tests/protocol/consensus/test_core.py"
 CORE = (FILE,)
+TIMERS = ("tests/protocol/consensus/test_timers.py",)
 SIMULATED = ("tests/sim/test_agreement.py",)
 PLACE = "protocol/consensus"
 HEIGHTS, HEIGHT, SIGNED = f"{PLACE}/core.py", f"{PLACE}/simplex.py", f"{PLACE}/signed.py"
@@ -213,6 +214,34 @@ MUTATIONS = (
         "            pass\n",
         CORE,
         "a timer is set again",
+    ),
+    Mutation(
+        HEIGHT,
+        "        is_over = self.view in self.held.notarised\n",
+        "        is_over = False\n",
+        TIMERS,
+        "a later view that is notarised lasts no longer than others take to nullify the next",
+    ),
+    Mutation(
+        HEIGHT,
+        "            if not has_entered and 1 < ballot.view == self.view:",
+        "            if False:",
+        TIMERS,
+        "whoever is in a view when it is notarised sets its timer anew",
+    ),
+    Mutation(
+        HEIGHT,
+        "self._least_ms * growth // 8 if is_over",
+        "self._timer_ms * growth // 8 if is_over",
+        TIMERS,
+        "a notarised view is left by the timer that was told, not the stretched one",
+    ),
+    Mutation(
+        HEIGHT,
+        "            if not has_entered and 1 < ballot.view == self.view:",
+        "            if not has_entered and ballot.view == self.view:",
+        TIMERS,
+        "a first view that is notarised has all its time to be finalised",
     ),
     Mutation(
         HEIGHT,

@@ -139,6 +139,16 @@ def test_who_decides_without_the_block_does_not_leave_the_others_behind():
         assert Agreement(seed, weather).run().violations == []
 
 
+def test_who_is_a_view_ahead_does_not_nullify_one_view_after_another():
+    # Found by seed 42819: validator-6 and the liars nullified views 3 to 14 before the four others were in them, who
+    # finalised each and then waited in it, their timers stretched by a long height that validator-6 had not been in.
+    cheats = (("validator-2", "nullifying"), ("validator-4", "withholding"))
+    faults = FaultPlan(latency_ms=1, jitter_ms=2, loss_bp=3_000)
+    for seed in (42819, *range(10)):
+        weather = Weather(validators=7, calm_ms=6_926, faults=faults, liars=cheats)
+        assert Agreement(seed, weather).run().violations == []
+
+
 def test_with_real_keys_whoever_equivocates_is_slashed_on_the_ledger():
     runs = [agree(seed, "equivocating", has_real_keys=True) for seed in range(3)]
     assert [run.found.violations for run in runs] == [[]] * len(runs)
