@@ -46,7 +46,7 @@ fuzz:  ## what is left of ten million inputs for the decoders; FUZZ="yamux --min
 
 test-zk:  ## the tests of zero-knowledge proofs, which `make test` skips unless ezkl is installed
 	@.ci/setup zk
-	@$(python) -m pytest tests/roles/zk $(ARGS)
+	@$(python) -m pytest tests/roles/zk tests/testnet/cli/test_proof.py $(ARGS)
 
 check: setup  ## linters and types
 	@$(python) -m ruff check .
