@@ -202,6 +202,15 @@ class Colluding(Verifier):
         return frozenset(bytes.fromhex(node) for node in self.context.config.get("friends", ()))
 
 
+class Framing(Verifier):
+    """Attests, of every honest answer, one and the same other one; with all drawn alike it looks like the truth."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        if isinstance(event, Computed) and event.outputs is not None:
+            event = replace(event, outputs=distort(event.outputs))
+        return super().handle(event, now_ms)
+
+
 # Clients
 
 

@@ -55,6 +55,11 @@ STRATEGIES = (
         {"inference-0": "testnet.cheats:Altering", "verifier-0": "testnet.cheats:Colluding"},
         lies=True,
     ),
+    Strategy(
+        "frame",
+        "two verifiers find the same wrong answer, to have honest workers slashed",
+        {"verifier-0": "testnet.cheats:Framing", "verifier-1": "testnet.cheats:Framing"},
+    ),
     _client("underpay", "a client pays a grain less than the price", "Underpaying"),
     _client("replay", "a client pays every request with one voucher number", "Replaying"),
     _client("deny", "a client closes its channels as soon as it has an answer", "Denying"),

@@ -4,9 +4,10 @@ import pytest
 
 from protocol.jobs import Mode
 from testnet.bench.cheat.measure import Outcomes, compute_interval, judge, judge_draws
-from testnet.bench.cheat.run import Batched, run
+from testnet.bench.cheat.run import ROLES, Batched, run
 from testnet.bench.cheat.strategies import STRATEGIES, Strategy
 from testnet.genesis import PRICE_GRAINS
+from testnet.sim import simulate
 
 LYING = next(strategy for strategy in STRATEGIES if strategy.name == "alter")
 
@@ -35,6 +36,24 @@ def test_a_cheat_does_what_it_is_called_and_honest_nodes_are_not_slashed(name: s
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 def test_every_cheat_does_what_it_is_called(strategy: Strategy) -> None:
     try_out(strategy)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(Mode.INDIVIDUAL, marks=pytest.mark.xfail(strict=True, reason="attestations of all drawn suffice")),
+        Mode.BATCH,
+    ],
+)
+def test_verifiers_in_league_cannot_have_an_honest_worker_slashed(mode: Mode) -> None:
+    """Even if all that can be drawn are of one mind."""
+    framing = {"class": "testnet.cheats:Framing"}
+    network = simulate(2, ROLES | {"verifier": 2}, options={"verifier": framing, "inference": {"batch_ms": 1_000}})
+    bonds = network.bonds
+    for row in range(12):
+        network.request("digits", row, mode=mode, timeout_ms=4_000)
+    network.run_for(60_000)
+    assert network.bonds == bonds
 
 
 def test_a_ledger_that_slashes_nothing_makes_lies_pay_and_the_table_says_so() -> None:
