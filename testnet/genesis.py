@@ -15,7 +15,7 @@ from protocol.keys import PrivateKey
 from protocol.ledger.genesis import Allocation, Genesis, GenesisNode
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import grow_onion
-from protocol.ledger.records import FeedRecord, ModelRecord, TensorSpec
+from protocol.ledger.records import Calibration, FeedRecord, ModelRecord, TensorSpec
 from protocol.types import GRAINS_PER_ROLE
 
 NODES_MAX = 250
@@ -121,6 +121,7 @@ def read_manifest() -> list[dict[str, Any]]:
 
 def read_model_record(fields: Mapping[str, Any]) -> ModelRecord:
     """One entry of `models.json` as the ledger has it."""
+    found = [fields["calibration"]] if "calibration" in fields else []
     return ModelRecord(
         name=fields["name"],
         digest=bytes.fromhex(fields["sha256"]),
@@ -129,6 +130,7 @@ def read_model_record(fields: Mapping[str, Any]) -> ModelRecord:
         outputs=tuple(TensorSpec(spec["dtype"], tuple(spec["shape"])) for spec in fields["outputs"]),
         labels=tuple(fields["labels"]),
         size_bytes=fields["size_bytes"],
+        calibration=tuple(Calibration(**each | {"versions": tuple(each["versions"])}) for each in found),
     )
 
 

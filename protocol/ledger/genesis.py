@@ -13,6 +13,7 @@ from protocol.keys import format_account, format_node, parse_account, parse_node
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
+from protocol.ledger.models import explain_calibration
 from protocol.ledger.params import DELAY_MS_MAX, Params, verify_params
 from protocol.ledger.records import (
     Account,
@@ -175,6 +176,10 @@ def verify_genesis(genesis: Genesis) -> None:
         raise ValueError("two models of genesis have one name")
     if any(model.owner or model.deposit or model.retired_ms for model in genesis.models):
         raise ValueError("a model of genesis has no owner and no deposit, and is not retired")
+    for model in genesis.models:
+        reason = explain_calibration(model.calibration[0]) if model.calibration else ""
+        if reason or (model.exact and model.calibration):
+            raise ValueError(f"model {model.name!r}: {reason or 'an exact one has no calibration'}")
     if len({feed.name for feed in genesis.feeds}) != len(genesis.feeds):
         raise ValueError("a feed stands in genesis twice")
 

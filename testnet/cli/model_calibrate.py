@@ -1,6 +1,7 @@
 """`rolemesh model calibrate`, and the reading of rows that `rolemesh model add` shares with it."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,6 +159,7 @@ def describe(report: "Report") -> dict[str, Any]:
         "heldout_outside": report.heldout_outside,
         "detected": dict(report.detected),
         "refused": report.reason or None,
+        "record": asdict(found),
     }
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
-from testnet.genesis import DEFAULT_ROLES, NODE_BALANCE_GRAINS, build_genesis
+from protocol.ledger.models import explain_calibration
+from testnet.genesis import DEFAULT_ROLES, NODE_BALANCE_GRAINS, build_genesis, list_shipped, load_models
 
 
 def test_the_same_seed_and_time_found_the_same_network_and_another_seed_another() -> None:
@@ -65,3 +66,12 @@ def test_the_supply_is_what_was_allocated_and_survives_json() -> None:
 def test_a_network_of_no_nodes_or_too_many_is_refused(roles: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="nodes"):
         build_genesis(1, roles)
+
+
+def test_float_models_that_can_be_calibrated_ship_with_their_bound() -> None:
+    records = {record.name: record for record in load_models(list_shipped())}
+    calibrated = {name: record.calibration[0] for name, record in records.items() if record.calibration}
+
+    assert set(calibrated) == {"digits-cnn", "digits-fp32"}
+    assert {name: explain_calibration(found) for name, found in calibrated.items()} == dict.fromkeys(calibrated, "")
+    assert all(found.rows >= 5_000 and len(found.versions) == 3 for found in calibrated.values())

@@ -183,6 +183,8 @@ def test_a_model_of_genesis_has_a_name_of_its_own_and_no_owner() -> None:
         (first, replace(second, owner=b"\x01" * 32)),
         (first, replace(second, deposit=1)),
         (first, replace(second, retired_ms=1)),
+        (replace(first, exact=1, calibration=(CALIBRATION,)), second),
+        (first, replace(second, exact=0, calibration=(replace(CALIBRATION, fp16_ppt=1),))),
     ):
-        with pytest.raises(MalformedMessage, match=r"a model of genesis|two models"):
+        with pytest.raises(MalformedMessage, match=r"a model of genesis|two models|has no calibration|half precision"):
             Genesis.from_json(replace(genesis, models=models).to_json())
