@@ -30,6 +30,7 @@ LONGEST = (
     "tests/testnet/test_faults.py",
     "tests/p2p/attacks/test_stream_attacks.py",
     "tests/p2p/attacks/test_gossip_attacks.py",
+    "tests/roles/engine/test_zoo.py",
     "tests/roles/engine/test_pool.py",
     "tests/sim/test_agreement.py",
 )

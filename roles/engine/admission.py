@@ -10,25 +10,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from protocol.tensor import ITEM_SIZES, RANK_MAX, TENSOR_BYTES_MAX
-from roles.engine.errors import ModelRefused
+from roles.engine.errors import ModelRefused, NotAdmitted
 from roles.engine.growth import compute_values
 from roles.engine.onnx_file import End, Node, OnnxFile, read_onnx_file
 from roles.engine.operators import OPSETS, OUTPUTS_MAX, REASONS, RULES
 from roles.engine.shapes import Value
-from roles.engine.specs import INPUTS_BYTES_MAX, MODEL_BYTES_MAX, OUTPUTS_BYTES_MAX, ROWS_MAX
+from roles.engine.specs import INPUTS_BYTES_MAX, OUTPUTS_BYTES_MAX, ROWS_MAX, verify_size
 
 IR_VERSION_MIN = 7  # came with operator set 13; before it, callers could replace constants
 
 
 def verify_model(data: bytes) -> None:
-    """ModelRefused, with the reason, unless the file may be loaded."""
-    read_model(data)
+    """NotAdmitted, with the reason, unless the file may be loaded."""
+    try:
+        read_model(data)
+    except ModelRefused as refusal:
+        raise NotAdmitted(str(refusal)) from refusal
 
 
 def read_model(data: bytes) -> tuple[OnnxFile, Mapping[str, Value]]:
     """The file, with what is known of its tensors when given one row, if it may be loaded. Else ModelRefused."""
-    if not 0 < len(data) <= MODEL_BYTES_MAX:
-        raise ModelRefused(f"the model has {len(data)} bytes; 1 to {MODEL_BYTES_MAX} are run here")
+    verify_size(data)
     file = read_onnx_file(data)
     _verify_versions(file)
     for node in file.nodes:

@@ -4,6 +4,7 @@ Exporters compute the shapes of Reshape, Expand, Slice and Range in the graph it
 numbers. Only operators that such chains are made of are evaluated; of the rest nobody needs to know the contents.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,7 @@ Arrays = list[Array]
 
 def read_numbers(tensor: FileTensor) -> Array | None:
     """The contents of a constant in the file, unless it is long, or of a type that shapes are not computed from."""
-    count = int(np.prod(tensor.shape, dtype=object)) if tensor.shape else 1
+    count = math.prod(tensor.shape)
     if count > NUMBERS_MAX:
         return None
     if len(tensor.raw):
@@ -33,7 +34,7 @@ def evaluate(call: Call, kind: Kind) -> Array | None:
     """The contents of the one output, of this shape and type, if they can be told and are few."""
     shape, dtype = kind
     operator = call.node.operator
-    if int(np.prod(shape, dtype=object)) > NUMBERS_MAX or len(call.node.outputs) != 1:
+    if math.prod(shape) > NUMBERS_MAX or len(call.node.outputs) != 1:
         return None
     if operator == "Shape":
         return np.array(get_shape_part(call), np.int64)

@@ -15,6 +15,12 @@ class ModelRefused(EngineError):
     code = "model_refused"
 
 
+class NotAdmitted(ModelRefused):
+    """It was refused by its file alone: no other code has seen it."""
+
+    code = "not_admitted"
+
+
 class BadInput(EngineError):
     """The inputs are not what the model takes."""
 

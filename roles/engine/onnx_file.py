@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from protocol.tensor import RANK_MAX, TENSORS_MAX
 from roles.engine.errors import ModelRefused
 from roles.engine.protobuf import BYTES, FIXED32, FIXED64, VARINT, MalformedProtobuf
-from roles.engine.schema import FieldKind, Message
+from roles.engine.schema import FIELDS_MAX, FieldKind, Message
 from roles.engine.specs import NAME_BYTES_MAX
 
 DTYPES = {
@@ -27,51 +27,52 @@ _LISTS = {
 }  # fmt: skip
 NODES_MAX = 4_096
 CONSTANTS_MAX = 4_096
+MANY = FIELDS_MAX
 EDGES_MAX = 1_024  # inputs and outputs of one node
-_MOST = {"node": NODES_MAX, "initializer": CONSTANTS_MAX}
 GRAPH_ATTRIBUTES = ("g", "graphs")
 
 
-def _kinds(**fields: tuple[int, int] | tuple[int, int, bool]) -> Mapping[int, FieldKind]:
-    return {number: FieldKind(name, wire, bool(rest)) for name, (number, wire, *rest) in fields.items()}
+def _kinds(**fields: tuple[int, int] | tuple[int, int, int]) -> Mapping[int, FieldKind]:
+    """By number; each with its wire type and, if it is repeated, how often it may come."""
+    return {number: FieldKind(name, wire, *rest) for name, (number, wire, *rest) in fields.items()}
 
 
 _MODEL = _kinds(
     ir_version=(1, VARINT), producer_name=(2, BYTES), producer_version=(3, BYTES), domain=(4, BYTES),
-    model_version=(5, VARINT), doc_string=(6, BYTES), graph=(7, BYTES), opset_import=(8, BYTES, True),
-    metadata_props=(14, BYTES, True), training_info=(20, BYTES, True), functions=(25, BYTES, True),
-    configuration=(26, BYTES, True),
+    model_version=(5, VARINT), doc_string=(6, BYTES), graph=(7, BYTES), opset_import=(8, BYTES, MANY),
+    metadata_props=(14, BYTES, MANY), training_info=(20, BYTES, MANY), functions=(25, BYTES, MANY),
+    configuration=(26, BYTES, MANY),
 )  # fmt: skip
 _OPSET = _kinds(domain=(1, BYTES), version=(2, VARINT))
 _GRAPH = _kinds(
-    node=(1, BYTES, True), name=(2, BYTES), initializer=(5, BYTES, True), doc_string=(10, BYTES),
-    input=(11, BYTES, True), output=(12, BYTES, True), value_info=(13, BYTES, True),
-    quantization_annotation=(14, BYTES, True), sparse_initializer=(15, BYTES, True), metadata_props=(16, BYTES, True),
+    node=(1, BYTES, NODES_MAX), name=(2, BYTES), initializer=(5, BYTES, CONSTANTS_MAX), doc_string=(10, BYTES),
+    input=(11, BYTES, MANY), output=(12, BYTES, MANY), value_info=(13, BYTES, MANY),
+    quantization_annotation=(14, BYTES, MANY), sparse_initializer=(15, BYTES, MANY), metadata_props=(16, BYTES, MANY),
 )  # fmt: skip
 _NODE = _kinds(
-    input=(1, BYTES, True), output=(2, BYTES, True), name=(3, BYTES), op_type=(4, BYTES), attribute=(5, BYTES, True),
-    doc_string=(6, BYTES), domain=(7, BYTES), overload=(8, BYTES), metadata_props=(9, BYTES, True),
-    device_configurations=(10, BYTES, True),
+    input=(1, BYTES, MANY), output=(2, BYTES, MANY), name=(3, BYTES), op_type=(4, BYTES), attribute=(5, BYTES, MANY),
+    doc_string=(6, BYTES), domain=(7, BYTES), overload=(8, BYTES), metadata_props=(9, BYTES, MANY),
+    device_configurations=(10, BYTES, MANY),
 )  # fmt: skip
 _ATTRIBUTE = _kinds(
-    name=(1, BYTES), f=(2, FIXED32), i=(3, VARINT), s=(4, BYTES), t=(5, BYTES), g=(6, BYTES), floats=(7, FIXED32, True),
-    ints=(8, VARINT, True), strings=(9, BYTES, True), tensors=(10, BYTES, True), graphs=(11, BYTES, True),
-    doc_string=(13, BYTES), tp=(14, BYTES), type_protos=(15, BYTES, True), type=(20, VARINT), ref_attr_name=(21, BYTES),
-    sparse_tensor=(22, BYTES), sparse_tensors=(23, BYTES, True),
+    name=(1, BYTES), f=(2, FIXED32), i=(3, VARINT), s=(4, BYTES), t=(5, BYTES), g=(6, BYTES), floats=(7, FIXED32, MANY),
+    ints=(8, VARINT, MANY), strings=(9, BYTES, MANY), tensors=(10, BYTES, MANY), graphs=(11, BYTES, MANY),
+    doc_string=(13, BYTES), tp=(14, BYTES), type_protos=(15, BYTES, MANY), type=(20, VARINT), ref_attr_name=(21, BYTES),
+    sparse_tensor=(22, BYTES), sparse_tensors=(23, BYTES, MANY),
 )  # fmt: skip
 _TENSOR = _kinds(
-    dims=(1, VARINT, True), data_type=(2, VARINT), segment=(3, BYTES), float_data=(4, FIXED32, True),
-    int32_data=(5, VARINT, True), string_data=(6, BYTES, True), int64_data=(7, VARINT, True), name=(8, BYTES),
-    raw_data=(9, BYTES), double_data=(10, FIXED64, True), uint64_data=(11, VARINT, True), doc_string=(12, BYTES),
-    external_data=(13, BYTES, True), data_location=(14, VARINT), metadata_props=(16, BYTES, True),
+    dims=(1, VARINT, MANY), data_type=(2, VARINT), segment=(3, BYTES), float_data=(4, FIXED32, MANY),
+    int32_data=(5, VARINT, MANY), string_data=(6, BYTES, MANY), int64_data=(7, VARINT, MANY), name=(8, BYTES),
+    raw_data=(9, BYTES), double_data=(10, FIXED64, MANY), uint64_data=(11, VARINT, MANY), doc_string=(12, BYTES),
+    external_data=(13, BYTES, MANY), data_location=(14, VARINT), metadata_props=(16, BYTES, MANY),
 )  # fmt: skip
-_VALUE = _kinds(name=(1, BYTES), type=(2, BYTES), doc_string=(3, BYTES), metadata_props=(4, BYTES, True))
+_VALUE = _kinds(name=(1, BYTES), type=(2, BYTES), doc_string=(3, BYTES), metadata_props=(4, BYTES, MANY))
 _TYPE = _kinds(
     tensor_type=(1, BYTES), sequence_type=(4, BYTES), map_type=(5, BYTES), denotation=(6, BYTES),
     opaque_type=(7, BYTES), sparse_tensor_type=(8, BYTES), optional_type=(9, BYTES),
 )  # fmt: skip
 _TENSOR_TYPE = _kinds(elem_type=(1, VARINT), shape=(2, BYTES))
-_SHAPE = _kinds(dim=(1, BYTES, True))
+_SHAPE = _kinds(dim=(1, BYTES, MANY))
 _DIMENSION = _kinds(dim_value=(1, VARINT), dim_param=(2, BYTES), denotation=(3, BYTES))
 
 
@@ -143,10 +144,7 @@ def _read_file(data: bytes) -> OnnxFile:
     graph = Message("the graph", model.get_message("graph"), _GRAPH)
     if graph.has("sparse_initializer"):
         raise ModelRefused("the graph holds sparse tensors: only plain ones are taken")
-    counts = {name: len(graph.get_messages(name)) for name in (*_MOST, "input", "output")}
-    for name, most in _MOST.items():
-        if counts[name] > most:
-            raise ModelRefused(f"the graph has {counts[name]} {name}s, at most {most} are run here")
+    counts = {name: len(graph.get_messages(name)) for name in ("input", "output")}
     if not (1 <= counts["input"] <= TENSORS_MAX and 1 <= counts["output"] <= TENSORS_MAX):
         raise ModelRefused(
             f"it has {counts['input']} inputs and {counts['output']} outputs; 1 to {TENSORS_MAX} of each are taken"

@@ -16,17 +16,26 @@ from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.proofs.trace import Answer, Exhibit, OperatorRun, Question, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
-from roles.engine.errors import Busy, ComputeFailed, ComputeTimedOut, EngineError, ModelRefused, WorkerCrashed
+from roles.engine.errors import (
+    Busy,
+    ComputeFailed,
+    ComputeTimedOut,
+    EngineError,
+    ModelRefused,
+    NotAdmitted,
+    WorkerCrashed,
+)
 from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
-from roles.engine.specs import IoSpec, verify_inputs
+from roles.engine.specs import IoSpec, verify_inputs, verify_size
 from roles.engine.verdicts import Admission, Verdicts
 
 WAITING_MAX = 64  # jobs without a worker yet
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 START_TIMEOUT_S = 20.0  # start of the process and imports; a busy machine takes seconds for what takes 0.2 s alone
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
+OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
 RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
 
 V = TypeVar("V")
@@ -51,11 +60,13 @@ class _Slot:
     """A worker process and the model it holds."""
 
     model: bytes
-    state: str = "loading"  # then "idle" and "running" in turn, at last "gone"
+    state: str = "loading"  # then "idle" and "running" in turn, or "spare" without a model, at last "gone"
+    has_begun: bool = False  # whether the process has said what binds it
     process: WorkerProcess | None = None
     inputs: tuple[IoSpec, ...] = ()
     outputs: tuple[IoSpec, ...] = ()
     used: int = 0
+    since_s: float = 0.0  # when its run began
 
 
 @dataclass(eq=False)
@@ -189,7 +200,7 @@ class Pool:
         if verdict is not None and not verdict.is_admitted:
             raise ModelRefused(verdict.reason)
         # Where more models than one are in use, none may keep the others out: a quarter of the queue is not for it.
-        models = {slot.model for slot in self._slots} | {job.model for job in self._waiting}
+        models = {slot.model for slot in self._slots if slot.model} | {job.model for job in self._waiting}
         own_max = self._waiting_max if models <= {model} else -(-3 * self._waiting_max // 4)
         own = sum(job.model == model for job in self._waiting)
         for waiting, most in ((len(self._waiting), self._waiting_max), (own, own_max)):
@@ -200,7 +211,10 @@ class Pool:
         self._waiting.append(job)
         self._dispatch()
         try:
-            await job.decided.wait()
+            while not job.decided.is_set():
+                with trio.move_on_after(OVERDUE_S):
+                    await job.decided.wait()
+                self._dispatch()
         except trio.Cancelled:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -268,17 +282,23 @@ class Pool:
             slots = [slot for slot in self._slots if slot.model == job.model]
             ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
             if ready:
-                if not job.runs or sum(slot.state == "running" for slot in self._slots) < self._workers:
+                if not job.runs or self._count_running() < self._workers:
                     self._assign(job, ready[0])
             elif len(slots) < self._workers and all(slot.state == "running" for slot in slots):
                 self._start(job.model)
+
+    def _count_running(self) -> int:
+        """Runs that others wait for. As many overdue ones as there are workers go on beside them."""
+        overdue_s = trio.current_time() - OVERDUE_S
+        running = [slot.since_s <= overdue_s for slot in self._slots if slot.state == "running"]
+        return len(running) - min(sum(running), self._workers)
 
     def _assign(self, job: _Job, slot: _Slot) -> None:
         self._waiting.remove(job)
         self._clock += 1
         slot.used = self._clock
         if job.runs:
-            slot.state = "running"
+            slot.state, slot.since_s = "running", trio.current_time()
         job.slot = slot
         job.decided.set()
 
@@ -287,6 +307,11 @@ class Pool:
         # Models that take long to load must leave room for those that do not.
         if sum(slot.state == "loading" for slot in self._slots) >= max(1, self._slots_max // 2):
             return
+        for slot in self._slots:
+            if slot.state == "spare":
+                slot.model, slot.state = model, "loading"
+                self._nursery.start_soon(self._reload, slot)
+                return
         if len(self._slots) >= self._slots_max:
             idle = [slot for slot in self._slots if slot.state == "idle"]
             if not idle:
@@ -322,13 +347,8 @@ class Pool:
             self._discard(slot)
 
     async def _live(self, slot: _Slot) -> None:
-        try:
-            model = await self._load_blob(slot.model)
-        except (MissingBlob, OSError) as error:
-            self._fail_waiting(slot.model, error)
-            return
-        if compute_digest(model) != slot.model:
-            self._fail_waiting(slot.model, MissingBlob(slot.model))
+        model = await self._fetch(slot.model)
+        if model is None:
             return
         try:
             slot.process = WorkerProcess(self._module)
@@ -341,12 +361,37 @@ class Pool:
             await slot.process.watch()
             nursery.cancel_scope.cancel()
 
+    async def _reload(self, slot: _Slot) -> None:
+        """Give a process that holds no model one."""
+        await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
+        model = await self._fetch(slot.model)
+        if model is None:
+            self._discard(slot)
+        elif slot.state == "loading":
+            await self._load(slot, model)
+
+    async def _fetch(self, digest: bytes) -> bytes | None:
+        """A model's bytes; None, and those who wait are told, when there are none to load."""
+        try:
+            model = await self._load_blob(digest)
+            if compute_digest(model) != digest:
+                raise MissingBlob(digest)
+            verify_size(model)  # what is larger fits no frame
+        except (MissingBlob, OSError) as error:
+            self._fail_waiting(digest, error)
+            return None
+        except ModelRefused as refusal:
+            self._refuse(digest, str(refusal))
+            return None
+        return model
+
     async def _load(self, slot: _Slot, model: bytes) -> None:
         assert slot.process
-        has_begun = False
+        has_begun = slot.has_begun
         try:
-            await self._hear_measures(slot.process)
-            has_begun = True
+            if not has_begun:
+                await self._hear_measures(slot.process)
+            has_begun = slot.has_begun = True
             reply = await _within(self._load_timeout_s, "loading", slot.process.exchange(Load(model, self._optimise)))
             if isinstance(reply, Loaded):
                 slot.inputs, slot.outputs, slot.state = reply.inputs, reply.outputs, "idle"
@@ -355,12 +400,15 @@ class Pool:
                 return
             if not isinstance(reply, Failed):
                 raise WorkerCrashed(f"the worker process answered a load with {type(reply).__name__}")
-            self._verdicts.settle(slot.model, Admission(False, reply.reason))
-            error: EngineError = ModelRefused(reply.reason)
-        except (ComputeTimedOut, WorkerCrashed) as problem:
-            self._count_kill(slot.model, problem, has_begun)
-            error = problem
-        self._fail_waiting(slot.model, error)
+            self._refuse(slot.model, reply.reason)
+            if reply.code == NotAdmitted.code and not any(each.state == "spare" for each in self._slots):
+                # Nobody but our own reader has seen those bytes: the process is as good as new.
+                slot.model, slot.state = b"", "spare"
+                self._dispatch()
+                return
+        except (ComputeTimedOut, WorkerCrashed) as error:
+            self._count_kill(slot.model, error, has_begun)
+            self._fail_waiting(slot.model, error)
         self._discard(slot)
 
     async def _hear_measures(self, process: WorkerProcess) -> None:
@@ -380,6 +428,10 @@ class Pool:
             with suppress(WorkerCrashed, ComputeTimedOut):
                 await self._hear_measures(process)
             process.kill()
+
+    def _refuse(self, model: bytes, reason: str) -> None:
+        self._verdicts.settle(model, Admission(False, reason))
+        self._fail_waiting(model, ModelRefused(reason))
 
     def _fail_waiting(self, model: bytes, error: Exception) -> None:
         for job in [job for job in self._waiting if job.model == model]:

@@ -23,11 +23,15 @@ _HIGH_BYTES = bytes(range(128, 256))
 
 @dataclass(frozen=True)
 class FieldKind:
-    """What a field may hold. `wire` is how one value is written; `repeated` ones may come often, numbers packed too."""
+    """What a field may hold. `wire` is how one value is written; `most` is how often it may come."""
 
     name: str
     wire: int
-    repeated: bool = False
+    most: int = 1
+
+    @property
+    def repeated(self) -> bool:
+        return self.most > 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Message:
             if kind is None:
                 raise MalformedProtobuf(f"{what} has a field {number}, which ONNX does not know")
             values = self._found.setdefault(kind.name, [])
+            if len(values) >= kind.most > 1:
+                raise ModelRefused(f"{what} has more {kind.name}s than {kind.most}, the most that are run here")
             if values and not kind.repeated:
                 raise ModelRefused(f"{what} says {kind.name} twice, so that two readers could read two things")
             if wire != kind.wire and not isinstance(value, Numbers):

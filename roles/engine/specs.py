@@ -6,7 +6,7 @@ from typing import Annotated
 from protocol.errors import MalformedMessage
 from protocol.tensor import RANK_MAX, TENSOR_BYTES_MAX, Tensor, verify_tensor
 from protocol.types import AtMost, Name, UpTo
-from roles.engine.errors import BadInput
+from roles.engine.errors import BadInput, ModelRefused
 
 MODEL_BYTES_MAX = 2 * 1024 * 1024  # one block of the content store
 INPUTS_BYTES_MAX = 2 * 1024 * 1024  # what fits one blob of inputs
@@ -34,6 +34,12 @@ def describe_tensor(dtype: str, shape: tuple[int, ...]) -> str:
     'uint8 (rows, 64)'
     """
     return f"{dtype} ({', '.join('rows' if size == 0 else str(size) for size in shape)})"
+
+
+def verify_size(model: bytes) -> None:
+    """ModelRefused unless the file is of a size that is looked at."""
+    if not 0 < len(model) <= MODEL_BYTES_MAX:
+        raise ModelRefused(f"the model has {len(model)} bytes; 1 to {MODEL_BYTES_MAX} are run here")
 
 
 def count_rows(specs: tuple[IoSpec, ...], inputs: tuple[Tensor, ...]) -> int:

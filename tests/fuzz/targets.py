@@ -6,6 +6,7 @@ decoder promises beyond that is asserted. Seeds are whole honest inputs, so that
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -54,9 +55,12 @@ from protocol.proofs.receipt_file import decode_receipt_file
 from protocol.registry import all_messages
 from protocol.tensor import decode_tensors, verify_tensor
 from protocol.types import Verdict
+from roles.engine.admission import verify_model
+from roles.engine.errors import ModelRefused
 from tests.fuzz.restarts import make_restart_seeds, read_restarts
 from tests.make_vectors import CHAIN, build_vectors
 from tests.support.from_types import find_all_types, spell
+from tests.support.onnx_bytes import crashing, doubled, huge_constant, many_products, unary
 
 SIZE_MAX = 3 * 1024 * 1024
 TOPIC, SIGNED = "/rolemesh/00/claims/1", "signed"
@@ -379,14 +383,28 @@ def make_file_seeds() -> list[bytes]:
     ]
 
 
+# Models
+
+
+def read_model_file(data: bytes) -> None:
+    """A stranger's model, as it is looked at before onnxruntime sees it."""
+    with suppress(ModelRefused):
+        verify_model(data)
+
+
+def make_model_seeds() -> list[bytes]:
+    return [unary("Relu"), many_products(3, 10, is_constant=True), doubled(4), huge_constant(4), crashing()]
+
+
 TARGETS = {
     "rpc": Target(read_rpc, make_rpc_seeds, 1_500_000, 1_024),
     "router": Target(route, make_router_seeds, 300_000, 2_048),
     "yamux": Target(run_yamux, make_yamux_seeds, 2_000_000, 1_024),
     "records": Target(open_records, make_record_seeds, 500_000, 512),
     "frames": Target(read_frames, make_frame_seeds, 1_000_000, 1_024),
-    "values": Target(decode_value, make_value_seeds, 2_500_000),
+    "values": Target(decode_value, make_value_seeds, 2_400_000),
     "envelopes": Target(read_envelope, make_envelope_seeds, 1_200_000),
     "files": Target(read_files, make_file_seeds, 900_000),
+    "models": Target(read_model_file, make_model_seeds, 100_000, 8_192),
     "restarts": Target(read_restarts, make_restart_seeds, 100_000, 8_192),
 }

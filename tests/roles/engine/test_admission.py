@@ -161,8 +161,8 @@ SEEDS = MODELS | {"transformer": TRANSFORMER, "relu": unary("Relu"), "products":
         (model([RELU], [X], [value_info("z", FLOAT, (1,))]), "nothing gives output 'z'"),
         (model([node("Relu", ["z"], ["y"]), node("Relu", ["y"], ["z"])], [X], [Y]), r"node 1 \(Relu\) takes 'z'"),
         # Too much of it.
-        (model([RELU] * (NODES_MAX + 1), [X], [Y]), f"{NODES_MAX + 1} nodes, at most {NODES_MAX}"),
-        (model([RELU], [X], [Y], (b"",) * (CONSTANTS_MAX + 1)), "4097 initializers"),
+        (model([RELU] * (NODES_MAX + 1), [X], [Y]), f"more nodes than {NODES_MAX}, the most that are run here"),
+        (model([RELU], [X], [Y], (b"",) * (CONSTANTS_MAX + 1)), "more initializers than 4096"),
         (calls("Concat", [of_int("axis", 0)], ["x"] * EDGES_MAX), f"1025 inputs and outputs, at most {EDGES_MAX}"),
         (unary("Relu") + field(14, b"") * (FIELDS_MAX + 1), f"more than {FIELDS_MAX} fields"),
         # Shapes that do not fit.

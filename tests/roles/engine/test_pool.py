@@ -15,10 +15,12 @@ import trio
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.tensor import Tensor
+from roles.engine import pool as pools
 from roles.engine import verdicts
 from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, WorkerCrashed
 from roles.engine.inline import InlineEngine
 from roles.engine.pool import open_pool
+from roles.engine.specs import MODEL_BYTES_MAX
 from tests.support.onnx_bytes import crashing, doubled, huge_constant, many_products, unary
 
 ROOT = Path(__file__).parents[3]
@@ -284,14 +286,57 @@ def test_a_hostile_model_hurts_only_itself(data):
     trio.run(main)
 
 
-def test_a_refused_model_is_remembered_and_never_started_again():
+def test_a_refused_model_is_remembered_and_its_process_takes_the_next():
     async def main():
         async with bounded_pool() as pool:
             for _ in range(2):
                 with pytest.raises(ModelRefused, match="control flow"):
                     await pool.compute(loop, PAIR, PATIENCE_S)
+            (pid,) = pool.pids
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert pool.pids == (pid,)
             assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_a_process_in_which_onnxruntime_refused_a_model_takes_no_other():
+    async def main():
+        async with bounded_pool(module=UNGUARDED) as pool:
+            with pytest.raises(ModelRefused, match="does not load it"):
+                await pool.compute(loop, PAIR, PATIENCE_S)
             await wait_until(lambda: not pool.pids)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert pool.stats.started == 2
+
+    trio.run(main)
+
+
+def test_a_process_without_a_model_that_is_killed_is_not_missed():
+    async def main():
+        async with bounded_pool() as pool:
+            with pytest.raises(ModelRefused):
+                await pool.compute(loop, PAIR, PATIENCE_S)
+            (pid,) = pool.pids
+            os.kill(pid, signal.SIGKILL)
+            await wait_until(lambda: not pool.pids)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+
+    trio.run(main)
+
+
+def test_a_file_larger_than_is_looked_at_is_refused_without_a_process():
+    large = bytes(MODEL_BYTES_MAX + 1)
+
+    async def load_large(digest):
+        return large
+
+    async def main():
+        async with open_pool(load_large) as pool:
+            for _ in range(2):
+                with pytest.raises(ModelRefused, match="2097153 bytes; 1 to 2097152 are run here"):
+                    await pool.compute(compute_digest(large), ONE, PATIENCE_S)
+            assert pool.stats.started == 0
 
     trio.run(main)
 
@@ -327,6 +372,22 @@ def test_bytes_that_are_not_the_model_asked_for_are_no_model():
         async with open_pool(load_wrong) as pool:
             with pytest.raises(MissingBlob):
                 await pool.compute(neg, PAIR, PATIENCE_S)
+
+    trio.run(main)
+
+
+def test_a_run_that_takes_long_does_not_keep_other_models_waiting(monkeypatch):
+    monkeypatch.setattr(pools, "OVERDUE_S", 0.3)
+
+    async def main():
+        async with bounded_pool(workers=1) as pool, trio.open_nursery() as nursery:
+            pid = await wait_until_running(pool, slow, ONE, nursery, [])
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert is_alive(pid)
+            # The same model's next job still waits for its turn: there is one worker.
+            with pytest.raises(ComputeTimedOut, match="still waiting"):
+                await pool.compute(slow, ONE, 0.8)
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 
@@ -450,7 +511,9 @@ def test_a_run_ends_after_the_pools_own_limit_whatever_deadline_it_was_given():
     trio.run(main)
 
 
-def test_one_of_several_models_cannot_take_the_whole_queue():
+def test_one_of_several_models_cannot_take_the_whole_queue(monkeypatch):
+    monkeypatch.setattr(pools, "OVERDUE_S", 0.2)
+
     async def main():
         async with bounded_pool(waiting_max=4) as pool, trio.open_nursery() as nursery:
             await wait_until_running(pool, slow, ONE, nursery, [])
@@ -461,8 +524,7 @@ def test_one_of_several_models_cannot_take_the_whole_queue():
             with pytest.raises(Busy) as caught:
                 await pool.compute(slow, ONE, PATIENCE_S)
             assert (caught.value.waiting, caught.value.waiting_max) == (3, 3)
-            with pytest.raises(ComputeTimedOut, match="still waiting"):
-                await pool.compute(digits, PIXELS, 0.05)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
             nursery.cancel_scope.cancel()
 
     trio.run(main)
