@@ -1,1 +1,1 @@
-"""Learning in numpy alone: the networks that scikit-learn has not, the way back written out."""
+"""Learning in numpy: the networks that scikit-learn lacks, the way back by hand, and the text one of them read."""

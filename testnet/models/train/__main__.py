@@ -19,6 +19,7 @@ from testnet.models.learn.adam import Array
 from testnet.models.train.cnn import train_cnn
 from testnet.models.train.data import split_cancer, split_diabetes, split_digits
 from testnet.models.train.digits import train_exact, train_fp32
+from testnet.models.train.generate import train_generator
 from testnet.models.train.graphs import Trained, describe
 from testnet.models.train.scores import CANCER, DIABETES, DIGITS
 from testnet.models.train.sources import SOURCES
@@ -33,6 +34,7 @@ TRAINERS: Mapping[str, Callable[[], Trained]] = {
     "digits-trees": train_trees,
     "cancer": train_cancer,
     "diabetes": train_diabetes,
+    "pydoc": train_generator,
 }
 
 
