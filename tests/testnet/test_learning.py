@@ -158,3 +158,15 @@ def test_windows_are_pieces_of_the_text_with_what_follows_each_token():
         assert windows.shape == (PLAN.batch, SHAPE.context)
         assert np.array_equal(windows + 1, following)
         assert following.max() < 50
+
+
+def test_a_calibration_stays_with_the_bytes_it_was_made_for():
+    pytest.importorskip("sklearn", reason="training needs scikit-learn")
+    pytest.importorskip("onnx", reason="training writes with onnx")
+    from testnet.models.train.__main__ import keep_calibration
+
+    before = {"sha256": "aa", "calibration": {"bound_ppt": 5}}
+
+    assert keep_calibration({"sha256": "aa"}, before) == before
+    assert keep_calibration({"sha256": "bb"}, before) == {"sha256": "bb"}
+    assert keep_calibration({"sha256": "aa"}, {}) == {"sha256": "aa"}
