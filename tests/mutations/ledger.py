@@ -8,6 +8,7 @@ RESTARTED = "tests/sim/test_restart.py::"
 SEATLESS = "tests/roles/test_validator.py::test_who_has_no_seat_in_a_restart_is_silent_at_its_height"
 NAIVE = (LEDGER + "test_against_naive_ledger.py::test_a_random_history_agrees_with_the_naive_ledger",)
 FAULTS = "tests/protocol/consensus/test_evidence.py::"
+DISPUTES = LEDGER + "test_disputes.py::"
 SUMS = ("tests/protocol/test_merkle_sum.py::test_amounts_cannot_be_moved_between_the_siblings_of_a_path",)
 
 MUTATIONS = (
@@ -368,5 +369,47 @@ MUTATIONS = (
         "if run.seq_first <= channel.settled_seq:",
         (LEDGER + "test_settlement.py::test_each_leaf_settles_once_and_none_is_left_out",),
         "no leaf is left out",
+    ),
+    Mutation(
+        "protocol/ledger/dispute_ends.py",
+        "    draft.credit(dispute.challenger, dispute.bond)\n    claim_id",
+        "    claim_id",
+        (DISPUTES + "test_a_worker_that_is_proven_wrong_meanwhile_is_not_slashed_twice",),
+        "a challenger that is right has its bond back",
+    ),
+    Mutation(
+        "protocol/ledger/disputes.py",
+        "if item.account not in parties}",
+        "}",
+        (DISPUTES + "test_a_party_leaves_vote_and_total",),
+        "a party to a dispute does not judge it",
+    ),
+    Mutation(
+        "protocol/ledger/disputes.py",
+        " or dispute.phase != item.kind - DISPUTE_KIND",
+        "",
+        (DISPUTES + "test_a_deadline_of_a_phase_that_is_over_ends_nothing",),
+        "a word said in time is not punished later",
+    ),
+    Mutation(
+        "protocol/ledger/dispute_ends.py",
+        "    if draft.wrong.get(claim_id) is not None:\n        return\n",
+        "",
+        (DISPUTES + "test_a_worker_that_is_proven_wrong_meanwhile_is_not_slashed_twice",),
+        "a claim is slashed for once, whoever proves it",
+    ),
+    Mutation(
+        "protocol/proofs/trace.py",
+        "        if compute_tensors_digest(item.tensors) != trace[item.operator]:",
+        "        if False:",
+        (DISPUTES + "test_what_is_published_for_an_operator_is_what_the_trace_says",),
+        "an exhibit is what the trace says",
+    ),
+    Mutation(
+        "roles/engine/trace.py",
+        "        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)\n",
+        "        pass\n",
+        ("tests/roles/engine/test_trace.py::test_every_nan_has_one_spelling",),
+        "NaN has one spelling",
     ),
 )  # fmt: skip

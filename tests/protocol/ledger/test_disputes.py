@@ -126,7 +126,7 @@ def test_a_deadline_of_a_phase_that_is_over_ends_nothing() -> None:
     ledger.block(after_ms=PARAMS.dispute_ms - 200)
     quarrel.trace_it()
     ledger.block(after_ms=PARAMS.grace_ms + 200)
-    ledger.block(after_ms=PARAMS.grace_ms - 600)
+    ledger.block(after_ms=PARAMS.grace_ms)  # the first deadline is past its grace, the second in its own
     assert quarrel.held.phase == DisputePhase.NAME
 
 
