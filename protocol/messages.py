@@ -132,6 +132,21 @@ class Refused:
     reason: Line
 
 
+@message(0x0206, "infer.cancel")
+@fast_dataclass(frozen=True)
+class Cancel:
+    """The client no longer wants what it asked for with this voucher.
+
+    Answered by a refusal when the job had not begun: it earns nothing. What is computed, or being computed, counts, and
+    its result follows.
+    """
+
+    request_id: Digest
+    attempt: Whole
+    channel: Digest
+    seq: Whole
+
+
 @message(0x0211, "blob.get")
 @fast_dataclass(frozen=True)
 class GetBlob:

@@ -37,6 +37,7 @@ class RefusalCode(StrEnum):
     FAILED = "failed"
     OTHER_EPOCH = "other_epoch"
     COMMITTEE = "committee"
+    CANCELLED = "cancelled"
 
 
 # A client may ask another worker after these; after the others no worker could say yes.

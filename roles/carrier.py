@@ -90,10 +90,12 @@ class Engine(Protocol):
     def get_admissions(self) -> Mapping[bytes, Admission]: ...
 
     async def compute(
-        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str
     ) -> tuple[tuple[Tensor, ...], str]: ...
 
     async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer: ...
+
+    def withdraw(self, name: str) -> bool: ...
 
 
 class Halted(UserError):
@@ -323,6 +325,8 @@ class Carrier:
             case ce.Inspect():
                 self._computing += 1
                 self._nursery.start_soon(self._inspect, effect)
+            case ce.Withdraw(token):
+                self._equipment.engine.withdraw(token)
             case ce.Deliver():
                 self._deliver(effect)
             case ce.Halt(reason):
@@ -369,7 +373,7 @@ class Carrier:
     async def _compute(self, job: ce.Compute) -> None:
         timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000
         try:
-            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s)
+            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s, job.token)
         except (EngineError, MissingBlob, OSError) as error:
             self._inbox.put(Computed(job.token, None, "", f"{_name_code(error)}: {error}"))
         else:

@@ -244,6 +244,13 @@ class Inspect:
 
 
 @fast_dataclass(frozen=True)
+class Withdraw:
+    """A `Compute` of this token that still waits ends now, as `Computed` with an error. One that runs goes on."""
+
+    token: str
+
+
+@fast_dataclass(frozen=True)
 class Wake:
     """`Woke(name)` at `at_ms`; the same name again moves it."""
 
@@ -298,6 +305,7 @@ CoreEffect = (
     | FetchUrl
     | Compute
     | Inspect
+    | Withdraw
     | Wake
     | Log
     | Deliver

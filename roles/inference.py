@@ -27,6 +27,7 @@ from protocol.messages import (
     GOSSIP_LIST_MAX,
     Accepted,
     Attestations,
+    Cancel,
     Claims,
     DirectRequest,
     GetAttestations,
@@ -69,9 +70,11 @@ from roles.role import (
     Store,
     Submitted,
     TimerFired,
+    Withdraw,
 )
 from roles.settler import Settler
 from roles.shunned import Shunned
+from roles.unwanted import Unwanted
 from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
 
 JOBS_MAX = 256  # running or waiting for inputs
@@ -83,6 +86,7 @@ EARLY_MS = 3_000  # how long the ledger may take to bring it
 RESULT_AGAIN_MS = 100  # doubled with every try
 RESULT_AGAIN_MS_MAX = 5_000
 PRICE_PER_ROW = 1_000_000  # grains
+CANCELLED = "called off by the client before it had begun"
 
 
 class Inference(Role):
@@ -99,6 +103,7 @@ class Inference(Role):
         self._shunned = Shunned()
         self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
+        self._unwanted = Unwanted()
         self._unclaimed: list[Job] = []  # on disk, not yet published
         account = context.account.public
         self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
@@ -140,8 +145,10 @@ class Inference(Role):
                 return self._defender.on_requested(question, token, self._ledger, now_ms)
             case Inspected(token, answer, error):
                 return self._defender.on_inspected(token, answer, error, now_ms)
+            case Requested(sender, Cancel() as wish, _, token):
+                return [Reply(token, Accepted()), *self._cancel(sender, wish)]
             case Requested(token=token):
-                return [Reply(token, Refused("a worker takes direct requests only"))]
+                return [Reply(token, Refused("a worker takes direct requests and cancellations"))]
             case Fetched(source, data, error):
                 defence = self._defender.on_fetched(source, data, error, now_ms)
                 return [*defence, *self._fetched(source, data, error, now_ms)]
@@ -198,6 +205,9 @@ class Inference(Role):
         job = Job(item, rows)
         self._book.add(job)
         taken = Record("request.taken", {"request_id": item.voucher.request_id, "attempt": item.voucher.attempt})
+        if self._unwanted.take(item):
+            job.is_cancelled = True
+            return [taken, *self._fail(job, RefusalCode.CANCELLED, CANCELLED)]
         if item.request.inputs_blob:
             cid = format_cid(item.request.inputs_blob[0])
             self._inputs.setdefault(cid, []).append(job)
@@ -224,8 +234,29 @@ class Inference(Role):
         if known.receipt is not None:
             return self._answer(known)
         if known.zero_reason:
-            return [self._refuse(item, RefusalCode.FAILED, "this job has failed, and will not be charged")]
+            code = RefusalCode.CANCELLED if known.is_cancelled else RefusalCode.FAILED
+            return [self._refuse(item, code, "this job has ended already and earns nothing")]
         return []
+
+    def _cancel(self, client: bytes, wish: Cancel) -> list[Effect]:
+        """The client wants it no more. What has not begun earns nothing; what is done counts, and is sent once more."""
+        job = self._book.find(wish.channel, wish.seq)
+        if job is None:
+            self._unwanted.add(client, wish)
+            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.CANCELLED), CANCELLED)
+            return [Send(client, "infer", refusal)]
+        if (client, wish.request_id) != (job.item.request.client, job.item.voucher.request_id):
+            return []
+        if job.receipt is not None:
+            return self._answer(job)
+        if job.zero_reason:
+            return self._again(job, job.item)
+        job.is_cancelled = True
+        for waiting in self._inputs.values():
+            if job in waiting:
+                waiting.remove(job)
+                return self._fail(job, RefusalCode.CANCELLED, CANCELLED)
+        return [Withdraw(compute_job_key(*job.key).hex())]
 
     def _take_early(self, now_ms: int) -> list[Effect]:
         """Direct requests that came before the block with their channel; those it never came for are refused."""
@@ -351,7 +382,9 @@ class Inference(Role):
         return Send(item.request.client, "infer", refusal)
 
     def _fail(self, job: Job, code: RefusalCode, reason: str) -> list[Effect]:
-        job.zero_reason = ZeroReason.FAILED
+        if job.is_cancelled:
+            code = RefusalCode.CANCELLED
+        job.zero_reason = ZeroReason.CANCELLED if job.is_cancelled else ZeroReason.FAILED
         fields = {"request_id": job.item.voucher.request_id, "code": str(code), "reason": reason}
         return [self._keep(job), Record("request.refused", fields), self._refuse(job.item, code, reason)]
 

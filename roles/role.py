@@ -235,6 +235,13 @@ class Inspect:
 
 
 @fast_dataclass(frozen=True)
+class Withdraw:
+    """A `Compute` that has not begun is not to begin: it ends at once, with an error. One that runs goes on."""
+
+    token: str
+
+
+@fast_dataclass(frozen=True)
 class Fetch:
     """Get bytes: by CID (`bafk…`, from disk or storage nodes, hash-checked) or by URL (oracles).
 
@@ -335,6 +342,7 @@ Effect = (
     | Reply
     | Compute
     | Inspect
+    | Withdraw
     | Fetch
     | Store
     | Submit

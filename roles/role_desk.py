@@ -97,6 +97,8 @@ class RoleDesk:
                 return [ce.Compute(_join(index, token), model, inputs, deadline_ms)]
             case seam.Inspect(token, model, question, deadline_ms):
                 return [ce.Inspect(_join(index, token), model, question, deadline_ms)]
+            case seam.Withdraw(token):
+                return [ce.Withdraw(_join(index, token))]
             case seam.Fetch(source, local):
                 if source.startswith(("http://", "https://")):
                     return [ce.FetchUrl(source, URL_TIMEOUT_MS)]

@@ -44,6 +44,7 @@ class Job:
     asked_ms: int = 0
     sends: int = 0  # of the result, in vain
     input_digest: bytes = b""  # of inputs that came as a blob
+    is_cancelled: bool = False  # by the client, when there was no receipt yet
 
     @property
     def key(self) -> tuple[bytes, int]:

@@ -159,6 +159,8 @@ class SimNode:
         self._wakes: dict[str, int] = {}  # name -> number of the wake-up that counts
         self._wake_count = 0
         self._busy_ms = 0  # until when the engine computes
+        self._begins_ms: dict[str, int] = {}  # when the engine begins with each job, by token
+        self._withdrawn: set[str] = set()
         self._is_doomed = False
         self._crashes: random.Random = self._kernel.random(f"crash/{name}")
 
@@ -196,6 +198,8 @@ class SimNode:
         self._core = NodeCore(settings, self.keys, [role], around.genesis, self.disk.start(), rng)
         self._net = around.fabric.attach(self.name, self.keys.node.public, self._on_net)
         self._busy_ms = 0
+        self._begins_ms.clear()
+        self._withdrawn.clear()
         self.handle(ce.Boot((self._net.address,)))
 
     def _take_up_keys(self) -> None:
@@ -324,8 +328,9 @@ class SimNode:
             case ce.FetchUrl(url):
                 self._later(HTTP_MS, self.starts, lambda: self._fetch(url))
             case ce.Compute():
-                self._busy_ms = max(self._busy_ms, kernel.now_ms) + COMPUTE_MS
-                self._later(self._busy_ms - kernel.now_ms, self.starts, lambda: self._compute(effect))
+                self._queue(effect)
+            case ce.Withdraw(token):
+                self._withdraw(token)
             case ce.Inspect():
                 self._busy_ms = max(self._busy_ms, kernel.now_ms) + COMPUTE_MS
                 self._later(self._busy_ms - kernel.now_ms, self.starts, lambda: self._inspect(effect))
@@ -362,7 +367,21 @@ class SimNode:
         data = self._around.fetch_url(url, self._kernel.now_ms)
         return ce.UrlFetched(url, data, "" if data is not None else f"{url}: nothing answers there")
 
+    def _queue(self, job: ce.Compute) -> None:
+        """The engine runs one job at a time."""
+        begins_ms = self._begins_ms[job.token] = max(self._busy_ms, self._kernel.now_ms)
+        self._busy_ms = begins_ms + COMPUTE_MS
+        self._later(self._busy_ms - self._kernel.now_ms, self.starts, lambda: self._compute(job))
+
+    def _withdraw(self, token: str) -> None:
+        if self._begins_ms.get(token, 0) > self._kernel.now_ms:
+            self._withdrawn.add(token)
+
     def _compute(self, job: ce.Compute) -> Computed:
+        self._begins_ms.pop(job.token, None)
+        if job.token in self._withdrawn:
+            self._withdrawn.remove(job.token)
+            return Computed(job.token, None, "", "withdrawn: taken back before it began")
         if self._kernel.now_ms > job.deadline_ms:
             return Computed(job.token, None, "", "timed_out: the deadline passed while the job waited")
         try:

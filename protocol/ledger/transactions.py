@@ -287,6 +287,7 @@ class ZeroReason(IntEnum):
     NEVER_SEEN = 3
     FAILED = 4
     DISSENT = 5
+    CANCELLED = 6  # by the client, before it had begun
 
 
 @fast_dataclass(frozen=True)

@@ -50,6 +50,12 @@ class Busy(EngineError):
         self.waiting_max = waiting_max
 
 
+class Withdrawn(EngineError):
+    """The job was taken back before a worker had it."""
+
+    code = "withdrawn"
+
+
 class ComputeTimedOut(EngineError):
     """The deadline passed. `phase` is what the job was doing: loading, waiting or running."""
 

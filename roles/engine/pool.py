@@ -23,6 +23,7 @@ from roles.engine.errors import (
     EngineError,
     ModelRefused,
     NotAdmitted,
+    Withdrawn,
     WorkerCrashed,
 )
 from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run
@@ -75,6 +76,7 @@ class _Job:
 
     model: bytes
     runs: bool
+    name: str = ""
     decided: trio.Event = field(default_factory=trio.Event)
     slot: _Slot | None = None
     error: Exception | None = None
@@ -140,15 +142,15 @@ class Pool:
         self._is_closed = False
 
     async def compute(
-        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str = ""
     ) -> tuple[tuple[Tensor, ...], str]:
-        """Outputs and profile of one run of the model with this digest.
+        """Outputs and profile of one run of the model with this digest. `name` is for `withdraw`.
 
         Raises Busy, ModelRefused, BadInput, ComputeFailed, ComputeTimedOut (after `timeout_s`, which covers waiting,
-        loading and running, or after the pool's own limits), WorkerCrashed, or what `load_blob` raises. Cancelling it
-        kills the worker that runs it.
+        loading and running, or after the pool's own limits), Withdrawn, WorkerCrashed, or what `load_blob` raises.
+        Cancelling it kills the worker that runs it.
         """
-        reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s)
+        reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s, name)
         return reply.outputs, reply.profile
 
     async def trace(self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, operator: int = 0) -> TracedRun:
@@ -182,6 +184,16 @@ class Pool:
         """The verdicts on models that have been asked for, by digest; bounded."""
         return self._verdicts.get_all(trio.current_time())
 
+    def withdraw(self, name: str) -> bool:
+        """Whether a job of this name was still waiting: then it ends with Withdrawn. One that runs is left alone."""
+        job = next((job for job in self._waiting if job.runs and job.name == name), None)
+        if job is None:
+            return False
+        self._waiting.remove(job)
+        job.error = Withdrawn("taken back before it began")
+        job.decided.set()
+        return True
+
     @property
     def waiting(self) -> int:
         """Jobs without a worker yet."""
@@ -192,7 +204,7 @@ class Pool:
         """Processes alive."""
         return tuple(slot.process.pid for slot in self._slots if slot.process)
 
-    async def _acquire(self, model: bytes, runs: bool) -> _Slot:
+    async def _acquire(self, model: bytes, runs: bool, name: str = "") -> _Slot:
         """A slot that holds the model; when `runs`, it is ours from now on."""
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
@@ -207,7 +219,7 @@ class Pool:
             if waiting >= most:
                 self.stats.refused_busy += 1
                 raise Busy(waiting, most)
-        job = _Job(model, runs)
+        job = _Job(model, runs, name)
         self._waiting.append(job)
         self._dispatch()
         try:
@@ -227,12 +239,18 @@ class Pool:
         return job.slot
 
     async def _ask(
-        self, model: bytes, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A], timeout_s: float
+        self,
+        model: bytes,
+        inputs: tuple[Tensor, ...] | None,
+        question: Message,
+        answer: type[A],
+        timeout_s: float,
+        name: str = "",
     ) -> A:
         """Put one frame to a worker that holds the model. `inputs`, if any, must be what it takes."""
         phase = "waiting"
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model, runs=True)
+            slot = await self._acquire(model, runs=True, name=name)
             phase = "running"
             return await self._run(slot, inputs, question, answer)
         self.stats.timed_out += 1

@@ -79,7 +79,10 @@ class World:
             raise MissingBlob(digest)
         return self.blobs[digest]
 
-    async def compute(self, model, inputs, timeout_s):
+    def withdraw(self, name):
+        self.seen.append(("withdraw", name))
+
+    async def compute(self, model, inputs, timeout_s, name):
         self.is_computing.set()
         if model == b"busy":
             raise Busy(64, 64)
@@ -321,6 +324,14 @@ def test_every_compute_ends_in_one_answer(tmp_path):
     answers = {answer.token: answer for answer in trio.run(main)}
     assert answers["good"] == Computed("good", (), "profile, 9 s")
     assert answers["bad"] == Computed("bad", None, "", "busy: 64 jobs are waiting, at most 64 may")
+
+
+def test_a_job_taken_back_is_named_to_the_engine_as_it_was_when_it_began(tmp_path):
+    async def main():
+        async with running(tmp_path, on_boot(ce.Withdraw("queued")), world := World()):
+            await until(lambda: ("withdraw", "queued") in world.seen)
+
+    trio.run(main)
 
 
 def test_every_read_of_a_blob_ends_in_one_answer_and_too_many_are_refused(tmp_path):

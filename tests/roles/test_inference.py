@@ -11,7 +11,7 @@ from protocol.content import format_cid
 from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
-from protocol.messages import Accepted, Attestations, Claims, DirectRequest, Refusal, Requests, Result
+from protocol.messages import Accepted, Attestations, Cancel, Claims, DirectRequest, Refusal, Requests, Result
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.inference import CLAIM_AGAIN_MS, CLAIMS_MS, RESULT_AGAIN_MS, TICK_MS, Inference
 from roles.role import (
@@ -33,6 +33,7 @@ from roles.role import (
     Store,
     Submit,
     TimerFired,
+    Withdraw,
 )
 from roles.settler import SETTLE_MS
 from roles.workbook import VOID_GRACE_MS
@@ -284,3 +285,95 @@ def test_models_that_are_not_held_are_not_promised():
     assert not worker.is_ready
     assert [send.message.code for send in find_all(refused, Send)] == ["unknown_model"]
     assert find_model(story.state).digest not in worker.models
+
+
+def call_off(story: Story, item: PaidRequest, client: bytes = b"") -> list[Effect]:
+    voucher = item.voucher
+    wish = Cancel(voucher.request_id, voucher.attempt, voucher.channel, voucher.seq)
+    return story.do(Requested(client or item.request.client, wish, "infer", "c"))
+
+
+def list_refusals(effects: Iterable[Effect]) -> list[str]:
+    return [send.message.code for send in find_all(effects, Send) if isinstance(send.message, Refusal)]
+
+
+def settle(story: Story) -> list[int]:
+    """The reasons of the next settlement's leaves, which the ledger takes."""
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    story.state = apply(story, body)
+    return [leaf.reason for run in body.runs for leaf in run.leaves]
+
+
+def test_a_job_called_off_before_it_began_is_refused_and_settles_as_nothing():
+    story = Story()
+    item = story.make_item()
+    taken = story.ask(item)
+
+    called_off = call_off(story, item)
+    assert isinstance(find(called_off, Reply).message, Accepted)
+    assert find(called_off, Withdraw).token == find(taken, Compute).token
+    ended = story.do(Computed(find(taken, Compute).token, None, "", "withdrawn: taken back before it began"))
+
+    assert list_refusals(ended) == ["cancelled"]
+    assert settle(story) == [ZeroReason.CANCELLED]
+    assert story.state.channels[story.channel].paid == 0
+
+
+def test_a_job_called_off_while_it_runs_counts_and_its_result_follows():
+    story = Story()
+    item = story.make_item()
+    taken = story.ask(item)
+    call_off(story, item)
+
+    computed = story.compute(taken)
+    again = call_off(story, item)
+
+    assert get_result(again) == get_result(computed)
+    assert not find_all(again, Withdraw)
+    story.attest(computed)
+    assert settle(story) == [0]
+
+
+def test_a_job_called_off_while_its_inputs_are_fetched_is_never_run():
+    story = Story()
+    item = story.make_item(inputs=(), inputs_blob=(bytes(31) + b"\7",))
+    fetch = find(story.ask(item), Fetch)
+
+    assert list_refusals(call_off(story, item)) == ["cancelled"]
+    assert not find_all(story.do(Fetched(fetch.source, encode_tensors((ROW,)))), Compute)
+
+
+def test_a_request_that_comes_after_it_was_called_off_is_not_run():
+    story = Story()
+    item = story.make_item()
+
+    assert list_refusals(call_off(story, item)) == ["cancelled"]
+    taken = story.ask(item)
+
+    assert not find_all(taken, Compute)
+    assert list_refusals(taken) == ["cancelled"]
+    assert list_refusals(story.ask(item)) == ["cancelled"], "and says so again to whoever repeats it"
+    assert settle(story) == [ZeroReason.CANCELLED]
+
+
+def test_nobody_calls_off_the_job_of_another_client():
+    story = Story()
+    item = story.make_item()
+    story.ask(item)
+
+    other = call_off(story, item, client=b"x" * 32)
+
+    assert [type(effect) for effect in other] == [Reply]
+    early = Story()
+    later = early.make_item()
+    call_off(early, later, client=b"x" * 32)
+    assert find_all(early.ask(later), Compute)
+
+
+def test_a_failed_job_is_refused_again_to_whoever_repeats_it():
+    story = Story()
+    item = story.make_item()
+    story.do(Computed(find(story.ask(item), Compute).token, None, "", "the worker process died"))
+
+    assert list_refusals(story.ask(item)) == ["failed"]

@@ -17,7 +17,7 @@ from protocol.errors import MissingBlob
 from protocol.tensor import Tensor
 from roles.engine import pool as pools
 from roles.engine import verdicts
-from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, WorkerCrashed
+from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, Withdrawn, WorkerCrashed
 from roles.engine.inline import InlineEngine
 from roles.engine.pool import open_pool
 from roles.engine.specs import MODEL_BYTES_MAX
@@ -230,6 +230,27 @@ def test_a_job_that_waits_past_its_deadline_leaves_the_running_one_alone():
                 await pool.compute(slow, ONE, 0.05)
             assert pool.pids == (pid,)
             assert pool.waiting == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_job_taken_back_while_it_waits_ends_at_once_and_one_that_runs_goes_on():
+    async def main():
+        async with bounded_pool() as pool, trio.open_nursery() as nursery:
+            pid = await wait_until_running(pool, slow, ONE, nursery, [])
+
+            async def wait_in_vain():
+                with pytest.raises(Withdrawn):
+                    await pool.compute(slow, ONE, PATIENCE_S, "mine")
+
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(wait_in_vain)
+                await wait_until(lambda: pool.waiting == 1)
+                assert not pool.withdraw("another's")
+                assert pool.withdraw("mine")
+            assert (pool.pids, pool.waiting) == ((pid,), 0)
+            assert not pool.withdraw("mine")
             nursery.cancel_scope.cancel()
 
     trio.run(main)
