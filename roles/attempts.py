@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from protocol.codec import encode
 from protocol.errors import RemoteError
 from protocol.jobs import (
     Attestation,
@@ -12,18 +13,27 @@ from protocol.jobs import (
     compute_attestation,
     compute_commitment,
 )
+from protocol.ledger.records import ModelRecord
 from protocol.messages import Requests, Result
+from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
 from roles.packing import pack
 from roles.role import Effect, Publish
 
 REQUESTS_MAX = 16
+RETRY_MS = 2_000
+GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
+REFUSALS_MAX = 4  # kept of one attempt
+REFUSAL_BYTES_MAX = 2_048
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One inference wanted. `fee_max` in grains; `timeout_ms` from now; `is_direct` skips gossip."""
+    """One inference wanted. `fee_max` in grains; `timeout_ms` from now; `is_direct` skips gossip.
+
+    Without an answer after `hedge_ms` the next worker is asked too, under a voucher of its own; 0 for never.
+    """
 
     token: str
     model: bytes
@@ -33,6 +43,22 @@ class Ask:
     verifiers: int = 2
     is_direct: bool = False
     mode: Mode = Mode.INDIVIDUAL
+    hedge_ms: int = 0
+
+
+@dataclass(frozen=True)
+class AskAgain:
+    """An earlier request once more, by its id: what becomes of it, or became of it, is delivered under this token."""
+
+    token: str
+    request_id: bytes
+
+
+@dataclass(frozen=True)
+class CallOff:
+    """Whoever waits under this token does so no more. Workers that have not begun are told to leave it."""
+
+    token: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +104,12 @@ class Attempt:
     is_over: bool = False  # refused, disputed or out of reach
     is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
     is_asking: bool = False  # a direct question is on its way
+    is_called_off: bool = False
     pulled_ms: int = 0
+    began_ms: int = 0
+    refusals: list[bytes] = field(default_factory=list)  # the worker's, in their envelopes
+    note: str = ""  # why we gave it up
+    is_resumed: bool = False  # begun by an earlier process
 
     @property
     def number(self) -> int:
@@ -87,6 +118,11 @@ class Attempt:
     @property
     def is_attested(self) -> bool:
         return self.receipt is not None and len(self.attestations) == len(self.committee)
+
+    def note_refusal(self, sealed: bytes) -> None:
+        """Keep what the worker signed; one that repeats itself adds nothing after a few."""
+        if 0 < len(sealed) <= REFUSAL_BYTES_MAX and len(self.refusals) < REFUSALS_MAX:
+            self.refusals.append(sealed)
 
     def is_agreed(self) -> bool:
         """Every attestation commits to the digest of the worker's receipt."""
@@ -100,20 +136,54 @@ class Attempt:
 
 @dataclass
 class Job:
-    """One `Ask` on its way. `order` holds the workers left to try, first first."""
+    """One `Ask` on its way. `order` holds the workers left to try, first first; `drawn` all of them.
+
+    `tokens` are those its outcome is delivered under: none for a job that an earlier process began.
+    """
 
     ask: Ask
     request: InferenceRequest
     request_id: bytes
     rows: int
+    made_ms: int = 0
+    seed: bytes = bytes(32)  # of its epoch
     order: tuple[bytes, ...] = ()
+    drawn: tuple[bytes, ...] = ()
+    tokens: list[str] = field(default_factory=list)
+    is_hedged: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     last_reason: str = "no worker took the request"
     last_code: str = "no_answer"
 
 
-def verify_result(attempt: Attempt, result: Result) -> None:
-    """RemoteError unless the receipt answers this attempt and stands for these outputs."""
+def make_outcome(job: Job, attempt: Attempt) -> Outcome:
+    """What is released: the attempt's outputs, with the receipt file that stands for them."""
+    assert attempt.receipt is not None
+    attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
+    file = ReceiptFile(
+        version=VERSION,
+        request=job.request,
+        voucher=attempt.item.voucher,
+        receipt=attempt.receipt,
+        outputs=attempt.outputs,
+        attestations=attestations,
+    )
+    return Outcome(
+        token="",
+        is_attested=bool(attestations),
+        request_id=job.request_id,
+        outputs=attempt.outputs,
+        worker=attempt.worker,
+        verifiers=attempt.committee,
+        fee=attempt.item.voucher.amount,
+        attempts=len(job.attempts),
+        was_direct=attempt.is_direct,
+        receipt_file=encode(file),
+    )
+
+
+def verify_result(attempt: Attempt, result: Result, model: ModelRecord) -> None:
+    """RemoteError unless the receipt answers this attempt and stands for these outputs, which are of this model."""
     request, voucher = attempt.item.request, attempt.item.voucher
     receipt, claim = result.receipt, result.receipt.claim
     expected = (attempt.worker, voucher.channel, voucher.seq, voucher.amount, request.model, request.epoch)
@@ -126,10 +196,26 @@ def verify_result(attempt: Attempt, result: Result) -> None:
     verify_signed(receipt, attempt.worker)
     if claim.commitment != compute_commitment(receipt.salt, receipt.output_digest):
         raise RemoteError("the receipt does not open the claim")
-    for tensor in result.outputs:
-        verify_tensor(tensor)
+    verify_outputs(result.outputs, model, count_rows(request))
     if receipt.output_digest != compute_tensors_digest(result.outputs):
         raise RemoteError("the outputs are not those of the receipt")
+
+
+def count_rows(request: InferenceRequest) -> int:
+    """How many rows a request holds: the first number of its inputs' shapes."""
+    return request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+
+
+def verify_outputs(outputs: tuple[Tensor, ...], model: ModelRecord, rows: int) -> None:
+    """RemoteError unless these are what the model gives for so many rows: an empty answer is signed as easily."""
+    if len(outputs) != len(model.outputs):
+        raise RemoteError(f"{model.name} gives {len(model.outputs)} outputs, got {len(outputs)}")
+    for tensor, spec in zip(outputs, model.outputs, strict=True):
+        verify_tensor(tensor)
+        wanted = tuple(size or rows for size in spec.shape)
+        if tensor.dtype != spec.dtype or tensor.shape != wanted:
+            got = f"{tensor.dtype} of shape {tensor.shape}"
+            raise RemoteError(f"{model.name} gives {spec.dtype} of shape {wanted}, got {got}")
 
 
 def publish_requests(items: list[PaidRequest]) -> list[Effect]:

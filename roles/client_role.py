@@ -1,24 +1,16 @@
-"""Asks for inference, pays with vouchers, and releases a result only when the drawn verifiers have attested it.
+"""The role: asks for inference, pays with vouchers, releases a result only when all drawn verifiers have attested it.
 
 In the modes `batch` and `private` it releases what the worker has signed at once: there is a channel for each mode.
 A result whose attestations all open to another digest becomes evidence: the client asks the verifiers to open and puts
-the proof on the ledger. Whoever runs the node commands `Ask` and is handed an `Outcome`.
+the proof on the ledger. Whoever runs the node commands `Ask`, `AskAgain` or `CallOff` and is handed an `Outcome`;
+`roles.client` does so for programs.
 """
 
-from typing import Any
+from dataclasses import replace
 
-from protocol.check import AHEAD_MS_MAX
-from protocol.codec import encode
 from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
-from protocol.jobs import (
-    Attestation,
-    InferenceRequest,
-    Mode,
-    Receipt,
-    compute_claim_id,
-    compute_request_id,
-)
+from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
 from protocol.messages import (
     Accepted,
     Attestations,
@@ -29,15 +21,26 @@ from protocol.messages import (
     Requests,
     Result,
 )
-from protocol.proofs.kinds import REEXEC, SIGNED
-from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
-from roles.admission import FALLBACK_CODES, REQUEST_BYTES_MAX, NotAdmitted, check_inputs
-from roles.attempts import Ask, Attempt, Job, Outcome, verify_result
+from roles.admission import FALLBACK_CODES
+from roles.asking import NotAsked, make_job
+from roles.attempts import (
+    GOSSIP_TRIES,
+    RETRY_MS,
+    Ask,
+    AskAgain,
+    Attempt,
+    CallOff,
+    Job,
+    Outcome,
+    make_outcome,
+    verify_result,
+)
 from roles.debts import Debts
-from roles.dispatch import Dispatch, go_direct, order_workers
+from roles.dispatch import Dispatch, call_off, go_direct
 from roles.disputes import Disagreement, Disputes
 from roles.purse import Purse
+from roles.request_log import RequestLog, RequestRecord, make_record, restore_job
 from roles.role import (
     Commanded,
     Context,
@@ -45,6 +48,7 @@ from roles.role import (
     Effect,
     Event,
     LedgerAdvanced,
+    PeerUp,
     Penalise,
     Publish,
     Received,
@@ -63,11 +67,11 @@ from roles.role import (
 
 ASKS_MAX = 4_096
 TICK_MS = 200
-RETRY_MS = 2_000
-GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
 PULL_MS = 1_500
 CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
 VOUCHER_STEP = 1  # vouchers in flight with one worker
+HEDGE = "hedge|"
+REASON_LETTERS_MAX = 400
 
 
 class ClientRole(Role):
@@ -79,10 +83,13 @@ class ClientRole(Role):
         config = context.config
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
         self._debts = Debts(self._purse)
-        self._dispatch = Dispatch(self._purse, self._debts, int(config.get("voucher_step", VOUCHER_STEP)))
+        step = int(config.get("voucher_step", VOUCHER_STEP))
+        self._dispatch = Dispatch(self._purse, self._debts, step, self._on_sending)
+        self._hedge_ms = int(config.get("hedge_ms", 0))  # for asks that do not say
         self._jobs: dict[bytes, Job] = {}  # request id -> job
         self._claims: dict[bytes, tuple[Job, Attempt]] = {}
         self._disputes = Disputes()
+        self._log = RequestLog()
         self._is_ticking = False
 
     @property
@@ -95,9 +102,15 @@ class ClientRole(Role):
                 self._state = state
                 self._purse.restore(stored.get("vouchers", {}))
                 self._disputes.restore(stored.get("disputes", {}))
-                return self._keep_ticking(now_ms)
+                unfinished = self._log.restore(stored.get("requests", {}))
+                resumed = [effect for record in unfinished for effect in self._resume(record, now_ms)]
+                return [*resumed, *self._keep_ticking(now_ms)]
             case Commanded(Ask() as ask):
                 return self._ask(ask, now_ms)
+            case Commanded(AskAgain() as again):
+                return self._ask_again(again)
+            case Commanded(CallOff(token)):
+                return self._call_off(token, now_ms)
             case LedgerAdvanced(state):
                 self._state = state
                 return self._run(now_ms)
@@ -105,89 +118,127 @@ class ClientRole(Role):
                 return self._opened(error, now_ms)
             case Submitted(token, height, error):
                 return self._disputes.on_submitted(token, height, error)
-            case Requested(sender, message, _, token):
-                return self._told(sender, message, token, now_ms)
+            case Requested():
+                return self._told(event, now_ms)
             case Received(sender, Attestations(items)):
                 return self._attested(items, now_ms)
             case Received(sender, Opening() as opening, _, _):
                 return self._disputes.learn(sender, opening, self._ledger)
             case Received(sender, Refused(reason), _, token) | RequestFailed(sender, token, reason):
                 return self._unanswered(token, reason, now_ms)
+            case PeerUp(peer):
+                return self._reach(peer)
             case TimerFired("tick"):
                 return self._tick(now_ms)
+            case TimerFired(name) if name.startswith(HEDGE):
+                return self._hedge(bytes.fromhex(name.removeprefix(HEDGE)), now_ms)
             case _:
                 return []
 
     # From ask to request
 
     def _ask(self, ask: Ask, now_ms: int) -> list[Effect]:
-        state = self._ledger
-        model = state.models.get(ask.model)
-        if model is None:
-            names = ", ".join(sorted(record.name for record in state.models.values())) or "none"
-            return self._refuse(ask, "unknown_model", f"the ledger has no model {ask.model.hex()}; it has: {names}")
         if len(self._jobs) >= ASKS_MAX:
-            return self._refuse(ask, "busy", f"{ASKS_MAX} requests are under way")
+            return [_say_no(ask.token, "busy", f"{ASKS_MAX} requests are under way")]
+        if ask.hedge_ms == 0 and self._hedge_ms:
+            ask = replace(ask, hedge_ms=self._hedge_ms)
         try:
-            rows = check_inputs(ask.inputs, model)
-        except NotAdmitted as error:
-            return self._refuse(ask, str(error.code), str(error))
-        if ask.timeout_ms <= 0:
-            return self._refuse(ask, "expired", "the deadline has already passed")
-        if ask.timeout_ms > AHEAD_MS_MAX:
-            reason = f"a deadline is at most {AHEAD_MS_MAX} ms ahead, {ask.timeout_ms} ms were asked for"
-            return self._refuse(ask, "policy", reason)
-        request = InferenceRequest(
-            chain=state.chain,
-            account=self.context.account.public,
-            client=self.context.signer.public,
-            model=ask.model,
-            inputs=ask.inputs,
-            inputs_blob=(),
-            proof=SIGNED.name if ask.mode == Mode.PRIVATE else REEXEC.name,
-            verifiers=0 if ask.mode == Mode.PRIVATE else ask.verifiers,
-            fee_max=ask.fee_max,
-            epoch=state.epoch,
-            deadline_ms=now_ms + ask.timeout_ms,
-            nonce=self.context.random.randbytes(16),
-            mode=ask.mode,
-        )
-        size_bytes = len(encode(request))
-        if size_bytes > REQUEST_BYTES_MAX:
-            reason = f"the request is {size_bytes} bytes, gossip carries {REQUEST_BYTES_MAX}: send fewer rows at a time"
-            return self._refuse(ask, "too_large", reason)
-        job = Job(ask, request, compute_request_id(request), rows)
-        job.order = order_workers(job, state)
-        if not job.order:
-            return self._refuse(ask, "no_worker", f"no bonded inference node serves {model.name} in this epoch")
+            job = make_job(ask, self.context, self._ledger, now_ms)
+        except NotAsked as error:
+            return [_say_no(ask.token, error.code, str(error))]
+        job.tokens.append(ask.token)
         self._jobs[job.request_id] = job
         self._dispatch.add(job)
         return [*self._run(now_ms), *self._keep_ticking(now_ms)]
+
+    def _ask_again(self, again: AskAgain) -> list[Effect]:
+        """Whoever asks by an id gets what the request came to: it is under way already, or it has ended."""
+        job = self._jobs.get(again.request_id)
+        if job is not None:
+            job.tokens.append(again.token)
+            return []
+        record = self._log.find(again.request_id)
+        if record is None:
+            reason = f"this client has made no request {again.request_id.hex()}, or has forgotten it"
+            return [_say_no(again.token, "unknown_request", reason)]
+        if record.winner:
+            reason = "it was answered; the receipt it was kept in is no longer there"
+            return [_say_no(again.token, "no_receipt", reason, again.request_id)]
+        return [_say_no(again.token, record.code, record.reason, again.request_id)]
+
+    def _call_off(self, token: str, now_ms: int) -> list[Effect]:
+        job = next((job for job in self._jobs.values() if token in job.tokens), None)
+        if job is None:
+            return []
+        job.tokens.remove(token)
+        if job.tokens:
+            return []
+        return [*self._fail(job, "cancelled", "called off by whoever asked", now_ms), *self._run(now_ms)]
+
+    def _resume(self, record: RequestRecord, now_ms: int) -> list[Effect]:
+        """Go on with what an earlier process began: its vouchers may be out there, and pay for one answer each."""
+        job = restore_job(record, now_ms)
+        if now_ms >= job.request.deadline_ms:
+            reason = "this client was not running when its deadline passed"
+            return self._log.keep(replace(record, ended_ms=now_ms, code="expired", reason=reason))
+        self._jobs[job.request_id] = job
+        for attempt in job.attempts:
+            if not attempt.is_over:
+                self._dispatch.restore(attempt)
+        if all(attempt.is_over for attempt in job.attempts):
+            self._dispatch.add(job)
+        return [Record("request.resumed", {"request_id": job.request_id, "attempts": len(job.attempts)})]
+
+    def _reach(self, peer: bytes) -> list[Effect]:
+        """A worker that could not be asked, or not since this process began, is asked at the next tick."""
+        for job in self._jobs.values():
+            for attempt in job.attempts:
+                if attempt.worker == peer and (attempt.is_silent or attempt.is_resumed):
+                    attempt.sent_ms = 0
+        return []
+
+    def _on_sending(self, job: Job, now_ms: int) -> list[Effect]:
+        """What goes before an attempt's request leaves: a client killed after it must know of it."""
+        kept = self._log.keep(make_record(job))
+        if not job.ask.hedge_ms or len(job.attempts) > 1:
+            return kept
+        return [*kept, SetTimer(HEDGE + job.request_id.hex(), now_ms + job.ask.hedge_ms)]
+
+    def _hedge(self, request_id: bytes, now_ms: int) -> list[Effect]:
+        """No answer yet: the next worker is asked too. The first whose answer can be released wins."""
+        job = self._jobs.get(request_id)
+        if job is None or not job.order or len(job.attempts) != 1 or job.attempts[0].is_over:
+            return []
+        job.is_hedged = True
+        self._dispatch.add(job)
+        fields = {"request_id": request_id, "worker": job.attempts[0].worker, "after_ms": job.ask.hedge_ms}
+        return [Record("request.hedged", fields), *self._run(now_ms)]
 
     def _run(self, now_ms: int) -> list[Effect]:
         effects, left_over = self._dispatch.run(self._ledger, now_ms)
         # A worker that was given up may still answer; only a job with no hope left ends before its deadline.
         hopeless = [job for job in left_over if all(attempt.is_over for attempt in job.attempts)]
-        return [*effects, *(effect for job in hopeless for effect in self._fail(job, job.last_code, job.last_reason))]
+        failed = (effect for job in hopeless for effect in self._fail(job, job.last_code, job.last_reason, now_ms))
+        return [*effects, *failed]
 
     def _opened(self, error: str, now_ms: int) -> list[Effect]:
         stuck = self._dispatch.on_opened(error)
         reason = f"could not open a payment channel: {error}"
-        failed = [effect for job in stuck for effect in self._fail(job, "unpaid", reason)]
+        failed = [effect for job in stuck for effect in self._fail(job, "unpaid", reason, now_ms)]
         return [*failed, *self._run(now_ms)]
 
     # What workers and verifiers say
 
-    def _told(self, sender: bytes, message: Any, token: str, now_ms: int) -> list[Effect]:
-        accepted = Reply(token, Accepted())
-        match message:
-            case Result():
-                return [accepted, *self._result(sender, message, now_ms)]
+    def _told(self, event: Requested, now_ms: int) -> list[Effect]:
+        accepted = Reply(event.token, Accepted())
+        match event.message:
+            case Result() as result:
+                return [accepted, *self._result(event.sender, result, now_ms)]
             case Attestations(items):
                 return [accepted, *self._attested(items, now_ms)]
-            case Refusal():
-                return [accepted, *self._refused(sender, message, now_ms)]
-        return [Reply(token, Refused("a client takes results, attestations and refusals"))]
+            case Refusal() as refusal:
+                return [accepted, *self._refused(event.sender, refusal, event.sealed, now_ms)]
+        return [Reply(event.token, Refused("a client takes results, attestations and refusals"))]
 
     def _find(self, sender: bytes, request_id: bytes, number: int) -> tuple[Job, Attempt] | None:
         job = self._jobs.get(request_id)
@@ -199,13 +250,13 @@ class ClientRole(Role):
         claim = result.receipt.claim
         owed = self._debts.find(sender, claim.request_id, claim.attempt)
         if owed is not None:
-            return self._settle_debt(owed, result)
+            return self._settle_debt(owed, result, now_ms)
         found = self._find(sender, claim.request_id, claim.attempt)
         if found is None or found[1].receipt is not None:
             return []
         job, attempt = found
         try:
-            verify_result(attempt, result)
+            verify_result(attempt, result, self._ledger.models[job.request.model])
             if job.request.mode == Mode.INDIVIDUAL:
                 attempt.committee = self._draw(result.receipt)
         except ProtocolError as error:
@@ -220,19 +271,18 @@ class ClientRole(Role):
             return [received]
         return [received, *self._release(job, attempt, now_ms)]
 
-    def _settle_debt(self, owed: Attempt, result: Result) -> list[Effect]:
+    def _settle_debt(self, owed: Attempt, result: Result, now_ms: int) -> list[Effect]:
         """An answer to a request that is over: too late to be used, but the worker has done what it was paid for."""
         try:
-            verify_result(owed, result)
+            verify_result(owed, result, self._ledger.models[owed.item.request.model])
         except ProtocolError as error:
-            reason = f"a result that does not fit its request: {error}"
-            return [
-                Penalise(owed.worker, reason),
-                Record("result.malformed", {"worker": owed.worker, "reason": reason}),
-            ]
+            return _blame(owed.worker, error)
         self._purse.note_answered(owed.item.voucher)
         self._debts.end(owed)
-        return [Record("result.late", {"request_id": owed.item.voucher.request_id, "worker": owed.worker})]
+        request_id = owed.item.voucher.request_id
+        kept = self._log.add_late(request_id, owed.number, (result.receipt,), b"")
+        fields = {"request_id": request_id, "worker": owed.worker, "attempt": owed.number}
+        return [*kept, Record("result.late", fields), *self._run(now_ms)]
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         claim = receipt.claim
@@ -274,64 +324,49 @@ class ClientRole(Role):
         return [*dispute, *self._fall_back(job, attempt, "dissent", reason, now_ms)]
 
     def _release(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
-        assert attempt.receipt is not None
-        attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
-        file = ReceiptFile(
-            version=VERSION,
-            request=job.request,
-            voucher=attempt.item.voucher,
-            receipt=attempt.receipt,
-            outputs=attempt.outputs,
-            attestations=attestations,
-        )
-        data = encode(file)
-        outcome = Outcome(
-            token=job.ask.token,
-            is_attested=bool(attestations),
-            request_id=job.request_id,
-            outputs=attempt.outputs,
-            worker=attempt.worker,
-            verifiers=attempt.committee,
-            fee=attempt.item.voucher.amount,
-            attempts=len(job.attempts),
-            was_direct=attempt.is_direct,
-            receipt_file=data,
-        )
-        fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.item.voucher.attempt}
+        outcome = make_outcome(job, attempt)
+        fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
+        called_off = self._close(job, now_ms)
         return [
-            Store("receipt", job.request_id, data),
-            Record("request.attested" if attestations else "request.answered", fields),
-            Deliver(outcome),
-            *self._close(job, now_ms),
+            Store("receipt", job.request_id, outcome.receipt_file),
+            *self._keep_ended(job, now_ms, winner=attempt.number),
+            Record("request.attested" if outcome.is_attested else "request.answered", fields),
+            *_deliver(job, outcome),
+            *called_off,
+            *self._run(now_ms),
         ]
 
-    def _refused(self, sender: bytes, refusal: Refusal, now_ms: int) -> list[Effect]:
+    def _refused(self, sender: bytes, refusal: Refusal, sealed: bytes, now_ms: int) -> list[Effect]:
         owed = self._debts.find(sender, refusal.request_id, refusal.attempt)
         if owed is not None:
             self._debts.end(owed)
-            return []
+            kept = self._log.add_late(refusal.request_id, refusal.attempt, (), sealed)
+            fields = {"request_id": refusal.request_id, "worker": sender, "code": refusal.code}
+            return [*kept, Record("request.left", fields), *self._run(now_ms)]
         found = self._find(sender, refusal.request_id, refusal.attempt)
         if found is None or found[1].receipt is not None:
             return []
         job, attempt = found
+        attempt.note_refusal(sealed)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:
             return [record, *self._forget_silent(attempt, now_ms)]
         if refusal.code in FALLBACK_CODES:
             return [record, *self._fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
-        return [record, *self._fail(job, refusal.code, refusal.reason)]
+        attempt.is_over = True
+        return [record, *self._fail(job, refusal.code, refusal.reason, now_ms)]
 
     def _fall_back(self, job: Job, attempt: Attempt, code: str, reason: str, now_ms: int) -> list[Effect]:
         """Give this attempt up; the next worker in order is asked under a voucher of its own."""
         job.last_code, job.last_reason = code, reason
-        attempt.is_over = True
+        attempt.is_over, attempt.note = True, f"{code}: {reason}"
         if code != "no_answer":  # a silent worker may still hold the voucher: it stays in flight
             self._dispatch.free(attempt)
         if job.order:
             self._dispatch.add(job)
-            return self._run(now_ms)
-        return self._fail(job, code, reason) if all(other.is_over for other in job.attempts) else []
+            return [*self._log.keep(make_record(job)), *self._run(now_ms)]
+        return self._fail(job, code, reason, now_ms) if all(other.is_over for other in job.attempts) else []
 
     def _forget_silent(self, attempt: Attempt, now_ms: int) -> list[Effect]:
         """A worker that was out of reach has spoken, in vain: another has been asked long since."""
@@ -346,7 +381,7 @@ class ClientRole(Role):
         effects: list[Effect] = []
         for job in list(self._jobs.values()):
             if now_ms >= job.request.deadline_ms:
-                effects += self._fail(job, job.last_code, f"not attested by the deadline: {job.last_reason}")
+                effects += self._fail(job, job.last_code, f"not attested by the deadline: {job.last_reason}", now_ms)
                 continue
             for attempt in list(job.attempts):
                 effects += self._nudge(job, attempt, now_ms)
@@ -375,7 +410,8 @@ class ClientRole(Role):
             # The same request and voucher in a new envelope: whoever has it already answers once more.
             return [Publish("infer/0", Requests((attempt.item,))), Record("request.retried", fields)]
         attempt.is_direct = True
-        fields["reason"] = f"no answer to {attempt.tries} messages by gossip"
+        by_gossip = f"no answer to {attempt.tries} messages by gossip"
+        fields["reason"] = "asked again after a restart" if attempt.is_resumed else by_gossip
         return [Record("request.direct", fields), go_direct(attempt)]
 
     def _unanswered(self, token: str, reason: str, now_ms: int) -> list[Effect]:
@@ -396,25 +432,37 @@ class ClientRole(Role):
 
     # Ends
 
-    def _refuse(self, ask: Ask, code: str, reason: str) -> list[Effect]:
-        return [Deliver(Outcome(ask.token, False, b"", code=code, reason=reason))]
-
-    def _fail(self, job: Job, code: str, reason: str) -> list[Effect]:
+    def _fail(self, job: Job, code: str, reason: str, now_ms: int) -> list[Effect]:
         if job.request_id not in self._jobs:
             return []
         fields = {"request_id": job.request_id, "code": code, "reason": reason}
-        attempts = len(job.attempts)
-        outcome = Outcome(job.ask.token, False, job.request_id, attempts=attempts, code=code, reason=reason)
-        return [Record("request.failed", fields), Deliver(outcome), *self._close(job, None)]
+        outcome = Outcome("", False, job.request_id, attempts=len(job.attempts), code=code, reason=reason)
+        called_off = self._close(job, now_ms)
+        ended = self._keep_ended(job, now_ms, code=code, reason=reason[:REASON_LETTERS_MAX])
+        return [*ended, Record("request.failed", fields), *_deliver(job, outcome), *called_off]
 
-    def _close(self, job: Job, now_ms: int | None) -> list[Effect]:
+    def _keep_ended(self, job: Job, now_ms: int, winner: int = 0, code: str = "", reason: str = "") -> list[Effect]:
+        """How a request ended, beside what was said about it. One that was never sent has left no trace anywhere."""
+        if not job.attempts:
+            return []
+        record = make_record(job)
+        return self._log.keep(replace(record, ended_ms=now_ms, winner=winner, code=code, reason=reason))
+
+    def _close(self, job: Job, now_ms: int) -> list[Effect]:
+        """The job is over; workers that may still be at it are told to leave it."""
         del self._jobs[job.request_id]
-        self._dispatch.remove(job)
+        effects: list[Effect] = []
         for attempt in job.attempts:
             self._claims.pop(attempt.claim_id, None)
-            if attempt.receipt is None and (attempt.is_silent or not attempt.is_over):
-                self._debts.begin(attempt)
-        return [] if now_ms is None else self._run(now_ms)
+            if attempt.receipt is not None or (attempt.is_over and not attempt.is_silent):
+                continue
+            self._debts.begin(attempt)
+            if now_ms < job.request.deadline_ms:
+                attempt.is_called_off, attempt.sent_ms = True, now_ms
+                fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
+                effects += [Record("request.called_off", fields), call_off(attempt)]
+        self._dispatch.remove(job)
+        return [*effects, *self._keep_ticking(now_ms)]
 
     def _keep_ticking(self, now_ms: int) -> list[Effect]:
         if self._is_ticking or not (self._jobs or self._disputes):
@@ -423,6 +471,14 @@ class ClientRole(Role):
         return [SetTimer("tick", now_ms + TICK_MS)]
 
 
-def _blame(worker: bytes, error: ProtocolError) -> list[Effect]:
+def _blame(sender: bytes, error: ProtocolError) -> list[Effect]:
     reason = f"a result that does not fit its request: {error}"
-    return [Penalise(worker, reason), Record("result.malformed", {"worker": worker, "reason": reason})]
+    return [Penalise(sender, reason), Record("result.malformed", {"worker": sender, "reason": reason})]
+
+
+def _say_no(token: str, code: str, reason: str, request_id: bytes = b"") -> Effect:
+    return Deliver(Outcome(token, False, request_id, code=code, reason=reason))
+
+
+def _deliver(job: Job, outcome: Outcome) -> list[Effect]:
+    return [Deliver(replace(outcome, token=token)) for token in job.tokens]

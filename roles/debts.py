@@ -2,6 +2,7 @@
 
 A worker that has taken a voucher and said nothing gets no other one until it has spoken after all, or the ledger has
 ended that voucher and not paid for it. So a worker that keeps vouchers for nothing costs a client one step of them.
+One that was told to leave a job has until the deadline: until then that voucher is one of those its step allows.
 """
 
 from collections.abc import Iterator
@@ -33,12 +34,13 @@ class Debts:
         if not held:
             self._owed.pop(attempt.worker, None)
 
-    def owes(self, worker: bytes, state: State) -> bool:
+    def owes(self, worker: bytes, state: State, now_ms: int) -> bool:
         """Whether the worker gets no voucher now."""
-        for attempt in list(self._owed.get(worker, {}).values()):
-            if self._is_ended(attempt, state):
-                self.end(attempt)
-        return worker in self._owed
+        return any(not _is_left(attempt, now_ms) for attempt in self._list_open(worker, state))
+
+    def count_left(self, worker: bytes, state: State, now_ms: int) -> int:
+        """How many vouchers the worker may hold of jobs that it was told to leave."""
+        return sum(_is_left(attempt, now_ms) for attempt in self._list_open(worker, state))
 
     def press(self, worker: bytes, now_ms: int) -> Iterator[Attempt]:
         """What to ask the worker for once more, now and then: an honest one answers or refuses, however late."""
@@ -47,9 +49,19 @@ class Debts:
                 attempt.sent_ms = now_ms
                 yield attempt
 
+    def _list_open(self, worker: bytes, state: State) -> list[Attempt]:
+        for attempt in list(self._owed.get(worker, {}).values()):
+            if self._is_ended(attempt, state):
+                self.end(attempt)
+        return list(self._owed.get(worker, {}).values())
+
     def _is_ended(self, attempt: Attempt, state: State) -> bool:
         voucher = attempt.item.voucher
         channel = state.channels.get(voucher.channel)
         if channel is None:
             return True
         return channel.settled_seq >= voucher.seq and not self._purse.is_overpaid(voucher.channel, channel)
+
+
+def _is_left(attempt: Attempt, now_ms: int) -> bool:
+    return attempt.is_called_off and now_ms < attempt.item.request.deadline_ms

@@ -1,40 +1,47 @@
 """Gives a client's jobs to workers: who is asked next, under which voucher, when there is room and money."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from protocol.committee import compute_order, compute_working_set
 from protocol.jobs import PaidRequest
 from protocol.ledger.records import Candidate
 from protocol.ledger.state import State
-from protocol.messages import DirectRequest
+from protocol.messages import Cancel, DirectRequest
 from roles.admission import SETTLE_GRACE_MS
 from roles.attempts import Attempt, Job, publish_requests
 from roles.debts import Debts
 from roles.purse import Purse
-from roles.role import Effect, Record, Request, Submit
+from roles.role import Effect, Record, Request, Send, Submit
 
 Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
 
 
 class Dispatch:
-    """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold."""
+    """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold.
 
-    def __init__(self, purse: Purse, debts: Debts, step: int) -> None:
+    `on_sending` says what has to be done before an attempt of a job is sent.
+    """
+
+    def __init__(self, purse: Purse, debts: Debts, step: int, on_sending: Callable[[Job, int], list[Effect]]) -> None:
         self._purse = purse
         self._debts = debts
         self._step = step
-        self._waiting: deque[Job] = deque()
+        self._on_sending = on_sending
+        self._waiting: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._is_opening = False
 
     def add(self, job: Job) -> None:
-        self._waiting.append(job)
+        """It wants another worker; a job that waits for one already gets no second one."""
+        self._waiting.setdefault(job.request_id, job)
+
+    def restore(self, attempt: Attempt) -> None:
+        """A voucher that an earlier process sent is in flight still."""
+        self._in_flight.setdefault(attempt.worker, set()).add(_get_key(attempt))
 
     def remove(self, job: Job) -> None:
-        """The job is over: it waits no more, and its vouchers are no longer in flight."""
-        if job in self._waiting:
-            self._waiting.remove(job)
+        """The job is over: it waits no more, and what its workers still owe is a debt."""
+        self._waiting.pop(job.request_id, None)
         for attempt in job.attempts:
             self.free(attempt)
 
@@ -48,15 +55,15 @@ class Dispatch:
         sent: list[Attempt] = []
         left_over: list[Job] = []
         missing: Missing = {}
-        for _ in range(len(self._waiting)):
-            job = self._waiting.popleft()
+        waiting, self._waiting = self._waiting, {}
+        for job in waiting.values():
             attempt, pressed = self._pay(job, state, now_ms, missing)
-            effects += [go_direct(owed) for owed in pressed]
+            effects += [call_off(owed) if owed.is_called_off else go_direct(owed) for owed in pressed]
             if attempt is not None:
-                effects.append(self._purse.keep(attempt.item.voucher))
+                effects += [self._purse.keep(attempt.item.voucher), *self._on_sending(job, now_ms)]
                 sent.append(attempt)
             elif job.order:
-                self._waiting.append(job)
+                self._waiting[job.request_id] = job
             else:
                 left_over.append(job)
         effects += _send(sent)
@@ -70,7 +77,7 @@ class Dispatch:
         self._is_opening = False
         if not error:
             return []
-        stuck, self._waiting = list(self._waiting), deque()
+        stuck, self._waiting = list(self._waiting.values()), {}
         return stuck
 
     def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> tuple[Attempt | None, list[Attempt]]:
@@ -89,9 +96,11 @@ class Dispatch:
                 job.last_code, job.last_reason = epoch_over if candidate is None else too_dear
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
-            if len(self._in_flight.get(worker, ())) >= self._step:
+            left = self._debts.count_left(worker, state, now_ms)
+            if len(self._in_flight.get(worker, ())) + left >= self._step:
+                pressed += self._debts.press(worker, now_ms) if left else ()
                 continue
-            if self._debts.owes(worker, state):
+            if self._debts.owes(worker, state, now_ms):
                 pressed += self._debts.press(worker, now_ms)
                 job.last_reason = "the workers left hold vouchers they have not answered"
                 continue
@@ -106,7 +115,9 @@ class Dispatch:
     def _begin(self, job: Job, worker: bytes, channel: bytes, fee: int, now_ms: int) -> Attempt:
         expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
         voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
-        attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=job.ask.is_direct)
+        # A hedge goes straight to its worker, which waits for the block with its channel; gossip would drop it.
+        is_direct = job.ask.is_direct or job.is_hedged
+        attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=is_direct, began_ms=now_ms)
         job.order = tuple(other for other in job.order if other != worker)
         job.attempts.append(attempt)
         self._in_flight.setdefault(worker, set()).add(_get_key(attempt))
@@ -129,6 +140,12 @@ def go_direct(attempt: Attempt) -> Effect:
     attempt.is_asking = True
     token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.number}"
     return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
+
+
+def call_off(attempt: Attempt) -> Effect:
+    """Its worker is told that nobody wants it any more."""
+    voucher = attempt.item.voucher
+    return Send(attempt.worker, "infer", Cancel(voucher.request_id, voucher.attempt, voucher.channel, voucher.seq))
 
 
 def _send(attempts: list[Attempt]) -> list[Effect]:

@@ -241,6 +241,11 @@ class Inference(Role):
     def _cancel(self, client: bytes, wish: Cancel) -> list[Effect]:
         """The client wants it no more. What has not begun earns nothing; what is done counts, and is sent once more."""
         job = self._book.find(wish.channel, wish.seq)
+        channel = self._ledger.channels.get(wish.channel)
+        if job is None and channel is not None and wish.seq <= channel.settled_seq:
+            reason = f"voucher {wish.seq} is behind the settled {channel.settled_seq}"
+            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.VOUCHER_REUSED), reason)
+            return [Send(client, "infer", refusal)]
         if job is None:
             self._unwanted.add(client, wish)
             refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.CANCELLED), CANCELLED)

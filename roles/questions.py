@@ -69,8 +69,9 @@ class Questions:
         index = self._find_server(protocol)
         if index is None:
             return [self._answer(protocol, token, Refused(NOT_SERVED), now_ms)]
-        own = BARE_MARK + token if is_bare(protocol) else token
-        return [ToRoles(Requested(peer, question, protocol, own), index)]
+        if is_bare(protocol):
+            return [ToRoles(Requested(peer, question, protocol, BARE_MARK + token), index)]
+        return [ToRoles(Requested(peer, question, protocol, token, asked.data), index)]
 
     def ask_here(self, index: int, wanted: Send | Request, now_ms: int) -> Out:
         """A role asks its own node as it would ask a peer."""

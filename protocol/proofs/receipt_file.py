@@ -122,6 +122,8 @@ def _verify_parts(file: ReceiptFile) -> None:
         raise InvalidProof("claim and voucher are not of the same job, or above the request's limit")
     if request.inputs and compute_tensors_digest(request.inputs) != claim.input_digest:
         raise InvalidProof("the claim names other inputs than the request")
+    if not file.outputs:
+        raise InvalidProof("no outputs: whatever the worker signed, it is no result")
     for tensor in (*request.inputs, *file.outputs):
         verify_tensor(tensor)
     if compute_tensors_digest(file.outputs) != file.receipt.output_digest:

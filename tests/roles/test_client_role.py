@@ -21,8 +21,8 @@ from protocol.messages import (
 )
 from protocol.proofs.receipt_file import ReceiptFile
 from protocol.tensor import Tensor, compute_tensors_digest
-from roles.attempts import Ask, Outcome
-from roles.client_role import GOSSIP_TRIES, PULL_MS, RETRY_MS, ClientRole
+from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
+from roles.client_role import PULL_MS, ClientRole
 from roles.role import (
     Commanded,
     Context,
@@ -105,7 +105,7 @@ class Story:
         return self.do(Requested(worker.public, Attestations(items), "infer", "s2"))
 
 
-def find(effects: Iterable[Effect], kind: type, fits=lambda item: True):
+def find(effects: Iterable[Effect], kind, fits=lambda item: True):
     return next(item for item in effects if isinstance(item, kind) and fits(item))
 
 
@@ -114,20 +114,23 @@ def find_all(effects: Iterable[Effect], kind: type) -> list:
 
 
 def find_sent(effects: Iterable[Effect]):
-    published = find(effects, Publish, lambda item: isinstance(item.message, Requests))
-    return published.message.items[0]
+    """The request that was sent, by gossip or straight to its worker."""
+    sent = find(effects, Publish | Request, lambda item: isinstance(item.message, Requests | DirectRequest))
+    return sent.message.items[0] if isinstance(sent, Publish) else sent.message.item
 
 
 def get_outcome(effects: Iterable[Effect]) -> Outcome | None:
     return next((item.outcome for item in effects if isinstance(item, Deliver)), None)
 
 
-def test_a_voucher_is_on_disk_before_the_request_that_carries_it_leaves():
+def test_voucher_and_request_are_on_disk_before_the_request_leaves():
     sent = Story().ask()
 
-    kinds = [type(item) for item in sent if isinstance(item, Store | Publish)]
+    kinds = [
+        item.bucket if isinstance(item, Store) else type(item) for item in sent if isinstance(item, Store | Publish)
+    ]
 
-    assert kinds == [Store, Publish]
+    assert kinds == ["vouchers", "requests", Publish]
 
 
 def test_a_result_is_released_only_when_all_drawn_verifiers_found_the_same():
