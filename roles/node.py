@@ -46,15 +46,12 @@ from roles.status import STOPPED, get_rss_bytes, write_status
 from roles.watch import Watch, watch_over
 
 STATUS_S = 1.0
-COMMANDS_MAX = 64  # of a driver, not yet taken
 HARD_STOP_S = 4.5  # after the first signal; then the process ends itself, before a launcher would kill it
 PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
 
-Commands = trio.MemorySendChannel[ce.Command]
 Outcomes = trio.MemoryReceiveChannel[ce.Deliver]
-Driver = Callable[[Commands, Outcomes], Awaitable[None]]
 
 
 class TaskStatus(Protocol):
@@ -141,6 +138,9 @@ class RunningNode:
         return self._rooted[1]
 
 
+Driver = Callable[[RunningNode], Awaitable[None]]
+
+
 async def run_node(
     directory: Path,
     *,
@@ -155,8 +155,8 @@ async def run_node(
     True when it has gone down to be run again, with keys that follow those it ran with.
 
     `passphrase` opens its sealed keys.
-    `ready` is called, and `task_status` started, once it has its addresses and before its first turn. `driver` gets a
-    channel to send `ce.Command` into and one on which it receives what roles deliver; the node stops when it returns.
+    `ready` is called, and `task_status` started, once it has its addresses and before its first turn. `driver` gets
+    the node, to command its roles and read what they deliver; the node stops when it returns.
     Raises UserError, with a hint, for all that a person can put right; anything else is a bug.
     """
     with DirectoryLock(directory):
@@ -263,16 +263,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
 
 async def _drive(driver: Driver, node: RunningNode) -> None:
     """Run a driver beside the node; the node stops when it returns."""
-    commands, taken = trio.open_memory_channel[ce.Command](COMMANDS_MAX)
-
-    async def pass_on() -> None:
-        async for command in taken:
-            node.command(command.role, command.command)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pass_on)
-        await driver(commands, node.outcomes)
-        nursery.cancel_scope.cancel()
+    await driver(node)
     node.stop()
 
 

@@ -15,7 +15,14 @@ from roles.keystore import write_key
 from roles.lock import is_locked
 from roles.votelog import create_vote_log
 from testnet.found import ADDRESSES_TRIED_MAX, PORT, NoAddress, build_role_options, choose_bootstrap, is_free
-from testnet.network_file import NetworkFile, SpareAccount
+from testnet.network_file import (
+    NetworkFile,
+    NetworkFileError,
+    SpareAccount,
+    claim_account,
+    find_network,
+    read_network_file,
+)
 
 CLIENTS_NAME = "clients"
 CLIENTS_MAX = 64
@@ -121,6 +128,29 @@ def find_client(home: Path) -> tuple[Path, bool]:
         if not is_locked(directory):
             return directory, False
     raise ConfigError(f"all {CLIENTS_MAX} clients of this network are in use", "wait until one of them has ended")
+
+
+class NoAccount(ConfigError):
+    """All spare accounts of a network are taken."""
+
+
+def open_client(network: Path) -> Path:
+    """The data directory of a network's client that nobody uses now, for `Client.join`; a new one is made if need be.
+
+    `network` is a network file or the directory that holds it; a new client takes a spare account for good. Raises
+    NoAccount, ConfigError, NetworkFileError.
+    """
+    path = find_network(network)
+    found = read_network_file(path)
+    directory, is_new = find_client(path.parent)
+    if is_new:
+        try:
+            spare = claim_account(path, found, str(directory))
+        except NetworkFileError as error:
+            hint = "start a network with more of them: `rolemesh testnet up --accounts 32`"
+            raise NoAccount(str(error), hint) from error
+        make_node(directory, found, spare, "client", name=f"client-{directory.name}-cli")
+    return directory
 
 
 def _build_options(role: str, network: NetworkFile) -> Mapping[str, Mapping[str, Any]]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from protocol.tensor import Tensor
-from roles import core_effects as ce
-from roles.attempts import Ask, Outcome
-from roles.node import Commands, Outcomes, run
+from roles.client import Client
+from roles.client_errors import ClientError
+from roles.node import RunningNode, run
 from testnet.load_plan import PLAN_NAME, LoadPlan, read_plan
 
 if TYPE_CHECKING:
@@ -23,55 +22,55 @@ DONE_NAME = "load-done.jsonl"
 POLL_S = 0.05
 
 
-def to_tensor(row: "np.ndarray[Any, Any]") -> Tensor:
-    """One sample as a batch of one."""
-    little = row[None].astype(row.dtype.newbyteorder("<"))
-    return Tensor(row.dtype.name, tuple(int(size) for size in little.shape), little.tobytes())
-
-
 def main(arguments: list[str]) -> int:
     """Run the client of a data directory under its plan; the exit code of the node."""
     directory = Path(arguments[0])
     plan = read_plan(directory)
     assert plan is not None, f"no {PLAN_NAME} in {directory}"
 
-    async def drive(commands: Commands, outcomes: Outcomes) -> None:
-        await _drive(directory, plan, commands, outcomes)
+    async def drive(node: RunningNode) -> None:
+        await _drive(directory, plan, Client(node))
 
     return run(directory, driver=drive)
 
 
-async def _drive(directory: Path, plan: LoadPlan, commands: Commands, outcomes: Outcomes) -> None:
+async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
     import numpy as np
 
     with np.load(plan.samples, allow_pickle=False) as arrays:
         inputs = arrays["inputs"][: plan.rows]
     done = directory / DONE_NAME
     ended = {json.loads(line)["row"] for line in done.read_text().splitlines()} if done.exists() else set()
-    waiting = [index for index in range(len(inputs)) if index not in ended]
+    waiting = iter([index for index in range(len(inputs)) if index not in ended])
     while not Path(plan.go).exists():
         await trio.sleep(POLL_S)
-    model = bytes.fromhex(plan.model)
-    in_flight = 0
     with done.open("a", encoding="utf-8") as log:
-        while waiting or in_flight:
-            while waiting and in_flight < plan.in_flight:
-                row = waiting.pop(0)
-                ask = Ask(
-                    token=f"row-{row}",
-                    model=model,
-                    inputs=(to_tensor(inputs[row]),),
-                    fee_max=plan.fee_max,
-                    timeout_ms=plan.timeout_ms,
-                    is_direct=plan.is_direct,
-                )
-                await commands.send(ce.Command("client", ask))
-                in_flight += 1
-            outcome = (await outcomes.receive()).outcome
-            if isinstance(outcome, Outcome):
-                in_flight -= 1
-                row = int(outcome.token.removeprefix("row-"))
-                log.write(json.dumps({"row": row, "request_id": outcome.request_id.hex(), "code": outcome.code}) + "\n")
+
+        async def ask_in_turn() -> None:
+            for row in waiting:
+                request_id, code = await _ask(client, plan, inputs[row])
+                log.write(json.dumps({"row": row, "request_id": request_id.hex(), "code": code}) + "\n")
                 log.flush()
-    # The node stays: others may still want something of it, and the launcher ends it with the rest.
-    await trio.sleep_forever()
+
+        async with trio.open_nursery() as listening:
+            listening.start_soon(client.listen)
+            async with trio.open_nursery() as asking:
+                for _ in range(plan.in_flight):
+                    asking.start_soon(ask_in_turn)
+            # The node stays: others may still want something of it, and the launcher ends it with the rest.
+            await trio.sleep_forever()
+
+
+async def _ask(client: Client, plan: LoadPlan, row: "np.ndarray[Any, Any]") -> tuple[bytes, str]:
+    """The request's id, empty if none was made, and how it ended: an empty code is an answer."""
+    try:
+        answer = await client.infer(
+            bytes.fromhex(plan.model),
+            row[None],
+            max_fee=plan.fee_max,
+            timeout_s=plan.timeout_ms / 1_000,
+            is_direct=plan.is_direct,
+        )
+    except ClientError as error:
+        return error.request_id, error.code
+    return answer.request_id, ""

@@ -60,6 +60,8 @@ SHELLS = (
     "roles/blobs.py",
     "roles/carrier.py",
     "roles/chain.py",
+    "roles/client.py",
+    "roles/client_errors.py",
     "roles/config.py",
     "roles/control.py",
     "roles/durable.py",

@@ -8,20 +8,16 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, Network, open_network, parse_duration
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role
-from testnet.network_file import NetworkFile, NetworkFileError, claim_account, is_running
+from testnet.network_file import NetworkFile, is_running
 
 if TYPE_CHECKING:
     from protocol.ledger.records import ModelRecord
-    from roles.attempts import Ask, Outcome
+    from protocol.tensor import Tensor
+    from roles.client import Answer
 
-TIMEOUT_CODES = ("timeout", "expired", "unattested", "no_answer")
 HINTS = {
-    "no_worker": "start an inference node: `rolemesh node init`, then `rolemesh node run --role inference`",
     "price": "raise the limit with --max-fee",
-    "unpaid": "the account cannot pay: `rolemesh ledger balance` shows what it has",
-    "busy": "try again in a moment",
     "expired": "give it more time with --timeout",
-    "unattested": "are two verifiers running? `rolemesh testnet status` shows the nodes",
     "no_answer": "`rolemesh testnet status` shows which nodes run; give it more time with --timeout",
     "timeout": "give it more time with --timeout",
 }
@@ -48,6 +44,7 @@ def infer(
     timeout: str = "30s",
     max_fee: int = 100_000_000,
     white: int = 16,
+    hedge: str = "",
     mode: Literal["individual", "batch", "private"] = "individual",
     json: Json = False,
 ) -> None:
@@ -70,11 +67,11 @@ def infer(
         The most to pay, in grains (1 ROLE is 1,000,000,000 grains).
     white
         What white becomes when a picture is scaled to the model's numbers.
+    hedge
+        Ask a second worker when the first has not answered after so long: 300ms. It may cost as much again.
     mode
         When the answer is checked, and so how it is paid.
     """
-    from protocol.jobs import Mode
-    from roles.attempts import Ask
     from roles.engine.specs import ROWS_MAX
     from testnet.cli.inputs import read_input
 
@@ -98,10 +95,16 @@ def infer(
             "start one with `rolemesh testnet up`",
             ExitCode.UNREACHABLE,
         )
-    directory = _open_client(path, found)
+    directory = _open_client(path)
     output.note(f"asking network {found.name} for {record.name}, {format_count(tensor.shape[0], 'row')}")
-    ask = Ask("infer", record.digest, (tensor,), max_fee, timeout_ms, is_direct=direct, mode=Mode(mode))
-    outcome = _ask(directory, ask, output)
+    options = {
+        "mode": mode,
+        "max_fee": max_fee,
+        "timeout_s": timeout_ms / 1_000,
+        "hedge_ms": round(parse_duration(hedge) * 1_000) if hedge else 0,
+        "is_direct": direct,
+    }
+    outcome = _ask(directory, record.digest, (tensor,), options, output)
     receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
     _show(output, record, outcome, receipt)
 
@@ -141,44 +144,35 @@ def _find_model(directory: Path, network: NetworkFile, wanted: str) -> "ModelRec
     )
 
 
-def _open_client(path: Path, network: NetworkFile) -> Path:
-    """The data directory of a client that nobody uses now; a new one takes a spare account."""
-    from testnet.join import find_client, make_node
-
-    directory, is_new = find_client(path.parent)
-    if is_new:
-        try:
-            spare = claim_account(path, network, str(directory))
-        except NetworkFileError as error:
-            hint = "start a network with more of them: `rolemesh testnet up --accounts 32`"
-            raise CommandError("no_account", str(error), hint, ExitCode.CONFIG) from error
-        make_node(directory, network, spare, "client", name=f"client-{directory.name}-cli")
-    return directory
-
-
-def _ask(directory: Path, ask: "Ask", output: Output) -> "Outcome":
-    from testnet.ask import NoNetwork, ask_network
+def _open_client(path: Path) -> Path:
+    from testnet.join import NoAccount, open_client
 
     try:
-        outcome = ask_network(directory, ask, output.note)
-    except NoNetwork as error:
+        return open_client(path)
+    except NoAccount as error:
+        raise CommandError("no_account", error.message, error.hint, ExitCode.CONFIG) from error
+
+
+def _ask(
+    directory: Path, model: bytes, inputs: "tuple[Tensor, ...]", options: Mapping[str, Any], output: Output
+) -> "Answer":
+    from roles.client_errors import ClientError
+    from testnet.ask import ask_network
+
+    try:
+        return ask_network(directory, model, inputs, output.note, **options)
+    except ClientError as error:
         raise CommandError(
-            "no_network", str(error), "`rolemesh testnet status` shows which nodes run", ExitCode.UNREACHABLE
+            error.code,
+            f"the request was not answered: {error.reason}",
+            HINTS.get(error.code, error.hint),
+            ExitCode(error.exit_code),
+            request_id=error.request_id,
+            attempts=error.attempts,
         ) from error
-    if not outcome.is_answered:
-        exit_code = ExitCode.TIMEOUT if outcome.code in TIMEOUT_CODES else ExitCode.FAILURE
-        raise CommandError(
-            outcome.code or "failed",
-            f"the request was not answered: {outcome.reason}",
-            HINTS.get(outcome.code, "`rolemesh testnet logs` shows what the nodes say"),
-            exit_code,
-            request_id=outcome.request_id,
-            attempts=outcome.attempts,
-        )
-    return outcome
 
 
-def _show(output: Output, record: "ModelRecord", outcome: "Outcome", receipt: Path) -> None:
+def _show(output: Output, record: "ModelRecord", outcome: "Answer", receipt: Path) -> None:
     from protocol.keys import format_node
     from testnet.labels import compute_labels
 
@@ -199,7 +193,7 @@ def _show(output: Output, record: "ModelRecord", outcome: "Outcome", receipt: Pa
 
 
 def _describe(
-    record: "ModelRecord", outcome: "Outcome", labels: list[str], verifiers: list[str], receipt: Path
+    record: "ModelRecord", outcome: "Answer", labels: list[str], verifiers: list[str], receipt: Path
 ) -> Mapping[str, Any]:
     from protocol.keys import format_node
 

@@ -203,10 +203,10 @@ def test_a_driver_commands_roles_reads_outcomes_and_ends_the_node(tmp_path):
 
     outcomes = []
 
-    async def drive(commands, delivered):
+    async def drive(node):
         for number in range(3):
-            await commands.send(ce.Command("client", number))
-            outcomes.append(await delivered.receive())
+            node.command("client", number)
+            outcomes.append(await node.outcomes.receive())
 
     async def main():
         with trio.fail_after(WAIT_S_MAX):
@@ -225,7 +225,7 @@ def test_a_node_starts_on_sealed_keys_with_their_passphrase_and_tells_nobody(tmp
     for purpose in ("account", "vote"):
         seal(directory, purpose, "a passphrase")
 
-    async def stop_at_once(commands, outcomes):
+    async def stop_at_once(node):
         await trio.lowlevel.checkpoint()
 
     with pytest.raises(PassphraseNeeded):

@@ -17,8 +17,7 @@ from protocol.keys import parse_node
 from protocol.ledger.transactions import Transaction, Transfer
 from protocol.messages import Transactions
 from protocol.types import NodeState
-from roles import core_effects as ce
-from roles.node import Commands, Outcomes, RunningNode, run_node, set_up_logging
+from roles.node import RunningNode, run_node, set_up_logging
 from roles.role import (
     Commanded,
     Context,
@@ -86,7 +85,7 @@ class Payer(Role):
         return [Request(peer, "txs", question, f"pay-{now_ms}-{self._tries}", AGAIN_MS), again]
 
 
-async def pay_as_told(node: RunningNode, commands: Commands, outcomes: Outcomes, validators: dict[str, bytes]) -> None:
+async def pay_as_told(node: RunningNode, validators: dict[str, bytes]) -> None:
     while node.core.state is not NodeState.SERVING or len(node.net.peers()) < len(validators):
         await trio.sleep(0.02)
     say(ready=node.core.ledger.height)
@@ -95,8 +94,8 @@ async def pay_as_told(node: RunningNode, commands: Commands, outcomes: Outcomes,
         names = sorted(validators, key=lambda name: name != first)
         for _ in range(int(count)):
             started_s = time.monotonic()
-            await commands.send(ce.Command("client", Pay(tuple(validators[name] for name in names))))
-            paid = (await outcomes.receive()).outcome
+            node.command("client", Pay(tuple(validators[name] for name in names)))
+            paid = (await node.outcomes.receive()).outcome
             took_ms = round(1_000 * (time.monotonic() - started_s))
             say(nonce=paid.nonce, height=paid.height, ms=took_ms)
 
@@ -107,13 +106,11 @@ def say(**fields: int) -> None:
 
 
 def main(directory: Path, validators: dict[str, bytes]) -> None:
-    nodes: list[RunningNode] = []
-
-    async def drive(commands: Commands, outcomes: Outcomes) -> None:
-        await pay_as_told(nodes[0], commands, outcomes, validators)
+    async def drive(node: RunningNode) -> None:
+        await pay_as_told(node, validators)
 
     async def run() -> None:
-        await run_node(directory, ready=nodes.append, driver=drive)
+        await run_node(directory, driver=drive)
 
     set_up_logging()
     trio.run(run)

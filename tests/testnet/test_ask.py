@@ -7,7 +7,8 @@ import pytest
 import structlog
 
 from protocol.types import NodeState
-from testnet.ask import LISTENERS_WANTED, _Asker, logging_to
+from roles.client import LISTENERS_WANTED, is_heard
+from testnet.ask import logging_to
 from tests.support.core_parts import make_parts
 
 PARTS = make_parts()
@@ -34,9 +35,7 @@ def make_node(workers: int, listeners: int, state: NodeState = NodeState.SERVING
     ],
 )
 def test_it_begins_once_it_follows_the_ledger_and_enough_workers_listen(workers, listeners, state, begins):
-    asker = _Asker(ask=None, note=print)  # type: ignore[arg-type]
-
-    assert asker._is_connected(make_node(workers, listeners, state), LISTENERS_WANTED) is begins
+    assert is_heard(make_node(workers, listeners, state), LISTENERS_WANTED) is begins
 
 
 def test_what_a_client_logs_goes_to_its_file_and_only_as_long_as_it_runs(tmp_path):

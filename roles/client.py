@@ -1,0 +1,273 @@
+"""What programs import to ask a network for inference: `Client`, for trio.
+
+    async with Client.join(directory) as client:
+        answer = await client.infer("digits", rows, max_fee=10_000_000, timeout_s=10)
+        print(answer.outputs, answer.is_attested, client.verify(answer.receipt))
+
+The directory is a client's own data directory (`rolemesh node init --role client`, or `testnet.join.open_client` for a
+test network that runs). Many tasks may ask one client at once.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from protocol.content import format_cid
+from protocol.jobs import Mode
+from protocol.ledger.records import ModelRecord
+from protocol.ledger.state import State
+from protocol.proofs.receipt_file import Finding, decode_receipt_file, verify_receipt_file
+from protocol.tensor import Tensor
+from protocol.topics import topic_name
+from protocol.types import NodeState
+from roles.attempts import Ask, AskAgain, CallOff, Outcome
+from roles.client_errors import NotJoined, UnknownModel, make_error
+from roles.node import RunningNode, run_node, unwrap
+
+if TYPE_CHECKING:
+    import numpy as np
+
+JOIN_TIMEOUT_S = 15.0
+LATE_S = 3.0  # the role itself ends a request at its deadline; this is for one that does not
+OPEN_TIMEOUT_S = 3.0
+LEAVE_S = 8.0
+POLL_S = 0.02
+LISTENERS_WANTED = 2  # inference nodes known to hear requests
+FEE_MAX = 100_000_000  # grains
+AGAIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result with what stands for it. `fee` in grains; `worker` and `verifiers` are node keys.
+
+    `is_attested` says that every drawn verifier has vouched for it: always so in mode `individual`, never yet in the
+    others. `receipt` is a receipt file, as `rolemesh verify` takes it; it is in the client's `receipts/` too.
+    """
+
+    request_id: bytes
+    outputs: tuple[Tensor, ...]
+    receipt: bytes
+    worker: bytes
+    verifiers: tuple[bytes, ...]
+    fee: int
+    is_attested: bool
+    attempts: int = 1
+    was_direct: bool = False
+
+
+@dataclass
+class _Waiter:
+    """Somebody who waits for an outcome."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    outcome: Outcome | None = None
+
+
+class Client:
+    """A client node that runs in this program. Made by `join`, or over a node that runs already."""
+
+    def __init__(self, node: RunningNode) -> None:
+        self.node = node
+        self._waiting: dict[str, _Waiter] = {}
+        self._count = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def join(
+        cls, directory: Path | str, *, timeout_s: float = JOIN_TIMEOUT_S, passphrase: str | None = None
+    ) -> AsyncIterator["Client"]:
+        """Run the client of a data directory while inside. `passphrase` opens its sealed keys.
+
+        Raises NotJoined when no network is found within `timeout_s`, UserError for what is wrong with the directory.
+        """
+        ended, is_leaving = trio.Event(), False
+
+        async def run(task_status: Any) -> None:
+            try:
+                await run_node(Path(directory), passphrase=passphrase, task_status=task_status)
+            finally:
+                ended.set()
+            if not is_leaving:
+                raise NotJoined("no_network", "the node of this client has stopped")
+
+        try:
+            async with trio.open_nursery() as nursery:
+                client = cls(await nursery.start(run))
+                nursery.start_soon(client.listen)
+                await client._wait_until_heard(timeout_s)
+                try:
+                    yield client
+                finally:
+                    is_leaving = True
+                    with trio.move_on_after(LEAVE_S) as leaving:
+                        leaving.shield = True
+                        await client._wait_until_opened(ended)
+                        client.node.stop()
+                        await ended.wait()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group.__cause__
+
+    async def infer(
+        self,
+        model: str | bytes,
+        inputs: Any,
+        *,
+        mode: str = Mode.INDIVIDUAL,
+        max_fee: int = FEE_MAX,
+        timeout_s: float = 30.0,
+        verifiers: int = 2,
+        hedge_ms: int = 0,
+        is_direct: bool = False,
+    ) -> Answer:
+        """Ask for one inference. `model` is a name, a CID or a digest; `inputs` a tensor or array, or one per input.
+
+        `max_fee` in grains. Without an answer after `hedge_ms` a second worker is asked, which may cost as much again;
+        0 for never. In mode `individual` the answer is released when `verifiers` nodes have attested it.
+
+        Cancelled, it tells the workers: what has not begun is dropped and costs nothing, what was computed counts.
+        Raises ClientError: UnknownModel, BadInput, NoWorker, TooDear, Unpaid, Busy, Refused, Unattested, TimedOut.
+        """
+        record = self.find_model(model)
+        ask = Ask(
+            self._make_token(),
+            record.digest,
+            make_tensors(inputs),
+            max_fee,
+            round(timeout_s * 1_000),
+            verifiers,
+            is_direct,
+            Mode(mode),
+            hedge_ms,
+        )
+        return await self._wait(ask.token, ask, timeout_s)
+
+    async def ask_again(self, request_id: bytes) -> Answer:
+        """What a request of this client came to, or comes to, by its id: never another request, never paid twice.
+
+        For a program that was ended before its answer came. Raises ClientError: as the request ended, or
+        UnknownRequest.
+        """
+        path = self.node.plan.directory / "receipts" / f"{request_id.hex()}.receipt"
+        if path.is_file():
+            return read_answer(path.read_bytes())
+        token = self._make_token()
+        return await self._wait(token, AskAgain(token, request_id), AGAIN_S)
+
+    def verify(self, receipt: bytes, ledger: State | None = None) -> tuple[Finding, ...]:
+        """What a receipt file shows, level by level, by this client's own ledger unless another is given.
+
+        Raises protocol.errors.ProtocolError, with the reason, when anything in it does not fit.
+        """
+        return verify_receipt_file(decode_receipt_file(receipt), self.node.core.ledger if ledger is None else ledger)
+
+    def find_model(self, wanted: str | bytes) -> ModelRecord:
+        """A model that is served now, by name (its newest version), CID or digest. Raises UnknownModel."""
+        served = [record for record in self.node.core.ledger.models.values() if not record.retired_ms]
+        for record in sorted(served, key=lambda record: -record.version):
+            if wanted in (record.name, record.digest, record.digest.hex(), format_cid(record.digest)):
+                return record
+        names = ", ".join(sorted({record.name for record in served})) or "none"
+        asked = wanted.hex() if isinstance(wanted, bytes) else wanted
+        raise UnknownModel("unknown_model", f"the ledger has no model {asked!r}; it has: {names}")
+
+    async def listen(self) -> None:
+        """Hand outcomes to whoever waits for them. `join` runs it; over another node, run it beside what asks."""
+        async for delivered in self.node.outcomes:
+            outcome = delivered.outcome
+            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome) else None
+            if waiter is not None:
+                waiter.outcome = outcome
+                waiter.done.set()
+
+    async def _wait(self, token: str, command: Any, timeout_s: float) -> Answer:
+        waiter = self._waiting[token] = _Waiter()
+        self.node.command("client", command)
+        try:
+            with trio.move_on_after(timeout_s + LATE_S):
+                await waiter.done.wait()
+        finally:
+            del self._waiting[token]
+            if waiter.outcome is None:
+                self.node.command("client", CallOff(token))
+        outcome = waiter.outcome
+        if outcome is None:
+            reason = f"the client said nothing for {timeout_s + LATE_S:.0f} s"
+            raise make_error(Outcome(token, False, b"", code="timeout", reason=reason))
+        if not outcome.is_answered:
+            raise make_error(outcome)
+        return _make_answer(outcome)
+
+    async def _wait_until_heard(self, timeout_s: float) -> None:
+        with trio.move_on_after(timeout_s) as joining:
+            while not is_heard(self.node, LISTENERS_WANTED):
+                await trio.sleep(POLL_S)
+        if joining.cancelled_caught and not is_heard(self.node, 1):
+            peers = len(self.node.net.peers())
+            reason = f"not caught up with the network after {timeout_s:.0f} s ({peers} peers connected)"
+            raise NotJoined("no_network", reason)
+
+    async def _wait_until_opened(self, ended: trio.Event) -> None:
+        """A channel that is only being opened would be lost, and its worker passed over the next time too."""
+        with trio.move_on_after(OPEN_TIMEOUT_S):
+            while self.node.core.pending_transactions and not ended.is_set():
+                await trio.sleep(POLL_S)
+
+    def _make_token(self) -> str:
+        self._count += 1
+        return f"client-{self._count}"
+
+
+def is_heard(node: RunningNode, listeners_wanted: int) -> bool:
+    """The ledger is followed and a request would find ears: what nobody hears is only repeated seconds later."""
+    listeners = node.net.subscribers(topic_name(node.plan.chain, "infer/0"))
+    workers = len(node.core.ledger.get_nodes("inference"))
+    return node.core.state is NodeState.SERVING and len(listeners) >= min(listeners_wanted, workers)
+
+
+def read_answer(receipt: bytes) -> Answer:
+    """The answer in a receipt file. Raises MalformedMessage."""
+    file = decode_receipt_file(receipt)
+    claim = file.receipt.claim
+    verifiers = tuple(item.verifier for item in file.attestations)
+    return Answer(
+        request_id=claim.request_id,
+        outputs=file.outputs,
+        receipt=receipt,
+        worker=claim.worker,
+        verifiers=verifiers,
+        fee=claim.fee,
+        is_attested=bool(verifiers),
+        attempts=claim.attempt,
+    )
+
+
+def make_tensors(inputs: Any) -> tuple[Tensor, ...]:
+    """Tensors as they are, arrays as tensors; one of them, or a list or tuple with one for each input of a model."""
+    items = inputs if isinstance(inputs, list | tuple) else (inputs,)
+    return tuple(item if isinstance(item, Tensor) else to_tensor(item) for item in items)
+
+
+def to_tensor(array: "np.ndarray[Any, Any]") -> Tensor:
+    """An array, whatever its byte order."""
+    little = array.astype(array.dtype.newbyteorder("<"))
+    return Tensor(array.dtype.name, tuple(int(size) for size in little.shape), little.tobytes())
+
+
+def _make_answer(outcome: Outcome) -> Answer:
+    return Answer(
+        request_id=outcome.request_id,
+        outputs=outcome.outputs,
+        receipt=outcome.receipt_file,
+        worker=outcome.worker,
+        verifiers=outcome.verifiers,
+        fee=outcome.fee,
+        is_attested=outcome.is_attested,
+        attempts=outcome.attempts,
+        was_direct=outcome.was_direct,
+    )
