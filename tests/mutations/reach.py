@@ -103,8 +103,8 @@ MUTATIONS = (
     ),
     Mutation(
         "roles/presence.py",
-        "if not (self._names and self.is_findable):",
-        "if not self._names:",
+        "return bool(self._names) and self.is_findable and is_own",
+        "return bool(self._names) and is_own",
         PRESENCE,
         "a node nobody can dial does not register",
     ),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.committee import compute_committee
 from protocol.jobs import Mode, compute_attestation, compute_claim_id
 from protocol.ledger.batches import BATCH_PAYOUT_KIND, RunOfBatch, SettlePrivate, compute_check_key
 from protocol.ledger.checks import (
@@ -36,6 +37,16 @@ def test_verifiers_are_drawn_of_other_accounts_once_the_batch_is_fixed() -> None
     everyone = {checker.account for checker in batch.checkers()}
     verifiers = {ledger.account(name).public for name in ledger.foundation.nodes if name.startswith("verifier")}
     assert everyone <= verifiers
+
+
+def test_verifiers_of_leaves_follow_from_the_batches_seed() -> None:
+    ledger = Ledger(SEVERAL, ALL)
+    batch = Batch(ledger, [PRICE] * 4).open_all()
+    candidates = ledger.state.epochs[ledger.state.epoch].candidates
+    for check in batch.checks.values():
+        claim = check.claim
+        drawn = compute_committee(batch.held.seed, claim.request_id, claim.worker, candidates, 2)
+        assert tuple(checker.node for checker in check.checkers) == drawn
 
 
 def test_each_verifier_speaks_once_and_only_about_its_own_leaves() -> None:
@@ -106,7 +117,7 @@ def check_words(batch: Batch, checker: Checker) -> tuple[LeafAttestation, ...]:
     return (LeafAttestation(0, value),)
 
 
-@pytest.mark.parametrize("roles", [SEVERAL, SEVERAL | {"verifier": 2}])
+@pytest.mark.parametrize("roles", [SEVERAL | {"verifier": 9}, SEVERAL | {"verifier": 2}])
 def test_a_leaf_nobody_could_check_is_given_back_and_the_rest_is_paid(roles: dict[str, int]) -> None:
     ledger = Ledger(roles, ALL)
     batch = Batch(ledger, [PRICE, 2 * PRICE]).open_all()
