@@ -303,6 +303,17 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
             connection.close()
 
 
+def read_kept(path: Path, bucket: str) -> dict[bytes, bytes]:
+    """What a role keeps under a bucket (`client/requests`) of a database, whose node may be running; unchanged by it.
+
+    Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
+    """
+    with open_stored(path):  # it is one of ours
+        pass
+    with _damage(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT key, value FROM kv WHERE bucket = ?", (bucket,)).fetchall())
+
+
 def _lay_out(connection: sqlite3.Connection) -> None:
     """The tables of a new database."""
     for statement in _SCHEMA:

@@ -16,7 +16,7 @@ from testnet.cli.output import CommandError, ExitCode, print_error
 
 def build_app() -> App:
     """The tree of commands. Each group lives in a module of its own and is cheap to import."""
-    from testnet.cli import bench, infer, keys, ledger, model, network, node, peers, proof, sim, verify
+    from testnet.cli import bench, explain, infer, keys, ledger, model, network, node, peers, proof, sim, verify
 
     app = App(
         name="rolemesh",
@@ -32,7 +32,7 @@ def build_app() -> App:
     )
     for group in (network.app, node.app, peers.app, keys.app, ledger.app, model.app, proof.app, bench.app):
         app.command(group)
-    for module in (infer, verify, sim):
+    for module in (infer, verify, explain, sim):
         module.add_to(app)
     app.command(version, help_epilogue="Examples:\n\n  rolemesh version --json")
     return app

@@ -1,0 +1,301 @@
+"""Explain one request from what was signed about it and from a ledger recomputed from genesis: nobody is believed.
+
+Why a worker was chosen, who refused with what words, whether the answer was attested, and what the ledger made of each
+voucher: paid, not paid and why, in a batch, drawn or not, slashed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from protocol.codec import decode
+from protocol.committee import compute_order, compute_working_set
+from protocol.envelope import decode_envelope, verify_envelope
+from protocol.errors import ProtocolError, RemoteError
+from protocol.jobs import (
+    Attestation,
+    InferenceRequest,
+    Receipt,
+    Voucher,
+    compute_attestation,
+    compute_claim_id,
+    compute_commitment,
+    compute_request_id,
+)
+from protocol.keys import format_account, format_node
+from protocol.ledger.apply import decode_transactions
+from protocol.ledger.batches import BatchSettle, SettlePrivate, compute_drawn, find_run
+from protocol.ledger.block import Block
+from protocol.ledger.money import split_inference_fee
+from protocol.ledger.records import Batch, BatchPhase, EpochSnapshot
+from protocol.ledger.settlement import SettledLeaf
+from protocol.ledger.state import State
+from protocol.ledger.transactions import ZeroReason
+from protocol.messages import Refusal
+from protocol.proofs.receipt_file import Finding
+from protocol.registry import kind_of
+from protocol.signing import verify_signed
+from roles.attempts import REFUSAL_BYTES_MAX
+
+REASONS = {
+    ZeroReason.UNATTESTED: "the drawn verifiers did not attest it in time",
+    ZeroReason.REFUSED: "the worker refused it",
+    ZeroReason.NEVER_SEEN: "the worker says it never saw this voucher",
+    ZeroReason.FAILED: "the run failed",
+    ZeroReason.DISSENT: "the verifiers found another output",
+    ZeroReason.CANCELLED: "the client called it off before it had begun",
+}
+PHASES = {
+    BatchPhase.SEED: "waits for the seed that draws leaves",
+    BatchPhase.OPENINGS: "waits for the worker to open what was drawn",
+    BatchPhase.ATTESTATIONS: "waits for drawn verifiers",
+    BatchPhase.DIGESTS: "waits for the worker's digests",
+    BatchPhase.WINDOW: "can still be challenged",
+}
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt, as a client or a worker knows of it. `refusals` are envelopes, `note` is nobody's signed word."""
+
+    worker: bytes  # empty where it is not known
+    voucher: Voucher
+    receipt: Receipt | None = None
+    attestations: tuple[Attestation, ...] = ()
+    refusals: tuple[bytes, ...] = ()
+    note: str = ""
+    is_called_off: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request with its tries. `order` is empty, and `ending` too, where only a worker knows of it."""
+
+    request: InferenceRequest
+    tries: tuple[Try, ...]
+    order: tuple[bytes, ...] = ()
+    ending: str = ""
+
+    @property
+    def request_id(self) -> bytes:
+        return compute_request_id(self.request)
+
+    @property
+    def claim_ids(self) -> tuple[bytes, ...]:
+        return tuple(compute_claim_id(item.receipt.claim) for item in self.tries if item.receipt is not None)
+
+
+@dataclass
+class _BatchLeaf:
+    """The batch that holds a voucher's leaf, as it was last seen on the ledger."""
+
+    key: bytes
+    height: int
+    index: int
+    batch: Batch | None = None  # None in mode `private`, where there is nothing to wait for
+    gone_height: int = 0
+    is_forfeit: bool = False
+    is_slashed: bool = False
+
+
+@dataclass
+class History:
+    """Watches a ledger being recomputed for what concerns one case: give `on_block` to `recompute`."""
+
+    case: Case
+    epoch: EpochSnapshot | None = None
+    working_set: int = 0
+    leaves: dict[tuple[bytes, int], _BatchLeaf] = field(default_factory=dict)
+    slashes: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # claim id -> (height, grains)
+
+    def on_block(self, before: State, block: Block, after: State) -> None:
+        for state in (before, after):
+            if self.epoch is None and (snapshot := state.get_epoch(self.case.request.epoch)) is not None:
+                self.epoch, self.working_set = snapshot, state.params.working_set
+        for transaction in decode_transactions(block):
+            if isinstance(transaction.content, BatchSettle | SettlePrivate):
+                self._find_leaf(transaction.id, transaction.content, after.height)
+        for leaf in self.leaves.values():
+            self._follow(leaf, before, after)
+        for claim_id in self.case.claim_ids:
+            if claim_id in after.wrong and claim_id not in before.wrong:
+                self.slashes[claim_id] = after.height, after.wrong[claim_id].slashed
+
+    def _find_leaf(self, key: bytes, body: BatchSettle | SettlePrivate, height: int) -> None:
+        index = 0
+        for run in body.runs:
+            for item in self.case.tries:
+                voucher = item.voucher
+                if voucher.channel == run.last.channel and run.seq_first <= voucher.seq <= run.last.seq:
+                    at = index + voucher.seq - run.seq_first
+                    self.leaves[voucher.channel, voucher.seq] = _BatchLeaf(key, height, at)
+            index += run.last.seq - run.seq_first + 1
+
+    def _follow(self, leaf: _BatchLeaf, before: State, after: State) -> None:
+        now, last = after.batches.get(leaf.key), before.batches.get(leaf.key)
+        if now is not None:
+            leaf.batch = now
+        elif last is not None:
+            run = find_run(last, leaf.index)[0]
+            channels = [state.channels.get(run.channel) for state in (before, after)]
+            leaf.batch, leaf.gone_height = last, after.height
+            # Whoever is forfeit gives back the whole run; a payout at most single leaves of it.
+            given = channels[0].paid - channels[1].paid if channels[0] and channels[1] else 0
+            leaf.is_forfeit = last.phase != BatchPhase.WINDOW or given == run.amount > 0
+            bonds = [state.nodes[last.worker].bond if last.worker in state.nodes else 0 for state in (before, after)]
+            leaf.is_slashed = leaf.is_forfeit and bonds[1] < bonds[0]
+
+
+def explain(
+    case: Case, state: State, history: History, settled: "dict[tuple[bytes, int], SettledLeaf]"
+) -> Iterator[Finding]:
+    """What is known of the case, step by step; what is not shown says why."""
+    request = case.request
+    yield Finding(
+        "ordered",
+        True,
+        f"account {format_account(request.account)} ordered model {request.model.hex()} in mode {request.mode},"
+        f" for at most {request.fee_max} grains, in epoch {request.epoch}",
+    )
+    yield _explain_choice(case, history)
+    for item in case.tries:
+        yield from _explain_try(case, item, state)
+        yield _explain_leaf(item, state, history, settled)
+        claim_id = b"" if item.receipt is None else compute_claim_id(item.receipt.claim)
+        if claim_id in history.slashes:
+            height, grains = history.slashes[claim_id]
+            yield Finding("slashed", True, f"block {height}: the claim was proven wrong, {grains} grains of stake went")
+    if case.ending:
+        yield Finding("ended", True, case.ending)
+
+
+def _explain_choice(case: Case, history: History) -> Finding:
+    request, epoch = case.request, history.epoch
+    if epoch is None:
+        return Finding("chosen", False, f"why these workers: no block of this ledger knows epoch {request.epoch}")
+    drawn = compute_working_set(epoch.seed, request.account, request.model, epoch.candidates, history.working_set)
+    order = compute_order(case.request_id, drawn)
+    names = ", then ".join(format_node(node) for node in order)
+    asked = [item.worker for item in case.tries if item.worker]
+    strangers = [node for node in asked if node not in order]
+    if strangers or (case.order and case.order != order):
+        who = format_node(strangers[0]) if strangers else "another order"
+        return Finding("chosen", False, f"that the draw was kept to: the ledger draws {names}; the client took {who}")
+    return Finding("chosen", True, f"the seed of epoch {request.epoch} draws {names}; a client may take any of them")
+
+
+def _explain_try(case: Case, item: Try, state: State) -> Iterator[Finding]:
+    voucher, who = item.voucher, format_node(item.worker) if item.worker else "the worker"
+    try:
+        verify_signed(voucher, case.request.account)
+        if voucher.request_id != case.request_id:
+            raise RemoteError("it pays another request")
+    except RemoteError as error:
+        yield Finding("paid for", False, f"that attempt {voucher.attempt} was paid for: {error}")
+        return
+    text = f"attempt {voucher.attempt}: {who} was given voucher {voucher.seq} of {voucher.amount} grains"
+    yield Finding("paid for", True, text)
+    for sealed in item.refusals:
+        yield _explain_refusal(case, item, sealed)
+    if item.is_called_off:
+        yield Finding("called off", False, f"that {who} was told to leave it: the client's own word, nobody signed it")
+    if item.note and not item.refusals:
+        yield Finding("given up", False, f"why the client gave {who} up: by its own word, {item.note}")
+    if item.receipt is not None:
+        yield from _explain_receipt(item, item.receipt, state)
+
+
+def _explain_refusal(case: Case, item: Try, sealed: bytes) -> Finding:
+    who = format_node(item.worker)
+    try:
+        envelope = decode_envelope(sealed, case.request.chain, REFUSAL_BYTES_MAX)
+        verify_envelope(envelope, sealed)
+        if envelope.sender != item.worker or envelope.kind != kind_of(Refusal):
+            raise RemoteError("it is another node's, or no refusal")
+        refusal = decode(Refusal, envelope.body)
+        if (refusal.request_id, refusal.attempt) != (case.request_id, item.voucher.attempt):
+            raise RemoteError("it is about another attempt")
+    except ProtocolError as error:
+        return Finding("refused", False, f"that {who} refused: what is kept does not hold: {error}")
+    return Finding("refused", True, f"{who} signed: {refusal.code}: {refusal.reason}")
+
+
+def _explain_receipt(item: Try, receipt: Receipt, state: State) -> Iterator[Finding]:
+    claim, who = receipt.claim, format_node(receipt.claim.worker)
+    try:
+        verify_signed(claim, claim.worker)
+        verify_signed(receipt, claim.worker)
+        if claim.commitment != compute_commitment(receipt.salt, receipt.output_digest):
+            raise RemoteError("it does not open its claim")
+    except RemoteError as error:
+        yield Finding("computed", False, f"that {who} computed it: {error}")
+        return
+    claim_id = compute_claim_id(claim)
+    yield Finding("computed", True, f"{who} signed its output, claim {claim_id.hex()}")
+    if not item.attestations:
+        yield Finding("attested", False, "that anyone else computed the same: no attestation is kept")
+        return
+    agreeing = [
+        format_node(each.verifier)
+        for each in item.attestations
+        if each.value == compute_attestation(claim_id, each.verifier, receipt.output_digest) and _is_signed(each)
+    ]
+    is_shown = len(agreeing) == claim.verifiers
+    text = f"{len(agreeing)} of {claim.verifiers} verifiers signed the same output: {', '.join(agreeing) or 'nobody'}"
+    yield Finding("attested", is_shown, text if is_shown else f"that it is right: {text}")
+
+
+def _explain_leaf(
+    item: Try, state: State, history: History, settled: "dict[tuple[bytes, int], SettledLeaf]"
+) -> Finding:
+    voucher = item.voucher
+    key = voucher.channel, voucher.seq
+    leaf, batched = settled.get(key), history.leaves.get(key)
+    if leaf is not None and not leaf.reason:
+        count = len(item.attestations) or (item.receipt.claim.verifiers if item.receipt is not None else 2)
+        worker, each, treasury, burn = split_inference_fee(leaf.amount, count, state.params)
+        text = (
+            f"block {leaf.height} settled {leaf.amount} grains: {worker} to the worker, {each} to each of {count}"
+            f" verifiers, {treasury} to the treasury, {burn} burnt"
+        )
+        return Finding("settled", True, text)
+    if leaf is not None:
+        why = REASONS[ZeroReason(leaf.reason)]
+        return Finding("not paid", True, f"block {leaf.height} ended voucher {voucher.seq} without pay: {why}")
+    if batched is not None:
+        return _explain_batch(batched, state)
+    channel = state.channels.get(voucher.channel)
+    if channel is None:
+        return Finding("settled", False, "what became of the voucher: its channel is closed, or of another ledger")
+    text = f"the ledger has settled channel {voucher.channel.hex()} up to voucher {channel.settled_seq}"
+    return Finding("settled", False, f"that voucher {voucher.seq} has ended: {text}")
+
+
+def _explain_batch(leaf: _BatchLeaf, state: State) -> Finding:
+    where = f"leaf {leaf.index} of batch {leaf.key.hex()}, block {leaf.height}"
+    batch = leaf.batch
+    if batch is None:
+        return Finding("settled", True, f"{where}: committed to and paid at once, never opened (mode private)")
+    if not batch.seed:
+        drawn = "nothing is drawn yet"
+    else:
+        is_drawn = leaf.index in compute_drawn(batch.seed, leaf.key, batch.leaves, state.params)
+        drawn = "it was drawn to be checked" if is_drawn else "it was not among those drawn to be checked"
+    if not leaf.gone_height:
+        return Finding("batched", True, f"{where}: {drawn}; the batch {PHASES[BatchPhase(batch.phase)]}")
+    if leaf.is_forfeit:
+        slashed = " and the worker was slashed" if leaf.is_slashed else ""
+        return Finding("refunded", True, f"{where}: {drawn}; block {leaf.gone_height}: the batch is forfeit{slashed}")
+    return Finding("settled", True, f"{where}: {drawn}; block {leaf.gone_height} paid the batch out")
+
+
+def _is_signed(attestation: Attestation) -> bool:
+    try:
+        verify_signed(attestation, attestation.verifier)
+    except RemoteError:
+        return False
+    return True
+
+
+def summarise(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    """Findings ready for JSON."""
+    return [{"step": item.level, "shown": item.is_shown, "text": item.text} for item in findings]
