@@ -92,7 +92,7 @@ SHELLS = (
 BORROWED = {("roles/oracle.py", "roles.feeds"), ("roles/models.py", "roles.engine")}
 # Who alone may import a library.
 ONLY = {
-    "ezkl": ("roles/zk/worker.py", "testnet/models/train_iris.py"),
+    "ezkl": ("roles/zk/worker.py", "testnet/models/train/iris.py"),
     "libp2p": ("p2p/",),
     "onnxruntime": ("roles/engine/",),
     "logging": ("p2p/", "roles/node.py", "testnet/ask.py"),

@@ -32,7 +32,7 @@ class Circuit:
 
 
 def load_circuit(folder: Path) -> Circuit:
-    """Read what `testnet.models.train_iris` wrote. OSError or ValueError when it is not all there."""
+    """Read what `testnet.models.train.iris` wrote. OSError or ValueError when it is not all there."""
     settings = (folder / "settings.json").read_bytes()
     fields, about = json.loads(settings), json.loads((folder / "circuit.json").read_bytes())
     input_shape, output_shape = fields["model_instance_shapes"]

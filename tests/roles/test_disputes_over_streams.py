@@ -27,11 +27,12 @@ from roles.mailbox import Mailbox
 from roles.referee import Referee
 from roles.role import Effect, Fetch, Inspect, Record, Reply, Request, Submit
 from roles.workbook import Job
+from testnet.genesis import load_models
 from tests.support.disputes import FOUR
 from tests.support.graphs import Lie, plant
 from tests.support.jobs import find_model, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
-from tests.support.models import MODELS, draw_inputs
+from tests.support.models import EACH_OPERATOR, MODELS, draw_inputs
 
 WAIT_S_MAX = 120.0
 PROTOCOL = "trace"
@@ -67,7 +68,7 @@ class Case:
     """A job whose worker got one operator wrong, and an honest verifier of it."""
 
     def __init__(self, name: str, fault: int) -> None:
-        self.ledger = Ledger(FOUR)
+        self.ledger = Ledger(FOUR, models=load_models([name, "digits"]))
         self.fault = fault
         state, data = self.ledger.state, MODELS[name].read_bytes()
         self.engine = InlineEngine(lambda _: data, "disable")
@@ -190,7 +191,7 @@ async def accuse_all(name: str) -> list[Case]:
     return cases
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH_OPERATOR)
 def test_a_fault_at_any_operator_is_found_over_streams_and_slashed_by_the_ledger(name: str) -> None:
     cases = trio.run(accuse_all, name)
 

@@ -163,7 +163,7 @@ def test_up_to_half_lost_and_partitions_for_many_seeds(first):
 def test_a_node_that_was_down_for_long_catches_up_within_seconds_of_its_return(name):
     network = start(5, FaultPlan(loss_bp=3_000, crashes=(Crash(name, 20_000),)))
     network.run_until(21_000)
-    for row in range(30):
+    for row in range(45):
         network.request("digits", input=row)
         network.run_for(4_000)
     height, kept = network.ledger.height, network.nodes[name].disk.state

@@ -15,7 +15,7 @@ _ONE = ("Neg", "Abs", "Relu", "Sqrt", "Exp", "Tanh", "Identity")
 _TWO = ("Add", "Mul", "Sub", "Max", "Div")
 
 
-FAULTS_MAX = 64  # numbers tried
+FAULTS_MAX = 192  # changes tried
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ def _run(graph: Graph, inputs: tuple[Tensor, ...], fault: int, at: int) -> tuple
 
 
 def spoil(tensors: tuple[Tensor, ...], at: int) -> tuple[Tensor, ...]:
-    """The same with one number of the first tensor changed: its highest bit, or a high one of its lowest byte."""
-    first, *others = tensors
-    size = ITEM_SIZES[first.dtype]
-    place, bit = (at // 2 * size + size - 1, 0x80) if at % 2 == 0 else (at // 2 * size, 0x40)
-    changed = first.data[:place] + bytes((first.data[place] ^ bit,)) + first.data[place + 1 :]
-    return (replace(first, data=changed), *others)
+    """The same with one number changed, of each tensor in turn: one of its two highest bits, or one of its lowest byte."""
+    which, at = at % len(tensors), at // len(tensors)
+    chosen = tensors[which]
+    size = ITEM_SIZES[chosen.dtype]
+    start = at // 3 * size % len(chosen.data)
+    place, bit = ((start + size - 1, 0x80), (start + size - 1, 0x40), (start, 0x40))[at % 3]
+    changed = chosen.data[:place] + bytes((chosen.data[place] ^ bit,)) + chosen.data[place + 1 :]
+    return (*tensors[:which], replace(chosen, data=changed), *tensors[which + 1 :])
 
 
 @st.composite

@@ -1,6 +1,6 @@
 """A ledger that moves on block by block, with the keys of everyone on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from protocol.jobs import Attestation, Mode, Receipt
@@ -10,6 +10,7 @@ from protocol.ledger.block import Block, Certificate
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import find_reveal
+from protocol.ledger.records import ModelRecord
 from protocol.ledger.rows import list_state_rows, update_tree
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (
@@ -37,9 +38,13 @@ class Ledger:
     """Blocks are built, then applied to the state before them, which must give the same."""
 
     def __init__(
-        self, roles: Mapping[str, int] = DEFAULT_ROLES, params: Params | None = None, check_signatures: bool = True
+        self,
+        roles: Mapping[str, int] = DEFAULT_ROLES,
+        params: Params | None = None,
+        check_signatures: bool = True,
+        models: Sequence[ModelRecord] | None = None,
     ) -> None:
-        foundation = build_genesis(7, roles, now_ms=GENESIS_MS)
+        foundation = build_genesis(7, roles, models, now_ms=GENESIS_MS)
         if params is not None:
             foundation = replace(foundation, genesis=replace(foundation.genesis, params=params))
         self.foundation = foundation

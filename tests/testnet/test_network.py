@@ -259,21 +259,22 @@ def test_infer_gives_labels_worker_attestations_fee_and_a_receipt_that_verifies(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "code"),
+    ("arguments", "exit_code", "codes"),
     [
-        (["cats"], ExitCode.USAGE, "unknown_model"),
-        (["digits-fp32"], ExitCode.USAGE, "wrong_input"),
-        (["digits", "--timeout", "1ms"], ExitCode.TIMEOUT, "expired"),
-        (["digits", "--max-fee", "5"], ExitCode.FAILURE, "price"),
+        (["cats"], ExitCode.USAGE, ("unknown_model",)),
+        (["digits-fp32"], ExitCode.USAGE, ("wrong_input",)),
+        # The worker refuses what is over, unless the client has given up before it hears of that.
+        (["digits", "--timeout", "1ms"], ExitCode.TIMEOUT, ("expired", "no_answer")),
+        (["digits", "--max-fee", "5"], ExitCode.FAILURE, ("price",)),
     ],
 )
 def test_a_bad_request_is_refused_with_a_next_step_and_loses_nothing(
-    standing: Up, rows: Path, arguments: list[str], exit_code: int, code: str
+    standing: Up, rows: Path, arguments: list[str], exit_code: int, codes: tuple[str, ...]
 ) -> None:
     result = run_cli("infer", *arguments, "--input", str(rows), "--network", str(standing.directory))
 
     assert result[0] == exit_code
-    assert result[1]["error"]["code"] == code
+    assert result[1]["error"]["code"] in codes
     assert result[1]["error"]["hint"]
 
 

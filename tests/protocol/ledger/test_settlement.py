@@ -83,13 +83,14 @@ def test_zero_leaves_pay_nothing_and_are_counted() -> None:
     ledger = Ledger()
     channel = ledger.open_channel()
     worker = ledger.account("inference-0")
-    ledger.do(worker, ledger.settle(channel, *ZeroReason, ledger.work(channel, seq=6)[2]))
-    assert ledger.state.channels[channel].settled_seq == 6
+    zeros = len(ZeroReason)
+    ledger.do(worker, ledger.settle(channel, *ZeroReason, ledger.work(channel, seq=zeros + 1)[2]))
+    assert ledger.state.channels[channel].settled_seq == zeros + 1
     assert ledger.state.channels[channel].paid == PRICE
     count = ledger.state.work[worker.public]
-    assert (count.paid, count.void, count.wrong) == (1, 5, 0)
+    assert (count.paid, count.void, count.wrong) == (1, zeros, 0)
     leaves = collect_leaves(decode_transactions(ledger.blocks[-1][0]), ledger.state.height)
-    assert [(leaf.seq, leaf.reason, leaf.amount) for leaf in leaves][-2:] == [(5, 5, 0), (6, 0, PRICE)]
+    assert [(leaf.seq, leaf.reason, leaf.amount) for leaf in leaves][-2:] == [(zeros, zeros, 0), (zeros + 1, 0, PRICE)]
 
 
 def test_each_leaf_settles_once_and_none_is_left_out() -> None:

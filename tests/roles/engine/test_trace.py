@@ -17,7 +17,7 @@ from roles.engine.pool import open_pool
 from roles.engine.session import load_session, run_session
 from roles.engine.trace import compute_operator, load_tracer, run_operator, to_tensor, trace
 from tests.support.graphs import plant, random_model
-from tests.support.models import MODELS, draw_inputs
+from tests.support.models import EACH_OPERATOR, MODELS, draw_inputs
 from tests.support.onnx_bytes import FLOAT, STRING, attribute, int64s, model, node, tensor, value_info
 
 X, Y = value_info("x", FLOAT, ("rows", 2)), value_info("y", FLOAT, ("rows", 2))
@@ -63,7 +63,7 @@ def test_each_operator_of_any_model_gives_alone_what_it_gives_in_the_model(data)
         assert run_operator(made, number, exhibit).digest == whole[number]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH_OPERATOR)
 def test_a_fault_planted_at_any_operator_of_a_shipped_model_and_passed_on_is_found_there(name):
     data = MODELS[name].read_bytes()
     inputs = draw_inputs(data, 2, seed=5)

@@ -1,6 +1,6 @@
 """Train the iris model and make the circuit that `zk` proofs are of: everything in `roles/zk/iris`.
 
-Run `python -m testnet.models.train_iris` with the extras `train` and `zk` installed. Training is seeded; the set-up is
+Run `python -m testnet.models.train.iris` with the extras `train` and `zk` installed. Training is seeded; the set-up is
 not, by its nature: whoever made it knows a secret with which anything can be proven, so it serves test networks only.
 Each run makes another set-up, hence another verifying key: the committed files are the reference.
 """
