@@ -140,6 +140,8 @@ def measure(strategies: tuple[Strategy, ...], jobs: int, first_seed: int, note: 
 
 def judge(strategy: Strategy, mode: Mode, sums: Outcomes, honest_gain: int) -> Iterator[str]:
     """What a strategy got away with."""
+    if sums.unsettled:
+        yield f"something was still open in {sums.unsettled} networks"
     if sums.honest_slashed:
         yield f"{sums.honest_slashed} honest nodes were slashed"
     if sums.lost_max > PRICE_GRAINS:

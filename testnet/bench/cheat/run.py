@@ -26,7 +26,18 @@ TIMEOUT_MS = 4_000
 SETTLED_MS = 120_000  # virtual time for everything to be settled or refunded once the last answer is in
 BATCH_MS = 3_000
 ROWS = 600
-SUMMED = ("jobs", "answered", "wrong_released", "lies", "lies_paid", "gain", "convictions", "honest_slashed")
+JOBS = "inference/jobs"  # where workers keep what they have claimed
+SUMMED = (
+    "jobs",
+    "answered",
+    "wrong_released",
+    "lies",
+    "lies_paid",
+    "gain",
+    "convictions",
+    "honest_slashed",
+    "unsettled",
+)
 
 
 @dataclass
@@ -51,6 +62,7 @@ class Outcomes:
     gain: int = 0  # of the cheat, to the end of each network, against what it had
     convictions: int = 0
     honest_slashed: int = 0
+    unsettled: int = 0  # networks in which something was still open in the end
     lost_max: int = 0  # most that an honest party has paid, or worked, one counterparty for nothing
     batches: list[Batched] = field(default_factory=list)
 
@@ -75,7 +87,7 @@ def run(strategy: Strategy, mode: Mode, seed: int, jobs: int) -> Outcomes:
     network = simulate(seed, ROLES, options=_make_options(strategy, seed))
     before, bonds = _Wealth(network), network.bonds
     asked = _ask(network, mode, jobs)
-    network.run_until(lambda: _is_settled(network), SETTLED_MS)
+    is_settled = network.run_until(lambda: _is_settled(network), SETTLED_MS)
     network.run_for(2 * SETTLED_MS // 10)
     found = _Chain(network)
     lies = {bytes.fromhex(event["claim_id"]) for event in network.get_events("lie.told")}
@@ -87,6 +99,7 @@ def run(strategy: Strategy, mode: Mode, seed: int, jobs: int) -> Outcomes:
         lies_paid=len(lies & found.paid),
         gain=_Wealth(network).of(strategy.cheat) - before.of(strategy.cheat) + _count_use(strategy, asked),
         convictions=len(network.ledger.wrong),
+        unsettled=not is_settled,
         honest_slashed=sum(bond < bonds[name] for name, bond in network.bonds.items() if name not in strategy.cheats),
         lost_max=_find_loss(network, strategy, asked),
         batches=list(found.list_batches(network, strategy, lies)) if strategy.lies else [],
@@ -122,12 +135,10 @@ def _are_done(asked: list[Asked], wanted: int) -> bool:
 
 
 def _is_settled(network: Network) -> bool:
+    """No money waits for anything, and no worker has a job that is not settled."""
     ledger = network.ledger
-    return (
-        not ledger.batches
-        and not ledger.pending
-        and not any(network.nodes[name].disk.kv.get("jobs") for name in network.nodes if name.startswith("inference"))
-    )
+    has_jobs = any(node.disk.kv.get(JOBS) for node in network.nodes.values())
+    return not (has_jobs or ledger.batches or ledger.pending or ledger.disputes)
 
 
 def _is_wrong(asked: Asked) -> bool:

@@ -17,6 +17,7 @@ def try_out(strategy: Strategy) -> None:
         found = run(strategy, mode, seed=3, jobs=24)
         assert found.jobs == 24
         assert not found.honest_slashed
+        assert not found.unsettled
         assert found.lost_max <= PRICE_GRAINS
         if mode is Mode.INDIVIDUAL:
             assert not found.wrong_released
