@@ -59,7 +59,7 @@ def _run(graph: Graph, inputs: tuple[Tensor, ...], fault: int, at: int) -> tuple
 
 
 def spoil(tensors: tuple[Tensor, ...], at: int) -> tuple[Tensor, ...]:
-    """The same with one number changed, of each tensor in turn: one of its two highest bits, or one of its lowest byte."""
+    """The same with one number changed, of each tensor in turn: one of its two highest bits, or one of its lowest."""
     which, at = at % len(tensors), at // len(tensors)
     chosen = tensors[which]
     size = ITEM_SIZES[chosen.dtype]
