@@ -260,7 +260,12 @@ class ClientRole(Role):
             if job.request.mode == Mode.INDIVIDUAL:
                 attempt.committee = self._draw(result.receipt)
         except ProtocolError as error:
-            return _blame(sender, error)
+            if attempt.is_over:
+                return _blame(sender, error)
+            # It may claim its pay all the same: no other voucher for it, as if it had not answered.
+            attempt.is_silent = True
+            reason = f"the worker's result does not fit its request: {error}"
+            return [*_blame(sender, error), *self._fall_back(job, attempt, "no_answer", reason, now_ms)]
         attempt.receipt, attempt.outputs, attempt.pulled_ms = result.receipt, result.outputs, now_ms
         self._purse.note_answered(attempt.item.voucher)
         attempt.claim_id = compute_claim_id(claim)

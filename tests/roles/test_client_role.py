@@ -236,6 +236,19 @@ def test_outputs_that_are_not_those_of_the_receipt_are_refused():
     assert get_outcome(story.attest(receipt, worker, OUTPUT)) is None
 
 
+def test_another_worker_is_asked_once_when_a_result_does_not_fit():
+    story = Story()
+    sent = story.ask()
+    worker = story.find_worker(find(sent, Record, lambda record: record.name == "request.sent").fields["worker"])
+    bad = Result(make_receipt(find_sent(sent), worker, (OUTPUT,)), (LIE,))
+
+    first, again = (story.do(Requested(worker.public, bad, "infer", "s1")) for _ in range(2))
+
+    (other,) = [record for record in find_all(first, Record) if record.name == "request.sent"]
+    assert other.fields["worker"] != worker.public
+    assert [record.name for record in find_all(again, Record)] == ["result.malformed"]
+
+
 def test_a_receipt_of_another_node_is_refused():
     story = Story()
     sent = story.ask()
