@@ -63,11 +63,13 @@ def test_a_ledger_that_slashes_nothing_makes_lies_pay_and_the_table_says_so() ->
         jobs=10, lies=10, lies_paid=3, wrong_released=1, gain=5, honest_slashed=1, lost_max=2 * PRICE_GRAINS
     )
     words = " | ".join(judge(LYING, Mode.INDIVIDUAL, sums, honest_gain=4))
-    for part in ("1 honest nodes were slashed", "lost 2 jobs", "3 lies paid", "more than honesty", "no less than"):
+    for part in ("1 honest nodes were slashed", "lost 2 jobs", "3 lies paid", "more than honesty"):
         assert part in words
     few = [Batched(leaves=100, drawn=10, lies=5, lies_drawn=0)]
     assert list(judge(LYING, Mode.BATCH, Outcomes(gain=9, batches=few), honest_gain=4)) == []
-    assert list(judge(LYING, Mode.BATCH, Outcomes(gain=9, batches=few * 40), honest_gain=4))
+    drawn = [Batched(leaves=100, drawn=10, lies=50, lies_drawn=5)] * 10
+    (missed,) = judge(LYING, Mode.BATCH, Outcomes(gain=0, batches=drawn), honest_gain=4)
+    assert "no less than it began with" in missed
 
 
 def test_lies_are_drawn_as_often_as_arithmetic_says() -> None:
