@@ -4,8 +4,10 @@ A batch's leaves follow from the jobs in the book: nothing of what it may hold c
 restarted worker builds the same tree again. Jobs are kept until their batch is paid out or forfeit.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from protocol.jobs import Mode
 from protocol.ledger.batches import (
@@ -56,7 +58,7 @@ class Batcher:
         self._book = book
         self._account = account
         self._batch_ms = batch_ms
-        self._settling: dict[str, int] = {}  # token -> when the settlement was sent
+        self._settling: set[str] = set()  # tokens
         self._answering: dict[str, bytes] = {}  # token -> batch
         self._trees: dict[bytes, SumTree] = {}
         self._waiting_ms: dict[Mode, int] = {}  # since when the oldest job of a mode could be settled
@@ -93,8 +95,9 @@ class Batcher:
         return effects
 
     def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
-        if self._answering.pop(token, None) is None and self._settling.pop(token, None) is None:
+        if self._answering.pop(token, None) is None and token not in self._settling:
             return []
+        self._settling.discard(token)
         if not error:
             return []
         self._again_ms = now_ms + AGAIN_MS
@@ -120,7 +123,7 @@ class Batcher:
         tree = SumTree([make_batch_leaf(leaf) for run in runs for leaf in run.leaves])
         parts = tuple(RunOfBatch(run.seq_first, _add_up(run), _get_last(run).item.voucher) for run in runs)
         body = BatchSettle(parts, tree.root.root) if mode is Mode.BATCH else SettlePrivate(parts, tree.root.root)
-        self._settling[token] = now_ms
+        self._settling.add(token)
         self._waiting_ms.pop(mode, None)
         fields = {"mode": str(mode), "leaves": sum(len(run.jobs) for run in runs), "grains": tree.root.total}
         return [Submit(body, token), Record("batch.sent", fields)]
@@ -134,11 +137,9 @@ class Batcher:
             if record is None or record.mode != mode or len(runs) == RUNS_MAX or not left:
                 continue
             seq_first = record.settled_seq + 1
-            jobs = self._book.list_ended(channel, seq_first, left, now_ms)
-            while jobs and jobs[-1] is None:  # the last leaf's voucher shows what is promised: it must be there
-                jobs.pop()
+            jobs = _trim(self._book.list_ended(channel, seq_first, left, now_ms))
             if jobs:
-                runs.append(_Run(channel, seq_first, tuple(jobs)))
+                runs.append(_Run(channel, seq_first, jobs))
                 left -= len(jobs)
         return runs
 
@@ -151,15 +152,11 @@ class Batcher:
         left = compute_pending_max(node.bond, state.params) - sum(batch.total for batch in own)
         kept: list[_Run] = []
         for run in runs:
-            total = 0
-            jobs = list(run.jobs)
-            while jobs and (total := _add_up(_Run(run.channel, run.seq_first, tuple(jobs)))) > left:
-                jobs.pop()
-            while jobs and jobs[-1] is None:
-                jobs.pop()
+            sums = list(accumulate(leaf.amount for leaf in run.leaves))
+            jobs = _trim(run.jobs[: bisect_right(sums, left)])
             if jobs:
-                kept.append(_Run(run.channel, run.seq_first, tuple(jobs)))
-                left -= total
+                kept.append(_Run(run.channel, run.seq_first, jobs))
+                left -= _add_up(kept[-1])
         return kept
 
     # What is asked
@@ -204,6 +201,14 @@ class Batcher:
                 continue
             digests.append(LeafDigest(index, job.receipt.salt, job.receipt.output_digest))
         return RevealDigests(key, tuple(digests)) if digests else None
+
+
+def _trim(jobs: Sequence[Job | None]) -> tuple[Job | None, ...]:
+    """Without the vouchers never seen at the end: the last leaf's voucher shows what is promised, it must be there."""
+    kept = list(jobs)
+    while kept and kept[-1] is None:
+        kept.pop()
+    return tuple(kept)
 
 
 def _make_leaf(channel: bytes, seq: int, job: Job | None) -> BatchLeaf:

@@ -1,7 +1,7 @@
 """One strategy in one simulated network, and what came of it: who was caught, who was paid, who is richer."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -27,17 +27,6 @@ SETTLED_MS = 120_000  # virtual time for everything to be settled or refunded on
 BATCH_MS = 3_000
 ROWS = 600
 JOBS = "inference/jobs"  # where workers keep what they have claimed
-SUMMED = (
-    "jobs",
-    "answered",
-    "wrong_released",
-    "lies",
-    "lies_paid",
-    "gain",
-    "convictions",
-    "honest_slashed",
-    "unsettled",
-)
 
 
 @dataclass
@@ -67,17 +56,9 @@ class Outcomes:
     batches: list[Batched] = field(default_factory=list)
 
     def add(self, other: "Outcomes") -> None:
-        for name in (
-            "jobs",
-            "answered",
-            "wrong_released",
-            "lies",
-            "lies_paid",
-            "gain",
-            "convictions",
-            "honest_slashed",
-        ):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for each in fields(self):
+            if each.name not in ("lost_max", "batches"):
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
         self.lost_max = max(self.lost_max, other.lost_max)
         self.batches += other.batches
 

@@ -72,6 +72,15 @@ def test_a_ledger_that_slashes_nothing_makes_lies_pay_and_the_table_says_so() ->
     assert "no less than it began with" in missed
 
 
+def test_what_is_counted_in_one_network_counts_in_all() -> None:
+    one = Outcomes(*range(1, 10), lost_max=5, batches=[Batched(4, 3, 2, 1)])
+    sums = Outcomes()
+    for _ in range(2):
+        sums.add(one)
+    assert sums == Outcomes(*range(2, 20, 2), lost_max=5, batches=one.batches * 2)
+    assert "something was still open in 18 networks" in judge(LYING, Mode.INDIVIDUAL, sums, honest_gain=99)
+
+
 def test_lies_are_drawn_as_often_as_arithmetic_says() -> None:
     assert judge_draws([]) == (0, 0, 0, 0)
     fair = [Batched(leaves=100, drawn=10, lies=20, lies_drawn=2)] * 10
