@@ -106,7 +106,7 @@ def infer(
     }
     outcome = _ask(directory, record.digest, (tensor,), options, output)
     receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
-    _show(output, record, outcome, receipt)
+    _show(output, record, outcome, mode, receipt)
 
 
 def _read_timeout(text: str) -> int:
@@ -172,7 +172,7 @@ def _ask(
         ) from error
 
 
-def _show(output: Output, record: "ModelRecord", outcome: "Answer", receipt: Path) -> None:
+def _show(output: Output, record: "ModelRecord", outcome: "Answer", mode: str, receipt: Path) -> None:
     from protocol.keys import format_node
     from testnet.labels import compute_labels
 
@@ -183,7 +183,8 @@ def _show(output: Output, record: "ModelRecord", outcome: "Answer", receipt: Pat
     for verifier in verifiers:
         output.say(f"{'attested by':>12}  {verifier}")
     if not outcome.is_attested:
-        output.say(f"{'attested by':>12}  nobody yet: signed, not verified")
+        nobody = "nobody yet: signed, checked later if drawn" if mode == "batch" else "nobody: signed, never checked"
+        output.say(f"{'attested by':>12}  {nobody}")
     how = "straight to the worker" if outcome.was_direct else "by gossip"
     output.say(f"{'sent':>12}  {how}, {format_count(outcome.attempts, 'attempt')}")
     output.say(f"{'fee':>12}  {format_role(outcome.fee)}")
