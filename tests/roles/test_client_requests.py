@@ -320,7 +320,9 @@ def test_outputs_the_model_cannot_give_are_no_answer_however_well_signed(outputs
     assert [item.peer for item in find_all(said, Penalise)] == [worker.public]
     with pytest.raises(RemoteError):
         verify_result(
-            story.client._jobs[receipt.claim.request_id].attempts[0], Result(receipt, outputs), find_model(story.state)
+            story.client._jobs.under_way[receipt.claim.request_id].attempts[0],
+            Result(receipt, outputs),
+            find_model(story.state),
         )
 
 

@@ -1,0 +1,146 @@
+"""What workers and verifiers tell a client, and what it makes of it: results, attestations, refusals."""
+
+from protocol.committee import compute_committee
+from protocol.errors import ProtocolError, RemoteError
+from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
+from protocol.messages import Accepted, Attestations, Refusal, Refused, Result
+from protocol.signing import verify_signed
+from roles.admission import FALLBACK_CODES
+from roles.attempts import Attempt, Job, verify_result
+from roles.client_jobs import Jobs
+from roles.disputes import Disagreement
+from roles.purse import Purse
+from roles.role import Effect, Penalise, Record, Reply, Requested
+
+
+class Answers:
+    """Hears what is said about a client's requests."""
+
+    def __init__(self, jobs: Jobs, purse: Purse) -> None:
+        self._jobs = jobs
+        self._purse = purse
+
+    def on_told(self, event: Requested, now_ms: int) -> list[Effect]:
+        accepted = Reply(event.token, Accepted())
+        match event.message:
+            case Result() as result:
+                return [accepted, *self._result(event.sender, result, now_ms)]
+            case Attestations(items):
+                return [accepted, *self.on_attestations(items, now_ms)]
+            case Refusal() as refusal:
+                return [accepted, *self._refused(event.sender, refusal, event.sealed, now_ms)]
+        return [Reply(event.token, Refused("a client takes results, attestations and refusals"))]
+
+    def _find(self, sender: bytes, request_id: bytes, number: int) -> tuple[Job, Attempt] | None:
+        job = self._jobs.under_way.get(request_id)
+        if job is None or not 1 <= number <= len(job.attempts) or job.attempts[number - 1].worker != sender:
+            return None
+        return job, job.attempts[number - 1]
+
+    def _result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
+        claim = result.receipt.claim
+        owed = self._jobs.debts.find(sender, claim.request_id, claim.attempt)
+        if owed is not None:
+            return self._settle_debt(owed, result, now_ms)
+        found = self._find(sender, claim.request_id, claim.attempt)
+        if found is None or found[1].receipt is not None:
+            return []
+        job, attempt = found
+        try:
+            verify_result(attempt, result, self._jobs.ledger.models[job.request.model])
+            if job.request.mode == Mode.INDIVIDUAL:
+                attempt.committee = self._draw(result.receipt)
+        except ProtocolError as error:
+            if attempt.is_over:
+                return _blame(sender, error)
+            # It may claim its pay all the same: no other voucher for it, as if it had not answered.
+            attempt.is_silent = True
+            reason = f"the worker's result does not fit its request: {error}"
+            return [*_blame(sender, error), *self._jobs.fall_back(job, attempt, "no_answer", reason, now_ms)]
+        attempt.receipt, attempt.outputs, attempt.pulled_ms = result.receipt, result.outputs, now_ms
+        self._purse.note_answered(attempt.item.voucher)
+        attempt.claim_id = compute_claim_id(claim)
+        self._jobs.claims[attempt.claim_id] = job, attempt
+        fields = {"request_id": job.request_id, "worker": sender, "attempt": claim.attempt}
+        received = Record("result.received", fields)
+        if job.request.mode == Mode.INDIVIDUAL:
+            return [received]
+        return [received, *self._jobs.release(job, attempt, now_ms)]
+
+    def _settle_debt(self, owed: Attempt, result: Result, now_ms: int) -> list[Effect]:
+        """An answer to a request that is over: too late to be used, but the worker has done what it was paid for."""
+        try:
+            verify_result(owed, result, self._jobs.ledger.models[owed.item.request.model])
+        except ProtocolError as error:
+            return _blame(owed.worker, error)
+        self._purse.note_answered(owed.item.voucher)
+        self._jobs.debts.end(owed)
+        request_id = owed.item.voucher.request_id
+        kept = self._jobs.log.add_late(request_id, owed.number, (result.receipt,), b"")
+        fields = {"request_id": request_id, "worker": owed.worker, "attempt": owed.number}
+        return [*kept, Record("result.late", fields), *self._jobs.run(now_ms)]
+
+    def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
+        claim = receipt.claim
+        epoch = self._jobs.ledger.get_epoch(claim.epoch)
+        if epoch is None:
+            raise RemoteError(f"epoch {claim.epoch} is no longer known")
+        return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+
+    def on_attestations(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for item in items:
+            found = self._jobs.claims.get(item.claim_id)
+            if found is None:
+                continue
+            job, attempt = found
+            if item.verifier not in attempt.committee or item.verifier in attempt.attestations:
+                continue
+            try:
+                verify_signed(item, item.verifier)
+            except ProtocolError:
+                continue  # not the verifier's word; whoever passed it on may be no more than careless
+            attempt.attestations[item.verifier] = item
+            if attempt.is_attested:
+                effects += self._conclude(job, attempt, now_ms)
+        return effects
+
+    def _conclude(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """All drawn verifiers have spoken: release the result, or start proving it wrong and ask another worker."""
+        if attempt.is_over and not attempt.is_silent:
+            return []
+        if attempt.is_agreed():
+            return self._jobs.release(job, attempt, now_ms)
+        assert attempt.receipt is not None
+        attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
+        dispute = self._jobs.disputes.begin(Disagreement(attempt.receipt, attestations), now_ms)
+        if attempt.is_silent:
+            return [*dispute, *self._jobs.forget_silent(attempt, now_ms)]
+        reason = "the verifiers found another output"
+        return [*dispute, *self._jobs.fall_back(job, attempt, "dissent", reason, now_ms)]
+
+    def _refused(self, sender: bytes, refusal: Refusal, sealed: bytes, now_ms: int) -> list[Effect]:
+        owed = self._jobs.debts.find(sender, refusal.request_id, refusal.attempt)
+        if owed is not None:
+            self._jobs.debts.end(owed)
+            kept = self._jobs.log.add_late(refusal.request_id, refusal.attempt, (), sealed)
+            fields = {"request_id": refusal.request_id, "worker": sender, "code": refusal.code}
+            return [*kept, Record("request.left", fields), *self._jobs.run(now_ms)]
+        found = self._find(sender, refusal.request_id, refusal.attempt)
+        if found is None or found[1].receipt is not None:
+            return []
+        job, attempt = found
+        attempt.note_refusal(sealed)
+        fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
+        record = Record("request.refused", fields)
+        if attempt.is_silent:
+            return [record, *self._jobs.forget_silent(attempt, now_ms)]
+        if refusal.code in FALLBACK_CODES:
+            return [record, *self._jobs.fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
+        attempt.is_over = True
+        return [record, *self._jobs.fail(job, refusal.code, refusal.reason, now_ms)]
+
+
+def _blame(sender: bytes, error: ProtocolError) -> list[Effect]:
+    reason = f"a result that does not fit its request: {error}"
+    return [Penalise(sender, reason), Record("result.malformed", {"worker": sender, "reason": reason})]
