@@ -6,6 +6,7 @@ import hashlib
 from protocol.errors import LocalError, MalformedMessage
 
 DIGEST_SIZE = 32
+BLOB_BYTES_MAX = 2 * 1024 * 1024  # of one block
 CID_TEXT_SIZE = 59
 _CID_PREFIX = bytes((0x01, 0x55, 0x12, 0x20))  # CIDv1, raw block, sha2-256, 32 bytes
 _PADDING = b"=" * 6  # base32 of 36 bytes has 58 letters, six short of whole groups of eight

@@ -7,6 +7,7 @@ its own from 0x8000 up (`registry`). Streams answer a request with one of these 
 from typing import Annotated
 
 from protocol.consensus.messages import Proposal, Vote
+from protocol.content import BLOB_BYTES_MAX
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
@@ -18,7 +19,6 @@ from protocol.sketch import FILTER_BYTES_MAX
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, Whole
 
-BLOB_BYTES_MAX = 2 * 1024 * 1024
 GOSSIP_LIST_MAX = 64
 GOSSIP_BYTES_MAX = 64 * 1024
 MISSED_TOPICS_MAX = 16

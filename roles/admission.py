@@ -170,6 +170,9 @@ def check_inputs(inputs: tuple[Tensor, ...], model: ModelRecord) -> int:
     rows = inputs[0].shape[0] if inputs[0].shape else 1
     if rows < 1 or any((tensor.shape[0] if tensor.shape else 1) != rows for tensor in inputs):
         raise NotAdmitted(RefusalCode.BAD_INPUT, "inputs need one and the same number of rows, at least 1")
+    if rows > model.rows_max and any(spec.shape[:1] == (0,) for spec in model.inputs):
+        reason = f"{model.name} takes at most {model.rows_max} rows in one request, got {rows}: send several requests"
+        raise NotAdmitted(RefusalCode.TOO_LARGE, reason)
     return rows
 
 

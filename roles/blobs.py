@@ -15,11 +15,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from protocol.content import compute_digest
+from protocol.content import BLOB_BYTES_MAX, compute_digest
 from protocol.errors import MalformedMessage, MissingBlob, ProtocolError
 from roles.files import sync_directory
 
-BLOB_BYTES_MAX = 2 * 1024 * 1024  # one block; what `blob` streams carry (`messages`)
 BLOBS_BYTES_MAX = 1024 * 1024 * 1024  # default quota of one node
 CORRUPT_FILES_MAX = 64
 _NAME = re.compile(r"[0-9a-f]{64}")

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from protocol.content import format_cid
 from protocol.ledger.records import ModelRecord
 from protocol.ledger.state import State
+from roles.engine.errors import ModelRefused
 from roles.engine.exactness import find_inexact
+from roles.engine.traceable import explain_rows
 from roles.role import Effect, Fetch, Record, SetTimer
 
 FETCH_AGAIN_MS = 5_000
@@ -17,7 +19,7 @@ class ModelShelf:
     """Fetches models by CID and holds them. Without a list every model on the ledger is wanted, also of later blocks.
 
     One that is registered as exact and is not by its graph is never held: whoever served it would answer for bits that
-    may differ.
+    may differ. Nor is one with more rows than its worker could defend in a dispute.
     """
 
     def __init__(self, listed: Iterable[bytes] | None) -> None:
@@ -58,7 +60,7 @@ class ModelShelf:
             missing = Record("model.missing", {"cid": source, "reason": error})
             return [missing, SetTimer(_TIMER + source, now_ms + FETCH_AGAIN_MS)]
         record = self._records.get(digest)
-        reason = find_inexact(data) if record is not None and record.exact else ""
+        reason = _explain(data, record) if record is not None and record.exact else ""
         if reason:
             self._refused.add(digest)
             return [Record("model.refused", {"cid": source, "reason": f"registered as exact: {reason}"})]
@@ -79,3 +81,11 @@ class ModelShelf:
         names = {format_cid(digest): digest for digest in models}
         self._wanted |= names
         return [Fetch(cid) for cid in names]
+
+
+def _explain(data: bytes, record: ModelRecord) -> str:
+    """What speaks against answering for a model with stake; empty when nothing does."""
+    try:
+        return find_inexact(data) or explain_rows(data, record.rows_max)
+    except ModelRefused as refusal:
+        return str(refusal)

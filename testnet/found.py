@@ -12,7 +12,7 @@ from p2p.addresses import compute_block
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from protocol.ledger.params import Params
-from protocol.ledger.records import ModelRecord, TensorSpec
+from protocol.ledger.records import ROWS_MAX, ModelRecord, TensorSpec
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis
 from roles.keystore import write_key
@@ -156,12 +156,16 @@ def describe_model(path: Path, is_exact: bool, labels: tuple[str, ...] = ()) -> 
     from roles.engine.errors import ModelRefused
     from roles.engine.exactness import find_inexact
     from roles.engine.session import load_session
+    from roles.engine.traceable import find_rows_max
 
     data = path.read_bytes()
     reason = find_inexact(data) if is_exact else ""
     if reason:
         raise ModelRefused(f"it is not of the exact class: {reason}")
     session = load_session(data)
+    rows_max, limit = find_rows_max(data) if is_exact else (ROWS_MAX, "")
+    if not rows_max:
+        raise ModelRefused(f"its worker could not defend itself in a dispute: {limit}")
     record = ModelRecord(
         name=path.stem,
         digest=hashlib.sha256(data).digest(),
@@ -170,6 +174,7 @@ def describe_model(path: Path, is_exact: bool, labels: tuple[str, ...] = ()) -> 
         outputs=tuple(TensorSpec(spec.dtype, spec.shape) for spec in session.outputs),
         labels=labels,
         size_bytes=len(data),
+        rows_max=rows_max,
     )
     return ModelFile(record, data)
 

@@ -14,6 +14,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidModel, LimitReached, NotYourModel, UnknownModel
 from protocol.ledger.records import (
+    ROWS_MAX,
     Calibration,
     DueItem,
     Labels,
@@ -49,6 +50,7 @@ class RegisterModel:
     inputs: TensorSpecs
     outputs: TensorSpecs
     labels: Labels
+    rows_max: Whole
 
 
 @transaction(51)
@@ -113,6 +115,7 @@ def apply_register_model(draft: Draft, context: TransactionContext, body: Regist
         calibration=body.calibration,
         owner=context.account,
         deposit=deposit,
+        rows_max=body.rows_max,
     )
     draft.models.put(body.digest, record)
     versions = known.versions if known is not None else 0
@@ -151,6 +154,8 @@ def _find_fault(body: RegisterModel) -> str:
         return f"a name is small letters, digits, dots, dashes and underscores, not {body.name!r}"
     if not body.version or not body.size_bytes:
         return "version and size are at least 1"
+    if not 0 < body.rows_max <= ROWS_MAX:
+        return f"a request has 1 to {ROWS_MAX} rows, not up to {body.rows_max}"
     if not body.inputs or not body.outputs or not all(map(_is_sound, (*body.inputs, *body.outputs))):
         return f"inputs and outputs are tensors of {', '.join(ITEM_SIZES)}"
     if len(set(body.labels)) != len(body.labels):

@@ -11,6 +11,7 @@ from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo
 CANDIDATES_MAX = 1_000
 RUNS_MAX = 64  # channels in one batch
 SHARES_MAX = 1_000  # accounts paid by one settlement
+ROWS_MAX = 64  # of one request
 EVIDENCE_BYTES_MAX = 62 * 1024  # of one party to a dispute: fits one transaction
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
@@ -56,7 +57,8 @@ class ModelRecord:
     """One version of a model the network serves.
 
     `exact` is 1 when every machine computes the same bits; else it is a float model (fp32), with its calibration if
-    there is one. Those of genesis have no owner. `retired_ms` is 0 while the model is served.
+    there is one. Those of genesis have no owner. `retired_ms` is 0 while the model is served. `rows_max` is the most
+    rows of one request, so that its worker can show what any operator took if it is disputed.
     """
 
     name: Name
@@ -71,6 +73,7 @@ class ModelRecord:
     owner: MaybeKey = b""
     deposit: Grains = 0
     retired_ms: TimeMs = 0
+    rows_max: Whole = ROWS_MAX
 
 
 @fast_dataclass(frozen=True)

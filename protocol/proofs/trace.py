@@ -6,10 +6,11 @@ the claim names and ends with the one the receipt opens. Every digest is `comput
 operator gives. Source: PROTOCOL, "Dispute".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated
 
+from protocol.content import BLOB_BYTES_MAX
 from protocol.errors import MalformedMessage, RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.records import EVIDENCE_BYTES_MAX
@@ -24,7 +25,9 @@ TRACE_BYTES_MAX = EVIDENCE_BYTES_MAX
 OPERATORS_MAX = TRACE_BYTES_MAX // DIGEST_SIZE - 2
 GIVEN_MAX = 64  # tensors one operator gives
 SOURCES_MAX = 256  # operators one operator takes from
-EXHIBIT_BYTES_MAX = 1_984 * 1024  # of tensors: fits one blob
+EXHIBIT_BYTES_MAX = BLOB_BYTES_MAX  # encoded: one blob carries it when the ledger does not
+HEAD_BYTES = 16  # of an exhibit, or of what one operator gives
+TENSOR_HEAD_BYTES = 64  # its type, up to RANK_MAX dimensions and the length of its bytes
 
 Trace = tuple[bytes, ...]
 
@@ -93,6 +96,15 @@ class OperatorRun:
 
 Question = TraceModel | RunOperator
 Answer = TracedRun | OperatorRun
+
+
+def compute_exhibit_bytes(sources: Iterable[Iterable[int]]) -> int:
+    """The most an exhibit takes encoded: for each operator it takes from, the bytes of each tensor that one gives.
+
+    >>> compute_exhibit_bytes([[256], [4, 4]])
+    504
+    """
+    return HEAD_BYTES + sum(HEAD_BYTES + sum(size + TENSOR_HEAD_BYTES for size in sizes) for sizes in sources)
 
 
 def pack_trace(trace: Sequence[bytes]) -> bytes:

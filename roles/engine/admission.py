@@ -9,13 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from protocol.ledger.records import ROWS_MAX
 from protocol.tensor import ITEM_SIZES, RANK_MAX, TENSOR_BYTES_MAX
 from roles.engine.errors import ModelRefused, NotAdmitted
 from roles.engine.growth import compute_values
 from roles.engine.onnx_file import End, Node, OnnxFile, read_onnx_file
 from roles.engine.operators import OPSETS, OUTPUTS_MAX, REASONS, RULES
 from roles.engine.shapes import Value
-from roles.engine.specs import INPUTS_BYTES_MAX, OUTPUTS_BYTES_MAX, ROWS_MAX, verify_size
+from roles.engine.specs import INPUTS_BYTES_MAX, OUTPUTS_BYTES_MAX, verify_size
 
 IR_VERSION_MIN = 7  # came with operator set 13; before it, callers could replace constants
 

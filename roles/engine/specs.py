@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.errors import MalformedMessage
+from protocol.ledger.records import ROWS_MAX
 from protocol.tensor import RANK_MAX, TENSOR_BYTES_MAX, Tensor, verify_tensor
 from protocol.types import AtMost, Name, UpTo
 from roles.engine.errors import BadInput, ModelRefused
@@ -11,7 +12,6 @@ from roles.engine.errors import BadInput, ModelRefused
 MODEL_BYTES_MAX = 2 * 1024 * 1024  # one block of the content store
 INPUTS_BYTES_MAX = 2 * 1024 * 1024  # what fits one blob of inputs
 OUTPUTS_BYTES_MAX = 2 * 1024 * 1024  # what fits one answer on a stream, with its receipt
-ROWS_MAX = 64
 NAME_BYTES_MAX = 256
 
 

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from protocol.proofs.trace import EXHIBIT_BYTES_MAX, Exhibit, Given, OperatorRun, TracedRun, pack_trace
+from protocol.proofs.trace import (
+    EXHIBIT_BYTES_MAX,
+    Exhibit,
+    Given,
+    OperatorRun,
+    TracedRun,
+    compute_exhibit_bytes,
+    pack_trace,
+)
 from protocol.tensor import ITEM_SIZES, RANK_MAX, TENSOR_BYTES_MAX, Tensor, compute_tensors_digest
 from roles.engine.admission import verify_model
 from roles.engine.errors import ComputeFailed, ModelRefused
@@ -52,7 +60,7 @@ def trace(tracer: Tracer, inputs: tuple[Tensor, ...], operator: int = 0) -> Trac
     values |= dict(zip(names, map(to_tensor, names, run_inference(tracer.inner, names, dict(values))), strict=True))
     given = [tuple(values[name] for name in graph.get_given(number)) for number in range(graph.last + 1)]
     exhibit = Exhibit(tuple(Given(number, given[number]) for number in graph.sources[operator]))
-    size = sum(len(tensor.data) for item in exhibit.items for tensor in item.tensors)
+    size = compute_exhibit_bytes([len(tensor.data) for tensor in item.tensors] for item in exhibit.items)
     if size > EXHIBIT_BYTES_MAX:
         raise ComputeFailed(f"operator {operator} takes {size} bytes, at most {EXHIBIT_BYTES_MAX} can be shown")
     profile = format_profile(onnxruntime.__version__, OPTIMISE, count_rows(tracer.session.inputs, inputs))

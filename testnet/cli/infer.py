@@ -72,7 +72,6 @@ def infer(
     mode
         When the answer is checked, and so how it is paid.
     """
-    from roles.engine.specs import ROWS_MAX
     from testnet.cli.inputs import read_input
 
     output = Output(json)
@@ -85,8 +84,8 @@ def infer(
         message = f"{record.name} takes {len(record.inputs)} inputs; this command sends one"
         raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
     tensor = read_input(input, record.inputs[0].dtype, record.inputs[0].shape, white)
-    if record.inputs[0].shape[:1] == (0,) and tensor.shape[0] > ROWS_MAX:
-        message = f"{input} has {tensor.shape[0]} rows, a request takes from 1 to {ROWS_MAX}"
+    if record.inputs[0].shape[:1] == (0,) and tensor.shape[0] > record.rows_max:
+        message = f"{input} has {tensor.shape[0]} rows, {record.name} takes from 1 to {record.rows_max} in one request"
         raise CommandError("wrong_input", message, "send them in several requests", ExitCode.USAGE)
     if not is_running(path.parent):
         raise CommandError(

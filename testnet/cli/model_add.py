@@ -81,6 +81,7 @@ def add(
     known = state.model_names.get(chosen)
     loaded = _load(data, output)
     is_exact = _choose_class(data, class_)
+    rows_max = _limit_rows(data, is_exact, output)
     calibration: tuple[Calibration, ...] = ()
     if not is_exact:
         report = run_calibration(data, samples, rows, seed, numbers, python)
@@ -100,6 +101,7 @@ def add(
         inputs=tuple(TensorSpec(spec.dtype, spec.shape) for spec in loaded.inputs),
         outputs=tuple(TensorSpec(spec.dtype, spec.shape) for spec in loaded.outputs),
         labels=tuple(part.strip() for part in labels.split(",")) if labels else (),
+        rows_max=rows_max,
     )
     stores = _store(directory, data, output)
     told = order_final(directory, body, timeout, no_wait)
@@ -109,6 +111,7 @@ def add(
     output.say(f"{body.name}@{body.version}, {kind}: {when}; {format_role(state.params.model_deposit)} of deposit")
     output.say(f"{cid} in {', '.join(map(str, stores))}")
     fields = {"name": body.name, "version": body.version, "class": kind, "cid": cid, "size_bytes": len(data)}
+    fields["rows_max"] = rows_max
     bound = {"bound_ppt": calibration[0].bound_ppt if calibration else None}
     output.give({**told, **fields, **bound, "deposit_grains": state.params.model_deposit, "stores": stores})
 
@@ -136,6 +139,21 @@ def _choose_class(data: bytes, wanted: str) -> bool:
         hint = "leave --class out to have it calibrated as fp32"
         raise CommandError("not_exact", f"not of the exact class: {reason}", hint, ExitCode.VERIFICATION_FAILED)
     return not reason
+
+
+def _limit_rows(data: bytes, is_exact: bool, output: Output) -> int:
+    """The most rows of one request. Raises CommandError when a worker could not defend even one in a dispute."""
+    from protocol.ledger.records import ROWS_MAX
+    from roles.engine.traceable import find_rows_max
+
+    found, reason = find_rows_max(data)
+    if is_exact and not found:
+        hint = "divide the large operators, or register it with --class fp32: optimised runs are not disputed"
+        what = f"a worker could not defend it in a dispute: {reason}"
+        raise CommandError("not_traceable", what, hint, ExitCode.VERIFICATION_FAILED)
+    if found < ROWS_MAX:
+        output.note(f"a run without optimisation can be traced for up to {found} rows: {reason}")
+    return found if is_exact else ROWS_MAX
 
 
 def _store(directory: Path, data: bytes, output: Output) -> list[Path]:

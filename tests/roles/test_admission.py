@@ -35,6 +35,7 @@ REQUEST_FAULTS = {
     "a wrong shape": ({"inputs": (Tensor("uint8", (1, 63), bytes(63)),)}, RefusalCode.BAD_INPUT),
     "a wrong dtype": ({"inputs": (Tensor("int8", (1, 64), bytes(64)),)}, RefusalCode.BAD_INPUT),
     "more than gossip carries": ({"inputs": (Tensor("uint8", (800, 64), bytes(51_200)),)}, RefusalCode.TOO_LARGE),
+    "more rows than its record says": ({"inputs": (Tensor("uint8", (65, 64), bytes(4_160)),)}, RefusalCode.TOO_LARGE),
     "no rows": ({"inputs": (Tensor("uint8", (0, 64), b""),)}, RefusalCode.BAD_INPUT),
     "two inputs": ({"inputs": (Tensor("uint8", (1, 64), bytes(64)),) * 2}, RefusalCode.BAD_INPUT),
     "a tensor that does not fit its data": ({"inputs": (Tensor("uint8", (2, 64), bytes(64)),)}, RefusalCode.BAD_INPUT),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol import messages
+from protocol.content import BLOB_BYTES_MAX
 from protocol.errors import MalformedMessage, MissingBlob
 from roles import blobs
-from roles.blobs import BLOB_BYTES_MAX, BlobStore, DiskFull, StoreFull, add_blob, read_blob
+from roles.blobs import BlobStore, DiskFull, StoreFull, add_blob, read_blob
 
 ROOT = Path(__file__).parents[2]
 
@@ -255,10 +255,6 @@ def test_a_disk_without_room_is_told_apart_and_leaves_nothing_behind(tmp_path, m
     assert files_in(tmp_path / "tmp") == []
     assert store.put(b"after")
     assert store.used_bytes == 11
-
-
-def test_a_block_here_is_what_a_blob_message_carries():
-    assert messages.BLOB_BYTES_MAX == BLOB_BYTES_MAX
 
 
 def test_a_blob_another_process_adds_is_found_by_the_node_that_runs(tmp_path):

@@ -9,7 +9,7 @@ from protocol.ledger.state import State
 from roles.models import MODELS_MAX, ModelShelf
 from roles.role import Fetch, Record, SetTimer
 from tests.support.ledgers import Ledger
-from tests.support.onnx_bytes import unary
+from tests.support.onnx_bytes import UINT8, unary
 
 MODELS = Path(__file__).parents[2] / "testnet" / "models"
 STATE = Ledger().state
@@ -65,6 +65,22 @@ def test_a_model_registered_as_exact_whose_graph_is_not_is_never_held_and_stops_
     assert "Sigmoid" in str(effect.fields["reason"])
     assert shelf.is_complete
     assert shelf.held == tuple(sorted(SHIPPED))
+
+
+def test_an_exact_model_whose_rows_its_worker_could_not_defend_is_never_held() -> None:
+    wide = unary("Relu", UINT8, ("rows", 2**18))  # eight rows would be all of a blob
+    shelf = ModelShelf([compute_digest(wide)])
+    shelf.start(add(STATE, wide, rows_max=8))
+
+    (effect,) = fetch(shelf, wide)
+
+    assert isinstance(effect, Record)
+    assert effect.name == "model.refused"
+    assert "at most 7 rows" in str(effect.fields["reason"])
+    other = ModelShelf([compute_digest(wide)])
+    other.start(add(STATE, wide, rows_max=7))
+    fetch(other, wide)
+    assert other.held == (compute_digest(wide),)
 
 
 def test_a_node_with_a_list_serves_that_and_nothing_that_comes_later() -> None:

@@ -29,7 +29,7 @@ def tensor(name: str, dtype: int, dims: tuple[int, ...], raw: bytes, extra: byte
 
 
 def int64s(name: str, *values: int) -> bytes:
-    return tensor(name, INT64, (len(values),), b"".join(value.to_bytes(8, "little") for value in values))
+    return tensor(name, INT64, (len(values),), b"".join((value % 2**64).to_bytes(8, "little") for value in values))
 
 
 def attribute(name: str, number: int, value: int | bytes, kind: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from testnet.cli.output import ExitCode
 from testnet.launch import read_status
-from tests.support.onnx_bytes import UINT8, model, node, tensor, unary, value_info
+from tests.support.onnx_bytes import UINT8, attribute, model, node, tensor, unary, value_info
 from tests.testnet.networks import Up, run_cli, start_network, wait_until
 
 MODELS = Path(__file__).parents[2] / "testnet" / "models"
@@ -20,6 +20,12 @@ SUMS = model(
     [value_info("x", UINT8, ("rows", 2))],
     [value_info("y", 6, ("rows", 2))],
     (WEIGHTS,),
+)
+
+WIDE = model(  # its second operator takes three megabytes
+    [node("Concat", ["x", "x", "x"], ["wide"], attribute("axis", 3, 1, 2)), node("ReduceMax", ["wide"], ["y"])],
+    [value_info("x", UINT8, (1, 2**20))],
+    [value_info("y", UINT8, (1, 1))],
 )
 
 
@@ -55,6 +61,7 @@ def test_a_model_is_registered_served_by_running_nodes_and_answered_attested(sta
 
     assert code == ExitCode.OK, told
     assert (told["name"], told["version"], told["class"], told["state"]) == ("sums", 1, "exact", "final")
+    assert told["rows_max"] == show(standing, "sums")["rows_max"] == 64
     assert show(standing, "sums")["labels"] == ["low", "high"]
     wait_until(lambda: show(standing, "sums@1")["served_by"] == 1, "the worker serves it from the next epoch on")
     np.save(tmp_path / "row.npy", np.array([[5, 7]], np.uint8))
@@ -112,6 +119,7 @@ def test_what_is_not_run_here_is_refused_before_anything_is_paid(standing: Up, t
         (b"nonsense", [], "model_refused"),
         (unary("Loop"), [], "model_refused"),
         (unary("Sigmoid"), ["--class", "exact"], "not_exact"),
+        (WIDE, ["--class", "exact"], "not_traceable"),
         (unary("Sigmoid"), ["--rows", "50"], "not_calibrated"),
         (unary("Sigmoid"), ["--class", "best"], "bad_class"),
         (unary("Sigmoid"), ["--range", "1:0"], "bad_range"),

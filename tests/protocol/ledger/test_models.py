@@ -20,7 +20,7 @@ from protocol.ledger.models import (
     explain_calibration,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import Calibration, ModelName, TensorSpec
+from protocol.ledger.records import ROWS_MAX, Calibration, ModelName, TensorSpec
 from protocol.topics import infer_topic
 from protocol.types import INT_MAX, Verdict
 from tests.support.jobs import find_model, make_request, pay
@@ -40,7 +40,8 @@ CALIBRATION = Calibration(
 
 
 def register(name: str = "mine", version: int = 1, digest: bytes = b"\x01" * 32, **changes: object) -> RegisterModel:
-    plain = RegisterModel(name, version, digest, 1_000, 1, (), (ROWS,), (TensorSpec("int32", (0, 2)),), ("no", "yes"))
+    gives, labels = (TensorSpec("int32", (0, 2)),), ("no", "yes")
+    plain = RegisterModel(name, version, digest, 1_000, 1, (), (ROWS,), gives, labels, ROWS_MAX)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -55,6 +56,7 @@ def test_a_model_is_registered_with_its_deposit_and_stays_as_it_was() -> None:
     assert (model.exact, model.calibration, model.labels) == (0, (CALIBRATION,), ("no", "yes"))
     assert before - ledger.state.get_balance(owner.public) == PARAMS.model_deposit + PARAMS.base_fee_min
     assert model.deposit == PARAMS.model_deposit
+    assert model.rows_max == ROWS_MAX
     assert isinstance(ledger.refuse(owner, register(version=2)), InvalidModel)  # the same file
 
 
@@ -139,6 +141,8 @@ def test_requests_for_a_retired_model_are_not_passed_on() -> None:
         ({"inputs": ()}, "tensors of"),
         ({"outputs": (TensorSpec("string", (0,)),)}, "tensors of"),
         ({"labels": ("a", "a")}, "twice"),
+        ({"rows_max": 0}, "1 to 64 rows"),
+        ({"rows_max": 65}, "1 to 64 rows"),
         ({"calibration": (CALIBRATION,)}, "exact one has none"),
         ({"exact": 0}, "comes with its calibration"),
         ({"exact": 0, "calibration": (replace(CALIBRATION, rows=0),)}, "no rows"),

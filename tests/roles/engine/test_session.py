@@ -7,13 +7,13 @@ import pytest
 
 from protocol.content import compute_digest
 from protocol.errors import LocalError, MissingBlob
+from protocol.ledger.records import ROWS_MAX
 from protocol.tensor import Tensor, verify_tensor
 from roles.engine import inline
 from roles.engine.errors import BadInput, ComputeFailed, ModelRefused
 from roles.engine.inline import InlineEngine
 from roles.engine.profile import get_isa, parse_isa
 from roles.engine.session import load_session, run_session
-from roles.engine.specs import ROWS_MAX
 from tests.support.onnx_bytes import FLOAT, INT32, INT64, UINT8, attribute, int64s, model, node, unary, value_info
 
 DIGITS = (Path(__file__).parents[3] / "testnet" / "models" / "digits.onnx").read_bytes()
