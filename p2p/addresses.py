@@ -21,6 +21,15 @@ def parse_ip(text: str) -> Address | None:
     return address if mapped is None else mapped
 
 
+def normalise_ip(text: str) -> str:
+    """One spelling for each address, empty for what is none.
+
+    >>> normalise_ip("::ffff:192.0.2.7"), normalise_ip("example.org")
+    ('192.0.2.7', '')
+    """
+    return str(address) if (address := parse_ip(text)) is not None else ""
+
+
 def compute_block(text: str) -> str:
     """The /24 of an IPv4 address, the /64 of an IPv6 one: what one tenant can have whole for little money.
 
@@ -77,6 +86,25 @@ def is_loopback(multiaddr: str) -> bool:
     """
     address = _read_ip(multiaddr)
     return address is not None and address.is_loopback
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Host and port of an `/ip4/…/tcp/…` or `/ip6/…/tcp/…` multiaddr, None for any other text.
+
+    >>> parse_address("/ip4/127.0.0.1/tcp/4001"), parse_address("/dns/x/udp/1")
+    (('127.0.0.1', 4001), None)
+    """
+    parts = text.split("/")
+    if len(parts) < 5 or parts[0] or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or len(text) > 128:
+        return None
+    if len(parts) > 5 and parts[5] != "p2p":
+        return None
+    try:
+        host = ipaddress.ip_address(parts[2])
+        port = int(parts[4])
+    except ValueError:
+        return None
+    return (str(host), port) if 0 < port < 65_536 else None
 
 
 def _read_ip(multiaddr: str) -> Address | None:

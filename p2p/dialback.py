@@ -12,8 +12,10 @@ from libp2p.io.exceptions import IOException
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.addresses import compute_place
-from p2p.host import Host, StreamRefused, parse_address, to_node, to_peer
+from p2p.addresses import compute_place, parse_address
+from p2p.host import Host
+from p2p.host_streams import StreamRefused
+from p2p.peer_ids import to_node, to_peer
 from p2p.reach import Dialled, DialMe, Reach, Reachability
 from p2p.wire import BufferedTCP
 from protocol.codec import decode, encode

@@ -37,15 +37,13 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from p2p.link_faults import LinkFaults, Passage
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
+from p2p.peer_ids import ED25519_KEY_HEAD, ED25519_PEER_HEAD
 from p2p.secured import RecordSession
 from protocol.errors import LocalError, RemoteError
 
 LIBP2P_VERSION = "0.8.1"
 TIE_BREAK_S = 5.0  # two connections to one peer this close in age come from both sides dialling at once
 RETIRE_S = 10.0  # the one not kept may finish what is under way on it
-
-_ED25519_KEY_HEAD = bytes((0x08, 0x01, 0x12, 0x20))  # libp2p PublicKey message: type Ed25519, 32 bytes follow
-ED25519_PEER_HEAD = bytes((0x00, 0x24)) + _ED25519_KEY_HEAD
 
 
 class NoteFault(Protocol):
@@ -94,7 +92,7 @@ class Ed25519Payload(NoiseHandshakePayload):
     def deserialize(cls, protobuf_bytes: bytes) -> "Ed25519Payload":
         message = noise_pb2.NoiseHandshakePayload.FromString(protobuf_bytes)
         key = bytes(message.identity_key)
-        if len(key) != len(_ED25519_KEY_HEAD) + 32 or not key.startswith(_ED25519_KEY_HEAD):
+        if len(key) != len(ED25519_KEY_HEAD) + 32 or not key.startswith(ED25519_KEY_HEAD):
             raise ValueError("the identity key is not an Ed25519 key")
         return cast(Ed25519Payload, super().deserialize(protobuf_bytes))
 

@@ -3,7 +3,8 @@
 import trio
 from libp2p.io.exceptions import IOException
 
-from p2p.host import Host, StreamRefused
+from p2p.host import Host
+from p2p.host_streams import StreamRefused
 from p2p.peer_records import read_record
 from p2p.protobuf import read_fields, read_varint
 from protocol.errors import RemoteError

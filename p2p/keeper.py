@@ -10,7 +10,8 @@ from typing import Any
 
 import trio
 
-from p2p.host import Host, parse_address
+from p2p.addresses import parse_address
+from p2p.host import Host
 
 ADDRESSES_MAX = 8
 BOOK_MAX = 1_024

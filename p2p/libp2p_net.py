@@ -26,10 +26,11 @@ from p2p.doors import HostLimits
 from p2p.gossip import MESHSUB, PARAMS, Gossip
 from p2p.gossipsub import Author, TopicParams
 from p2p.guard import Guard, verify_memory
-from p2p.host import Host, Link, open_host
+from p2p.host import Host, open_host
 from p2p.identify import fetch_record
 from p2p.keeper import Keeper
 from p2p.link_faults import LinkFaults
+from p2p.links import Link
 from p2p.net import (
     Check,
     Delivered,

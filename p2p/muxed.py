@@ -18,9 +18,9 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 
 from p2p.muxed_stream import MuxedStream
-from p2p.noise_records import BadRecord, Sealer
+from p2p.muxed_writer import Writer
+from p2p.noise_records import BadRecord
 from p2p.secured import RecordSession, TakenOver
-from p2p.wire import SocketWire
 from p2p.yamux import Yamux
 from p2p.yamux_words import (
     NORMAL,
@@ -34,11 +34,9 @@ from p2p.yamux_words import (
     YamuxLimits,
     YamuxViolation,
 )
-from protocol.errors import LocalError
 
 logger = logging.getLogger(__name__)
 
-STUCK_S_MAX = 10.0  # a peer whose socket takes nothing for so long is gone
 KEEPALIVE_S = 15.0
 SILENCE_S_MAX = 45.0  # a connection that says nothing for so long, pings unanswered, is dead
 EVENTS_PER_TURN_MAX = 512  # a record of more is a flood of tiny frames: others run before the next
@@ -71,15 +69,9 @@ class Muxed(IMuxedConn):
         self._streams: dict[int, MuxedStream] = {}
         self._accepting: deque[MuxedStream] = deque()
         self._accept_wake = trio.Event()
-        self._blocked: dict[MuxedStream, None] = {}
-        self._feeding: dict[MuxedStream, None] = {}
+        self._writer = Writer(self._session)
         self._lingering: dict[MuxedStream, float] = {}
-        self._wake = trio.Event()
-        self._quiet = trio.Event()
-        self._wire: SocketWire | None = None
-        self._sealer: Sealer | None = None
         self._scope: trio.CancelScope | None = None
-        self._unsent = memoryview(b"")  # records the socket has not taken yet
         self._heard_at = trio.current_time()
 
     # What py-libp2p asks for
@@ -114,14 +106,14 @@ class Muxed(IMuxedConn):
         reason = "it was closed"
         try:
             taken = self.secured_conn.take_over()
-            self._wire, self._sealer = taken.wire, taken.sealer
+            self._writer.begin(taken.wire, taken.sealer)
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                nursery.start_soon(self._write_forever, taken.wire)
+                nursery.start_soon(self._write_forever)
                 nursery.start_soon(self._keep_alive)
                 self.event_started.set()
                 reason = await self._read_forever(taken)
-                self._say_last_words()
+                self._writer.say_last_words()
                 nursery.cancel_scope.cancel()
         except* Exception as group:  # a fault of ours that this peer has found: its connection's end, nobody else's
             logger.error("the connection to %s ended with a fault", self.peer_id, exc_info=group)
@@ -143,7 +135,7 @@ class Muxed(IMuxedConn):
         except NoStream as error:
             raise MuxedConnUnavailable(str(error)) from error
         stream = self._streams[stream_id] = MuxedStream(self, stream_id)
-        self._wake.set()
+        self._writer.wake()
         return stream
 
     async def accept_stream(self) -> MuxedStream:
@@ -164,12 +156,12 @@ class Muxed(IMuxedConn):
         if not self.is_closed:
             self._session.go_away(error_code)
             if self._scope is not None:
-                self._wake.set()
-                self._quiet = trio.Event()
+                self._writer.wake()
+                self._writer.quiet = trio.Event()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_S):
-                    await self._quiet.wait()
+                    await self._writer.quiet.wait()
             self._end("it was closed")
-            if self._wire is None:
+            if self._writer.wire is None:
                 await self.secured_conn.close()
         await trio.lowlevel.checkpoint()
 
@@ -182,7 +174,7 @@ class Muxed(IMuxedConn):
     def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> int:
         taken = self._session.send(stream_id, data)
         if taken:
-            self._wake.set()
+            self._writer.wake()
         return taken
 
     def consume(self, stream: MuxedStream, size: int) -> None:
@@ -201,7 +193,7 @@ class Muxed(IMuxedConn):
         if stream.stream_id in self._streams:
             self._session.reset(stream.stream_id)
             self._drop(stream, "it was reset here")
-            self._wake.set()
+            self._writer.wake()
 
     def abandon(self, stream: MuxedStream) -> None:
         """Nobody here reads or writes a stream any more: end it, once the peer has had a chance to finish."""
@@ -223,29 +215,28 @@ class Muxed(IMuxedConn):
 
     def note_blocked(self, stream: MuxedStream) -> None:
         """A writer of this stream waits for room."""
-        self._blocked[stream] = None
+        self._writer.note_blocked(stream)
 
     def note_feeding(self, stream: MuxedStream) -> None:
-        self._feeding[stream] = None
-        self._wake.set()
+        """This stream's feed has something to send."""
+        self._writer.note_feeding(stream)
 
     def flush(self, stream: MuxedStream) -> None:
-        """Ask a stream's feed, and write now instead of in the writer's turn; what is left over is the writer's."""
-        self._feeding[stream] = None
-        if self.is_established and not self._unsent:
-            try:
-                self._write_now()
-            except OSError as error:
-                self._end(f"the connection broke: {error}")
-        if self._unsent or self._feeding:
-            self._wake.set()
+        """Ask a stream's feed, and write now if the connection still stands."""
+        if not self.is_established:
+            self._writer.note_feeding(stream)
+            return
+        try:
+            self._writer.flush(stream)
+        except OSError as error:
+            self._end(f"the connection broke: {error}")
 
     def push(self, stream: MuxedStream, data: bytes | memoryview) -> None:
         """Hand data to the stream's callback. What that raises is the stream's end."""
         try:
             stream.hand_over(data)
         except Exception as error:  # a protocol's fault with this peer's data must not touch the other streams
-            self._blame(stream, error)
+            self.blame(stream, error)
         if stream.gives_credit:
             self.consume(stream, len(data))
 
@@ -253,9 +244,10 @@ class Muxed(IMuxedConn):
         try:
             stream.hand_over_end(reason)
         except Exception as error:
-            self._blame(stream, error)
+            self.blame(stream, error)
 
-    def _blame(self, stream: MuxedStream, error: Exception) -> None:
+    def blame(self, stream: MuxedStream, error: Exception) -> None:
+        """A stream's callback or feed raised: that is the stream's end."""
         logger.debug("a stream's callback failed", exc_info=error)
         self.on_fault(repr(error))
         self.reset(stream)
@@ -279,6 +271,9 @@ class Muxed(IMuxedConn):
             self.on_fault(str(error))
             return f"the peer broke a rule: {error}"
 
+    async def _write_forever(self) -> None:
+        self._end(await self._writer.run())
+
     async def _take_in(self, records: list[bytes]) -> None:
         for plain in records:
             events = self._session.receive(plain)
@@ -300,7 +295,7 @@ class Muxed(IMuxedConn):
             elif isinstance(event, Writable | Finished | WasReset) and event.stream_id in streams:
                 self._take_change(streams[event.stream_id], event)
         if self._session.has_to_send:
-            self._wake.set()
+            self._writer.wake()
 
     def _take_change(self, stream: MuxedStream, event: Writable | Finished | WasReset) -> None:
         if isinstance(event, Writable):
@@ -333,7 +328,7 @@ class Muxed(IMuxedConn):
         if not self._session.is_open(stream.stream_id):
             self._forget(stream)
         if self._session.has_to_send:
-            self._wake.set()
+            self._writer.wake()
 
     def _drop(self, stream: MuxedStream, reason: str) -> None:
         self._forget(stream)
@@ -343,77 +338,7 @@ class Muxed(IMuxedConn):
     def _forget(self, stream: MuxedStream) -> None:
         self._streams.pop(stream.stream_id, None)
         self._lingering.pop(stream, None)
-        self._feeding.pop(stream, None)
-        self._blocked.pop(stream, None)
-
-    # Sending
-
-    async def _write_forever(self, wire: SocketWire) -> None:
-        try:
-            while True:
-                while self._unsent:
-                    with trio.fail_after(STUCK_S_MAX):
-                        await wire.wait_sendable()
-                    self._unsent = self._unsent[wire.send_some(self._unsent) :]
-                self._write_now()
-                if self._unsent:
-                    continue
-                if self._feeding:
-                    await trio.lowlevel.checkpoint()
-                elif not self._session.has_to_send:
-                    self._quiet.set()
-                    self._wake = trio.Event()
-                    await self._wake.wait()
-        except trio.TooSlowError:
-            self._end(f"the peer took no data for {STUCK_S_MAX} s")
-        except (OSError, trio.ClosedResourceError) as error:
-            self._end(f"the connection broke: {error}")
-
-    def _write_now(self) -> None:
-        """One write of all that is queued and fed, as far as the socket takes it. Raises OSError."""
-        self._feed_all()
-        if self._session.has_to_send:
-            self._seal_and_send()
-        if self._blocked and not self._unsent:
-            blocked, self._blocked = self._blocked, {}
-            for stream in blocked:
-                stream.wake_writer()
-
-    def _seal_and_send(self) -> None:
-        assert self._wire is not None
-        assert self._sealer is not None
-        records = memoryview(self._sealer.seal(*self._session.pieces_to_send()))
-        self._unsent = records[self._wire.send_some(records) :]
-
-    def _feed_all(self) -> None:
-        feeding, self._feeding = self._feeding, {}
-        for stream in feeding:
-            try:
-                while room := self._session.room(stream.stream_id):
-                    data = stream.produce(room)
-                    if not data:
-                        break
-                    if len(data) > room:
-                        raise LocalError(f"a feed produced {len(data)} bytes for room of {room}")
-                    self._session.send(stream.stream_id, data)
-                else:
-                    self._feed_later(stream)
-            except Exception as error:  # as in push: one protocol's fault is its stream's end
-                self._blame(stream, error)
-
-    def _feed_later(self, stream: MuxedStream) -> None:
-        if self._session.has_credit(stream.stream_id):
-            self._feeding[stream] = None
-        else:
-            stream.is_starved = True  # until the peer gives credit
-
-    def _say_last_words(self) -> None:
-        """What is queued when a session ends, a go-away above all, if the socket takes it at once."""
-        if not self._unsent and self._session.has_to_send:
-            try:
-                self._seal_and_send()
-            except OSError as error:
-                logger.debug("no last words to %s: %r", self.peer_id, error)
+        self._writer.forget(stream)
 
     # Ending
 
@@ -426,7 +351,7 @@ class Muxed(IMuxedConn):
                 return
             if now - self._heard_at >= KEEPALIVE_S:
                 self._session.ping(number % 2**32)
-                self._wake.set()
+                self._writer.wake()
             for stream in [stream for stream, until in self._lingering.items() if until <= now]:
                 self.reset(stream)
 
@@ -440,9 +365,7 @@ class Muxed(IMuxedConn):
             self._tell_if_pushing(stream, reason)
         self._streams.clear()
         self._accepting.clear()
-        for event in (self._accept_wake, self._quiet):
-            event.set()
-        if self._wire is not None:
-            self._wire.close()
+        self._accept_wake.set()
+        self._writer.close()
         if self._scope is not None:
             self._scope.cancel()

@@ -20,7 +20,8 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.hardening import harden
-from p2p.host import StreamHandler, to_node, to_peer
+from p2p.host_streams import StreamHandler
+from p2p.peer_ids import to_node, to_peer
 
 
 class StockHost:

@@ -18,8 +18,9 @@ from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
 from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frames, Header, write_frame
-from p2p.host import StreamRefused, to_node
+from p2p.host_streams import StreamRefused
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
+from p2p.peer_ids import to_node
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ WINDOW_MAX = 2**32 - 1  # no peer can give more credit than a length field says
 FRAME_BYTES_MAX = 64 * 1024 - 12  # other implementations refuse frames beyond 64 KiB
 HEADER = struct.Struct("!BBHII")
 HEADER_BYTES = HEADER.size
+VIEWED_BYTES_MIN = 4 * 1024  # so much of a frame is handed on as it came, uncopied
 STREAM_ID_END = 2**32
 
 

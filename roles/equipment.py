@@ -16,8 +16,8 @@ import trio
 from p2p.addresses import is_loopback
 from p2p.doors import HostLimits
 from p2p.guard import MemoryDamaged
-from p2p.host import CannotListen
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
+from p2p.listening import CannotListen
 from p2p.net import NetEvent
 from protocol.keys import PrivateKey, parse_node
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id

@@ -35,7 +35,7 @@ from p2p.gossipsub import (
     Unsubscribe,
     Validate,
 )
-from p2p.gossipsub.router import MALFORMED
+from p2p.gossipsub.packets import MALFORMED
 from p2p.net import GOSSIP_BYTES_MAX, Check
 from p2p.protobuf import MalformedPacket
 from p2p.signature_checks import verify_unproven

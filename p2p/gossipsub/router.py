@@ -1,17 +1,16 @@
 """The gossip router: gossipsub v1.1 as a pure state machine, events in and effects out.
 
 It opens no socket, reads no clock and rolls no dice of its own: `now_ms` and `dice` are handed in, and the same events
-give the same effects. Parts: `mesh` (who gets whole messages), `lazy` (who hears of them), `score`, `cache`, `wire`.
+give the same effects. Parts: `packets` and `messages` (what peers send), `publisher` (what we say), `mesh` (who gets
+whole messages), `lazy` (who hears of them), `score`, `cache`, `wire`.
 """
 
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from p2p.gossipsub.cache import Standing
 from p2p.gossipsub.events import (
     Blamed,
-    Continue,
     Dial,
     Effect,
     Event,
@@ -24,10 +23,8 @@ from p2p.gossipsub.events import (
     Rated,
     Received,
     Recorded,
-    ResetStream,
     Resumed,
     SendControl,
-    SendMessage,
     SendSubscriptions,
     StreamEnded,
     StreamRenewed,
@@ -37,21 +34,13 @@ from p2p.gossipsub.events import (
 from p2p.gossipsub.lazy import LazyPull
 from p2p.gossipsub.mesh import Mesh
 from p2p.gossipsub.messages import Messages
-from p2p.gossipsub.params import GossipParams, Signature, TopicParams
-from p2p.gossipsub.signing import (
-    Author,
-    build_id_prefix,
-    compute_content_id,
-    get_default_id,
-)
-from p2p.gossipsub.state import Fanout, Peer, State, Topic, TopicCounts
-from p2p.gossipsub.wire import Control, read_slice, write_message, write_plain, write_subscription
-from p2p.protobuf import MalformedPacket, write_bytes
+from p2p.gossipsub.packets import Packets
+from p2p.gossipsub.params import GossipParams, TopicParams
+from p2p.gossipsub.publisher import Publisher
+from p2p.gossipsub.signing import Author
+from p2p.gossipsub.state import Peer, State, Topic, TopicCounts
+from p2p.gossipsub.wire import write_subscription
 from protocol.errors import LocalError
-
-MALFORMED = 2.5  # how much a packet that is none counts as behaviour: the second is felt
-EXCESS_MAX = 4  # how many times that a control message counts that is longer than any implementation's
-FLOOD = 256  # subscriptions beyond the limit that count as one fault
 
 
 class Router:
@@ -68,19 +57,20 @@ class Router:
         self._mesh = Mesh(self._state)
         self._lazy = LazyPull(self._state)
         self._params = params
-        self._author = author
         self._tick = 0
         self._messages = Messages(self._state, self._lazy, author)
+        self._packets = Packets(self._state, self._mesh, self._lazy, self._messages)
+        self._publisher = Publisher(self._state, self._mesh, self._messages, author)
         self._handlers: dict[type, Callable[[Any], None]] = {
             PeerUp: self._take_peer,
             PeerDown: self._lose_peer,
             StreamRenewed: self._greet,
-            StreamEnded: self._forget_topics,
-            Received: self._take_packet,
-            Resumed: self._resume,
+            StreamEnded: self._packets.forget,
+            Received: self._packets.take,
+            Resumed: self._packets.resume,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
-            Publish: self._publish,
+            Publish: self._publisher.publish,
             Judged: self._messages.take_verdict,
             Blamed: self._take_blame,
             Rated: self._rate,
@@ -126,16 +116,9 @@ class Router:
             if peer.node in topic.mesh:
                 self._state.effects.append(SendControl(peer.node, topic.graft))
 
-    def _forget_topics(self, event: StreamEnded | PeerDown) -> None:
-        peer = self._state.peers.get(event.peer)
-        if peer is not None:
-            peer.packet = None
-            for key in list(peer.topics):
-                self._note_leave(peer, key)
-
     def _lose_peer(self, event: PeerDown) -> None:
         state = self._state
-        self._forget_topics(event)
+        self._packets.forget(event)
         peer = state.peers.pop(event.peer, None)
         if peer is None:
             return
@@ -184,155 +167,6 @@ class Router:
         packet = write_subscription(joins, key)
         self._state.effects += [SendSubscriptions(node, packet) for node in self._state.peers]
 
-    # Our messages
-
-    def _publish(self, event: Publish) -> None:
-        """Source: gossipsub v1.1, Flood Publishing; v1.0, Message Processing."""
-        state = self._state
-        key, data = event.topic.encode(), event.data
-        topic = state.topics.get(key)
-        params = topic.params if topic else event.params or TopicParams()
-        if len(data) > params.data_bytes_max:
-            raise LocalError(f"a gossip message has {len(data)} bytes, at most {params.data_bytes_max}")
-        if params.signature is Signature.STRICT_SIGN:
-            if self._author is None:
-                raise LocalError(f"{event.topic} is a signed topic and this router has no author")
-            message = self._author.write(key, data)
-            name, packet = get_default_id(message), write_message(message)
-        else:
-            name = compute_content_id(topic.id_prefix if topic else build_id_prefix(key), data)
-            packet = write_plain(data, topic.field if topic else write_bytes(4, key))
-        state.count(event.topic).published += 1
-        if name not in state.seen.sightings:
-            state.seen.add(name, Standing.ACCEPTED, state.now_ms)
-        state.cache.put(name, key, packet, params.priority)
-        peers = self._choose_for_own(key, topic)
-        if peers:
-            state.effects.append(SendMessage(peers, event.topic, packet, params.priority, is_own=True))
-
-    def _choose_for_own(self, key: bytes, topic: Topic | None) -> list[bytes]:
-        state, params = self._state, self._params
-        subscribers = state.subscribers.get(key, {})
-        threshold = params.score.publish_threshold
-        if params.flood_publish:
-            fit = [node for node, peer in subscribers.items() if peer.is_direct or peer.score >= threshold]
-            if len(fit) <= params.flood_peers_max:
-                return fit
-            certain = {node: None for node in fit if (topic and node in topic.mesh) or node in state.direct}
-            others = [node for node in fit if node not in certain]
-            return [*certain, *state.dice.sample(others, max(params.flood_peers_max - len(certain), 0))]
-        if topic is not None:
-            return list(self._messages.get_targets(topic))
-        fanout = state.fanout.get(key)
-        if fanout is None:
-            fanout = state.fanout[key] = Fanout({}, state.now_ms)
-        fanout.published_ms = state.now_ms
-        if not fanout.peers:
-            self._mesh.fill_fanout(key, fanout)
-        return [*fanout.peers, *(node for node in subscribers if node in state.direct)]
-
-    # What peers send
-
-    def _take_packet(self, event: Received) -> None:
-        peer = self._state.peers.get(event.peer)
-        if peer is None:
-            return
-        if peer.packet is not None:
-            raise LocalError("the last packet of this peer is not worked off yet")
-        if not self._is_heard(peer):
-            return
-        peer.packet, peer.packet_at = event.packet, 0
-        self._work_off(peer)
-
-    def _resume(self, event: Resumed) -> None:
-        peer = self._state.peers.get(event.peer)
-        if peer is None or peer.packet is None:
-            return
-        if not self._is_heard(peer):
-            peer.packet = None
-            return
-        self._work_off(peer)
-
-    def _is_heard(self, peer: Peer) -> bool:
-        """Source: gossipsub v1.1, Score Thresholds (GraylistThreshold), Explicit Peering Agreements."""
-        return peer.score >= self._params.score.graylist_threshold or peer.is_direct
-
-    def _work_off(self, peer: Peer) -> None:
-        state, params = self._state, self._params
-        packet = peer.packet
-        assert packet is not None
-        try:
-            known = self._messages.recent
-            part = read_slice(packet, peer.packet_at, params.slice_messages, params.slice_bytes, known)
-        except MalformedPacket as error:
-            peer.packet = None
-            state.blame(peer, MALFORMED, f"malformed gossip packet: {error}")
-            state.effects.append(ResetStream(peer.node, str(error)))
-            return
-        for joins, key in part.subscriptions:
-            self._take_subscription(peer, joins, key)
-        topics = state.topics
-        for copy in part.copies:
-            self._messages.take_copy(peer, copy)
-        for message, field in part.messages:
-            topic = topics.get(message.topic)  # type: ignore[arg-type]
-            if topic is not None:
-                self._messages.take(peer, topic, message, field)
-            elif message.topic is None:
-                state.blame(peer, 1.0, "a gossip message must name one topic")
-        for control in part.controls:
-            self._take_control(peer, control)
-        if part.next_at is None:
-            peer.packet = None
-        else:
-            peer.packet_at = part.next_at
-            state.effects.append(Continue(peer.node))
-
-    def _take_subscription(self, peer: Peer, joins: bool, key: bytes) -> None:
-        params = self._params
-        peer.subscription_changes += 1
-        if peer.subscription_changes > params.subscription_changes_max and not peer.subscription_changes % FLOOD:
-            self._state.blame(peer, 1.0, f"changed {peer.subscription_changes} subscriptions within a heartbeat")
-        if not joins:
-            self._note_leave(peer, key)
-            return
-        if key in peer.topics or len(peer.topics) >= params.topics_per_peer_max or len(key) > params.topic_bytes_max:
-            return
-        peer.topics[key] = None
-        self._state.subscribers.setdefault(key, {})[peer.node] = peer
-        topic = self._state.topics.get(key)
-        if topic is not None:
-            topic.targets = None
-            self._mesh.welcome(topic, peer)
-
-    def _note_leave(self, peer: Peer, key: bytes) -> None:
-        state = self._state
-        peer.topics.pop(key, None)
-        others = state.subscribers.get(key)
-        if others is not None:
-            others.pop(peer.node, None)
-            if not others:
-                del state.subscribers[key]
-        if key in state.topics:
-            self._mesh.drop(state.topics[key], peer)
-        if key in state.fanout:
-            state.fanout[key].peers.pop(peer.node, None)
-
-    def _take_control(self, peer: Peer, control: Control) -> None:
-        """Source: gossipsub v1.0, Control Messages; v1.2, IDONTWANT Message."""
-        if control.excess:
-            times = min(control.excess, EXCESS_MAX)
-            self._state.blame(
-                peer, MALFORMED * times, f"a control message {control.excess + 1} times as long as allowed"
-            )
-        if control.ihave or control.iwant or control.graft:
-            self._state.refresh(peer)
-        self._lazy.take_ihave(peer, control)
-        self._lazy.take_iwant(peer, control)
-        self._mesh.take_grafts(peer, control)
-        self._mesh.take_prunes(peer, control)
-        self._lazy.take_idontwant(peer, control)
-
     # Heartbeat
 
     def _beat(self, event: Heartbeat) -> None:
@@ -346,7 +180,7 @@ class Router:
             peer.begin_beat()
             state.refresh(peer)
             # Every beat anew, so that whoever keeps the connections sees that it is of no use.
-            if not self._is_heard(peer):
+            if not self._packets.is_heard(peer):
                 state.effects.append(Fault(peer.node, f"graylisted, with a score of {peer.score:.0f}"))
         self._messages.expire()
         self._messages.forget_recent()

@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from p2p.host import parse_address
+from p2p.addresses import parse_address
 from p2p.libp2p_net import Libp2pNet, open_libp2p_net
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, Unanswered
 from protocol.types import Verdict

@@ -16,7 +16,8 @@ from typing import Any
 
 import trio
 
-from p2p.host import Host, HostLimits, open_host
+from p2p.doors import HostLimits
+from p2p.host import Host, open_host
 from p2p.stock import StockHost, open_stock_host
 from testnet.bench.figures import Figure, Note, compare
 

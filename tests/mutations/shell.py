@@ -7,28 +7,28 @@ SLOW_CHECKS = ("tests/p2p/test_slow_checks.py",)
 
 MUTATIONS = (
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         ("else:\n                counts.dropped += 1"),
         ("else:\n                pass"),
         GOSSIP_SHELL,
         "a message a full queue sheds is counted",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         "                sent += 1\n",
         "                sent += 2\n",
         GOSSIP_SHELL,
         "publish says for how many peers it queued",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         "if outbox is not None and outbox.push(waiting, effect.priority):",
         "if outbox is not None and (outbox.push(waiting, effect.priority) or True):",
         GOSSIP_SHELL,
         "publish does not count whom it could not queue for",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         "outbox.push(waiting, effect.priority)",
         "outbox.push(waiting, 3)",
         GOSSIP_SHELL,
@@ -42,24 +42,24 @@ MUTATIONS = (
         "each topic has its urgency",
     ),
     Mutation(
-        "p2p/gossip.py", "self._do(Blamed(node, MALFORMED))", "pass", GOSSIP_SHELL, "a bad frame counts as behaviour"
+        "p2p/incoming.py", "self._do(Blamed(node, MALFORMED))", "pass", GOSSIP_SHELL, "a bad frame counts as behaviour"
     ),
     Mutation(
-        "p2p/gossip.py",
-        'self._fault(node, f"malformed gossip packet: {inbound.fault}")',
+        "p2p/incoming.py",
+        'self._on_fault(node, f"malformed gossip packet: {inbound.fault}")',
         "pass",
         GOSSIP_SHELL,
         "a bad frame is a fault of its sender",
     ),
     Mutation(
         "p2p/gossip.py",
-        "ResetStream: self._end_inbound,",
+        "ResetStream: lambda effect: self._incoming.end_stream(effect.peer),",
         "ResetStream: lambda effect: None,",
         GOSSIP_SHELL,
         "a packet that is none costs the stream",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         "if outbox.idle_beats > WRITE_BEATS_MAX:",
         "if False:",
         (
@@ -82,14 +82,14 @@ MUTATIONS = (
         "a peer may be ahead of us by so much and no more",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/incoming.py",
         "for _ in range(PACKETS_IN_A_ROW):",
         "while True:",
         GOSSIP_SHELL,
         "one peer's packets do not keep the next one's waiting",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/incoming.py",
         "if time.perf_counter() > until_s:",
         "if False:",
         GOSSIP_SHELL,
@@ -117,7 +117,11 @@ MUTATIONS = (
         "what was handed over makes room",
     ),
     Mutation(
-        "p2p/gossip.py", 'inbound.end("the peer is refused")', "pass", GOSSIP_SHELL, "a banned peer is no longer heard"
+        "p2p/incoming.py",
+        'inbound.end("the peer is refused")',
+        "pass",
+        GOSSIP_SHELL,
+        "a banned peer is no longer heard",
     ),
     Mutation(
         "p2p/gossip.py",
@@ -130,15 +134,15 @@ MUTATIONS = (
         "a check that raises loses its message and not the node",
     ),
     Mutation(
-        "p2p/gossip.py",
-        ("outbox.clear()\n                    self._do(StreamRenewed(node))"),
-        "self._do(StreamRenewed(node))",
+        "p2p/outgoing.py",
+        ("outbox.clear()\n                    self._on_renewed(node)"),
+        "self._on_renewed(node)",
         GOSSIP_SHELL,
         "control for an old stream is not sent on the new one",
     ),
     Mutation(
-        "p2p/gossip.py",
-        "                    self._do(StreamRenewed(node))\n",
+        "p2p/outgoing.py",
+        "                    self._on_renewed(node)\n",
         "                    pass\n",
         GOSSIP_SHELL,
         "on a new stream everything is told again",
@@ -182,7 +186,7 @@ MUTATIONS = (
         "a topic with slow verdicts waits for them",
     ),
     Mutation(
-        "p2p/gossip.py",
+        "p2p/outgoing.py",
         "stream.flush()",
         "pass",
         ("tests/p2p/test_gossip.py::test_a_burst_of_a_thousand_arrives_whole",),

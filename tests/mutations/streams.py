@@ -46,25 +46,25 @@ MUTATIONS = (
         "each protocol has its own share of streams",
     ),
     Mutation(
-        "p2p/host.py",
-        "self._streams.end(node, protocol)",
+        "p2p/host_streams.py",
+        "self._limits.end(node, protocol)",
         "pass",
         STREAM_LIMITS,
         "a stream that ended is no longer counted",
     ),
     Mutation(
-        "p2p/host.py",
-        "if not self._streams.begin(node, protocol):",
-        "if self._streams.begin(node, protocol) is None:",
+        "p2p/host_streams.py",
+        "if not self._limits.begin(node, protocol):",
+        "if self._limits.begin(node, protocol) is None:",
         (
             "tests/p2p/test_doors.py::test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_is_at_fault",
         ),
         "the host asks whether a peer has its share of streams",
     ),
     Mutation(
-        "p2p/host.py",
-        "if self._streams.is_too_fast(",
-        "if False and self._streams.is_too_fast(",
+        "p2p/host_streams.py",
+        "if self._limits.is_too_fast(",
+        "if False and self._limits.is_too_fast(",
         (
             "tests/p2p/test_doors.py::test_a_peer_with_its_share_of_streams_open_gets_no_more_and_one_that_floods_is_at_fault",
         ),

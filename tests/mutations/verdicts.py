@@ -119,7 +119,7 @@ MUTATIONS = (
         "direct peers get everything",
     ),
     Mutation(
-        "p2p/gossipsub/router.py",
+        "p2p/gossipsub/packets.py",
         "read_slice(packet, peer.packet_at, params.slice_messages, params.slice_bytes, known)",
         "read_slice(packet, peer.packet_at, 10**9, 10**9, known)",
         ROUTER_1,

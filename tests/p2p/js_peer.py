@@ -12,7 +12,7 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 
-from p2p.host import to_node
+from p2p.peer_ids import to_node
 
 JS = Path(__file__).parents[2] / "testnet/bench/js"
 START_S = 20.0

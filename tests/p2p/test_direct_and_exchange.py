@@ -15,11 +15,11 @@ from multiaddr import Multiaddr
 
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.wire import Prune, wrap_control, write_prune
-from p2p.host import to_node
 from p2p.identify import fetch_record, find_record
 from p2p.keeper import ALL_UP_TO, BOOK_MAX, FORGET_S, AddressBook
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Delivered
+from p2p.peer_ids import to_node
 from p2p.peer_records import RECORD_BYTES_MAX, read_record
 from p2p.protobuf import write_varint
 from protocol.errors import BadSignature, RemoteError

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from p2p.addresses import Trusted, compute_block, compute_place, parse_ip
 from p2p.doors import Doors, Held, HostLimits
-from p2p.host import Host, StreamRefused
+from p2p.host import Host
+from p2p.host_streams import StreamRefused
 from p2p.stream_limits import OPEN_MAX
 from tests.p2p.loopback import join, run, running_host, until
 

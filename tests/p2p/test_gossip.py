@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.io.exceptions import IOException
 
+from p2p.doors import HostLimits
 from p2p.gossip import MESHSUB, PARAMS, Gossip, get_priority
 from p2p.gossipsub import Signature, TopicCounts, TopicParams, compute_message_id
 from p2p.gossipsub.signing import ED25519_HEAD
@@ -26,7 +27,7 @@ from p2p.gossipsub.wire import (
     write_message,
     write_subscription,
 )
-from p2p.host import Host, HostLimits, open_host
+from p2p.host import Host, open_host
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Delivered, NetEvent
 from p2p.outbox import BYTES_MAX, MESSAGES_MAX, Outbox

@@ -21,10 +21,9 @@ from multiaddr import Multiaddr
 
 from p2p.gossip import MESHSUB
 from p2p.gossipsub import Signature, TopicParams, compute_message_id
-from p2p.hardening import ED25519_PEER_HEAD
-from p2p.host import to_node
 from p2p.libp2p_net import NetOptions, open_libp2p_net
 from p2p.net import Delivered
+from p2p.peer_ids import ED25519_PEER_HEAD, to_node
 from protocol.types import Verdict
 
 TOPIC = "/rolemesh/00/claims/1"

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from p2p.gossipsub import Signature, TopicParams, compute_message_id
-from p2p.host import to_peer
 from p2p.libp2p_net import NetOptions, open_libp2p_net
 from p2p.net import Delivered
+from p2p.peer_ids import to_peer
 from protocol.types import Verdict
 from tests.p2p.js_peer import START_S, needs_js, open_js_peer
 

@@ -9,7 +9,7 @@ import trio
 from libp2p.io.exceptions import IOException
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from p2p import gossip as shell
+from p2p import incoming, outgoing
 from p2p.gossip import MESHSUB, Gossip
 from p2p.gossip_params import PARAMS
 from p2p.gossipsub import Received
@@ -69,8 +69,8 @@ class Shell:
 
     def gather(self, node: bytes, *packets: bytes) -> Inbound:
         """What came on a peer's stream and waits for its turn."""
-        inbound = Inbound(node, FakeStream(), self.gossip._note_ready)  # type: ignore[arg-type]
-        self.gossip._inbound[node] = inbound
+        inbound = Inbound(node, FakeStream(), self.gossip._incoming._note_ready)  # type: ignore[arg-type]
+        self.gossip._incoming._inbound[node] = inbound
         inbound._take(b"".join(map(frame, packets)))
         return inbound
 
@@ -106,7 +106,7 @@ def claim(number: int) -> bytes:
 
 @in_trio
 async def test_a_peer_with_much_to_say_does_not_keep_the_next_one_waiting(monkeypatch):
-    monkeypatch.setattr(shell, "WORK_S_MAX", 0.0)  # a turn's time is up after one peer
+    monkeypatch.setattr(incoming, "WORK_S_MAX", 0.0)  # a turn's time is up after one peer
     here = Shell()
     here.gossip.subscribe(CLAIMS, accept)
     here.meet(PEER, OTHER)
@@ -114,7 +114,7 @@ async def test_a_peer_with_much_to_say_does_not_keep_the_next_one_waiting(monkey
     little = here.gather(OTHER, claim(100))
 
     here.gossip.work()
-    assert len(much.packets) == 100 - shell.PACKETS_IN_A_ROW
+    assert len(much.packets) == 100 - incoming.PACKETS_IN_A_ROW
     here.gossip.work()
     assert not little.packets
     while here.gossip.has_work:
@@ -193,7 +193,7 @@ async def test_the_most_urgent_topic_leaves_first():
     here.meet(PEER, topics=topics)
     for topic in topics:
         assert here.gossip.publish(topic, b"said on " + topic.encode()) == 1
-    packet = here.gossip._outboxes[PEER].take_now()
+    packet = here.gossip._outgoing._outboxes[PEER].take_now()
     places = [packet.index(b"said on " + topic.encode()) for topic in topics]
     assert places == sorted(places, reverse=True)
 
@@ -204,7 +204,7 @@ async def test_publish_says_for_how_many_peers_it_queued_and_counts_those_it_cou
     here.gossip.subscribe(CHATTER, accept)
     here.meet(PEER, OTHER, topics=(CHATTER,))
     assert here.gossip.publish(CHATTER, b"to both") == 2
-    full = here.gossip._outboxes[PEER]
+    full = here.gossip._outgoing._outboxes[PEER]
     while len(full) < MESSAGES_MAX:
         assert full.push((b"vote", here.gossip.counts[CHATTER]), 0)
     assert here.gossip.publish(CHATTER, b"to one") == 1
@@ -222,9 +222,9 @@ def test_on_a_new_stream_a_peer_is_told_everything_anew_and_nothing_that_was_for
             await wait_all_tasks_blocked()
             (first,) = here.streams
             assert write_subscription(True, CLAIMS.encode()) in first.produce(10_000)
-            here.gossip._outboxes[PEER].push_control(b"for the old stream", is_gossip=False)
+            here.gossip._outgoing._outboxes[PEER].push_control(b"for the old stream", is_gossip=False)
             first.end("reset by the peer")
-            await trio.sleep(2 * shell.RETRY_S)
+            await trio.sleep(2 * outgoing.RETRY_S)
             said = here.streams[1].produce(10_000)
             assert write_subscription(True, CLAIMS.encode()) in said
             assert b"for the old stream" not in said

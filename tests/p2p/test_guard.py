@@ -12,7 +12,7 @@ from libp2p.io.exceptions import IOException
 
 from p2p import dialback
 from p2p.bans import BANNED_AT, FAULT
-from p2p.host import StreamRefused
+from p2p.host_streams import StreamRefused
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from protocol.keys import PrivateKey
 from protocol.types import Verdict

@@ -28,7 +28,8 @@ from libp2p.transport.tcp import tcp as stock_tcp
 
 from p2p import hardening
 from p2p.doors import HostLimits
-from p2p.host import PortInUse, open_host
+from p2p.host import open_host
+from p2p.listening import PortInUse
 from p2p.muxed import Muxed
 from p2p.secured import RecordSession
 from p2p.stream_limits import OPEN_MAX

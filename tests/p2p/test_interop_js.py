@@ -9,7 +9,8 @@ import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.stream.exceptions import StreamEOF
 
-from p2p.host import Host, to_peer
+from p2p.host import Host
+from p2p.peer_ids import to_peer
 from tests.p2p.js_peer import START_S, JsPeer, needs_js, open_js_peer
 from tests.p2p.loopback import run, running_host, until
 

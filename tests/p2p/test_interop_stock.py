@@ -150,7 +150,7 @@ def test_the_seams_are_where_they_were() -> None:
                 muxed = conn.muxed_conn
                 assert type(muxed) is Muxed
                 assert type(muxed.secured_conn) is RecordSession
-                assert muxed._wire is not None, "the socket is in other hands"
+                assert muxed._writer.wire is not None, "the socket is in other hands"
                 assert muxed.secured_conn._messages.sealer.nonce > 0, "records are sealed by somebody else"
 
     run(main)

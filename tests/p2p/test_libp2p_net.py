@@ -15,12 +15,13 @@ from noise.noise_protocol import NoiseProtocol
 from p2p.gossip import MESHSUB
 from p2p.gossipsub import Seek
 from p2p.hardening import SafeConn
-from p2p.host import CannotListen, PortInUse, to_node, to_peer
 from p2p.inbound import Inbound
 from p2p.libp2p_net import CLOSING, Libp2pNet, NetOptions, open_libp2p_net
+from p2p.listening import CannotListen, PortInUse
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
 from p2p.net import Answered, Asked, Delivered, NetEvent, PeerConnected, Published, Unanswered
+from p2p.peer_ids import to_node, to_peer
 from p2p.wire import SocketWire
 from p2p.yamux import Yamux
 from protocol.errors import LocalError
@@ -318,12 +319,12 @@ def test_a_peer_that_takes_no_bytes_does_not_hold_up_closing() -> None:
                     a.request(paused.node, protocol, b"", f"open {protocol}", 60_000)
                 await until(lambda: len(served) == len(protocols))
                 (conns,) = cast(Any, paused.swarm.connections.values())
-                conns[0].muxed_conn._wire.receive = trio.sleep_forever
+                conns[0].muxed_conn._writer.wire.receive = trio.sleep_forever
                 for protocol in protocols:
                     a.request(paused.node, protocol, bytes(2**20), f"fill {protocol}", 60_000)
                 (ours,) = cast(Any, a._host.swarm.connections.values())
                 muxed = ours[0].muxed_conn
-                await until(lambda: muxed._unsent and len(muxed._blocked) > len(protocols) // 4)
+                await until(lambda: muxed._writer._unsent and len(muxed._writer._blocked) > len(protocols) // 4)
                 start = trio.current_time()
             return trio.current_time() - start
 

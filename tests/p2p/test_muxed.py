@@ -18,7 +18,7 @@ from libp2p.stream_muxer.exceptions import (
 )
 from trio.testing import MockClock
 
-from p2p import muxed, muxed_stream
+from p2p import muxed, muxed_stream, muxed_writer
 from p2p.muxed import Muxed
 from p2p.muxed_stream import MuxedStream
 from p2p.noise_records import PLAINTEXT_BYTES_MAX, Opener, Sealer
@@ -107,7 +107,7 @@ def test_what_is_written_in_one_turn_is_one_write_to_the_socket() -> None:
         async with muxed_pair() as (a, b):
             streams = [await a.open_stream() for _ in range(20)]
             sends: list[int] = []
-            wire = a._wire
+            wire = a._writer.wire
             assert wire is not None
             stock = wire.send_some
 
@@ -262,8 +262,8 @@ def test_a_peer_that_dies_in_the_middle_of_a_write_wakes_everybody() -> None:
                     nursery.start_soon(task)
                 theirs = await b.accept_stream()
                 await theirs.read(1)
-                assert b._wire is not None
-                b._wire.close()  # as when its process is killed
+                assert b._writer.wire is not None
+                b._writer.wire.close()  # as when its process is killed
             assert sorted(ended) == ["accept", "read", "write"]
             with pytest.raises(MuxedConnUnavailable):
                 await a.open_stream()
@@ -371,16 +371,16 @@ def test_junk_from_the_peer_ends_its_connection_and_is_reported() -> None:
         async with muxed_pair() as (a, b):
             faults: list[str] = []
             a.on_fault = faults.append
-            assert b._wire is not None
-            b._wire.send_some(memoryview(b"\x00\x20" + bytes(32)))
+            assert b._writer.wire is not None
+            b._writer.wire.send_some(memoryview(b"\x00\x20" + bytes(32)))
             await a.event_closed.wait()
             assert "was not sealed" in faults[0]
 
         async with muxed_pair() as (a, b):
             faults = []
             a.on_fault = faults.append
-            b._session._out += b"\x07" + bytes(11)
-            b._wake.set()
+            b._session._session.output._tail += b"\x07" + bytes(11)
+            b._writer.wake()
             await a.event_closed.wait()
             await b.event_closed.wait()
             assert faults == ["version 7"]
@@ -495,15 +495,15 @@ class TestFeed:
     def test_a_flush_writes_before_any_other_task_runs(self) -> None:
         async def main() -> None:
             async with stream_pair() as (a, b):
-                assert a.muxed_conn._wire is not None
+                assert a.muxed_conn._writer.wire is not None
                 writes: list[int] = []
-                send_some = a.muxed_conn._wire.send_some
+                send_some = a.muxed_conn._writer.wire.send_some
 
                 def note(data: memoryview) -> int:
                     writes.append(len(data))
                     return send_some(data)
 
-                a.muxed_conn._wire.send_some = note  # type: ignore[method-assign]
+                a.muxed_conn._writer.wire.send_some = note  # type: ignore[method-assign]
                 left = [b"all ", b"of it"]
                 a.feed_from(lambda room: left.pop(0) if left else b"")
                 a.flush()
@@ -517,9 +517,9 @@ class TestFeed:
             async with stream_pair() as (a, b):
                 queue = bytearray(bytes(range(256)) * 4_000)
                 whole = bytes(queue)
-                assert a.muxed_conn._wire is not None
-                send_some = a.muxed_conn._wire.send_some
-                a.muxed_conn._wire.send_some = lambda data: send_some(data[:100])  # type: ignore[method-assign]
+                assert a.muxed_conn._writer.wire is not None
+                send_some = a.muxed_conn._writer.wire.send_some
+                a.muxed_conn._writer.wire.send_some = lambda data: send_some(data[:100])  # type: ignore[method-assign]
 
                 def produce(room: int) -> bytes:
                     data = bytes(queue[:room])
@@ -557,8 +557,8 @@ class TestSilence:
     def test_a_silent_peer_is_given_up(self) -> None:
         async def main() -> None:
             async with muxed_pair() as (a, b):
-                assert b._wire is not None
-                b._wire.receive = trio.sleep_forever  # type: ignore[method-assign]
+                assert b._writer.wire is not None
+                b._writer.wire.receive = trio.sleep_forever  # type: ignore[method-assign]
                 await b.open_stream()
                 with trio.fail_after(2 * muxed.SILENCE_S_MAX):
                     await a.event_closed.wait()
@@ -587,8 +587,8 @@ class TestSilence:
     def test_a_socket_that_takes_nothing_ends_the_connection(self) -> None:
         async def main() -> None:
             async with muxed_pair() as (a, b):
-                assert b._wire is not None
-                b._wire.receive = trio.sleep_forever  # type: ignore[method-assign]
+                assert b._writer.wire is not None
+                b._writer.wire.receive = trio.sleep_forever  # type: ignore[method-assign]
                 await b.open_stream()
                 async with trio.open_nursery() as nursery:
                     for _ in range(8):
@@ -596,7 +596,7 @@ class TestSilence:
                         stream.push_to(lambda data: None, lambda reason: None)
                         stream.feed_from(bytes)
                         stream.has_more()
-                    with trio.fail_after(2 * muxed.STUCK_S_MAX):
+                    with trio.fail_after(2 * muxed_writer.STUCK_S_MAX):
                         await a.event_closed.wait()
                     nursery.cancel_scope.cancel()
 

@@ -11,8 +11,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from p2p import streams
 from p2p.frames import ANSWER, ASK, REFUSAL, TELL, Frame, Frames, write_frame
-from p2p.host import to_peer
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, Unanswered
+from p2p.peer_ids import to_peer
 from p2p.streams import FRAME_S, PER_PEER_MAX, REPLY_S, Answers, Requests
 
 PEER = b"p" * 32

@@ -13,7 +13,7 @@ from itertools import repeat
 
 import trio
 
-from p2p.host import HostLimits
+from p2p.doors import HostLimits
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import GOSSIP_BYTES_MAX, Answered, Delivered, NetEvent, Unanswered
 from protocol.envelope import open_message

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import trio
 
+from p2p.doors import HostLimits
 from p2p.gossipsub import Signature, TopicParams
-from p2p.host import HostLimits
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.net import Check, Delivered, NetEvent, PeerConnected
 from p2p.stock_gossip import StockGossip, open_stock_gossip

@@ -14,7 +14,8 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from p2p import dialback
 from p2p.gossip import MESHSUB
 from p2p.gossipsub.wire import write_graft, write_plain
-from p2p.host import Host, StreamRefused
+from p2p.host import Host
+from p2p.host_streams import StreamRefused
 from p2p.net import STREAM_BYTES_MAX
 from p2p.protobuf import write_bytes, write_varint
 from tests.p2p.attacks import scene
@@ -77,8 +78,8 @@ async def sips_answers(aim: Aim) -> None:
         muxed = get_muxed(host, aim)
         number = stream.muxed_stream.stream_id
         while not stream.is_closed:
-            muxed._session._queue(1, 0, number, 1)
-            muxed._wake.set()
+            muxed._session._session.output.put_control(1, 0, number, 1)
+            muxed._writer.wake()
             await trio.sleep(0.1)
         tell("ended")
 
@@ -88,7 +89,7 @@ async def deaf_socket(aim: Aim) -> None:
     ask = struct.pack("!BII", 0, 1, len(scene.BIG)) + scene.BIG
     async with being(aim) as host:
         # Else the kernels of both sides would hold a whole window between them, and nobody would ever be stuck.
-        wire = get_muxed(host, aim)._wire
+        wire = get_muxed(host, aim)._writer.wire
         wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         stream = await host.open_stream(aim.node, scene.BLOB)
         for _ in range(64):

@@ -18,8 +18,10 @@ from libp2p.network.stream.net_stream import NetStream
 from p2p.doors import HostLimits
 from p2p.gossip import MESHSUB
 from p2p.gossipsub.wire import wrap_control, write_subscription
-from p2p.host import Host, StreamRefused, open_host, to_peer
+from p2p.host import Host, open_host
+from p2p.host_streams import StreamRefused
 from p2p.muxed import Muxed
+from p2p.peer_ids import to_peer
 from p2p.protobuf import write_varint
 from tests.p2p.attacks import scene
 from tests.p2p.attacks.scene import Aim

@@ -68,9 +68,10 @@ async def garbage_on_yamux(aim: Aim) -> None:
                     await host.dial(aim.node, aim.addresses)
                     continue
                 if muxed.out_bytes < 2**20:
-                    muxed._session._out += data
-                    muxed._session._merge_id = 0
-                    muxed._wake.set()
+                    output = muxed._session._session.output
+                    output._tail += data
+                    output._merge_id = 0
+                    muxed._writer.wake()
 
     async with trio.open_nursery() as nursery:
         for number, data in enumerate(writes, 1):

@@ -9,11 +9,11 @@ from tests.p2p.attacks.withstand import Scene, withstand
 PROTOCOLS = (*scene.PROTOCOLS, dialback.PROTOCOL, "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0")
 # A test does not wait as long as a node does, but in `make test-full`.
 HASTY = {
-    "p2p.gossip.WRITE_BEATS_MAX": 2,
+    "p2p.outgoing.WRITE_BEATS_MAX": 2,
     "p2p.inbound.PACKET_BEATS_MAX": 2,
     "p2p.streams.FRAME_S": 2.0,
     "p2p.muxed_stream.STALL_S_MAX": 2.0,
-    "p2p.muxed.STUCK_S_MAX": 2.0,
+    "p2p.muxed_writer.STUCK_S_MAX": 2.0,
 }
 
 

@@ -225,7 +225,7 @@ async def _meet(to_victim: Connection) -> AsyncIterator[Scene]:
         for topic in (scene.TOPIC, scene.SIGNED_TOPIC):
             net.subscribe(topic, scene.judge_envelope)
         net.learn(node, addresses)
-        scene_ = Scene(Aim(node, addresses, net._gossip.router._author.seqno), Honest(net, heard), to_victim)
+        scene_ = Scene(Aim(node, addresses, net._gossip.router._publisher.author.seqno), Honest(net, heard), to_victim)
         with trio.fail_after(PATIENCE_S):
             while not all(net.subscribers(topic) for topic in (scene.TOPIC, scene.SIGNED_TOPIC)):
                 await trio.sleep(0.005)
