@@ -13,8 +13,9 @@ from protocol.ledger.records import BatchPhase
 from protocol.ledger.state import State
 from protocol.ledger.transactions import CloseChannel
 from protocol.messages import Attestations, Result
+from protocol.proofs.trace import TraceModel
 from protocol.signing import sign
-from protocol.tensor import ITEM_SIZES, Tensor
+from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 from protocol.types import BP
 from roles.client_role import ClientRole
 from roles.inference import Inference
@@ -27,9 +28,11 @@ from roles.role import (
     Deliver,
     Effect,
     Event,
+    Inspect,
     LedgerAdvanced,
     Publish,
     Received,
+    Record,
     Send,
     SetTimer,
     Submit,
@@ -82,6 +85,35 @@ class Substituting(LyingInference):
         other = next(model for model in self._ledger.models.values() if model.exact != wanted.exact)
         inputs = tuple(_cast(tensor, spec.dtype) for tensor, spec in zip(effect.inputs, other.inputs, strict=True))
         return replace(effect, model=other.digest, inputs=inputs)
+
+
+class Degrading(LyingInference):
+    """Runs cheaper models in place of those that were asked for, by `config["cheap"]`: digests in hex.
+
+    In a dispute it stands by what it has run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        cheap = dict(context.config.get("cheap", {}))
+        self._cheap = {bytes.fromhex(model): bytes.fromhex(other) for model, other in cheap.items()}
+        self._ran: set[bytes] = set()  # digests of inputs
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects = [self._swap(effect) for effect in Inference.handle(self, event, now_ms)]
+        if not isinstance(event, Computed) or event.outputs is None or not self.lies_about(event.token):
+            return effects
+        made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
+        return [*(Record("lie.told", claim.fields) for claim in made), *effects]
+
+    def _swap(self, effect: Effect) -> Effect:
+        if isinstance(effect, Compute) and self.lies_about(effect.token):
+            self._ran.add(compute_tensors_digest(effect.inputs))
+            return replace(effect, model=self._cheap[effect.model])
+        if not isinstance(effect, Inspect) or not isinstance(effect.question, TraceModel):
+            return effect
+        was_cheap = compute_tensors_digest(effect.question.inputs) in self._ran
+        return replace(effect, model=self._cheap[effect.model]) if was_cheap else effect
 
 
 class Late(Inference):

@@ -13,6 +13,7 @@ from testnet.genesis import (
     FEED_DECIMALS,
     FEED_NAME,
     FEED_PATH,
+    MODELS,
     PRICE_GRAINS,
     Foundation,
     NodeSeeds,
@@ -50,7 +51,8 @@ def build_nodes(
     """The genesis, and the nodes by name, not yet started. ValueError for counts out of bounds."""
     keys = cast.name_keys()
     counts = {role: cast.roles[key] for role, key in keys.items()}
-    foundation = build_genesis(seed, counts, load_model_records(), now_ms=START_MS)
+    models = load_model_records(tuple(cast.options.get("network", {}).get("models", MODELS)))
+    foundation = build_genesis(seed, counts, models, now_ms=START_MS)
     around = Surroundings(
         kernel=kernel,
         fabric=fabric,

@@ -9,7 +9,7 @@ from typing import Any
 from protocol.ledger.genesis import ModelRecord
 from protocol.tensor import Tensor
 from roles.engine.inline import InlineEngine
-from testnet.genesis import load_models
+from testnet.genesis import MODELS, load_models
 
 FEED_URL = "http://feed.invalid/latest"
 FEED_STEP_MS = 1_000
@@ -31,8 +31,8 @@ def get_engine() -> InlineEngine:
 
 
 @cache
-def load_model_records() -> tuple[ModelRecord, ...]:
-    return load_models()
+def load_model_records(names: tuple[str, ...] = MODELS) -> tuple[ModelRecord, ...]:
+    return load_models(names)
 
 
 @cache

@@ -147,6 +147,7 @@ class SimNode:
         self.keys = keys
         self.next_keys: ce.NodeKeys | None = None  # to follow when the ledger names them
         self.disk = Disk()
+        self.engine = around.engine  # another may be put in its place; no part of a replay token
         self.roots: dict[int, bytes] = {}  # height -> the state root this node computed itself
         self.bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
         self.starts = 0
@@ -387,7 +388,7 @@ class SimNode:
         try:
             if job.model not in self.disk.blobs:
                 raise MissingBlob(job.model)
-            outputs, profile = self._around.engine.compute(job.model, job.inputs)
+            outputs, profile = self.engine.compute(job.model, job.inputs)
         except EngineError as error:
             return Computed(job.token, None, "", f"{error.code}: {error}")
         except MissingBlob as error:
@@ -400,7 +401,7 @@ class SimNode:
         try:
             if job.model not in self.disk.blobs:
                 raise MissingBlob(job.model)
-            return Inspected(job.token, self._around.engine.inspect(job.model, job.question))
+            return Inspected(job.token, self.engine.inspect(job.model, job.question))
         except EngineError as error:
             return Inspected(job.token, None, f"{error.code}: {error}")
         except MissingBlob as error:

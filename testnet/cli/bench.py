@@ -185,7 +185,8 @@ def attack(
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh bench cheat\n\n"
     "  rolemesh bench cheat --only alter --only collude --jobs 20000\n\n"
-    "  rolemesh bench cheat --full --markdown table.md"
+    "  rolemesh bench cheat --full --processes 2 --keep cheat.jsonl --markdown table.md\n\n"
+    "Ctrl-C ends it with the table of what has run; with --keep the same command goes on from there."
 )
 def cheat(
     *,
@@ -195,6 +196,10 @@ def cheat(
     jobs: Annotated[int | None, Parameter(help="How many jobs in all, instead of the usual number.")] = None,
     seed: Annotated[int, Parameter(help="The first network's. The same seed gives the same figures.")] = 1,
     full: Annotated[bool, Parameter(negative="", help="100,000 jobs, which takes an hour or two.")] = False,
+    processes: Annotated[int, Parameter(help="How many networks to simulate at a time.")] = 1,
+    keep: Annotated[
+        Path | None, Parameter(help="Keep what has run in this file, and go on from what it holds.")
+    ] = None,
     markdown: Annotated[Path | None, Parameter(help="Write the table to this file too.")] = None,
     json: JsonLines = False,
 ) -> int:
@@ -206,17 +211,21 @@ def cheat(
     from protocol.ledger.params import Params
     from testnet.bench.cheat import measure as bench
     from testnet.bench.cheat.strategies import STRATEGIES, find_strategies
+    from testnet.bench.cheat.sweep import sweep
+    from testnet.cli.sweeps import gather
 
     output = Output(json)
     chosen = find_strategies(choose(only, tuple(strategy.name for strategy in STRATEGIES)))
     wanted = jobs if jobs is not None else bench.JOBS_FULL if full else bench.JOBS_SHORT
-    if wanted < 1:
-        raise CommandError("bad_jobs", f"not a number of jobs: {wanted}", "give --jobs 1 or more", ExitCode.USAGE)
+    if wanted < 1 or processes < 1:
+        what = f"{wanted} jobs by {processes} processes"
+        raise CommandError("bad_jobs", f"not a sweep: {what}", "give --jobs and --processes 1 or more", ExitCode.USAGE)
+    pieces = bench.plan(chosen, wanted, seed)
+    found = gather(sweep(pieces, bench.simulate_piece, processes, keep), len(pieces), keep)
+    rows = bench.make_rows(chosen, found.results)
     output.say(bench.compute_arithmetic(Params()).describe())
     output.say(bench.format_line(bench.COLUMNS.split("|")))
-    rows = []
-    for row in bench.measure(chosen, wanted, seed, output.note):
-        rows.append(row)
+    for row in rows:
         output.say(bench.format_line(row.format_cells()))
         output.give(row.to_dict())
     if markdown is not None:
@@ -224,6 +233,9 @@ def cheat(
     missed = [f"{row.mode} {row.strategy}" for row in rows if row.missed]
     if missed:
         output.note(f"missed: {', '.join(missed)}")
+    if found.stopped:
+        output.note(found.stopped)
+        return int(ExitCode.INTERRUPTED)
     return int(ExitCode.INVARIANT_VIOLATED if missed else ExitCode.OK)
 
 

@@ -6,15 +6,16 @@ the share of leaves that is.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import exp, lgamma, log
 
 from protocol.jobs import Mode
 from protocol.ledger.params import Params
 from protocol.types import BP, GRAINS_PER_ROLE
-from testnet.bench.cheat.run import Batched, Outcomes, run
-from testnet.bench.cheat.strategies import BOTH, STRATEGIES, Strategy
-from testnet.bench.figures import Note
+from testnet.bench.cheat.outcomes import Batched, Outcomes
+from testnet.bench.cheat.run import run
+from testnet.bench.cheat.strategies import BOTH, Strategy, find_strategies
+from testnet.bench.cheat.sweep import Piece, Result
 from testnet.genesis import PRICE_GRAINS
 
 NETWORK_JOBS = 120  # so many in one network, then the next seed
@@ -59,8 +60,13 @@ class Row:
         """What cheating costs: how much more an honest node in its place has. Grains."""
         return self.honest_gain - self.outcomes.gain
 
+    @property
+    def lie_cost(self) -> float:
+        """What a lie costs on average, in prices of a job."""
+        return self.cost / PRICE_GRAINS / self.outcomes.lies if self.outcomes.lies else 0.0
+
     def to_dict(self) -> dict[str, object]:
-        figures = {key: value for key, value in asdict(self.outcomes).items() if key != "batches"}
+        figures = {key: value for key, value in self.outcomes.to_dict().items() if key != "batches"}
         lies, low, high, drawn = judge_draws(self.outcomes.batches)
         draws = {"lies_in_batches": lies, "drawn": drawn, "drawn_low": low, "drawn_high": high}
         return {
@@ -72,6 +78,7 @@ class Row:
             "ratio": 0.0,
             **figures,
             **(draws if lies else {}),
+            **({"lie_cost_jobs": self.lie_cost} if self.outcomes.lies else {}),
             "missed": list(self.missed),
         }
 
@@ -89,12 +96,16 @@ class Row:
             f"{drawn} ({low}-{high})" if lies else "",
             str(sums.convictions),
             f"{-self.cost / GRAINS_PER_ROLE:+.3f}",
+            f"{self.lie_cost:.3g}" if sums.lies else "",
             f"{sums.lost_max / PRICE_GRAINS:g}",
             "; ".join(self.missed) or "holds",
         ]
 
 
-COLUMNS = "mode|strategy|jobs|answered|lies|wrong out|lies paid|drawn (99 %)|convicted|brings ROLE|lost jobs|verdict"
+COLUMNS = (
+    "mode|strategy|jobs|answered|lies|wrong out|lies paid|drawn (99 %)|convicted|brings ROLE|a lie costs|lost jobs|"
+    "verdict"
+)
 
 
 def compute_arithmetic(params: Params) -> Arithmetic:
@@ -106,7 +117,7 @@ def compute_arithmetic(params: Params) -> Arithmetic:
 
 def format_line(cells: Sequence[str]) -> str:
     """A line for people."""
-    widths = (11, 17, 7, 9, 6, 10, 10, 16, 10, 12, 10, 0)
+    widths = (11, 17, 7, 9, 6, 10, 10, 16, 10, 12, 12, 10, 0)
     return "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
@@ -119,23 +130,49 @@ def write_markdown(rows: Sequence[Row], jobs: int, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measure(strategies: tuple[Strategy, ...], jobs: int, first_seed: int, note: Note) -> Iterator[Row]:
-    """A row for each strategy and mode; `jobs` in all, shared out evenly."""
-    pairs = [(mode, strategy) for mode in BOTH for strategy in strategies if mode in strategy.modes]
-    networks = max(1, jobs // len(pairs) // NETWORK_JOBS)
-    seeds = range(first_seed, first_seed + networks)
-    honest: dict[tuple[Mode, str], int] = {}
-    for number, (mode, strategy) in enumerate(pairs, 1):
-        note(f"{number} of {len(pairs)}: {mode}, {strategy.name} ({strategy.about}), {networks * NETWORK_JOBS} jobs")
-        sums = Outcomes()
-        for seed in seeds:
-            sums.add(run(strategy, mode, seed, NETWORK_JOBS))
-        key = mode, strategy.cheat
-        if key not in honest:
-            honest[key] = _measure_honest(mode, strategy.cheat, seeds)
-        yield Row(
-            strategy.name, str(mode), strategy.about, sums, honest[key], tuple(judge(strategy, mode, sums, honest[key]))
-        )
+def plan(strategies: Sequence[Strategy], jobs: int, first_seed: int) -> list[Piece]:
+    """The networks of a sweep of so many jobs, or one for each strategy and mode: lies in batches count twice.
+
+    With them come those of honest nodes that are asked the same, under the same seeds.
+    """
+    shown = {(mode, one.name): _count_shares(one, mode) for mode in BOTH for one in strategies if mode in one.modes}
+    shares = dict(shown)
+    for one in strategies:
+        for mode in one.modes:
+            twin = mode, one.twin
+            shares[twin] = max(shares.get(twin, 1), _count_shares(one, mode))
+    networks = max(1, round(jobs / sum(shares.values()) / NETWORK_JOBS))
+    return [
+        Piece(name, str(mode), first_seed + number, NETWORK_JOBS)
+        for number in range(networks * max(shares.values()))
+        for (mode, name), count in shares.items()
+        if number < networks * count
+    ]
+
+
+def simulate_piece(piece: Piece) -> tuple[Outcomes, dict[str, int]]:
+    """What `sweep` does with each."""
+    (strategy,) = find_strategies(frozenset({piece.strategy}))
+    return run(strategy, Mode(piece.mode), piece.seed, piece.jobs)
+
+
+def make_rows(strategies: Sequence[Strategy], results: Sequence[Result]) -> list[Row]:
+    """A row for each strategy and mode of which there is anything, each held against honest nodes of the same seeds."""
+    ordered = sorted(results, key=lambda result: result.piece.seed)  # whoever was ready first: the same sums
+    found = {(each.piece.mode, each.piece.strategy, each.piece.seed): each for each in ordered}
+    rows = []
+    for mode in BOTH:
+        for strategy in strategies:
+            sums, honest = Outcomes(), 0
+            for (at, name, seed), result in found.items():
+                twin = found.get((mode, strategy.twin, seed))
+                if (at, name) == (mode, strategy.name) and twin is not None:
+                    sums.add(result.outcomes)
+                    honest += twin.gains[strategy.cheat]
+            if sums.jobs:
+                missed = tuple(judge(strategy, mode, sums, honest))
+                rows.append(Row(strategy.name, str(mode), strategy.about, sums, honest, missed))
+    return rows
 
 
 def judge(strategy: Strategy, mode: Mode, sums: Outcomes, honest_gain: int) -> Iterator[str]:
@@ -155,7 +192,7 @@ def judge(strategy: Strategy, mode: Mode, sums: Outcomes, honest_gain: int) -> I
         return  # so few lies that nobody may have come upon one: nothing is shown either way
     if sums.gain > honest_gain:
         yield f"it brings {(sums.gain - honest_gain) / GRAINS_PER_ROLE:.6f} ROLE more than honesty"
-    if strategy.lies and mode is Mode.BATCH and sums.gain >= 0:
+    if strategy.lies and strategy.is_provable and mode is Mode.BATCH and sums.gain >= 0:
         yield "the liar ends with no less than it began with"
     if lies and not low <= drawn <= high:
         yield f"{drawn} lies were drawn, arithmetic says {low} to {high}"
@@ -196,7 +233,5 @@ def _compute_chance(trials: int, count: int, share: float) -> float:
     return exp(ways + count * log(share) + (trials - count) * log(1 - share))
 
 
-def _measure_honest(mode: Mode, name: str, seeds: range) -> int:
-    """What an honest node of this name has gained over the same networks."""
-    twin = Strategy("honest", STRATEGIES[0].about, {name: name.rpartition("-")[0]})
-    return sum(run(twin, mode, seed, NETWORK_JOBS).gain for seed in seeds)
+def _count_shares(strategy: Strategy, mode: Mode) -> int:
+    return 2 if strategy.lies and mode is Mode.BATCH else 1

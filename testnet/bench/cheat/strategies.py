@@ -1,28 +1,43 @@
 """Who cheats how: one line for each strategy that `rolemesh bench cheat` tries."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from protocol.jobs import Mode
+from testnet.genesis import MODELS
 
 BOTH = (Mode.INDIVIDUAL, Mode.BATCH)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """`cheats` are the classes of nodes, by name; the first is the one whose wealth is looked at."""
+    """`cheats` are the classes of nodes, by name; the first is the one whose wealth is looked at.
+
+    `models` are asked for in turn. A worker that rounds weights runs them with `rounds` (`roles.engine.rounding`).
+    """
 
     name: str
     about: str
     cheats: Mapping[str, str]
     modes: tuple[Mode, ...] = BOTH
     lies: bool = False  # its jobs are wrong, so that detection can be held against arithmetic
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: tuple[str, ...] = ("digits",)
+    rounds: str = ""
+    is_provable: bool = True  # a lie can be proven, so that it costs stake: not so of float models
 
     @property
     def cheat(self) -> str:
         return next(iter(self.cheats))
+
+    @property
+    def ledger(self) -> tuple[str, ...]:
+        """The models on the ledger: what every network has, unless others are asked for."""
+        return MODELS if set(self.models) <= set(MODELS) else tuple(sorted({*MODELS, *self.models}))
+
+    @property
+    def twin(self) -> str:
+        """The strategy of honest nodes that are asked the same."""
+        return "honest" if self.models == STRATEGIES[0].models else "honest_fp32"
 
 
 def _worker(name: str, about: str, kind: str, lies: bool = False) -> Strategy:
@@ -37,12 +52,24 @@ def _client(name: str, about: str, kind: str) -> Strategy:
     return Strategy(name, about, {"client-0": f"testnet.cheats:{kind}"})
 
 
+def _rounder(name: str, about: str, models: tuple[str, ...], is_provable: bool) -> Strategy:
+    cheats = {"inference-0": "testnet.cheats:Degrading"}
+    return Strategy(name, about, cheats, lies=True, models=models, rounds=name, is_provable=is_provable)
+
+
+FLOATS = ("digits-fp32", "digits-cnn")
 STRATEGIES = (
     Strategy("honest", "nobody cheats", {"inference-0": "inference"}),
+    Strategy(
+        "honest_fp32", "nobody cheats, and float models are asked for", {"inference-0": "inference"}, models=FLOATS
+    ),
     _worker("alter", "a worker runs the model and says something else", "Altering", lies=True),
     _worker("copy", "a worker answers everything with its first answer", "Copying", lies=True),
     _worker("truncate", "a worker leaves the last number out", "Truncating", lies=True),
     _worker("substitute", "a worker runs another model", "Substituting", lies=True),
+    _rounder("int4", "a worker runs the exact model with weights of four bits", ("digits",), is_provable=True),
+    _rounder("fp16", "a worker runs float models with weights of half precision", FLOATS, is_provable=False),
+    _rounder("int8", "a worker runs float models with weights of eight bits", FLOATS, is_provable=False),
     _worker("late", "a worker answers when the request is over, and claims its pay", "Late"),
     _worker("silent", "a worker takes requests and does nothing", "Silent"),
     _worker("withhold", "a worker claims its pay and sends nobody the result", "Withholding"),

@@ -11,7 +11,7 @@ from protocol.tensor import Tensor
 from roles.engine.protobuf import MalformedProtobuf
 from roles.engine.rounding import round_weights
 from roles.engine.session import load_session, run_session
-from tests.support.onnx_bytes import FLOAT, INT64, attribute, field, model, node, tensor, value_info
+from tests.support.onnx_bytes import FLOAT, INT8, INT64, attribute, field, model, node, tensor, value_info
 
 FP32 = (Path(__file__).parents[3] / "testnet" / "models" / "digits-fp32.onnx").read_bytes()
 ENDS = [value_info("x", FLOAT, ("rows", 3))], [value_info("y", FLOAT, ("rows", 3))]
@@ -53,6 +53,16 @@ def test_bytes_are_steps_of_the_largest_weight() -> None:
     data = model([node("Add", ["x", "w"], ["y"])], *ENDS, (tensor("w", FLOAT, (3,), floats(1.27, 0.504, -0.016)),))
 
     assert run(round_weights(data, "int8"), [0, 0, 0]) == pytest.approx([1.27, 0.50, -0.02])
+
+
+def test_signed_bytes_are_rounded_to_fifteen_steps_and_nothing_else_is() -> None:
+    weights = bytes([127, 20, 256 - 9, 256 - 127])
+    data = model([node("Identity", ["x"], ["y"])], *ENDS, (tensor("w", INT8, (4,), weights),))
+
+    rounded = bytes([127, 18, 0, 256 - 127])
+    assert round_weights(data, "int4") == data.replace(weights, rounded)
+    assert round_weights(FP32, "int4") == FP32
+    assert round_weights(data, "int8") == data
 
 
 @pytest.mark.parametrize("is_packed", [True, False])

@@ -1,11 +1,16 @@
 """The benchmark of cheats: what it counts, and that its bars can be missed."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from protocol.jobs import Mode
-from testnet.bench.cheat.measure import Outcomes, compute_interval, judge, judge_draws
-from testnet.bench.cheat.run import ROLES, Batched, run
-from testnet.bench.cheat.strategies import STRATEGIES, Strategy
+from testnet.bench.cheat.measure import compute_interval, judge, judge_draws, make_rows, plan
+from testnet.bench.cheat.outcomes import Batched, Outcomes
+from testnet.bench.cheat.run import ROLES, run
+from testnet.bench.cheat.strategies import STRATEGIES, Strategy, find_strategies
+from testnet.bench.cheat.sweep import NotKept, Piece, Result, read_kept, sweep
 from testnet.genesis import PRICE_GRAINS
 from testnet.sim import simulate
 
@@ -14,7 +19,7 @@ LYING = next(strategy for strategy in STRATEGIES if strategy.name == "alter")
 
 def try_out(strategy: Strategy) -> None:
     for mode in strategy.modes:
-        found = run(strategy, mode, seed=3, jobs=24)
+        found, _ = run(strategy, mode, seed=3, jobs=24)
         assert found.jobs == 24
         assert not found.honest_slashed
         assert not found.unsettled
@@ -25,11 +30,14 @@ def try_out(strategy: Strategy) -> None:
             assert bool(found.lies) == strategy.lies
         if strategy.lies:
             # A result that cannot be the model's is not even looked at where it is attested first: it earns nothing.
-            assert found.convictions or (strategy.name, mode) == ("truncate", Mode.INDIVIDUAL)
-            assert found.gain < 0
+            is_looked_at = (strategy.name, mode) != ("truncate", Mode.INDIVIDUAL)
+            assert bool(found.convictions) == (strategy.is_provable and is_looked_at)
+            assert found.gain < 0 or not strategy.is_provable
+            # Of a float model a lie cannot be proven: whatever is checked earns nothing, and that is all.
+            assert found.lies_paid < found.lies
 
 
-@pytest.mark.parametrize("name", ["alter", "withhold", "abstain", "deny"])
+@pytest.mark.parametrize("name", ["alter", "fp16", "withhold", "abstain", "deny"])
 def test_a_cheat_does_what_it_is_called_and_honest_nodes_are_not_slashed(name: str) -> None:
     try_out(next(strategy for strategy in STRATEGIES if strategy.name == name))
 
@@ -108,3 +116,52 @@ def test_the_interval_holds_ninety_nine_of_a_hundred(trials: int, share: float) 
 def test_the_same_seed_gives_the_same_outcomes() -> None:
     first, second = (run(LYING, Mode.BATCH, seed=5, jobs=12) for _ in range(2))
     assert first == second
+
+
+def do_little(piece: Piece) -> tuple[Outcomes, dict[str, int]]:
+    told = Outcomes(jobs=piece.jobs, answered=piece.seed, lies=1, gain=-5, batches=[Batched(4, 3, 2, 1)])
+    return told, {"inference-0": 7 * piece.seed}
+
+
+def test_a_sweep_goes_on_where_it_was_stopped_and_comes_to_the_same(tmp_path: Path) -> None:
+    pieces = plan(find_strategies(frozenset({"alter"})), 120 * 30, first_seed=4)
+    whole = list(sweep(pieces, do_little, 1))
+    kept = tmp_path / "kept.jsonl"
+
+    begun = sweep(pieces, do_little, 1, kept)
+    for _ in range(5):
+        next(begun)
+    begun.close()
+    kept.write_text(kept.read_text() + '{"piece": {"strat')  # killed in mid-write
+    assert set(read_kept(kept)) == set(pieces[:5])
+    by_processes = list(sweep(pieces, do_little, 2, kept))
+
+    assert len(by_processes) == len(pieces) == len(set(pieces))
+    assert make_rows(STRATEGIES, by_processes) == make_rows(STRATEGIES, whole)
+    assert read_kept(kept) == {result.piece: result for result in whole}
+
+
+def test_a_file_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("buy bread\n")
+    with pytest.raises(NotKept, match="line 1"):
+        list(sweep([], do_little, 1, other))
+
+
+def test_lies_in_batches_are_told_twice_as_often_and_each_beside_an_honest_twin() -> None:
+    chosen = find_strategies(frozenset({"alter", "fp16", "late"}))
+    pieces = plan(chosen, 120 * 140, first_seed=1)
+    count = Counter((piece.mode, piece.strategy) for piece in pieces)
+    assert count["batch", "alter"] == count["batch", "fp16"] == 2 * count["individual", "alter"] > 10
+    assert count["batch", "honest"] == count["batch", "alter"]
+    assert count["batch", "honest_fp32"] == count["batch", "fp16"]
+    assert len(pieces) == 140
+
+    results = [Result(piece, *do_little(piece)) for piece in pieces]
+    rows = make_rows(chosen, results)
+    assert [row.strategy for row in rows] == ["alter", "fp16", "late"] * 2
+    for row in rows:
+        seeds = [piece.seed for piece in pieces if (piece.mode, piece.strategy) == (row.mode, row.strategy)]
+        assert row.honest_gain == 7 * sum(seeds)
+        assert row.cost == row.honest_gain + 5 * len(seeds)
+        assert row.lie_cost == row.cost / PRICE_GRAINS / len(seeds)
