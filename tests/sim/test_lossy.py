@@ -65,7 +65,7 @@ def run_lossy(seed: int, plan: FaultPlan, requests: int = REQUESTS) -> None:
     assert network.run_until(lambda: not any(node.core.pending_transactions for node in network.nodes.values()))
 
 
-@pytest.mark.parametrize("seed", [35, 101, 116, 130])
+@pytest.mark.parametrize("seed", [35, 130, *(pytest.param(seed, marks=pytest.mark.full) for seed in (101, 116))])
 def test_what_must_arrive_does_though_gossip_loses_a_third(seed):
     run_lossy(seed, make_plan(seed))
 
@@ -87,7 +87,7 @@ def test_what_must_arrive_does_after_partitions_of_every_kind(cut):
     run_lossy(8, FaultPlan(loss_bp=1_000, partitions=(cut,)), FEW)
 
 
-@pytest.mark.parametrize("node", ["validator-0", "inference-1", "verifier-0"])
+@pytest.mark.parametrize("node", ["validator-0", "inference-1", pytest.param("verifier-0", marks=pytest.mark.full)])
 def test_what_must_arrive_does_though_a_node_stands_still(node):
     run_lossy(9, FaultPlan(loss_bp=1_000, pauses=(Pause(node, 4_000, 7_000),)), FEW)
 

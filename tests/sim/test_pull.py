@@ -26,6 +26,8 @@ PAUSE_MS = 700
 LEVEL_MS = 4_000  # two turns of the slowest pull, for the last block to reach everybody
 ATTESTED_MS = 10_000  # of a request's thirty seconds, from when its worker is asked
 NEVER = 1_000_000
+SEEDS = [1, pytest.param(2, marks=pytest.mark.full)]
+LATER = ("storage-0", "inference-2")  # each as slow as the one that `make test` has
 
 
 def lose_all_gossip(monkeypatch: pytest.MonkeyPatch, topic: str) -> None:
@@ -75,7 +77,7 @@ def count_pulled(network: Network, node: str = "") -> int:
     return sum(event["messages"] for event in network.get_events("gossip.pulled") if node in ("", event["node"]))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_with_all_gossip_of_claims_lost_verifiers_find_them_and_attest(monkeypatch, seed):
     lose_all_gossip(monkeypatch, "claims")
     network = start(seed)
@@ -89,7 +91,7 @@ def test_with_all_gossip_of_claims_lost_verifiers_find_them_and_attest(monkeypat
     assert count_pulled(network) >= 2 * REQUESTS
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_with_all_gossip_of_attestations_lost_workers_find_them_and_are_paid(monkeypatch, seed):
     lose_all_gossip(monkeypatch, "proofs")
     # The worker's own question to the verifiers it knows were drawn would find them too.
@@ -101,7 +103,7 @@ def test_with_all_gossip_of_attestations_lost_workers_find_them_and_are_paid(mon
     assert count_pulled(network) >= 2 * REQUESTS
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_with_all_gossip_of_transactions_lost_validators_find_them_and_build(monkeypatch, seed):
     lose_all_gossip(monkeypatch, "txs")
     monkeypatch.setattr(submitter, "GOSSIP_TRIES", NEVER)  # nor does the sender go to a validator itself
@@ -113,7 +115,7 @@ def test_with_all_gossip_of_transactions_lost_validators_find_them_and_build(mon
     assert count_pulled(network, "validator-0") >= decided > 0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_with_all_gossip_of_heads_lost_every_node_follows_within_two_turns(monkeypatch, seed):
     lose_all_gossip(monkeypatch, "heads")
     network = start(seed)
@@ -159,7 +161,7 @@ def test_up_to_half_lost_and_partitions_for_many_seeds(first):
         run_plan(seed)
 
 
-@pytest.mark.parametrize("name", ["storage-0", "verifier-0", "inference-2"])
+@pytest.mark.parametrize("name", ["verifier-0", *(pytest.param(each, marks=pytest.mark.full) for each in LATER)])
 def test_a_node_that_was_down_for_long_catches_up_within_seconds_of_its_return(name):
     network = start(5, FaultPlan(loss_bp=3_000, crashes=(Crash(name, 20_000),)))
     network.run_until(21_000)

@@ -1,5 +1,6 @@
 """A whole network of real processes: loaded, cheated on, joined, asked, tampered with, ended."""
 
+import io
 import json
 import random
 import shutil
@@ -26,7 +27,6 @@ from tests.p2p.attacks import stream_attackers
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.withstand import attacking
 from tests.testnet.networks import (
-    CLI,
     Up,
     find_descendants,
     kill_hard,
@@ -209,6 +209,7 @@ def test_a_users_own_role_runs_without_touching_our_files_and_down_ends_its_netw
         assert_ended(up, pids, ExitCode.OK)
 
 
+@pytest.mark.full  # in `make test` a user's own model comes onto a running network: test_model_registry.py
 def test_a_model_and_samples_of_a_users_own_are_served_attested_and_settled(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES.parents[1] / "testnet/models/digits-fp32.onnx", tmp_path / "mine.onnx")
     with np.load(SAMPLES) as samples:
@@ -278,14 +279,16 @@ def test_a_bad_request_is_refused_with_a_next_step_and_loses_nothing(
     assert result[1]["error"]["hint"]
 
 
-def test_rows_of_numbers_are_taken_from_standard_input(standing: Up, rows: Path) -> None:
+def test_rows_of_numbers_are_taken_from_standard_input(
+    standing: Up, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = ",".join(str(number) for number in np.load(rows)[0])
-    command = [*CLI, "infer", "digits", "--input", "-", "--network", str(standing.directory), "--json"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    code, answer = run_cli("infer", "digits", "--input", "-", "--network", str(standing.directory))
 
-    assert done.returncode == ExitCode.OK, done.stderr
-    assert len(json.loads(done.stdout)["labels"]) == 1
+    assert code == ExitCode.OK, answer
+    assert len(answer["labels"]) == 1
 
 
 def test_more_rows_than_a_request_takes_are_refused_before_anything_is_sent(standing: Up, tmp_path: Path) -> None:

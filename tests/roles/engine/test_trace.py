@@ -37,7 +37,7 @@ def trace_all(data, inputs):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.full), 7])
 def test_each_operator_of_a_shipped_model_gives_alone_what_it_gives_in_the_model(name, rows):
     data = MODELS[name].read_bytes()
     inputs = draw_inputs(data, rows, seed=rows)

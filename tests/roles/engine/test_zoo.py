@@ -26,10 +26,10 @@ RSS_GROWTH_MAX = 50 * 1024 * 1024
 GOOD = compute_digest(DIGITS)
 PIXELS = (Tensor("uint8", (1, 64), bytes(range(16)) * 4),)
 UNGUARDED = "tests.support.unguarded_worker"
-# Without admission most of the zoo is refused by onnxruntime at once, each for the price of a process. These are not.
+# Without admission most of the zoo is refused by onnxruntime at once, each for the price of a process. These are not:
+# each stands for one way to be stopped, by the clock at a load and at a run, by memory, by the filesystem, by a crash.
 FIERCE = [
-    "a product of large constants", "a constant of 100 GB", "a hundred constants", "doublings", "50,000 nodes",
-    "a loop without end", "data beside", "data from its process", "a tree of 2^40 targets", "a slow kernel", "a hog",
+    "a product of large constants", "a constant of 100 GB", "a loop without end", "data beside", "a hog",
     "an answer that is no number", "a division that stops the process",
 ]  # fmt: skip
 # What a file may end in once onnxruntime has it: said, or killed. Nothing else comes out of a pool.

@@ -106,6 +106,13 @@ def hog(count: int) -> bytes:
     return model(steps, [X], [value_info("y", FLOAT, (1, 1))], (int64s("size", 2**12, 2**13), *numbers))
 
 
+def chain(count: int) -> list[bytes]:
+    """So many operators one after the other. From a template: all tests wait while this file is read."""
+    template = node("Relu", ["x<from"], ["x<upto"])
+    steps = [template.replace(b"<from", b"%05d" % n).replace(b"<upto", b"%05d" % (n + 1)) for n in range(1, count)]
+    return [node("Relu", ["x"], ["x00001"]), *steps]
+
+
 def tree(true_ids: tuple[int, ...], node_ids: tuple[int, ...] = (0, 1, 2), targets: int = 1) -> bytes:
     """A tree of one decision, unless its branches lead elsewhere."""
     given = (
@@ -146,8 +153,7 @@ ZOO = {
         "1099511627776 numbers",
     ),
     "50,000 nodes": Specimen(
-        model([node("Relu", [f"x{n}" if n else "x"], [f"x{n + 1}"]) for n in range(50_000)], [X],
-              [value_info("x50000", FLOAT, (1,))]),
+        model(chain(50_000), [X], [value_info("x50000", FLOAT, (1,))]),
         "more nodes than 4096",
     ),
     # Control flow and graphs within graphs.
