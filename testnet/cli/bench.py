@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from testnet.cli.bench_cheat import EPILOGUE, cheat
 from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.cli.sweeps import choose
 
 if TYPE_CHECKING:
     from testnet.bench.figures import Figure
@@ -26,14 +28,6 @@ Only = Annotated[
     tuple[str, ...], Parameter(name="--only", negative="", help="Only the figures of this name; may be repeated.")
 ]
 Full = Annotated[bool, Parameter(name="--full", negative="", help="The real thing, which takes minutes.")]
-
-
-def choose(only: tuple[str, ...], names: tuple[str, ...]) -> frozenset[str]:
-    """The figures that were asked for, empty for all. CommandError for a name there is not."""
-    if unknown := [name for name in only if name not in names]:
-        hint = "names are " + ", ".join(names)
-        raise CommandError("unknown_figure", f"no figure is named {unknown[0]}", hint, ExitCode.USAGE)
-    return frozenset(only)
 
 
 def report(figures: "Iterable[Figure]", output: Output) -> int:
@@ -182,61 +176,7 @@ def attack(
     return int(ExitCode.INVARIANT_VIOLATED if missed else ExitCode.OK)
 
 
-@app.command(
-    help_epilogue="Examples:\n\n  rolemesh bench cheat\n\n"
-    "  rolemesh bench cheat --only alter --only collude --jobs 20000\n\n"
-    "  rolemesh bench cheat --full --processes 2 --keep cheat.jsonl --markdown table.md\n\n"
-    "Ctrl-C ends it with the table of what has run; with --keep the same command goes on from there."
-)
-def cheat(
-    *,
-    only: Annotated[
-        tuple[str, ...], Parameter(name="--only", negative="", help="Only this strategy; may be repeated.")
-    ] = (),
-    jobs: Annotated[int | None, Parameter(help="How many jobs in all, instead of the usual number.")] = None,
-    seed: Annotated[int, Parameter(help="The first network's. The same seed gives the same figures.")] = 1,
-    full: Annotated[bool, Parameter(negative="", help="100,000 jobs, which takes an hour or two.")] = False,
-    processes: Annotated[int, Parameter(help="How many networks to simulate at a time.")] = 1,
-    keep: Annotated[
-        Path | None, Parameter(help="Keep what has run in this file, and go on from what it holds.")
-    ] = None,
-    markdown: Annotated[Path | None, Parameter(help="Write the table to this file too.")] = None,
-    json: JsonLines = False,
-) -> int:
-    """Does cheating pay? Workers, verifiers and clients that cheat in every way known, beside honest ones, simulated.
-
-    Exit code 6 when a strategy brings more than honesty, a lie is paid where all is checked, an honest node is slashed,
-    or lies are drawn more or less often than arithmetic says.
-    """
-    from protocol.ledger.params import Params
-    from testnet.bench.cheat import measure as bench
-    from testnet.bench.cheat.strategies import STRATEGIES, find_strategies
-    from testnet.bench.cheat.sweep import sweep
-    from testnet.cli.sweeps import gather
-
-    output = Output(json)
-    chosen = find_strategies(choose(only, tuple(strategy.name for strategy in STRATEGIES)))
-    wanted = jobs if jobs is not None else bench.JOBS_FULL if full else bench.JOBS_SHORT
-    if wanted < 1 or processes < 1:
-        what = f"{wanted} jobs by {processes} processes"
-        raise CommandError("bad_jobs", f"not a sweep: {what}", "give --jobs and --processes 1 or more", ExitCode.USAGE)
-    pieces = bench.plan(chosen, wanted, seed)
-    found = gather(sweep(pieces, bench.simulate_piece, processes, keep), len(pieces), keep)
-    rows = bench.make_rows(chosen, found.results)
-    output.say(bench.compute_arithmetic(Params()).describe())
-    output.say(bench.format_line(bench.COLUMNS.split("|")))
-    for row in rows:
-        output.say(bench.format_line(row.format_cells()))
-        output.give(row.to_dict())
-    if markdown is not None:
-        markdown.write_text(bench.write_markdown(rows, wanted, seed), encoding="utf-8")
-    missed = [f"{row.mode} {row.strategy}" for row in rows if row.missed]
-    if missed:
-        output.note(f"missed: {', '.join(missed)}")
-    if found.stopped:
-        output.note(found.stopped)
-        return int(ExitCode.INTERRUPTED)
-    return int(ExitCode.INVARIANT_VIOLATED if missed else ExitCode.OK)
+app.command(cheat, help_epilogue=EPILOGUE)
 
 
 @app.command(help_epilogue="Examples:\n\n  rolemesh bench scale\n\n  rolemesh bench scale --full --plot scale.svg")

@@ -12,6 +12,7 @@ from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, decode_transactions
 from protocol.ledger.batches import BatchSettle
 from protocol.ledger.block import Block
+from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.genesis import build_state
 from protocol.ledger.openings import OpenLeaves
 from protocol.ledger.records import Check
@@ -47,6 +48,9 @@ class Outcomes:
     unsettled: int = 0  # networks in which something was still open in the end
     lost_max: int = 0  # most that an honest party has paid, or worked, one counterparty for nothing
     batches: list[Batched] = field(default_factory=list)
+    again: int = 0  # workers asked beside the first
+    unpaid: int = 0  # claims that earned nothing
+    disputes: int = 0
 
     def add(self, other: "Outcomes") -> None:
         for each in fields(self):
@@ -72,6 +76,7 @@ class Answer:
     is_wrong: bool = False  # the outputs that were released are not the model's
     worker: bytes = b""  # node key of whose answer it was
     fee: int = 0  # grains
+    attempts: int = 1  # workers that were asked
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,9 @@ def compute_outcomes(observed: Observed, strategy: Strategy) -> tuple[Outcomes, 
         honest_slashed=sum(_get_bond(chain.last, one) < _get_bond(chain.first, one) for one in honest),
         unsettled=not observed.is_settled,
         lost_max=_find_loss(observed, strategy, chain.last, accounts),
+        again=sum(answer.attempts - 1 for answer in observed.answers),
+        unpaid=len(set(chain.claims.values()) - chain.paid),
+        disputes=chain.disputes,
         batches=list(chain.list_batches(accounts[strategy.cheat], lies)) if strategy.lies else [],
     )
     return outcomes, gains
@@ -164,10 +172,11 @@ class _Chain:
 
     def __init__(self, observed: Observed) -> None:
         self.paid: set[bytes] = set()  # claims
+        self.disputes = 0
         self._settled: dict[bytes, tuple[bytes, list[tuple[bytes, int]]]] = {}  # batch -> worker, its jobs
         self._opened: dict[bytes, dict[int, bytes]] = {}  # batch -> leaf -> claim, empty for a zero leaf
         made = observed.get_events("claim.made")
-        self._claims = {_get_job(event): bytes.fromhex(event["claim_id"]) for event in made}
+        self.claims = {_get_job(event): bytes.fromhex(event["claim_id"]) for event in made}
         self.first = state = build_state(observed.foundation.genesis)
         for block in observed.blocks:
             after = apply_block(state, block, check_signatures=False)
@@ -180,7 +189,7 @@ class _Chain:
         for batch_id, (worker, jobs) in self._settled.items():
             opened = self._opened.get(batch_id)
             if worker == account and opened is not None:
-                told = sum(self._claims.get(job) in lies for job in jobs)
+                told = sum(self.claims.get(job) in lies for job in jobs)
                 yield Batched(len(jobs), len(opened), told, sum(claim in lies for claim in opened.values()))
 
     def _note(self, block: Block, before: State, after: State) -> None:
@@ -191,6 +200,8 @@ class _Chain:
             if isinstance(body, BatchSettle):
                 jobs = [(run.last.channel, seq) for run in body.runs for seq in range(run.seq_first, run.last.seq + 1)]
                 self._settled[compute_transaction_id(transaction)] = transaction.account, jobs
+            elif isinstance(body, OpenDispute):
+                self.disputes += 1
             elif isinstance(body, OpenLeaves):
                 opened = self._opened.setdefault(body.batch, {})
                 opened |= {
@@ -204,7 +215,7 @@ class _Chain:
                     for key, check in before.checks.items()
                     if key.startswith(batch_id) and _is_given_back(before, check)
                 }
-                self.paid |= {self._claims[job] for job in jobs if job in self._claims} - given_back
+                self.paid |= {self.claims[job] for job in jobs if job in self.claims} - given_back
 
 
 def _is_given_back(state: State, check: Check) -> bool:

@@ -6,6 +6,9 @@ from typing import Any
 from protocol.content import compute_digest
 from protocol.jobs import Mode
 from protocol.keys import PrivateKey
+from protocol.ledger.records import ModelRecord
+from protocol.proofs.classes import is_within
+from protocol.tensor import Tensor
 from protocol.types import BP
 from testnet.bench.cheat.outcomes import Answer, Observed, Outcomes, compute_outcomes, is_over
 from testnet.bench.cheat.strategies import Strategy
@@ -30,20 +33,29 @@ def run(strategy: Strategy, mode: Mode, seed: int, jobs: int) -> tuple[Outcomes,
 
     The second part is what each node has gained, by name, in grains.
     """
-    foundation = build_genesis(seed, ROLES, load_model_records(strategy.ledger), now_ms=START_MS)
+    foundation = found_for(strategy, seed)
     network = simulate(seed, ROLES, options=_make_options(strategy, foundation, seed))
     for name in strategy.cheats if strategy.rounds else ():
         node = network.nodes[name]
         node.engine = get_cheap_engine(strategy.rounds, strategy.models)
         for data in make_cheap(strategy.rounds, strategy.models).values():
             node.disk.keep_blob(data, compute_digest(data))
+    return compute_outcomes(observe(network, foundation, strategy, mode, jobs), strategy)
+
+
+def found_for(strategy: Strategy, seed: int) -> Foundation:
+    """The genesis of a strategy's network, and the keys it names."""
+    return build_genesis(seed, ROLES, load_model_records(strategy.ledger), now_ms=START_MS)
+
+
+def observe(network: Network, foundation: Foundation, strategy: Strategy, mode: Mode, jobs: int) -> Observed:
+    """Ask so much of a network, and let it run until everything is settled."""
     asked = _ask(network, strategy, mode, jobs)
     is_settled = network.run_until(lambda: _is_settled(network), SETTLED_MS)
     network.run_for(2 * SETTLED_MS // 10)
     kept = network.nodes["validator-0"].disk.blocks
     answers = [_describe(one) for one in asked]
-    observed = Observed(foundation, [kept[at].block for at in sorted(kept)], network.events, answers, is_settled)
-    return compute_outcomes(observed, strategy)
+    return Observed(foundation, [kept[at].block for at in sorted(kept)], network.events, answers, is_settled)
 
 
 def list_options(strategy: Strategy, foundation: Foundation, lie_bp: int) -> dict[str, dict[str, Any]]:
@@ -92,5 +104,11 @@ def _describe(asked: Asked) -> Answer:
     outcome = asked.outcome
     if outcome is None or not outcome.is_answered:
         return Answer(asked.client, is_answered=False)
-    is_wrong = outcome.outputs != asked.compute_expected()
-    return Answer(asked.client, is_answered=True, is_wrong=is_wrong, worker=outcome.worker, fee=outcome.fee)
+    is_wrong = not is_right(asked.model, outcome.outputs, asked.compute_expected())
+    return Answer(asked.client, True, is_wrong, outcome.worker, outcome.fee, outcome.attempts)
+
+
+def is_right(model: ModelRecord, outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    """Whether an answer is the model's: to the bit, or for float models within the calibrated bound."""
+    near = model.calibration and is_within(outputs, expected, model.calibration[0].bound_ppt)
+    return outputs == expected or bool(near)
