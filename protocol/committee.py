@@ -1,7 +1,8 @@
 """Draws everyone can repeat: the workers an account is served by, their order for a request, the verifiers of a claim.
 
-All draws are by weight, without replacement, from a seed, in whole numbers. No node weighs more than a quarter of those
-it is drawn among, from five of them on (with fewer, that cap could not be met). Nodes are named by their node keys.
+All draws are by bond and quality, without replacement, from a seed, in whole numbers. No node weighs more than a
+quarter of those it is drawn among, from five of them on (with fewer, that cap could not be met). Nodes are named by
+their node keys.
 """
 
 import hashlib
@@ -55,11 +56,11 @@ def compute_committee(
 
 def _draw(seed: bytes, eligible: Sequence[Candidate], k: int) -> tuple[bytes, ...]:
     """k different nodes, each next one by weight among those left. An account has one node, so accounts differ too."""
-    limit = sum(item.weight for item in eligible)
+    limit = sum(item.draw_weight for item in eligible)
     if len(eligible) >= CAPPED_FROM:
         limit //= 4
     # Sorted, so that the order in which candidates are handed in decides nothing. Weight 0 is still drawn, last of all.
-    left = sorted((_Weighted(item.node, min(item.weight, limit)) for item in eligible), key=lambda item: item.node)
+    left = sorted((_Weighted(item.node, min(item.draw_weight, limit)) for item in eligible), key=lambda item: item.node)
     drawn: list[bytes] = []
     for number in range(k):
         total = sum(item.weight for item in left)

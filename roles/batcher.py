@@ -20,6 +20,7 @@ from protocol.ledger.batches import (
     compute_drawn,
     compute_pending_max,
     find_run,
+    get_sample_bp,
     make_batch_leaf,
 )
 from protocol.ledger.checks import LeafDigest, RevealDigests
@@ -149,7 +150,9 @@ class Batcher:
         own = [batch for _, batch in self._list_own(state)]
         if node is None or len(own) >= state.params.batches_max:
             return []
-        left = compute_pending_max(node.bond, state.params) - sum(batch.total for batch in own)
+        sample_bp = get_sample_bp(state.get_epoch(state.epoch), self._account, state.params)
+        sample_bp = min([sample_bp, *(batch.sample_bp for batch in own)])
+        left = compute_pending_max(node.bond, sample_bp, state.params) - sum(batch.total for batch in own)
         kept: list[_Run] = []
         for run in runs:
             sums = list(accumulate(leaf.amount for leaf in run.leaves))
@@ -166,7 +169,7 @@ class Batcher:
 
     def _plan_answer(self, state: State, key: bytes, batch: Batch) -> OpenLeaves | RevealDigests | None:
         if batch.phase == BatchPhase.OPENINGS:
-            drawn = compute_drawn(batch.seed, key, batch.leaves, state.params)
+            drawn = compute_drawn(batch.seed, key, batch.leaves, batch.sample_bp)
             return self._open(key, batch, [index for index in drawn if index not in batch.opened])
         if batch.phase == BatchPhase.DIGESTS:
             return self._reveal(state, key, batch)

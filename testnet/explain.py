@@ -278,7 +278,7 @@ def _explain_batch(leaf: _BatchLeaf, state: State) -> Finding:
     if not batch.seed:
         drawn = "nothing is drawn yet"
     else:
-        is_drawn = leaf.index in compute_drawn(batch.seed, leaf.key, batch.leaves, state.params)
+        is_drawn = leaf.index in compute_drawn(batch.seed, leaf.key, batch.leaves, batch.sample_bp)
         drawn = "it was drawn to be checked" if is_drawn else "it was not among those drawn to be checked"
     if not leaf.gone_height:
         return Finding("batched", True, f"{where}: {drawn}; the batch {PHASES[BatchPhase(batch.phase)]}")

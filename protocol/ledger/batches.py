@@ -32,7 +32,8 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Dispute, DueItem
+from protocol.ledger.quality import compute_burnt, compute_sample_bp
+from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Dispute, DueItem, EpochSnapshot
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.signing import compute_domain_prefix
@@ -90,9 +91,9 @@ def make_batch_leaf(leaf: BatchLeaf) -> SumNode:
     return make_sum_leaf(hashlib.sha256(_LEAF + encode(leaf)).digest(), leaf.amount)
 
 
-def compute_drawn(seed: bytes, batch_id: bytes, leaves: int, params: Params) -> tuple[int, ...]:
+def compute_drawn(seed: bytes, batch_id: bytes, leaves: int, sample_bp: int) -> tuple[int, ...]:
     """The indices that must be opened: `sample_bp` of all leaves, one at least and SAMPLES_MAX at most, none twice."""
-    count = min(leaves, SAMPLES_MAX, -(-leaves * params.sample_bp // BP))
+    count = min(leaves, SAMPLES_MAX, -(-leaves * sample_bp // BP))
     drawn: set[int] = set()
     number = 0
     while len(drawn) < max(count, 1):
@@ -102,13 +103,20 @@ def compute_drawn(seed: bytes, batch_id: bytes, leaves: int, params: Params) -> 
     return tuple(sorted(drawn))
 
 
-def compute_pending_max(bond: int, params: Params) -> int:
+def compute_pending_max(bond: int, sample_bp: int, params: Params) -> int:
     """What a worker may have in batches that are not paid out yet, so that cheating costs more than it brings.
 
-    A share p of leaves is looked at, and who is caught loses S: cheating for g pays nothing while p·S > (1 − p)·g.
+    A share p of leaves is looked at, and who is caught loses S: cheating for g pays nothing while p·S > (1 − p)·g. So
+    whose leaves are looked at less may have less under way.
     """
     at_stake = bond * params.slash_bp // BP
-    return at_stake * params.sample_bp // max(BP - params.sample_bp, 1)
+    return at_stake * sample_bp // max(BP - sample_bp, 1)
+
+
+def get_sample_bp(snapshot: EpochSnapshot | None, account: bytes, params: Params) -> int:
+    """The share of a worker's leaves that is drawn, by its quality in an epoch."""
+    candidate = snapshot.find_account(account) if snapshot is not None else None
+    return compute_sample_bp(candidate.quality if candidate is not None else 0, params)
 
 
 def apply_batch_settle(draft: Draft, context: TransactionContext, body: BatchSettle) -> None:
@@ -125,10 +133,25 @@ def apply_batch_settle(draft: Draft, context: TransactionContext, body: BatchSet
     own = [batch for _, batch in draft.batches.items() if batch.worker == context.account]
     if len(own) >= draft.params.batches_max:
         raise LimitReached("batches of this worker", len(own), draft.params.batches_max)
-    pending, limit = total + sum(batch.total for batch in own), compute_pending_max(node.bond, draft.params)
+    sample_bp = get_sample_bp(draft.epochs.get(draft.epoch), context.account, draft.params)
+    least = min((batch.sample_bp for batch in own), default=sample_bp)
+    pending = total + sum(batch.total for batch in own)
+    limit = compute_pending_max(node.bond, min(sample_bp, least), draft.params)
     if pending > limit:
         raise PendingTooHigh(pending, limit)
-    batch = Batch(context.account, body.root, total, leaves, runs, draft.height, draft.time_ms, (), b"", ())
+    batch = Batch(
+        worker=context.account,
+        root=body.root,
+        total=total,
+        leaves=leaves,
+        runs=runs,
+        height=draft.height,
+        time_ms=draft.time_ms,
+        builders=(),
+        seed=b"",
+        opened=(),
+        sample_bp=sample_bp,
+    )
     draft.batches.put(context.id, batch)
     draft.plan(DueItem(draft.time_ms + 1, SAMPLE_KIND, context.id, waking=1, graced=0))
 
@@ -180,6 +203,7 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
     for key, check in list(draft.checks.items_under(item.id)):
         draft.checks.delete(key)
         index = int.from_bytes(key[len(item.id) :], "big")
+        _count_minority(draft, batch.worker, check)
         if _is_paid(draft, check):
             agreed += _list_agreeing(check)
             paid += 1
@@ -188,12 +212,17 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
             refunded += check.claim.fee
     draft.batches.delete(item.id)
     _divide(draft, batch.worker, batch.total - refunded, agreed)
-    draft.count_work(batch.worker, paid=paid, earned=batch.total - refunded)
+    burnt = compute_burnt(batch.total - refunded, draft.params)
+    draft.count_work(batch.worker, paid=paid, earned=batch.total - refunded, burnt=burnt)
+    for account in agreed:
+        draft.count_work(account, agreed=1, burnt=burnt // len(agreed))
 
 
 def forfeit(draft: Draft, key: bytes, batch: Batch) -> None:
     """Every run's amount goes back to its channel, or to its payer where the channel is gone."""
     draft.batches.delete(key)
+    left = batch.total - sum(run.returned for run in batch.runs)
+    draft.count_work(batch.worker, lost=compute_burnt(left, draft.params))
     for check_key, _ in list(draft.checks.items_under(key)):
         draft.checks.delete(check_key)
     for run in batch.runs:
@@ -262,6 +291,23 @@ def _is_paid(draft: Draft, check: Check) -> bool:
     if model is not None and model.exact:
         return True
     return len(_list_agreeing(check)) == len(check.checkers)
+
+
+def _count_minority(draft: Draft, worker: bytes, check: Check) -> None:
+    """Who found something else than most did: of worker and verifiers, as far as anybody can tell.
+
+    What is blind is not compared with each other: those who did not find what the worker says count as of one mind, so
+    that the worker is only held to it when it stands alone against several.
+    """
+    if check.is_void:
+        return
+    agreeing = _list_agreeing(check)
+    dissenting = [checker.account for checker in check.checkers if checker.account not in agreeing]
+    if len(dissenting) < 1 + len(agreeing):
+        for account in dissenting:
+            draft.count_work(account, minority=1)
+    elif not agreeing:
+        draft.count_work(worker, void=1, lost=compute_burnt(check.claim.fee, draft.params))
 
 
 def _list_agreeing(check: Check) -> list[bytes]:

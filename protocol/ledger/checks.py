@@ -18,6 +18,7 @@ from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, compute_chec
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
+from protocol.ledger.quality import compute_burnt
 from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem
 from protocol.ledger.transactions import transaction
 from protocol.types import AtMost, Digest, Whole
@@ -98,7 +99,7 @@ def close_attestations(draft: Draft, item: DueItem) -> None:
     for key, check in _list_open(draft, item.id):
         silent = [checker for checker in check.checkers if not checker.value]
         for checker in silent:
-            draft.count_work(checker.account, void=1)
+            draft.count_work(checker.account, void=1, lost=compute_burnt(check.claim.fee, draft.params))
         spoken = tuple(checker for checker in check.checkers if checker.value)
         if check.rounds == REPLACEMENTS_MAX:
             draft.checks.put(key, replace(check, checkers=spoken, is_void=1))

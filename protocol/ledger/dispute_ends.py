@@ -18,7 +18,7 @@ def condemn_worker(draft: Draft, key: bytes, dispute: Dispute) -> None:
         return
     slashed = slash(draft, dispute.worker, dispute.challenger, draft.params.slash_bp)
     draft.wrong.put(claim_id, ProvenWrong(dispute.claim.epoch, dispute.worker, slashed))
-    draft.count_work(dispute.worker, wrong=1)
+    draft.count_work(dispute.worker, wrong=1, lost=slashed)
     forfeit_claimed(draft, dispute.worker, dispute.claim)
 
 
@@ -32,6 +32,7 @@ def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
     reward = 0 if is_involved else dispute.bond * draft.params.reporter_bp // BP
     draft.credit(dispute.worker, reward)
     draft.burned += dispute.bond - reward
+    draft.count_work(dispute.challenger, minority=1, lost=dispute.bond)
 
 
 def part_undecided(draft: Draft, key: bytes, dispute: Dispute) -> None:

@@ -13,6 +13,7 @@ from protocol.errors import InsufficientBalance
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.errors import LimitReached
 from protocol.ledger.records import (
+    NO_WORK,
     Account,
     Batch,
     Channel,
@@ -45,7 +46,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 _NO_ACCOUNT = Account(0, 0)
 _UNTOUCHED: Any = object()  # an entry that is as it was
-_NO_WORK = WorkCount(0, 0, 0, 0)
 
 
 class Overlay(Generic[K, V]):
@@ -223,12 +223,12 @@ class Draft:
         if amount:
             self.accounts.put(account, Account(known.balance - amount, known.nonce))
 
-    def count_work(self, account: bytes, paid: int = 0, void: int = 0, wrong: int = 0, earned: int = 0) -> None:
-        known = self.work.get(account) or _NO_WORK
-        count = WorkCount(
-            known.paid + paid, known.void + void, known.wrong + wrong, min(known.earned + earned, INT_MAX)
-        )
-        self.work.put(account, count)
+    def count_work(self, account: bytes, **more: int) -> None:
+        """Add to what is known of a node's work: fields of WorkCount by name."""
+        known = self.work.get(account) or NO_WORK
+        counts = {name: min(getattr(known, name) + amount, INT_MAX) for name, amount in more.items() if amount}
+        if counts or self.work.get(account) is None:
+            self.work.put(account, replace(known, **counts))
 
     # Future work
 

@@ -12,11 +12,22 @@ from collections.abc import Collection, Mapping
 from protocol.ledger.draft import Draft
 from protocol.ledger.params import Params
 from protocol.ledger.pools import pay_all_rewards
-from protocol.ledger.records import CANDIDATES_MAX, Candidate, DueItem, EpochSnapshot, NodeRecord, Onion, Pool
+from protocol.ledger.quality import compute_draw_weight, compute_quality, may_verify
+from protocol.ledger.records import (
+    CANDIDATES_MAX,
+    Candidate,
+    DueItem,
+    EpochSnapshot,
+    NodeRecord,
+    Onion,
+    Pool,
+    WorkCount,
+)
 from protocol.signing import compute_domain_prefix
 
 EPOCH_KIND = 1
 VALIDATOR = "validator"
+VERIFIER = "verifier"
 _SEED_PREFIX = compute_domain_prefix("epoch")
 _NO_ID = bytes(32)
 
@@ -37,15 +48,21 @@ def take_snapshot(
     nodes: Mapping[bytes, NodeRecord],
     pools: Mapping[bytes, Pool],
     tombstones: Collection[bytes],
+    work: Mapping[bytes, WorkCount],
     params: Params,
 ) -> EpochSnapshot:
     """Every node in the roles its bond reaches, by account; convicted validators in others than that.
+
+    Verifiers that were in the minority too often are left out, and everybody has the quality its record makes.
 
     If that leaves no validator, slashes having taken them below their bond, all of them stay: a chain without
     validators could never mend itself.
     """
     validators = _find_validators(nodes, tombstones, params)
-    candidates = (_make_candidate(nodes[account], pools.get(account), params, validators) for account in sorted(nodes))
+    candidates = (
+        _make_candidate(nodes[account], pools.get(account), work.get(account), params, validators)
+        for account in sorted(nodes)
+    )
     return EpochSnapshot(height, seed, tuple(item for item in candidates if item.roles)[:CANDIDATES_MAX])
 
 
@@ -75,7 +92,8 @@ def end_epoch(draft: Draft) -> None:
     seed = compute_epoch_seed(draft.seed, draft.epoch)
     nodes, pools = dict(draft.nodes.items()), dict(draft.pools.items())
     tombstones = dict(draft.tombstones.items())
-    snapshot = take_snapshot(draft.height + 1, seed, nodes, pools, tombstones, draft.params)
+    work = dict(draft.work.items())
+    snapshot = take_snapshot(draft.height + 1, seed, nodes, pools, tombstones, work, draft.params)
     draft.epochs.put(draft.epoch, snapshot)
     kept = [epoch for epoch, _ in draft.epochs.items()]
     for epoch in kept[: -draft.params.epochs_kept]:
@@ -101,11 +119,29 @@ def _find_validators(
     return frozenset(node.account for node in bonded or honest or asking)
 
 
-def _make_candidate(node: NodeRecord, pool: Pool | None, params: Params, validators: Collection[bytes]) -> Candidate:
-    roles = tuple(
-        role
-        for role in node.roles
-        if (node.account in validators if role == VALIDATOR else node.bond >= params.get_bond_min(role))
-    )
+def _make_candidate(
+    node: NodeRecord, pool: Pool | None, work: WorkCount | None, params: Params, validators: Collection[bytes]
+) -> Candidate:
+    roles = tuple(role for role in node.roles if _has_role(node, role, work, params, validators))
     delegated = pool.delegated if pool is not None else 0
-    return Candidate(node.account, node.node, node.vote, roles, node.models, node.price, node.bond, delegated)
+    quality = compute_quality(work, params)
+    return Candidate(
+        account=node.account,
+        node=node.node,
+        vote=node.vote,
+        roles=roles,
+        models=node.models,
+        price=node.price,
+        weight=node.bond,
+        delegated=delegated,
+        quality=quality,
+        draw_weight=compute_draw_weight(node.bond, quality, params),
+    )
+
+
+def _has_role(
+    node: NodeRecord, role: str, work: WorkCount | None, params: Params, validators: Collection[bytes]
+) -> bool:
+    if role == VALIDATOR:
+        return node.account in validators
+    return node.bond >= params.get_bond_min(role) and (role != VERIFIER or may_verify(work, params))

@@ -105,7 +105,9 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
     paid = tuple(Share(account, amount) for account, amount in sorted(shares.items()) if amount)
     draft.pending.put(context.id, Pending(paid, treasury, burn))
     draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
-    draft.count_work(context.account, paid=1, earned=claim.fee)
+    draft.count_work(context.account, paid=1, earned=claim.fee, burnt=burn)
+    for item in body.attestations:
+        draft.count_work(accounts[item.verifier], agreed=1, burnt=burn // len(body.attestations))
 
 
 def apply_refuse_job(draft: Draft, context: TransactionContext, body: RefuseJob) -> None:

@@ -212,7 +212,7 @@ def build_state(genesis: Genesis) -> State:
         "vote_owners": {node.vote: KeyOwner(node.account, 0) for node in genesis.nodes if node.vote},
         "vesting": vesting,
         "due": {compute_due_key(item): item for item in (epoch_end, *due)},
-        "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), genesis.params)},
+        "epochs": {0: take_snapshot(1, compute_epoch_seed(genesis.seed, 0), nodes, {}, (), {}, genesis.params)},
         "models": {model.digest: model for model in genesis.models},
         "model_names": {model.name: ModelName(b"", model.version, 1) for model in genesis.models},
         "onions": {node.account: Onion(node.onion, 0, b"", 0) for node in genesis.nodes if node.onion},

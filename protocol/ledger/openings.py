@@ -66,7 +66,7 @@ def apply_open_leaves(draft: Draft, context: TransactionContext, body: OpenLeave
         raise UnknownBatch(body.batch)
     if not batch.seed or not body.openings:
         raise InvalidBatch(body.batch, "nothing is drawn yet" if not batch.seed else "no leaf is opened")
-    drawn = compute_drawn(batch.seed, body.batch, batch.leaves, draft.params)
+    drawn = compute_drawn(batch.seed, body.batch, batch.leaves, batch.sample_bp)
     opened = list(batch.opened)
     for opening in body.openings:
         if opening.index not in drawn:
@@ -88,7 +88,7 @@ def close_openings(draft: Draft, item: DueItem) -> None:
     batch = draft.batches.get(item.id)
     if batch is None or batch.phase != BatchPhase.OPENINGS:
         return
-    drawn = compute_drawn(batch.seed, item.id, batch.leaves, draft.params)
+    drawn = compute_drawn(batch.seed, item.id, batch.leaves, batch.sample_bp)
     forfeit(draft, item.id, batch)
     draft.count_work(batch.worker, void=len(drawn) - len(batch.opened))
 

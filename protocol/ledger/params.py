@@ -10,6 +10,7 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, Whole
 
 DELAY_MS_MAX = 2**60
+LOST_TIMES_MAX = 1_000_000
 BASE_FEE_MIN_MAX = 2**50  # so that a block's fees stay far below what fits a number
 
 
@@ -48,7 +49,13 @@ class Params:
     job_ms_max: Whole = 3_600_000  # from opening an escrowed job to its deadline
     jobs_max: Whole = 100_000
     batches_max: Whole = 8  # of one worker, not yet paid out
-    sample_bp: ShareBp = 1_000  # of a batch's leaves must be opened
+    sample_bp: ShareBp = 1_000  # of the leaves of a worker without quality must be opened
+    sample_floor_bp: ShareBp = 500  # of those of the best
+    quality_half: Grains = 100 * GRAINS_PER_ROLE  # burnt by the fees of paid work for half of all quality
+    quality_floor_bp: ShareBp = 5_000  # of a node's bond count in draws whatever its quality
+    lost_times: Whole = 10  # what was lost weighs so many times what was burnt
+    minorities_max: Whole = 3  # dissents in vain, after which a verifier is drawn no more
+    minority_bp: ShareBp = 100  # and so many more for what it has agreed on
     sample_awake_ms: Whole = 60_000  # for so long a batch keeps the network awake for its seed
     open_ms: Whole = 10_000  # to open drawn leaves, and later their digests
     attest_ms: Whole = 10_000  # for drawn verifiers to speak, before others are drawn in their place
@@ -89,6 +96,15 @@ def verify_params(params: Params) -> None:
         raise ValueError(f"base_fee_min is {params.base_fee_min}, at most {BASE_FEE_MIN_MAX} allowed")
     if params.epochs_kept < 2 or params.verifiers_max < 2 or not params.working_set:
         raise ValueError("epochs_kept and verifiers_max must be at least 2, working_set at least 1")
+    if not 0 < params.sample_floor_bp <= params.sample_bp:
+        raise ValueError(
+            f"sample_floor_bp is {params.sample_floor_bp}, from 1 to sample_bp ({params.sample_bp}) allowed"
+        )
+    if not params.quality_half or not params.quality_floor_bp:
+        raise ValueError("quality_half and quality_floor_bp must be at least 1: new nodes are drawn too")
+    most = LOST_TIMES_MAX
+    if params.lost_times > most:
+        raise ValueError(f"lost_times is {params.lost_times}, at most {most} allowed")
     delays = {item.name: getattr(params, item.name) for item in fields(params) if item.name.endswith("_ms")}
     longest = max(delays, key=lambda name: delays[name])
     if delays[longest] > DELAY_MS_MAX:

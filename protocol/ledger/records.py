@@ -6,7 +6,7 @@ from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode
-from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, UpTo, Whole
+from protocol.types import BP, AtMost, Digest, Grains, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
 RUNS_MAX = 64  # channels in one batch
@@ -255,6 +255,7 @@ class Batch:
     seed: Tip
     opened: Annotated[tuple[Whole, ...], AtMost(64)]
     phase: Whole = BatchPhase.SEED
+    sample_bp: ShareBp = BP  # of its leaves that are drawn
 
 
 @fast_dataclass(frozen=True)
@@ -322,12 +323,23 @@ class Dispute:
 
 @fast_dataclass(frozen=True)
 class WorkCount:
-    """How a worker's settled leaves ended. `earned` counts whole fees, before the split."""
+    """How a node's work ended. `earned` counts whole fees, before the split.
+
+    `burnt` is what the fees of work it did or agreed with have burnt; `lost` what forfeited work would have burnt, and
+    what it lost of its stake. `agreed` and `minority` count a verifier's words that counted, and its dissents in vain.
+    """
 
     paid: Whole
     void: Whole
     wrong: Whole
     earned: Grains
+    burnt: Grains = 0
+    lost: Grains = 0
+    agreed: Whole = 0
+    minority: Whole = 0
+
+
+NO_WORK = WorkCount(0, 0, 0, 0)
 
 
 @fast_dataclass(frozen=True)
@@ -395,7 +407,8 @@ class DueItem:
 class Candidate:
     """A node as it stood when an epoch began, in the roles its bond then reached.
 
-    `weight` is that bond, by which it is drawn; to validate, what is delegated counts as well.
+    `weight` is that bond; to validate, what is delegated counts as well. To work and to verify it is drawn by
+    `draw_weight`, which follows from bond and quality (`quality`).
     """
 
     account: PublicKey
@@ -406,6 +419,8 @@ class Candidate:
     price: Grains
     weight: Grains
     delegated: Grains
+    quality: ShareBp
+    draw_weight: Grains
 
     def serves(self, model: bytes) -> bool:
         return "inference" in self.roles and model in self.models

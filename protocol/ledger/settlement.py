@@ -62,6 +62,8 @@ class _Settlement:
     context: TransactionContext
     node: NodeRecord
     shares: Counter[bytes] = field(default_factory=Counter)
+    agreed: Counter[bytes] = field(default_factory=Counter)  # leaves, by verifier
+    checked: Counter[bytes] = field(default_factory=Counter)  # what they burn, a part for each verifier
     treasury: int = 0
     burn: int = 0
     paid: int = 0
@@ -92,7 +94,10 @@ def apply_settle_individual(draft: Draft, context: TransactionContext, body: Set
     settlement = _Settlement(draft, context, node)
     for run in body.runs:
         _settle_run(settlement, run)
-    draft.count_work(context.account, paid=settlement.paid, void=settlement.void, earned=settlement.fees)
+    done = {"paid": settlement.paid, "void": settlement.void, "earned": settlement.fees, "burnt": settlement.burn}
+    draft.count_work(context.account, **done)
+    for account in sorted(settlement.agreed):
+        draft.count_work(account, agreed=settlement.agreed[account], burnt=settlement.checked[account])
     if settlement.fees:
         shares = tuple(Share(account, amount) for account, amount in sorted(settlement.shares.items()) if amount)
         draft.pending.put(context.id, Pending(shares, settlement.treasury, settlement.burn))
@@ -137,7 +142,7 @@ def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWron
     context.verify_signed(receipt, claim.worker)
     slashed = slash(draft, accused.account, context.account, draft.params.slash_bp)
     draft.wrong.put(claim_id, ProvenWrong(claim.epoch, accused.account, slashed))
-    draft.count_work(accused.account, wrong=1)
+    draft.count_work(accused.account, wrong=1, lost=slashed)
     forfeit_claimed(draft, accused.account, claim)
 
 
@@ -224,7 +229,10 @@ def _divide(settlement: _Settlement, work: Work) -> None:
     settlement.shares[settlement.context.account] += share
     accounts = {item.node: item.account for item in snapshot.candidates}
     for item in work.attestations:
-        settlement.shares[accounts[item.verifier]] += each
+        account = accounts[item.verifier]
+        settlement.shares[account] += each
+        settlement.agreed[account] += 1
+        settlement.checked[account] += burn // len(work.attestations)
     settlement.treasury += treasury
     settlement.burn += burn
     settlement.fees += amount

@@ -145,6 +145,9 @@ def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
             case WorkCount(paid, void, wrong, earned):
                 text = f"{paid} jobs paid, {void} without pay, {wrong} proven wrong, {format_role(earned)} earned"
                 yield Finding("work", True, text)
+                quality = f"{format_role(record.burnt)} burnt by its work, {format_role(record.lost)} lost"
+                checked = f"{record.agreed} agreed as verifier, {record.minority} dissents in vain"
+                yield Finding("quality", True, f"{quality}; {checked}")
             case Channel():
                 text = f"{format_role(record.paid)} of {format_role(record.deposit)} in the channel are paid out {at}"
                 yield Finding("channel", True, text)

@@ -20,7 +20,7 @@ def _candidate(
     number: int, roles: tuple[str, ...], weight: int = 100, models: tuple[bytes, ...] = (MODEL,)
 ) -> Candidate:
     key = hashlib.sha256(b"%d" % number).digest()
-    return Candidate(key, hashlib.sha256(key).digest(), b"", roles, models, 1, weight, 0)
+    return Candidate(key, hashlib.sha256(key).digest(), b"", roles, models, 1, weight, 0, 0, weight)
 
 
 VERIFIERS = tuple(_candidate(number, ("verifier",)) for number in range(6))

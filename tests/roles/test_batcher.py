@@ -40,7 +40,7 @@ def test_as_many_leaves_are_settled_as_the_bond_covers_and_the_last_has_its_vouc
     params = replace(state.params, slash_bp=10_000, sample_bp=5_000)  # what may be pending is the bond then
     node = replace(state.nodes[WORKER], bond=covered)
     state = replace(state, params=params, nodes={**state.nodes, WORKER: node})
-    assert compute_pending_max(covered, params) == covered
+    assert compute_pending_max(covered, params.sample_bp, params) == covered
     long_after_ms = state.time_ms + 10**6
 
     batcher = Batcher(fill(amounts), WORKER, batch_ms=0)

@@ -46,7 +46,7 @@ from tests.support.jobs import PRICE, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
 PARAMS = Params()
-ALL = replace(PARAMS, sample_bp=10_000, slash_bp=5_000)  # every leaf is drawn
+ALL = replace(PARAMS, sample_bp=10_000, sample_floor_bp=10_000, slash_bp=5_000)  # every leaf is drawn
 SEVERAL = {"validator": 1, "inference": 2, "verifier": 6, "client": 1}
 TRUTH = b"\x01" * 32
 
@@ -102,7 +102,7 @@ class Batch:
         """Let blocks come until the leaves are drawn."""
         for _ in range(4):
             if self.held.seed:
-                return compute_drawn(self.held.seed, self.id, self.held.leaves, self.ledger.state.params)
+                return compute_drawn(self.held.seed, self.id, self.held.leaves, self.held.sample_bp)
             self.ledger.block(after_ms=1)
         raise AssertionError("no seed")
 
@@ -295,7 +295,7 @@ def test_a_batch_follows_its_rules() -> None:
 
 def test_a_worker_has_no_more_pending_than_its_bond_covers() -> None:
     ledger = Ledger()
-    limit = compute_pending_max(ledger.state.nodes[ledger.account("inference-0").public].bond, PARAMS)
+    limit = compute_pending_max(ledger.state.nodes[ledger.account("inference-0").public].bond, PARAMS.sample_bp, PARAMS)
     assert limit == PARAMS.get_bond_min("inference") // 10 * 1_000 // 9_000
     Batch(ledger, [limit // 2], deposit=limit).settle()
     Batch(ledger, [limit - limit // 2], deposit=limit).settle()
@@ -307,19 +307,18 @@ def test_a_worker_has_no_more_pending_than_its_bond_covers() -> None:
 
 @given(bond=st.integers(0, 10**15), slash_bp=st.integers(0, 10_000), sample_bp=st.integers(0, 9_999))
 def test_what_may_be_pending_is_less_than_what_cheating_risks(bond: int, slash_bp: int, sample_bp: int) -> None:
-    params = replace(PARAMS, slash_bp=slash_bp, sample_bp=sample_bp)
-    gain, loss = compute_pending_max(bond, params), bond * slash_bp // 10_000
+    params = replace(PARAMS, slash_bp=slash_bp)
+    gain, loss = compute_pending_max(bond, sample_bp, params), bond * slash_bp // 10_000
     assert sample_bp * loss >= (10_000 - sample_bp) * gain
 
 
 @given(seed=st.binary(min_size=32, max_size=32), leaves=st.integers(1, 100_000), sample_bp=st.integers(0, 10_000))
 def test_so_many_leaves_are_drawn_and_none_twice(seed: bytes, leaves: int, sample_bp: int) -> None:
-    params = replace(PARAMS, sample_bp=sample_bp)
-    drawn = compute_drawn(seed, b"b" * 32, leaves, params)
+    drawn = compute_drawn(seed, b"b" * 32, leaves, sample_bp)
     assert len(drawn) == len(set(drawn)) == max(1, min(SAMPLES_MAX, leaves, -(-leaves * sample_bp // 10_000)))
     assert list(drawn) == sorted(drawn)
     assert 0 <= drawn[0] <= drawn[-1] < leaves
-    assert drawn == compute_drawn(seed, b"b" * 32, leaves, params)
+    assert drawn == compute_drawn(seed, b"b" * 32, leaves, sample_bp)
 
 
 def test_an_opening_follows_its_rules() -> None:

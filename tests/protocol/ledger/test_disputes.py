@@ -390,7 +390,7 @@ def test_the_batch_of_a_challenger_that_was_wrong_is_paid_whole() -> None:
 def test_the_leaf_of_a_dispute_nobody_decides_goes_back_to_the_payer_and_the_rest_goes_on(
     is_drawn: bool, is_forfeit: bool
 ) -> None:
-    ledger = Ledger(SEVERAL, ALL if is_drawn else replace(ALL, sample_bp=1, slash_bp=10_000))
+    ledger = Ledger(SEVERAL, ALL if is_drawn else replace(ALL, sample_bp=1, sample_floor_bp=1, slash_bp=10_000))
     batch = Batch(ledger, [PRICE, 2 * PRICE, 3 * PRICE]).check_all()
     index = 1 if is_drawn else next(number for number in range(3) if number not in batch.checks)
     lost = (index + 1) * PRICE

@@ -357,7 +357,7 @@ def test_a_chain_keeps_its_validator_even_when_a_slash_takes_it_below_its_bond()
     validator = ledger.state.nodes[ledger.account("validator-0").public]
     assert [item.vote for item in get_validators(ledger.state)] == [validator.vote]
     poorer = {validator.account: replace(validator, bond=validator.bond - 1)}
-    assert take_snapshot(1, bytes(32), poorer, {}, (), PARAMS).get_candidates("validator")
+    assert take_snapshot(1, bytes(32), poorer, {}, (), {}, PARAMS).get_candidates("validator")
 
 
 def test_a_settlement_of_many_leaves_costs_one_transaction() -> None:

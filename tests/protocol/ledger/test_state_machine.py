@@ -50,7 +50,14 @@ from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
 
 PARAMS = replace(
-    Params(), epoch_ms=5_000, epochs_kept=6, unbonding_ms=40_000, delegation_min=1_000, sample_bp=5_000, slash_bp=5_000
+    Params(),
+    epoch_ms=5_000,
+    epochs_kept=6,
+    unbonding_ms=40_000,
+    delegation_min=1_000,
+    sample_bp=5_000,
+    slash_bp=5_000,
+    quality_half=10**6,  # a few leaves move it
 )
 VALIDATORS = tuple(f"validator-{number}" for number in range(4))
 NAMES = (*VALIDATORS, "inference-0", "client-0", "verifier-0", "verifier-1")
@@ -178,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
         held = self.ledger.state.batches.get(batch.id)
         some: tuple[int, ...] = tuple(range(min(count, len(batch.leaves))))
         if held is not None and held.seed and number < 8:
-            drawn = compute_drawn(held.seed, batch.id, held.leaves, PARAMS)
+            drawn = compute_drawn(held.seed, batch.id, held.leaves, held.sample_bp)
             some = tuple(index for index in drawn if index not in held.opened)
         self.send("inference-0", batch.open(*some) if some else OpenLeaves(batch.id, ()))
 
