@@ -7,7 +7,6 @@ in the wrong places. Each one is recorded as `lie.told`, so a run can count whet
 import hashlib
 from dataclasses import replace
 
-from protocol.jobs import InferenceRequest
 from protocol.proofs.trace import DIGEST_SIZE, TracedRun
 from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 from protocol.types import BP
@@ -28,6 +27,7 @@ class LyingInference(Inference):
         super().__init__(context)
         self._lie_bp = int(context.config.get("lie_bp", LIE_BP))
         self._lies: dict[bytes, bytes] = {}  # digest of the true outputs -> of what was said instead
+        self._committees.is_choosy = False  # dissent is its trade
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         if isinstance(event, Inspected) and isinstance(event.answer, TracedRun):
@@ -42,9 +42,6 @@ class LyingInference(Inference):
         made = [effect for effect in effects if isinstance(effect, Record) and effect.name == "claim.made"]
         # Counted before it is kept: a liar killed in between has told one lie too many in its log, never one too few.
         return [*(Record("lie.told", claim.fields) for claim in made), *effects]
-
-    def _check_committee(self, request: InferenceRequest, now_ms: int) -> None:
-        """It takes whatever comes: dissent is its trade."""
 
     def lies_about(self, token: str) -> bool:
         return would_lie(self.context.signer.public, token, self._lie_bp)

@@ -13,7 +13,9 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from protocol.messages import Accepted, Attestations, Cancel, Claims, DirectRequest, Refusal, Requests, Result
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.inference import CLAIM_AGAIN_MS, CLAIMS_MS, RESULT_AGAIN_MS, TICK_MS, Inference
+from roles.claimant import CLAIM_AGAIN_MS, CLAIMS_MS
+from roles.delivery import RESULT_AGAIN_MS
+from roles.inference import TICK_MS, Inference
 from roles.role import (
     Compute,
     Computed,

@@ -1,0 +1,162 @@
+"""How requests reach a worker: they are admitted and computed, refused, called off, or early."""
+
+from protocol.content import format_cid
+from protocol.errors import ProtocolError
+from protocol.jobs import PaidRequest
+from protocol.ledger.state import State
+from protocol.messages import Cancel, Refusal
+from protocol.tensor import compute_tensors_digest, decode_tensors
+from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
+from roles.committees import Committees
+from roles.delivery import Delivery
+from roles.models import ModelShelf
+from roles.role import Compute, Effect, Fetch, Record, Send, Withdraw
+from roles.unwanted import Unwanted
+from roles.workbook import Job, Workbook, compute_job_key
+
+JOBS_MAX = 256  # running or waiting for inputs
+EARLY_MAX = 64  # direct requests whose channel this node does not know yet
+EARLY_MS = 3_000  # how long the ledger may take to bring it
+CANCELLED = "called off by the client before it had begun"
+
+
+class Intake:
+    """Requests up to the engine. `price` is in grains per row."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        price: int,
+        shelf: ModelShelf,
+        book: Workbook,
+        committees: Committees,
+        delivery: Delivery,
+    ) -> None:
+        self._worker = worker
+        self._price = price
+        self._shelf = shelf
+        self._book = book
+        self._delivery = delivery
+        self._committees = committees
+        self.computing: dict[str, Job] = {}
+        self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
+        self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
+        self._unwanted = Unwanted()
+
+    @property
+    def load(self) -> int:
+        return len(self.computing) + sum(map(len, self._inputs.values()))
+
+    def take(
+        self, client: bytes, item: PaidRequest, state: State, now_ms: int, is_direct: bool = False
+    ) -> list[Effect]:
+        channel = state.channels.get(item.voucher.channel)
+        is_ours = channel is not None and channel.payee == self._worker.account
+        if client != item.request.client or (not is_ours and not is_direct):
+            return []  # the topic is shared: the voucher's channel says whose job it is
+        if channel is None and len(self._early) < EARLY_MAX:
+            self._early.append((now_ms, client, item))
+            return []
+        known = self._book.find(item.voucher.channel, item.voucher.seq)
+        if known is not None:
+            return self._again(known, item)
+        try:
+            if self.load >= JOBS_MAX:
+                raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
+            rows = admit(item, state, self._worker, self._price, self._shelf.held, now_ms)
+            self._committees.check(item.request, state, now_ms)
+        except NotAdmitted as refusal:
+            return [self._delivery.refuse(item, refusal.code, str(refusal))]
+        job = Job(item, rows)
+        self._book.add(job)
+        taken = Record("request.taken", {"request_id": item.voucher.request_id, "attempt": item.voucher.attempt})
+        if self._unwanted.take(item):
+            job.is_cancelled = True
+            return [taken, *self._delivery.fail(job, RefusalCode.CANCELLED, CANCELLED)]
+        if item.request.inputs_blob:
+            cid = format_cid(item.request.inputs_blob[0])
+            self._inputs.setdefault(cid, []).append(job)
+            return [taken, Fetch(cid)]
+        return [taken, self._compute(job, item)]
+
+    def _again(self, known: Job, item: PaidRequest) -> list[Effect]:
+        """A repeated request costs nothing: the answer is sent once more if it is there."""
+        if known.item.voucher.request_id != item.voucher.request_id:
+            return [
+                self._delivery.refuse(
+                    item, RefusalCode.VOUCHER_REUSED, f"voucher {item.voucher.seq} pays another request"
+                )
+            ]
+        if known.receipt is not None:
+            return self._delivery.answer(known)
+        if known.zero_reason:
+            code = RefusalCode.CANCELLED if known.is_cancelled else RefusalCode.FAILED
+            return [self._delivery.refuse(item, code, "this job has ended already and earns nothing")]
+        return []
+
+    def cancel(self, client: bytes, wish: Cancel, state: State) -> list[Effect]:
+        """The client wants it no more. What has not begun earns nothing; what is done counts, and is sent once more."""
+        job = self._book.find(wish.channel, wish.seq)
+        channel = state.channels.get(wish.channel)
+        if job is None and channel is not None and wish.seq <= channel.settled_seq:
+            reason = f"voucher {wish.seq} is behind the settled {channel.settled_seq}"
+            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.VOUCHER_REUSED), reason)
+            return [Send(client, "infer", refusal)]
+        if job is None:
+            self._unwanted.add(client, wish)
+            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.CANCELLED), CANCELLED)
+            return [Send(client, "infer", refusal)]
+        if (client, wish.request_id) != (job.item.request.client, job.item.voucher.request_id):
+            return []
+        if job.receipt is not None:
+            return self._delivery.answer(job)
+        if job.zero_reason:
+            return self._again(job, job.item)
+        job.is_cancelled = True
+        for waiting in self._inputs.values():
+            if job in waiting:
+                waiting.remove(job)
+                return self._delivery.fail(job, RefusalCode.CANCELLED, CANCELLED)
+        return [Withdraw(compute_job_key(*job.key).hex())]
+
+    def take_early(self, state: State, now_ms: int) -> list[Effect]:
+        """Direct requests that came before the block with their channel; those it never came for are refused."""
+        early, self._early = self._early, []
+        effects: list[Effect] = []
+        for arrived_ms, client, item in early:
+            if item.voucher.channel in state.channels:
+                effects += self.take(client, item, state, now_ms, is_direct=True)
+            elif now_ms < arrived_ms + EARLY_MS:
+                self._early.append((arrived_ms, client, item))
+            else:
+                reason = f"channel {item.voucher.channel.hex()} is not on the ledger"
+                effects.append(self._delivery.refuse(item, RefusalCode.UNPAID, reason))
+        return effects
+
+    def _compute(self, job: Job, item: PaidRequest) -> Effect:
+        token = compute_job_key(*job.key).hex()
+        self.computing[token] = job
+        return Compute(token, item.request.model, item.request.inputs, item.request.deadline_ms)
+
+    def on_fetched(self, source: str, data: bytes | None, error: str, state: State) -> list[Effect]:
+        jobs = self._inputs.pop(source, [])
+        return [effect for job in jobs for effect in self._run_blob(job, data, error, state)]
+
+    def _run_blob(self, job: Job, data: bytes | None, error: str, state: State) -> list[Effect]:
+        item = job.item
+        if data is None:
+            return self._delivery.fail(job, RefusalCode.BAD_INPUT, f"inputs: {error}")
+        try:
+            inputs = decode_tensors(data)
+            job.rows = check_inputs(inputs, state.models[item.request.model])
+            if item.voucher.amount < self._price * job.rows:
+                price = self._price * job.rows
+                raise NotAdmitted(RefusalCode.PRICE, f"{job.rows} rows cost {price} grains, paid {item.voucher.amount}")
+        except ProtocolError as malformed:
+            return self._delivery.fail(job, RefusalCode.BAD_INPUT, str(malformed))
+        except NotAdmitted as refusal:
+            return self._delivery.fail(job, refusal.code, str(refusal))
+        token = compute_job_key(*job.key).hex()
+        self.computing[token] = job
+        job.input_digest = compute_tensors_digest(inputs)
+        return [Compute(token, item.request.model, inputs, item.request.deadline_ms)]
