@@ -39,6 +39,7 @@ from roles.role import (
 )
 from roles.settler import SETTLE_MS
 from roles.workbook import VOID_GRACE_MS
+from testnet.found import load_model_files
 from tests.roles.test_admission import make_ledger
 from tests.support.jobs import OUTPUT, ROW, attest, find_model, get_keys, make_request, pay, sign_transaction
 
@@ -58,8 +59,8 @@ class Story:
         context = Context({}, self.node, self.account, random.Random(1))
         worker = Inference(context)
         worker.handle(Started(self.state, {"jobs": journal}), self.now_ms)
-        for model in self.state.models:
-            worker.handle(Fetched(format_cid(model), b"model"), self.now_ms)
+        for model in load_model_files():
+            worker.handle(Fetched(format_cid(model.record.digest), model.data), self.now_ms)
         assert worker.is_ready
         return worker
 

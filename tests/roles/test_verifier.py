@@ -28,6 +28,7 @@ from roles.role import (
     TimerFired,
 )
 from roles.verifier import BATCH_MS, REPEAT_MS, Verifier
+from testnet.found import load_model_files
 from tests.roles.test_admission import make_ledger
 from tests.support.jobs import OUTPUT, ROW, get_keys, make_receipt, make_request, pay
 
@@ -47,8 +48,8 @@ class Story:
     def start(self, stored: dict[bytes, bytes]) -> None:
         self.verifier = Verifier(Context({}, self.node, self.account, random.Random(1)))
         self.verifier.handle(Started(self.state, {"attested": stored}), self.now_ms)
-        for model in self.state.models:
-            self.verifier.handle(Fetched(format_cid(model), b"model"), self.now_ms)
+        for model in load_model_files():
+            self.verifier.handle(Fetched(format_cid(model.record.digest), model.data), self.now_ms)
 
     def do(self, event: Any) -> list[Effect]:
         return self.verifier.handle(event, self.now_ms)
