@@ -93,6 +93,34 @@ def ledger(
 
 
 @app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench inference\n\n  rolemesh bench inference --json\n\n"
+    "  rolemesh bench inference --only added_p50 --only added_p99 --full"
+)
+def inference(
+    *,
+    json: JsonLines = False,
+    full: Full = False,
+    only: Only = (),
+) -> int:
+    """What a network adds to running a model: a client, a worker and its engine, beside the model alone.
+
+    Real processes on loopback; a voucher signed and checked for every request, a receipt for every answer. Models are
+    made to take 1, 10 and 30 ms on this machine.
+    """
+    from roles.interpreter import set_up_interpreter
+    from testnet.bench.inference.measure import NAMES, measure
+    from testnet.bench.inference.network import NotReady
+
+    set_up_interpreter()  # as in nodes
+    output = Output(json)
+    try:
+        return report(measure(output.note, full, choose(only, NAMES)), output)
+    except NotReady as error:
+        hint = "let the machine do less else, and try again"
+        raise CommandError("not_ready", str(error), hint, ExitCode.UNREACHABLE) from error
+
+
+@app.command(
     help_epilogue="Examples:\n\n  rolemesh bench soak\n\n  rolemesh bench soak --minutes 5 --json\n\n"
     "Exit code 6 names what grew. Below 20 minutes caches still fill up to their bounds: the bar for memory is loose."
 )
