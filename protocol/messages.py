@@ -9,6 +9,7 @@ from typing import Annotated
 from protocol.consensus.messages import Proposal, Vote
 from protocol.content import BLOB_BYTES_MAX
 from protocol.fast_dataclass import fast_dataclass
+from protocol.generation import PROMPT_TOKENS_MAX
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Receipt
 from protocol.ledger.block import TRANSACTIONS_MAX, Block, Certificate, Header
 from protocol.ledger.restart_terms import Restarts
@@ -16,7 +17,7 @@ from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservatio
 from protocol.proofs.trace import TRACE_BYTES_MAX, Exhibit
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
-from protocol.tensor import Tensor
+from protocol.tensor import DIGEST_BYTES, Tensor
 from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, Whole
 
 GOSSIP_LIST_MAX = 64
@@ -26,6 +27,8 @@ PROPOSED_MAX = 4
 CERTIFICATES_MAX = 64
 SAID_VOTES_MAX = 256
 CAUSES_MAX = 16
+PIECE_TOKENS_MAX = 64
+PIECE_STEPS_BYTES_MAX = DIGEST_BYTES * (PROMPT_TOKENS_MAX + PIECE_TOKENS_MAX)
 
 
 # On topics
@@ -145,6 +148,31 @@ class Cancel:
     attempt: Whole
     channel: Digest
     seq: Whole
+
+
+@message(0x0240, "infer.piece")
+@fast_dataclass(frozen=True)
+class Piece:
+    """The next tokens of a streamed answer, with the digests of the steps that made them (`protocol.generation`).
+
+    `chain` is the running hash over all tokens and steps so far: the result that follows must end with it. Answered by
+    `Accepted`, or by `Refused` from who wants no more of it.
+    """
+
+    request_id: Digest
+    attempt: Whole
+    index: Whole  # of the piece, from 0
+    tokens: Annotated[tuple[Whole, ...], AtMost(PIECE_TOKENS_MAX)]
+    steps: Annotated[bytes, AtMost(PIECE_STEPS_BYTES_MAX)]
+    chain: Digest
+
+
+@message(0x0243, "infer.stream")
+@fast_dataclass(frozen=True)
+class StreamRequest:
+    """As `DirectRequest`, of a generation; pieces of the answer come while it is being made, before the result."""
+
+    item: PaidRequest
 
 
 @message(0x0211, "blob.get")

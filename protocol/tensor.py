@@ -16,6 +16,7 @@ from protocol.types import AtMost, Name, UpTo
 
 TENSOR_BYTES_MAX = 4 * 1024 * 1024
 RANK_MAX = 8
+DIGEST_BYTES = 32
 TENSORS_MAX = 8
 
 # Bytes of one element.

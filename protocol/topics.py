@@ -33,9 +33,9 @@ register_topic(
 _REFUSED = frozenset({0x0204, 0x0205})  # every stream may say "accepted" or "refused"
 register_protocol(
     "infer",
-    frozenset({0x0103, 0x0201, 0x0202, 0x0203, 0x0206}) | _REFUSED,
+    frozenset({0x0103, 0x0201, 0x0202, 0x0203, 0x0206, 0x0240, 0x0243}) | _REFUSED,
     ("inference", "client"),
-    "direct requests and cancellations; results, refusals and attestations on their way to the client",
+    "direct requests and cancellations; results, pieces of them, refusals and attestations on their way to the client",
 )
 register_protocol("blob", frozenset({0x0211, 0x0212}) | _REFUSED, ROLES, "blobs by digest")
 register_protocol(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
 from protocol.errors import ProtocolError
+from protocol.generation import is_generation, read_form, read_inputs
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, compute_request_id
 from protocol.ledger.genesis import ModelRecord, TensorSpec
 from protocol.ledger.state import State
@@ -148,12 +149,23 @@ def _check_price(item: PaidRequest, price: int, voucher_rows: int | None) -> int
     # Rows of inputs that come as a blob are known once it is here; until then one row must be covered.
     rows = voucher_rows or 1
     if item.voucher.amount < price * rows:
-        raise NotAdmitted(RefusalCode.PRICE, f"{rows} rows cost {price * rows} grains, paid {item.voucher.amount}")
+        raise NotAdmitted(
+            RefusalCode.PRICE, f"{rows} rows or tokens cost {price * rows} grains, paid {item.voucher.amount}"
+        )
     return rows
 
 
 def check_inputs(inputs: tuple[Tensor, ...], model: ModelRecord) -> int:
-    """The number of rows in inputs that fit the model. NotAdmitted says what was expected and what came."""
+    """What inputs that fit the model are metered in: rows, or the tokens of a generation (`protocol.generation`).
+
+    NotAdmitted says what was expected and what came.
+    """
+    form = read_form(model.inputs, model.outputs)
+    if form is not None and is_generation(inputs):
+        try:
+            return read_inputs(inputs, form).units
+        except ProtocolError as error:
+            raise NotAdmitted(RefusalCode.BAD_INPUT, f"{model.name}: {error}") from error
     if len(inputs) != len(model.inputs):
         raise NotAdmitted(RefusalCode.BAD_INPUT, f"{model.name} takes {len(model.inputs)} inputs, got {len(inputs)}")
     for tensor, spec in zip(inputs, model.inputs, strict=True):

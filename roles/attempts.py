@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from protocol.codec import encode
 from protocol.errors import RemoteError
+from protocol.generation import Generation, StepForm, is_generation, read_form, read_inputs, read_outputs
 from protocol.jobs import (
     Attestation,
     InferenceRequest,
@@ -20,6 +21,7 @@ from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
 from roles.packing import pack
 from roles.role import Effect, Publish
+from roles.streams_in import StreamIn
 
 REQUESTS_MAX = 16
 RETRY_MS = 2_000
@@ -33,6 +35,9 @@ class Ask:
     """One inference wanted. `fee_max` in grains; `timeout_ms` from now; `is_direct` skips gossip.
 
     Without an answer after `hedge_ms` the next worker is asked too, under a voucher of its own; 0 for never.
+
+    With `streams`, tokens of a generation are delivered as `Tokens` while they are made, straight from one worker: it
+    is not hedged. A stream that is cut ends the request if `ends_when_cut`, or the next worker makes the same tokens.
     """
 
     token: str
@@ -44,6 +49,8 @@ class Ask:
     is_direct: bool = False
     mode: Mode = Mode.INDIVIDUAL
     hedge_ms: int = 0
+    streams: bool = False
+    ends_when_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,21 @@ class Outcome:
     receipt_file: bytes = b""
     code: str = ""
     reason: str = ""
+    good: int = 0  # tokens delivered that are still good, of a stream that was cut
 
     @property
     def is_answered(self) -> bool:
         return not self.code
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """More of a streamed answer, from its token number `start` on. A worker's word alone, until the `Outcome` comes."""
+
+    token: str
+    request_id: bytes
+    start: int
+    tokens: tuple[int, ...]
 
 
 @dataclass
@@ -110,6 +128,7 @@ class Attempt:
     refusals: list[bytes] = field(default_factory=list)  # the worker's, in their envelopes
     note: str = ""  # why we gave it up
     is_resumed: bool = False  # begun by an earlier process
+    stream: StreamIn | None = None
 
     @property
     def number(self) -> int:
@@ -151,6 +170,9 @@ class Job:
     drawn: tuple[bytes, ...] = ()
     tokens: list[str] = field(default_factory=list)
     is_hedged: bool = False
+    generation: tuple[Generation, StepForm] | None = None  # what is asked for, if it is one
+    good: int = 0  # tokens of those that count, if its stream was cut
+    told: list[int] = field(default_factory=list)  # tokens delivered already
     attempts: list[Attempt] = field(default_factory=list)
     last_reason: str = "no worker took the request"
     last_code: str = "no_answer"
@@ -196,20 +218,20 @@ def verify_result(attempt: Attempt, result: Result, model: ModelRecord) -> None:
     verify_signed(receipt, attempt.worker)
     if claim.commitment != compute_commitment(receipt.salt, receipt.output_digest):
         raise RemoteError("the receipt does not open the claim")
-    verify_outputs(result.outputs, model, count_rows(request))
+    verify_outputs(result.outputs, model, request)
     if receipt.output_digest != compute_tensors_digest(result.outputs):
         raise RemoteError("the outputs are not those of the receipt")
 
 
-def count_rows(request: InferenceRequest) -> int:
-    """How many rows a request holds: the first number of its inputs' shapes."""
-    return request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
-
-
-def verify_outputs(outputs: tuple[Tensor, ...], model: ModelRecord, rows: int) -> None:
-    """RemoteError unless these are what the model gives for so many rows: an empty answer is signed as easily."""
+def verify_outputs(outputs: tuple[Tensor, ...], model: ModelRecord, request: InferenceRequest) -> None:
+    """RemoteError unless these are what the model gives for the request: an empty answer is signed as easily."""
+    form = read_form(model.inputs, model.outputs)
+    if form is not None and is_generation(request.inputs):
+        read_outputs(outputs, read_inputs(request.inputs, form), form)
+        return
     if len(outputs) != len(model.outputs):
         raise RemoteError(f"{model.name} gives {len(model.outputs)} outputs, got {len(outputs)}")
+    rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
     for tensor, spec in zip(outputs, model.outputs, strict=True):
         verify_tensor(tensor)
         wanted = tuple(size or rows for size in spec.shape)

@@ -27,12 +27,13 @@ from roles.config import UserError
 from roles.durable import Durable, DurableWriter, StoreFailed
 from roles.engine.errors import EngineError
 from roles.engine.sandbox import Measure
+from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
 from roles.inbox import Inbox
 from roles.orders import Orders
-from roles.role import Computed, Inspected
+from roles.role import Computed, Inspected, Progressed
 from roles.timers import Timers, WallClock
 from roles.wants import Wants
 
@@ -93,7 +94,12 @@ class Engine(Protocol):
     def get_admissions(self) -> Mapping[bytes, Admission]: ...
 
     async def compute(
-        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str
+        self,
+        model: bytes,
+        inputs: tuple[Tensor, ...],
+        timeout_s: float,
+        name: str,
+        say: Callable[[Stepped], None] = ...,
     ) -> tuple[tuple[Tensor, ...], str]: ...
 
     async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer: ...
@@ -375,14 +381,18 @@ class Carrier:
 
     async def _compute(self, job: ce.Compute) -> None:
         timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000
+        said = {"say": partial(self._tell_progress, job.token)} if job.streams else {}
         try:
-            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s, job.token)
+            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s, job.token, **said)
         except (EngineError, MissingBlob, OSError) as error:
             self._inbox.put(Computed(job.token, None, "", f"{_name_code(error)}: {error}"))
         else:
             self._inbox.put(Computed(job.token, outputs, profile))
         finally:
             self._computing -= 1
+
+    def _tell_progress(self, token: str, part: Stepped) -> None:
+        self._inbox.put(Progressed(token, part.tokens, part.steps))
 
     async def _inspect(self, job: ce.Inspect) -> None:
         timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000

@@ -10,13 +10,14 @@ test network that runs). Many tasks may ask one client at once.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from protocol.content import format_cid
+from protocol.generation import NO_STOP, Generation
+from protocol.generation import make_inputs as make_generation_inputs
 from protocol.jobs import Mode
 from protocol.ledger.records import ModelRecord
 from protocol.ledger.state import State
@@ -24,48 +25,24 @@ from protocol.proofs.receipt_file import Finding, decode_receipt_file, verify_re
 from protocol.tensor import Tensor
 from protocol.topics import topic_name
 from protocol.types import NodeState
-from roles.attempts import Ask, AskAgain, CallOff, Outcome
-from roles.client_errors import NotJoined, UnknownModel, make_error
+from roles.attempts import Ask, AskAgain, CallOff, Outcome, Tokens
+from roles.client_errors import NotJoined, UnknownModel
+from roles.client_stream import LATE_S, Stream, encode_text
+from roles.client_waiter import Answer as Answer
+from roles.client_waiter import Waiter
 from roles.node import RunningNode, run_node, unwrap
 
 if TYPE_CHECKING:
     import numpy as np
 
 JOIN_TIMEOUT_S = 15.0
-LATE_S = 3.0  # the role itself ends a request at its deadline; this is for one that does not
 OPEN_TIMEOUT_S = 3.0
 LEAVE_S = 8.0
 POLL_S = 0.02
 LISTENERS_WANTED = 2  # inference nodes known to hear requests
 FEE_MAX = 100_000_000  # grains
+STREAM_FEE_MAX = 1_000_000_000  # grains
 AGAIN_S = 120.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A result with what stands for it. `fee` in grains; `worker` and `verifiers` are node keys.
-
-    `is_attested` says that every drawn verifier has vouched for it: always so in mode `individual`, never yet in the
-    others. `receipt` is a receipt file, as `rolemesh verify` takes it; it is in the client's `receipts/` too.
-    """
-
-    request_id: bytes
-    outputs: tuple[Tensor, ...]
-    receipt: bytes
-    worker: bytes
-    verifiers: tuple[bytes, ...]
-    fee: int
-    is_attested: bool
-    attempts: int = 1
-    was_direct: bool = False
-
-
-@dataclass
-class _Waiter:
-    """Somebody who waits for an outcome."""
-
-    done: trio.Event = field(default_factory=trio.Event)
-    outcome: Outcome | None = None
 
 
 class Client:
@@ -73,7 +50,7 @@ class Client:
 
     def __init__(self, node: RunningNode) -> None:
         self.node = node
-        self._waiting: dict[str, _Waiter] = {}
+        self._waiting: dict[str, Waiter] = {}
         self._count = 0
 
     @classmethod
@@ -147,6 +124,52 @@ class Client:
         )
         return await self._wait(ask.token, ask, timeout_s)
 
+    def stream(
+        self,
+        model: str | bytes,
+        text: str,
+        *,
+        max_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: str = "",
+        mode: str = Mode.INDIVIDUAL,
+        max_fee: int = STREAM_FEE_MAX,
+        timeout_s: float = 30.0,
+        verifiers: int = 2,
+        ends_when_cut: bool = False,
+    ) -> Stream:
+        """Have a model go on with a text, piece by piece while it is made: `async for piece in client.stream(…)`.
+
+        Of `temperature` 0 each step gives the likeliest token; above, what `seed` draws: the same seed, the same text.
+        It ends after `max_tokens` or with `stop`, one token. All are paid for, and those of `text`. Pieces are one
+        worker's word; what `answer` holds at the end has been released as `infer` does it, in the mode asked for. If a
+        worker breaks off, the next one goes on, unless the request is to end then: `ends_when_cut`.
+
+        Iterating raises ClientError as `infer` does, and StreamBroken, whose `good` says how many tokens stand. Whoever
+        leaves early should close it (`async with client.stream(…) as stream`): then its worker stops too, for no pay.
+        """
+        record = self.find_model(model)
+        wanted = Generation(
+            encode_text(record, text),
+            max_tokens,
+            round(temperature * 1_000),
+            seed,
+            encode_text(record, stop)[0] if stop else NO_STOP,
+        )
+        ask = Ask(
+            self._make_token(),
+            record.digest,
+            make_generation_inputs(wanted),
+            max_fee,
+            round(timeout_s * 1_000),
+            verifiers,
+            mode=Mode(mode),
+            streams=True,
+            ends_when_cut=ends_when_cut,
+        )
+        return Stream(self, record, ask, timeout_s)
+
     async def ask_again(self, request_id: bytes) -> Answer:
         """What a request of this client came to, or comes to, by its id: never another request, never paid twice.
 
@@ -166,6 +189,18 @@ class Client:
         """
         return verify_receipt_file(decode_receipt_file(receipt), self.node.core.ledger if ledger is None else ledger)
 
+    def begin(self, token: str, command: Any) -> Waiter:
+        """Ask, and wait under this token from now on."""
+        waiter = self._waiting[token] = Waiter()
+        self.node.command("client", command)
+        return waiter
+
+    def end(self, token: str) -> None:
+        """Wait no more. What has not ended is called off."""
+        waiter = self._waiting.pop(token, None)
+        if waiter is not None and waiter.outcome is None:
+            self.node.command("client", CallOff(token))
+
     def find_model(self, wanted: str | bytes) -> ModelRecord:
         """A model that is served now, by name (its newest version), CID or digest. Raises UnknownModel."""
         served = [record for record in self.node.core.ledger.models.values() if not record.retired_ms]
@@ -180,28 +215,24 @@ class Client:
         """Hand outcomes to whoever waits for them. `join` runs it; over another node, run it beside what asks."""
         async for delivered in self.node.outcomes:
             outcome = delivered.outcome
-            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome) else None
-            if waiter is not None:
+            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens) else None
+            if waiter is None:
+                continue
+            if isinstance(outcome, Tokens):
+                waiter.told.append(outcome)
+            else:
                 waiter.outcome = outcome
                 waiter.done.set()
+            waiter.news.set()
 
     async def _wait(self, token: str, command: Any, timeout_s: float) -> Answer:
-        waiter = self._waiting[token] = _Waiter()
-        self.node.command("client", command)
+        waiter = self.begin(token, command)
         try:
             with trio.move_on_after(timeout_s + LATE_S):
                 await waiter.done.wait()
         finally:
-            del self._waiting[token]
-            if waiter.outcome is None:
-                self.node.command("client", CallOff(token))
-        outcome = waiter.outcome
-        if outcome is None:
-            reason = f"the client said nothing for {timeout_s + LATE_S:.0f} s"
-            raise make_error(Outcome(token, False, b"", code="timeout", reason=reason))
-        if not outcome.is_answered:
-            raise make_error(outcome)
-        return _make_answer(outcome)
+            self.end(token)
+        return waiter.take_answer(timeout_s + LATE_S)
 
     async def _wait_until_heard(self, timeout_s: float) -> None:
         with trio.move_on_after(timeout_s) as joining:
@@ -257,17 +288,3 @@ def to_tensor(array: "np.ndarray[Any, Any]") -> Tensor:
     """An array, whatever its byte order."""
     little = array.astype(array.dtype.newbyteorder("<"))
     return Tensor(array.dtype.name, tuple(int(size) for size in little.shape), little.tobytes())
-
-
-def _make_answer(outcome: Outcome) -> Answer:
-    return Answer(
-        request_id=outcome.request_id,
-        outputs=outcome.outputs,
-        receipt=outcome.receipt_file,
-        worker=outcome.worker,
-        verifiers=outcome.verifiers,
-        fee=outcome.fee,
-        is_attested=outcome.is_attested,
-        attempts=outcome.attempts,
-        was_direct=outcome.was_direct,
-    )

@@ -3,11 +3,12 @@
 from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
-from protocol.messages import Accepted, Attestations, Refusal, Refused, Result
+from protocol.messages import Accepted, Attestations, Piece, Refusal, Refused, Result
 from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES
 from roles.attempts import Attempt, Job, verify_result
 from roles.client_jobs import Jobs
+from roles.client_streams import ClientStreams
 from roles.disputes import Disagreement
 from roles.purse import Purse
 from roles.role import Effect, Penalise, Record, Reply, Requested
@@ -19,6 +20,7 @@ class Answers:
     def __init__(self, jobs: Jobs, purse: Purse) -> None:
         self._jobs = jobs
         self._purse = purse
+        self.streams = ClientStreams(jobs)
 
     def on_told(self, event: Requested, now_ms: int) -> list[Effect]:
         accepted = Reply(event.token, Accepted())
@@ -27,9 +29,12 @@ class Answers:
                 return [accepted, *self._result(event.sender, result, now_ms)]
             case Attestations(items):
                 return [accepted, *self.on_attestations(items, now_ms)]
+            case Piece() as piece:
+                found = self._find(event.sender, piece.request_id, piece.attempt)
+                return self.streams.on_piece(found, piece, event.token, now_ms)
             case Refusal() as refusal:
                 return [accepted, *self._refused(event.sender, refusal, event.sealed, now_ms)]
-        return [Reply(event.token, Refused("a client takes results, attestations and refusals"))]
+        return [Reply(event.token, Refused("a client takes results and pieces of them, attestations and refusals"))]
 
     def _find(self, sender: bytes, request_id: bytes, number: int) -> tuple[Job, Attempt] | None:
         job = self._jobs.under_way.get(request_id)
@@ -48,6 +53,7 @@ class Answers:
         job, attempt = found
         try:
             verify_result(attempt, result, self._jobs.ledger.models[job.request.model])
+            self.streams.verify_result(attempt, result.outputs)
             if job.request.mode == Mode.INDIVIDUAL:
                 attempt.committee = self._draw(result.receipt)
         except ProtocolError as error:
@@ -63,9 +69,10 @@ class Answers:
         self._jobs.claims[attempt.claim_id] = job, attempt
         fields = {"request_id": job.request_id, "worker": sender, "attempt": claim.attempt}
         received = Record("result.received", fields)
-        if job.request.mode == Mode.INDIVIDUAL:
-            return [received]
-        return [received, *self._jobs.release(job, attempt, now_ms)]
+        told = self.streams.on_result(job, attempt, now_ms)
+        if job.request.mode == Mode.INDIVIDUAL or job.request_id not in self._jobs.under_way:
+            return [received, *told]
+        return [received, *told, *self._jobs.release(job, attempt, now_ms)]
 
     def _settle_debt(self, owed: Attempt, result: Result, now_ms: int) -> list[Effect]:
         """An answer to a request that is over: too late to be used, but the worker has done what it was paid for."""

@@ -11,6 +11,7 @@ EXIT_TIMEOUT = 7
 class ClientError(UserError):
     """No answer. `code` is a stable word for programs, `reason` says what happened with its numbers, `hint` what to do.
 
+    `good` counts the tokens of a broken stream that still count as far as its worker's word goes; 0 for all else.
     `request_id` is empty when nothing was sent: then nothing is owed either. With one, `Client.ask_again` tells whether
     an answer came after all. `attempts` counts the workers that were asked.
     """
@@ -23,6 +24,7 @@ class ClientError(UserError):
         self.reason = reason
         self.request_id = request_id
         self.attempts = attempts
+        self.good = 0
 
 
 class NotJoined(ClientError):
@@ -71,6 +73,10 @@ class TimedOut(ClientError):
     exit_code = EXIT_TIMEOUT
 
 
+class StreamBroken(ClientError):
+    """A stream was cut, or another worker's answer differs from what was streamed. The first `good` tokens stand."""
+
+
 class UnknownRequest(ClientError):
     """This client knows of no such request, or no longer has its receipt."""
 
@@ -78,6 +84,8 @@ class UnknownRequest(ClientError):
 DEFAULT_HINT = "`rolemesh testnet logs` shows what the nodes say"
 HINTS: Mapping[str, str] = {
     "bad_input": "`rolemesh model ls` shows what each model takes",
+    "cut": "ask again; unless told to end with its stream, a request is taken up by the next worker",
+    "diverged": "one of the two lied: ask again in mode individual, where drawn verifiers decide",
     "busy": "try again in a moment",
     "expired": "give it more time",
     "no_answer": "`rolemesh testnet status` shows which nodes run; give it more time",
@@ -95,7 +103,9 @@ HINTS: Mapping[str, str] = {
 _CLASSES: Mapping[str, type[ClientError]] = {
     "bad_input": BadInput,
     "busy": Busy,
+    "cut": StreamBroken,
     "dissent": Unattested,
+    "diverged": StreamBroken,
     "expired": TimedOut,
     "no_answer": TimedOut,
     "no_receipt": UnknownRequest,
@@ -113,4 +123,6 @@ _CLASSES: Mapping[str, type[ClientError]] = {
 def make_error(outcome: Outcome) -> ClientError:
     """The error of an outcome that is no answer; a code without a class of its own is a refusal."""
     kind = _CLASSES.get(outcome.code, Refused)
-    return kind(outcome.code, outcome.reason, "", outcome.request_id, outcome.attempts)
+    error = kind(outcome.code, outcome.reason, "", outcome.request_id, outcome.attempts)
+    error.good = outcome.good
+    return error

@@ -77,7 +77,8 @@ class Jobs:
         if job.request_id not in self.under_way:
             return []
         fields = {"request_id": job.request_id, "code": code, "reason": reason}
-        outcome = Outcome("", False, job.request_id, attempts=len(job.attempts), code=code, reason=reason)
+        tried = len(job.attempts)
+        outcome = Outcome("", False, job.request_id, attempts=tried, code=code, reason=reason, good=job.good)
         called_off = self._close(job, now_ms)
         ended = self._keep_ended(job, now_ms, code=code, reason=reason[:REASON_LETTERS_MAX])
         return [*ended, Record("request.failed", fields), *_deliver(job, outcome), *called_off]

@@ -38,6 +38,7 @@ from roles.role import (
     Effect,
     Event,
     LedgerAdvanced,
+    PeerDown,
     PeerUp,
     Publish,
     Received,
@@ -106,6 +107,9 @@ class ClientRole(Role):
                 return self._unanswered(token, reason, now_ms)
             case PeerUp(peer):
                 return self._reach(peer)
+            case PeerDown(peer):
+                self._answers.streams.on_peer_down(peer, now_ms)
+                return []
             case TimerFired("tick"):
                 return self._tick(now_ms)
             case TimerFired(name) if name.startswith(HEDGE):
@@ -118,7 +122,9 @@ class ClientRole(Role):
     def _ask(self, ask: Ask, now_ms: int) -> list[Effect]:
         if len(self._jobs.under_way) >= ASKS_MAX:
             return [_say_no(ask.token, "busy", f"{ASKS_MAX} requests are under way")]
-        if ask.hedge_ms == 0 and self._hedge_ms:
+        if ask.streams:
+            ask = replace(ask, hedge_ms=0)
+        elif ask.hedge_ms == 0 and self._hedge_ms:
             ask = replace(ask, hedge_ms=self._hedge_ms)
         try:
             job = make_job(ask, self.context, self._ledger, now_ms)
@@ -155,7 +161,7 @@ class ClientRole(Role):
 
     def _resume(self, record: RequestRecord, now_ms: int) -> list[Effect]:
         """Go on with what an earlier process began: its vouchers may be out there, and pay for one answer each."""
-        job = restore_job(record, now_ms)
+        job = restore_job(record, self._ledger.models, now_ms)
         if now_ms >= job.request.deadline_ms:
             reason = "this client was not running when its deadline passed"
             return self._jobs.log.keep(replace(record, ended_ms=now_ms, code="expired", reason=reason))
@@ -212,6 +218,8 @@ class ClientRole(Role):
             question = GetAttestations((attempt.claim_id,))
             silent = [verifier for verifier in attempt.committee if verifier not in attempt.attestations]
             return [Request(verifier, "sync", question, "pull") for verifier in silent]
+        if cut := self._answers.streams.find_silent(job, attempt, now_ms):
+            return cut
         if attempt.is_asking or now_ms < attempt.sent_ms + RETRY_MS:
             return []
         attempt.sent_ms = now_ms

@@ -173,6 +173,8 @@ class NodeCore:
                 return self._on_woke(name)
             case seam.Computed():
                 return self._desk.on_computed(event)
+            case seam.Progressed():
+                return self._desk.on_progressed(event)
             case seam.Inspected():
                 return self._desk.on_inspected(event)
             case ce.Want(digest):

@@ -18,7 +18,7 @@ from protocol.ledger.state import State
 from protocol.messages import CertifiedBlock
 from protocol.proofs.trace import Question
 from protocol.tensor import Tensor
-from roles.role import Computed, Inspected, VoteHistory
+from roles.role import Computed, Inspected, Progressed, VoteHistory
 
 # What a core is born with
 
@@ -111,7 +111,7 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | Command | Order | Want | BlobLoaded | UrlFetched | Computed | Inspected | Woke | Stop
+CoreEvent = Boot | Command | Order | Want | BlobLoaded | UrlFetched | Computed | Progressed | Inspected | Woke | Stop
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted
@@ -225,12 +225,16 @@ class FetchUrl:
 
 @fast_dataclass(frozen=True)
 class Compute:
-    """Run a model in the engine by a deadline. Ends in exactly one `Computed` with the same token."""
+    """Run a model in the engine by a deadline. Ends in exactly one `Computed` with the same token.
+
+    With `streams`, each few steps of a generation are told by a `Progressed` before.
+    """
 
     token: str
     model: bytes
     inputs: tuple[Tensor, ...]
     deadline_ms: int
+    streams: bool = False
 
 
 @fast_dataclass(frozen=True)
@@ -245,7 +249,10 @@ class Inspect:
 
 @fast_dataclass(frozen=True)
 class Withdraw:
-    """A `Compute` of this token that still waits ends now, as `Computed` with an error. One that runs goes on."""
+    """A `Compute` of this token that still waits ends now, as `Computed` with an error.
+
+    So does a generation that runs, after a few steps; any other one that runs goes on.
+    """
 
     token: str
 

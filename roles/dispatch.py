@@ -6,12 +6,13 @@ from protocol.committee import compute_order, compute_working_set
 from protocol.jobs import PaidRequest
 from protocol.ledger.records import Candidate
 from protocol.ledger.state import State
-from protocol.messages import Cancel, DirectRequest
+from protocol.messages import Cancel, DirectRequest, StreamRequest
 from roles.admission import SETTLE_GRACE_MS
 from roles.attempts import Attempt, Job, publish_requests
 from roles.debts import Debts
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Send, Submit
+from roles.streams_in import begin_stream
 
 Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
 
@@ -116,8 +117,10 @@ class Dispatch:
         expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
         voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
         # A hedge goes straight to its worker, which waits for the block with its channel; gossip would drop it.
-        is_direct = job.ask.is_direct or job.is_hedged
+        is_direct = job.ask.is_direct or job.is_hedged or job.ask.streams
         attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=is_direct, began_ms=now_ms)
+        if job.generation is not None and job.ask.streams:
+            attempt.stream = begin_stream(*job.generation, job.request_id, attempt.number)
         job.order = tuple(other for other in job.order if other != worker)
         job.attempts.append(attempt)
         self._in_flight.setdefault(worker, set()).add(_get_key(attempt))
@@ -139,7 +142,8 @@ def go_direct(attempt: Attempt) -> Effect:
     """The attempt's request straight down a stream to its worker."""
     attempt.is_asking = True
     token = f"direct|{attempt.item.voucher.request_id.hex()}|{attempt.number}"
-    return Request(attempt.worker, "infer", DirectRequest(attempt.item), token)
+    message = DirectRequest(attempt.item) if attempt.stream is None else StreamRequest(attempt.item)
+    return Request(attempt.worker, "infer", message, token)
 
 
 def call_off(attempt: Attempt) -> Effect:

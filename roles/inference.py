@@ -17,6 +17,7 @@ from protocol.messages import (
     GetTrace,
     Refused,
     Requests,
+    StreamRequest,
 )
 from roles.admission import Worker
 from roles.batcher import BATCH_MS, Batcher
@@ -34,6 +35,7 @@ from roles.role import (
     Fetched,
     Inspected,
     LedgerAdvanced,
+    Progressed,
     Received,
     Reply,
     Requested,
@@ -46,6 +48,7 @@ from roles.role import (
     TimerFired,
 )
 from roles.settler import Settler
+from roles.streams_out import PIECE
 from roles.workbook import JournalEntry, Workbook, compute_job_key
 
 TICK_MS = 500
@@ -68,6 +71,7 @@ class Inference(Role):
         self._intake = Intake(
             Worker(account, node), self._price, self._shelf, self._book, self._committees, self._delivery
         )
+        self._streams = self._intake.streams
         self._computing = self._intake.computing
         self._claimant = Claimant(context.signer, context.random, self._book, self._committees, self._delivery)
         self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
@@ -103,12 +107,21 @@ class Inference(Role):
                 return [effect for item in items for effect in take(sender, item, self._ledger, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
                 return [Reply(token, Accepted()), *take(sender, item, self._ledger, now_ms, is_direct=True)]
+            case Requested(sender, StreamRequest(item), _, token):
+                self._streams.want(item)
+                return [Reply(token, Accepted()), *take(sender, item, self._ledger, now_ms, is_direct=True)]
+            case Progressed():
+                return self._streams.on_progress(event)
+            case Received(message=message, token=token) if token.startswith(PIECE):
+                return self._streams.on_answer(token, message)
+            case RequestFailed(_, token, reason) if token.startswith(PIECE):
+                return self._streams.on_not_taken(token, reason)
             case Requested(message=GetTrace() | GetExhibit() as question, token=token):
                 return self._defender.on_requested(question, token, self._ledger, now_ms)
             case Inspected(token, answer, error):
                 return self._defender.on_inspected(token, answer, error, now_ms)
             case Requested(sender, Cancel() as wish, _, token):
-                return [Reply(token, Accepted()), *self._intake.cancel(sender, wish, self._ledger)]
+                return [Reply(token, Accepted()), *self._intake.cancel(sender, wish, self._ledger, now_ms)]
             case Requested(token=token):
                 return [Reply(token, Refused("a worker takes direct requests and cancellations"))]
             case Fetched(source, data, error):
@@ -172,5 +185,6 @@ class Inference(Role):
         return [*defence, *shelved, *self._intake.on_fetched(source, data, error, self._ledger)]
 
     def _computed(self, computed: Computed, now_ms: int) -> list[Effect]:
+        self._streams.end(computed.token)
         job = self._computing.pop(computed.token, None)
         return [] if job is None else self._claimant.on_computed(job, computed, self._ledger, now_ms)

@@ -2,6 +2,7 @@
 
 from protocol.content import format_cid
 from protocol.errors import ProtocolError
+from protocol.generation import is_generation, read_form
 from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
 from protocol.messages import Cancel, Refusal
@@ -11,6 +12,7 @@ from roles.committees import Committees
 from roles.delivery import Delivery
 from roles.models import ModelShelf
 from roles.role import Compute, Effect, Fetch, Record, Send, Withdraw
+from roles.streams_out import StreamsOut
 from roles.unwanted import Unwanted
 from roles.workbook import Job, Workbook, compute_job_key
 
@@ -42,6 +44,7 @@ class Intake:
         self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
         self._unwanted = Unwanted()
+        self.streams = StreamsOut()
 
     @property
     def load(self) -> int:
@@ -77,7 +80,7 @@ class Intake:
             cid = format_cid(item.request.inputs_blob[0])
             self._inputs.setdefault(cid, []).append(job)
             return [taken, Fetch(cid)]
-        return [taken, self._compute(job, item)]
+        return [taken, self._compute(job, item, state, now_ms)]
 
     def _again(self, known: Job, item: PaidRequest) -> list[Effect]:
         """A repeated request costs nothing: the answer is sent once more if it is there."""
@@ -94,8 +97,11 @@ class Intake:
             return [self._delivery.refuse(item, code, "this job has ended already and earns nothing")]
         return []
 
-    def cancel(self, client: bytes, wish: Cancel, state: State) -> list[Effect]:
-        """The client wants it no more. What has not begun earns nothing; what is done counts, and is sent once more."""
+    def cancel(self, client: bytes, wish: Cancel, state: State, now_ms: int) -> list[Effect]:
+        """The client wants it no more. What has not begun earns nothing, nor does a generation that has not ended.
+
+        What is done counts, and is sent once more.
+        """
         job = self._book.find(wish.channel, wish.seq)
         channel = state.channels.get(wish.channel)
         if job is None and channel is not None and wish.seq <= channel.settled_seq:
@@ -117,7 +123,9 @@ class Intake:
             if job in waiting:
                 waiting.remove(job)
                 return self._delivery.fail(job, RefusalCode.CANCELLED, CANCELLED)
-        return [Withdraw(compute_job_key(*job.key).hex())]
+        token = compute_job_key(*job.key).hex()
+        self.streams.note_called_off(token, now_ms)
+        return [Withdraw(token)]
 
     def take_early(self, state: State, now_ms: int) -> list[Effect]:
         """Direct requests that came before the block with their channel; those it never came for are refused."""
@@ -133,10 +141,13 @@ class Intake:
                 effects.append(self._delivery.refuse(item, RefusalCode.UNPAID, reason))
         return effects
 
-    def _compute(self, job: Job, item: PaidRequest) -> Effect:
-        token = compute_job_key(*job.key).hex()
+    def _compute(self, job: Job, item: PaidRequest, state: State, now_ms: int) -> Effect:
+        token, request = compute_job_key(*job.key).hex(), item.request
         self.computing[token] = job
-        return Compute(token, item.request.model, item.request.inputs, item.request.deadline_ms)
+        model = state.models[request.model]
+        is_long = is_generation(request.inputs) and read_form(model.inputs, model.outputs) is not None
+        streams = is_long and self.streams.begin(token, item, now_ms)
+        return Compute(token, request.model, request.inputs, request.deadline_ms, streams)
 
     def on_fetched(self, source: str, data: bytes | None, error: str, state: State) -> list[Effect]:
         jobs = self._inputs.pop(source, [])

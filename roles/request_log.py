@@ -11,8 +11,10 @@ from typing import Annotated
 
 from protocol.codec import decode, encode
 from protocol.jobs import Attestation, InferenceRequest, Mode, PaidRequest, Receipt, Voucher, compute_request_id
+from protocol.ledger.records import ModelRecord
 from protocol.types import AtMost, Digest, Line, Name, PublicKey, TimeMs, UpTo, Whole
-from roles.attempts import GOSSIP_TRIES, REFUSAL_BYTES_MAX, REFUSALS_MAX, RETRY_MS, Ask, Attempt, Job, count_rows
+from roles.admission import check_inputs
+from roles.attempts import GOSSIP_TRIES, REFUSAL_BYTES_MAX, REFUSALS_MAX, RETRY_MS, Ask, Attempt, Job
 from roles.role import Effect, Store
 
 BUCKET = "requests"
@@ -123,7 +125,7 @@ def make_record(job: Job) -> RequestRecord:
     )
 
 
-def restore_job(record: RequestRecord, now_ms: int) -> Job:
+def restore_job(record: RequestRecord, models: Mapping[bytes, ModelRecord], now_ms: int) -> Job:
     """A job that an earlier process began: its workers are asked again, under the vouchers they may have already."""
     request = record.request
     ask = Ask(
@@ -137,7 +139,9 @@ def restore_job(record: RequestRecord, now_ms: int) -> Job:
         mode=Mode(request.mode),
         hedge_ms=record.hedge_ms,
     )
-    job = Job(ask, request, compute_request_id(request), count_rows(request), record.made_ms, record.seed)
+    model = models.get(request.model)
+    rows = check_inputs(request.inputs, model) if model is not None else 1
+    job = Job(ask, request, compute_request_id(request), rows, record.made_ms, record.seed)
     job.drawn = record.order
     job.attempts = [_restore_attempt(request, item, now_ms) for item in record.attempts]
     asked = {attempt.worker for attempt in job.attempts}

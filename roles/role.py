@@ -86,6 +86,15 @@ class Computed:
 
 
 @fast_dataclass(frozen=True)
+class Progressed:
+    """More of a generation that was asked for with `streams`: tokens, and the digests of the steps taken, packed."""
+
+    token: str
+    tokens: tuple[int, ...]
+    steps: bytes
+
+
+@fast_dataclass(frozen=True)
 class Inspected:
     """An `Inspect` ended: either what was asked for or a reason there is none."""
 
@@ -163,6 +172,7 @@ Event = (
     | RequestFailed
     | Requested
     | Computed
+    | Progressed
     | Inspected
     | Fetched
     | Published
@@ -220,12 +230,16 @@ class Reply:
 
 @fast_dataclass(frozen=True)
 class Compute:
-    """Run a model in the engine, by the deadline. The model's blob must have been fetched."""
+    """Run a model in the engine, by the deadline. The model's blob must have been fetched.
+
+    With `streams`, a generation is told of by `Progressed` while it is made.
+    """
 
     token: str
     model: bytes
     inputs: tuple[Tensor, ...]
     deadline_ms: int
+    streams: bool = False
 
 
 @fast_dataclass(frozen=True)
@@ -240,7 +254,10 @@ class Inspect:
 
 @fast_dataclass(frozen=True)
 class Withdraw:
-    """A `Compute` that has not begun is not to begin: it ends at once, with an error. One that runs goes on."""
+    """A `Compute` that has not begun is not to begin: it ends at once, with an error.
+
+    A generation that runs ends after a few steps, with an error; any other one that runs goes on.
+    """
 
     token: str
 

@@ -64,6 +64,10 @@ class RoleDesk:
         index, own = _split(event.token)
         return [ToRoles(seam.Computed(own, event.outputs, event.profile, event.error), index)]
 
+    def on_progressed(self, event: seam.Progressed) -> list[Out]:
+        index, own = _split(event.token)
+        return [ToRoles(seam.Progressed(own, event.tokens, event.steps), index)]
+
     def on_inspected(self, event: seam.Inspected) -> list[Out]:
         index, own = _split(event.token)
         return [ToRoles(seam.Inspected(own, event.answer, event.error), index)]
@@ -93,8 +97,8 @@ class RoleDesk:
                 return [self._ask(index, effect, now_ms)]
             case seam.Reply(token, message):
                 return [self._questions.reply(token, message, now_ms)]
-            case seam.Compute(token, model, inputs, deadline_ms):
-                return [ce.Compute(_join(index, token), model, inputs, deadline_ms)]
+            case seam.Compute(token, model, inputs, deadline_ms, streams):
+                return [ce.Compute(_join(index, token), model, inputs, deadline_ms, streams)]
             case seam.Inspect(token, model, question, deadline_ms):
                 return [ce.Inspect(_join(index, token), model, question, deadline_ms)]
             case seam.Withdraw(token):

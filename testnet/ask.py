@@ -11,6 +11,7 @@ import trio
 
 from protocol.tensor import Tensor
 from roles.client import Answer, Client
+from roles.client_stream import StreamedPiece
 
 LOG_NAME = "node.log"
 
@@ -43,6 +44,31 @@ def ask_network(
         async with Client.join(directory) as client:
             note(f"joined: {len(client.node.net.peers())} peers, height {client.node.core.ledger.height}")
             return await client.infer(model, inputs, **options)
+
+    with logging_to(directory / LOG_NAME):
+        return trio.run(run)
+
+
+def stream_network(
+    directory: Path,
+    model: bytes,
+    text: str,
+    note: Callable[[str], None],
+    show: Callable[[StreamedPiece], None],
+    **options: Any,
+) -> Answer:
+    """As `ask_network`, of a generation: `show` is given its pieces as they come.
+
+    `options` are those of `Client.stream`.
+    """
+
+    async def run() -> Answer:
+        async with Client.join(directory) as client:
+            note(f"joined: {len(client.node.net.peers())} peers, height {client.node.core.ledger.height}")
+            async with client.stream(model, text, **options) as stream:
+                async for piece in stream:
+                    show(piece)
+            return stream.answer
 
     with logging_to(directory / LOG_NAME):
         return trio.run(run)

@@ -128,7 +128,7 @@ def read_model_record(fields: Mapping[str, Any]) -> ModelRecord:
         exact=int(fields["class"] == "exact"),
         inputs=tuple(TensorSpec(spec["dtype"], tuple(spec["shape"])) for spec in fields["inputs"]),
         outputs=tuple(TensorSpec(spec["dtype"], tuple(spec["shape"])) for spec in fields["outputs"]),
-        labels=tuple(fields["labels"]),
+        labels=tuple(fields.get("vocabulary", fields["labels"])),  # of a generative model, its tokens
         size_bytes=fields["size_bytes"],
         calibration=tuple(Calibration(**each | {"versions": tuple(each["versions"])}) for each in found),
     )

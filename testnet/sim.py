@@ -9,7 +9,7 @@ assert network.one_state_root()
 import json
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocol.errors import LocalError
@@ -18,7 +18,7 @@ from protocol.ledger.genesis import ModelRecord, build_state
 from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
 from roles import core_effects as ce
-from roles.attempts import Ask, Outcome
+from roles.attempts import Ask, Outcome, Tokens
 from roles.eventlog import format_event
 from testnet.fault_kinds import FAULT_ENDED, FAULT_STARTED, NETWORK_LOG, Named
 from testnet.faults import FaultPlan
@@ -54,6 +54,7 @@ class Asked:
     inputs: tuple[Tensor, ...]
     outcome: Outcome | None = None
     is_lost: bool = False
+    told: list[int] = field(default_factory=list)  # tokens streamed so far
 
     @property
     def is_done(self) -> bool:
@@ -149,11 +150,14 @@ class Network:
         timeout_ms: int = 30_000,
         fee_max: int = FEE_MAX_GRAINS,
         mode: str = Mode.INDIVIDUAL,
+        streams: bool = False,
+        ends_when_cut: bool = False,
     ) -> Asked:
         """Have a client ask for one inference, now. Watch what is returned with `run_until`.
 
         `model` is a name or a digest; `input` the number of a held-out digit, the tensors themselves, or nothing for a
-        digit drawn from the seed; `mode` one of `protocol.jobs.Mode`. Raises LocalError for a model, digit, client or
+        digit drawn from the seed; `mode` one of `protocol.jobs.Mode`; `streams` and `ends_when_cut` as in `Ask`.
+        Raises LocalError for a model, digit, client or
         mode that does not exist.
         """
         if mode not in tuple(Mode):
@@ -166,8 +170,19 @@ class Network:
         node = self._get_node(client)
         self._tokens += 1
         asked = Asked(client, f"asked-{self._tokens}", record, inputs)
-        ask = Ask(asked.token, record.digest, inputs, fee_max, timeout_ms, is_direct=is_direct, mode=Mode(mode))
-        self._note("request", record.name, row, client, is_direct, timeout_ms, fee_max, str(mode))
+        ask = Ask(
+            asked.token,
+            record.digest,
+            inputs,
+            fee_max,
+            timeout_ms,
+            is_direct=is_direct,
+            mode=Mode(mode),
+            streams=streams,
+            ends_when_cut=ends_when_cut,
+        )
+        how = (is_direct, timeout_ms, fee_max, str(mode), streams, ends_when_cut)
+        self._note("request", record.name, row, client, *how)
         if not node.is_up:
             asked.is_lost = True
             return asked
@@ -342,6 +357,8 @@ class Network:
 
     def _on_deliver(self, node: str, effect: ce.Deliver) -> None:
         self.deliveries.append((node, effect.outcome))
+        if isinstance(effect.outcome, Tokens) and (node, effect.outcome.token) in self._asked:
+            self._asked[node, effect.outcome.token].told += effect.outcome.tokens
         if isinstance(effect.outcome, Outcome):
             asked = self._asked.get((node, effect.outcome.token))
             if asked is not None:

@@ -6,6 +6,7 @@ are reached, as the real shell syncs before anything later leaves. A crash may s
 
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,14 +26,16 @@ from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
 from roles.engine.errors import EngineError
+from roles.engine.stepped import Stepped
 from roles.eventlog import format_event
-from roles.role import Computed, Context, Inspected, Role, VoteHistory
+from roles.role import Computed, Context, Inspected, Progressed, Role, VoteHistory
 from testnet.kernel import Kernel
 from testnet.sim_links import Fabric
 from testnet.sim_net import SimNet
 
 DISK_MS = 1
 COMPUTE_MS = 5
+STEP_MS = 2  # for as many steps of a generation as are told of at a time
 HTTP_MS = 20
 _LEAVING = ce.NetPublish | ce.NetRequest | ce.NetTell | ce.NetReply
 CUT_WAIT_MS = 200  # how long a crash waits for a list of effects to strike into
@@ -41,7 +44,9 @@ CUT_WAIT_MS = 200  # how long a crash waits for a list of effects to strike into
 class Engine(Protocol):
     """Runs a model in place: `roles.engine.inline.InlineEngine`."""
 
-    def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]: ...
+    def compute(
+        self, model: bytes, inputs: tuple[Tensor, ...], say: Callable[[Stepped], None] | None = None
+    ) -> tuple[tuple[Tensor, ...], str]: ...
 
     def inspect(self, model: bytes, question: Question) -> Answer: ...
 
@@ -369,26 +374,39 @@ class SimNode:
         return ce.UrlFetched(url, data, "" if data is not None else f"{url}: nothing answers there")
 
     def _queue(self, job: ce.Compute) -> None:
-        """The engine runs one job at a time."""
-        begins_ms = self._begins_ms[job.token] = max(self._busy_ms, self._kernel.now_ms)
-        self._busy_ms = begins_ms + COMPUTE_MS
-        self._later(self._busy_ms - self._kernel.now_ms, self.starts, lambda: self._compute(job))
+        """The engine runs one job at a time. What a streamed one comes to is known at once, and told bit by bit."""
+        now_ms = self._kernel.now_ms
+        begins_ms = max(self._busy_ms, now_ms)
+        parts: deque[Stepped] = deque()
+        told = self._run(job, parts.append) if job.streams else None
+        self._busy_ms = begins_ms + COMPUTE_MS + STEP_MS * len(parts)
+        # Until then it can be taken back: at any time while it is told, or before it begins.
+        self._begins_ms[job.token] = self._busy_ms if job.streams else begins_ms
+        self._later(begins_ms + COMPUTE_MS - now_ms, self.starts, lambda: self._tell(job, parts, told))
 
     def _withdraw(self, token: str) -> None:
         if self._begins_ms.get(token, 0) > self._kernel.now_ms:
             self._withdrawn.add(token)
 
-    def _compute(self, job: ce.Compute) -> Computed:
+    def _tell(self, job: ce.Compute, parts: deque[Stepped], told: Computed | None) -> Computed | Progressed:
+        if parts and job.token not in self._withdrawn:
+            part = parts.popleft()
+            self._later(STEP_MS, self.starts, lambda: self._tell(job, parts, told))
+            return Progressed(job.token, part.tokens, part.steps)
         self._begins_ms.pop(job.token, None)
         if job.token in self._withdrawn:
             self._withdrawn.remove(job.token)
-            return Computed(job.token, None, "", "withdrawn: taken back before it began")
+            return Computed(job.token, None, "", "withdrawn: taken back before it began, or between two steps")
         if self._kernel.now_ms > job.deadline_ms:
             return Computed(job.token, None, "", "timed_out: the deadline passed while the job waited")
+        return self._run(job) if told is None else told
+
+    def _run(self, job: ce.Compute, say: Callable[[Stepped], None] | None = None) -> Computed:
         try:
             if job.model not in self.disk.blobs:
                 raise MissingBlob(job.model)
-            outputs, profile = self.engine.compute(job.model, job.inputs)
+            said = {} if say is None else {"say": say}
+            outputs, profile = self.engine.compute(job.model, job.inputs, **said)
         except EngineError as error:
             return Computed(job.token, None, "", f"{error.code}: {error}")
         except MissingBlob as error:

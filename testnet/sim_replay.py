@@ -29,8 +29,8 @@ def replay(token: str) -> Replayed:
     for step in run.steps:
         network.kernel.run_events(step.events_run, network.kernel.start_ms + step.at_ms)
         match step.kind, step.arguments:
-            case "request", (model, row, client, is_direct, timeout_ms, fee_max, mode):
-                network.request(model, row, client, is_direct, timeout_ms, fee_max, mode)
+            case "request", (model, row, client, *how):
+                network.request(model, row, client, *how)
             case "crash", (name,):
                 network.crash(name)
             case "stop", (name,):

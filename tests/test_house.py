@@ -65,6 +65,8 @@ SHELLS = (
     "roles/chain.py",
     "roles/client.py",
     "roles/client_errors.py",
+    "roles/client_stream.py",
+    "roles/client_waiter.py",
     "roles/config.py",
     "roles/control.py",
     "roles/durable.py",

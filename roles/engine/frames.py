@@ -14,6 +14,7 @@ from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, Line, Name
 from roles.engine.sandbox import Measure
 from roles.engine.specs import MODEL_BYTES_MAX, IoSpec
+from roles.engine.stepped import Stepped
 
 HEAD_BYTES = 5
 
@@ -53,6 +54,18 @@ class Ran:
 
 
 @dataclass(frozen=True)
+class Begin:
+    """Begin a generation (`protocol.generation`), in place of one that was begun before. Answered by `Stepped`."""
+
+    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """A few steps more of the generation that was begun last. Answered by `Stepped` or `Failed`."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """`code` is that of an `EngineError`."""
 
@@ -60,7 +73,21 @@ class Failed:
     reason: Line
 
 
-Message = Bound | Load | Loaded | Run | Ran | Failed | TraceModel | TracedRun | RunOperator | OperatorRun
+Message = (
+    Bound
+    | Load
+    | Loaded
+    | Run
+    | Ran
+    | Begin
+    | GoOn
+    | Stepped
+    | Failed
+    | TraceModel
+    | TracedRun
+    | RunOperator
+    | OperatorRun
+)
 _KINDS: dict[int, type[Message]] = {
     1: Load,
     2: Loaded,
@@ -68,6 +95,9 @@ _KINDS: dict[int, type[Message]] = {
     4: Ran,
     5: Failed,
     6: Bound,
+    7: Begin,
+    8: GoOn,
+    9: Stepped,
     11: TraceModel,
     12: TracedRun,
     13: RunOperator,

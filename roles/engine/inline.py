@@ -3,9 +3,12 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+from protocol.generation import is_generation, read_form
 from protocol.proofs.trace import Answer, Question, RunOperator, TraceModel
 from protocol.tensor import Tensor
+from roles.engine.generate import OPTIMISE, generate
 from roles.engine.session import Session, load_session, run_session
+from roles.engine.stepped import Stepped
 from roles.engine.trace import load_tracer, run_operator, trace
 
 SESSIONS_MAX = 16
@@ -17,17 +20,18 @@ class InlineEngine:
     def __init__(self, load_blob: Callable[[bytes], bytes], optimise: str = "all") -> None:
         self._load_blob = load_blob
         self._optimise = optimise
-        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[bytes, str], Session] = OrderedDict()
 
-    def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
-        """Outputs and profile of one run of the model with this digest. Raises what `session` and `load_blob` raise."""
-        session = self._sessions.get(model)
-        if session is None:
-            session = load_session(self._load_blob(model), self._optimise)
-            self._sessions[model] = session
-            if len(self._sessions) > SESSIONS_MAX:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(model)
+    def compute(
+        self, model: bytes, inputs: tuple[Tensor, ...], say: Callable[[Stepped], None] | None = None
+    ) -> tuple[tuple[Tensor, ...], str]:
+        """Outputs and profile of one run of the model with this digest. Raises what `session` and `load_blob` raise.
+
+        `say` hears of the steps of a generation.
+        """
+        session = self._load(model, self._optimise)
+        if is_generation(inputs) and read_form(session.inputs, session.outputs) is not None:
+            return generate(self._load(model, OPTIMISE), inputs, say)
         return run_session(session, inputs)
 
     def inspect(self, model: bytes, question: Question) -> Answer:
@@ -38,3 +42,12 @@ class InlineEngine:
                 return trace(load_tracer(data, load_session(data)), inputs, operator)
             case RunOperator(operator, exhibit):
                 return run_operator(data, operator, exhibit)
+
+    def _load(self, model: bytes, optimise: str) -> Session:
+        key = model, optimise
+        if key not in self._sessions:
+            self._sessions[key] = load_session(self._load_blob(model), optimise)
+            if len(self._sessions) > SESSIONS_MAX:
+                self._sessions.popitem(last=False)
+        self._sessions.move_to_end(key)
+        return self._sessions[key]

@@ -14,6 +14,7 @@ import trio
 
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
+from protocol.generation import is_generation, read_form
 from protocol.proofs.trace import Answer, Exhibit, OperatorRun, Question, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.errors import (
@@ -26,10 +27,11 @@ from roles.engine.errors import (
     Withdrawn,
     WorkerCrashed,
 )
-from roles.engine.frames import Bound, Failed, Load, Loaded, Message, Ran, Run
+from roles.engine.frames import Begin, Bound, Failed, GoOn, Load, Loaded, Message, Ran, Run
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
-from roles.engine.specs import IoSpec, verify_inputs, verify_size
+from roles.engine.specs import IoSpec, verify_generation, verify_inputs, verify_size
+from roles.engine.stepped import STEPS_MAX, Stepped, join
 from roles.engine.verdicts import Admission, Verdicts
 
 WAITING_MAX = 64  # jobs without a worker yet
@@ -38,9 +40,10 @@ START_TIMEOUT_S = 20.0  # start of the process and imports; a busy machine takes
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
 OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
 RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
+STEP_GRACE_S = 1.0  # for the steps of a generation under way at its deadline
 
 V = TypeVar("V")
-A = TypeVar("A", Ran, TracedRun, OperatorRun)  # what a worker answers
+A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped)  # what a worker answers
 LoadBlob = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -80,6 +83,19 @@ class _Job:
     decided: trio.Event = field(default_factory=trio.Event)
     slot: _Slot | None = None
     error: Exception | None = None
+
+
+@dataclass(eq=False)
+class _Writing:
+    """A generation that runs."""
+
+    began_s: float
+    ends_s: float
+    is_unwanted: bool = False
+
+
+def _say_nothing(part: Stepped) -> None:
+    """Nobody wants to hear of a generation before it is over."""
 
 
 @asynccontextmanager
@@ -138,18 +154,27 @@ class Pool:
         self._slots: list[_Slot] = []
         self._waiting: list[_Job] = []
         self._verdicts = Verdicts()
+        self._writing: dict[str, _Writing] = {}  # generations that run, by name
         self._clock = 0
         self._is_closed = False
 
     async def compute(
-        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str = ""
+        self,
+        model: bytes,
+        inputs: tuple[Tensor, ...],
+        timeout_s: float,
+        name: str = "",
+        say: Callable[[Stepped], None] = _say_nothing,
     ) -> tuple[tuple[Tensor, ...], str]:
-        """Outputs and profile of one run of the model with this digest. `name` is for `withdraw`.
+        """Outputs and profile of one run of the model with this digest, or of a generation with it, of which `say`
+        hears every few steps. `name` is for `withdraw`.
 
         Raises Busy, ModelRefused, BadInput, ComputeFailed, ComputeTimedOut (after `timeout_s`, which covers waiting,
         loading and running, or after the pool's own limits), Withdrawn, WorkerCrashed, or what `load_blob` raises.
         Cancelling it kills the worker that runs it.
         """
+        if is_generation(inputs):
+            return await self._generate(model, inputs, timeout_s, name, say)
         reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s, name)
         return reply.outputs, reply.profile
 
@@ -185,7 +210,13 @@ class Pool:
         return self._verdicts.get_all(trio.current_time())
 
     def withdraw(self, name: str) -> bool:
-        """Whether a job of this name was still waiting: then it ends with Withdrawn. One that runs is left alone."""
+        """Whether a job of this name was still waiting, or is a generation: then it ends with Withdrawn.
+
+        A generation ends between two steps. Any other job that runs is left alone.
+        """
+        if name in self._writing:
+            self._writing[name].is_unwanted = True
+            return True
         job = next((job for job in self._waiting if job.runs and job.name == name), None)
         if job is None:
             return False
@@ -263,18 +294,71 @@ class Pool:
         except EngineError:
             self._release(slot)
             raise
-        reply = await self._exchange(slot, question)
-        if not isinstance(reply, answer | Failed):
-            asked, got = type(question).__name__, type(reply).__name__
-            error = WorkerCrashed(f"the worker process answered a {asked} with {got}")
-            self._end(slot, error, question)
-            raise error
+        reply = await self._talk(slot, question, answer)
         self._verdicts.forgive(slot.model)
         self._release(slot)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
         self.stats.completed += 1
         return reply
+
+    async def _talk(self, slot: _Slot, question: Message, answer: type[A]) -> A | Failed:
+        """The worker's answer, if it is one to this question."""
+        reply = await self._exchange(slot, question)
+        if isinstance(reply, answer | Failed):
+            return reply
+        error = WorkerCrashed(f"the worker process answered a {type(question).__name__} with {type(reply).__name__}")
+        self._end(slot, error, question)
+        raise error
+
+    async def _generate(
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str, say: Callable[[Stepped], None]
+    ) -> tuple[tuple[Tensor, ...], str]:
+        began_s, phase = trio.current_time(), "waiting"
+        # Between two steps the deadline costs no process; only a step that does not end is cut off.
+        with trio.move_on_after(timeout_s + STEP_GRACE_S):
+            slot = await self._acquire(model, runs=True, name=name)
+            phase = "running"
+            form = read_form(slot.inputs, slot.outputs)
+            if form is None:
+                ran = await self._run(slot, inputs, Run(inputs), Ran)
+                return ran.outputs, ran.profile
+            writing = self._writing[name] = _Writing(began_s, began_s + timeout_s)
+            try:
+                verify_generation(inputs, form)
+                return join(await self._write(slot, inputs, writing, say))
+            finally:
+                if self._writing[name] is writing:
+                    del self._writing[name]
+                self._release(slot)
+        self.stats.timed_out += 1
+        raise ComputeTimedOut(timeout_s, phase)
+
+    async def _write(
+        self, slot: _Slot, inputs: tuple[Tensor, ...], writing: _Writing, say: Callable[[Stepped], None]
+    ) -> list[Stepped]:
+        """The parts of a generation, to its end. Raises Withdrawn or ComputeTimedOut between two of them."""
+        parts: list[Stepped] = []
+        question: Begin | GoOn = Begin(inputs)
+        while len(parts) < STEPS_MAX:
+            reply = await self._talk(slot, question, Stepped)
+            self._verdicts.forgive(slot.model)
+            if isinstance(reply, Failed):
+                raise ComputeFailed(reply.reason)
+            parts.append(reply)
+            say(reply)
+            if reply.is_over:
+                self.stats.completed += 1
+                return parts
+            if writing.is_unwanted:
+                raise Withdrawn("called off in the middle of a generation")
+            if trio.current_time() >= writing.ends_s:
+                self.stats.timed_out += 1
+                raise ComputeTimedOut(writing.ends_s - writing.began_s, "running")
+            question = GoOn()
+        error = WorkerCrashed(f"the worker process has not ended after {STEPS_MAX} answers")
+        self._end(slot, error, question)
+        raise error
 
     async def _exchange(self, slot: _Slot, question: Message) -> Message:
         """The worker's answer; whatever comes instead of one ends the worker."""

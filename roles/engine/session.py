@@ -94,8 +94,13 @@ def open_inference(model: bytes, optimise: str, threads: int = 1) -> Any:
 
 def run_inference(inner: Any, names: Sequence[str] | None, inputs: Mapping[str, Tensor]) -> list[Any]:
     """What onnxruntime gives for these names, all if None. ComputeFailed when it stops."""
+    return run_arrays(inner, {name: _to_array(tensor) for name, tensor in inputs.items()}, names)
+
+
+def run_arrays(inner: Any, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> list[Any]:
+    """As `run_inference`, of arrays."""
     try:
-        results: list[Any] = inner.run(names, {name: _to_array(tensor) for name, tensor in inputs.items()})
+        results: list[Any] = inner.run(names, inputs)
     except _ORT_ERRORS as error:
         raise ComputeFailed(f"onnxruntime stopped: {_first_line(error)}") from error
     return results
@@ -106,7 +111,7 @@ def run_session(session: Session, inputs: tuple[Tensor, ...]) -> tuple[tuple[Ten
     verify_inputs(session.inputs, inputs)
     named = {spec.name: tensor for spec, tensor in zip(session.inputs, inputs, strict=True)}
     results = run_inference(session.inner, None, named)
-    outputs = tuple(_to_tensor(spec, result) for spec, result in zip(session.outputs, results, strict=True))
+    outputs = tuple(to_output(spec, result) for spec, result in zip(session.outputs, results, strict=True))
     size = sum(len(tensor.data) for tensor in outputs)
     if size > OUTPUTS_BYTES_MAX:
         raise ComputeFailed(f"the outputs have {size} bytes, at most {OUTPUTS_BYTES_MAX} are sent")
@@ -133,7 +138,8 @@ def _to_array(tensor: Tensor) -> Any:
     return np.frombuffer(tensor.data, np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
 
 
-def _to_tensor(spec: IoSpec, array: Any) -> Tensor:
+def to_output(spec: IoSpec, array: Any) -> Tensor:
+    """One output as it is signed. ComputeFailed for one that is too large, NaN or infinite."""
     if array.ndim > RANK_MAX or array.nbytes > OUTPUTS_BYTES_MAX:
         raise ComputeFailed(f"output {spec.name!r} is {array.shape}, {array.nbytes} bytes: too large to be sent")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.errors import MalformedMessage
+from protocol.generation import Generation, StepForm, read_inputs
 from protocol.ledger.records import ROWS_MAX
 from protocol.tensor import RANK_MAX, TENSOR_BYTES_MAX, Tensor, verify_tensor
 from protocol.types import AtMost, Name, UpTo
@@ -63,6 +64,14 @@ def verify_inputs(specs: tuple[IoSpec, ...], inputs: tuple[Tensor, ...]) -> None
     for spec, tensor in zip(specs, inputs, strict=True):
         if spec.shape[:1] == (0,) and tensor.shape[0] != rows:
             raise BadInput(f"input {spec.name!r}", f"{rows} rows, as in the other inputs", f"{tensor.shape[0]} rows")
+
+
+def verify_generation(inputs: tuple[Tensor, ...], form: StepForm) -> Generation:
+    """What inputs ask for. BadInput unless the model can do it."""
+    try:
+        return read_inputs(inputs, form)
+    except MalformedMessage as error:
+        raise BadInput("inputs", "a prompt and settings", str(error)) from error
 
 
 def _verify_input(spec: IoSpec, tensor: Tensor) -> None:

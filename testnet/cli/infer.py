@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from protocol.tensor import Tensor
     from roles.client import Answer
 
+FEE_MAX, TEXT_FEE_MAX = 100_000_000, 1_000_000_000  # grains
 HINTS = {
     "price": "raise the limit with --max-fee",
     "expired": "give it more time with --timeout",
@@ -30,7 +31,8 @@ def add_to(app: App) -> None:
         help_epilogue="Examples:\n\n  rolemesh infer digits --input digit.png\n\n"
         "  rolemesh infer digits --input rows.csv --json\n\n"
         "  head -1 rows.csv | rolemesh infer digits --input - --direct --timeout 10s\n\n"
-        "  rolemesh infer digits --input digit.png --mode batch",
+        "  rolemesh infer digits --input digit.png --mode batch\n\n"
+        '  rolemesh infer pydoc --text "The " --max-tokens 200 --stream',
     )
 
 
@@ -38,17 +40,26 @@ def infer(
     model: str,
     /,
     *,
-    input: Annotated[str, Parameter(name="--input", allow_leading_hyphen=True)],
+    input: Annotated[str, Parameter(name="--input", allow_leading_hyphen=True)] = "",
+    text: Annotated[str, Parameter(name="--text", allow_leading_hyphen=True)] = "",
+    stream: Annotated[bool, Parameter(negative="")] = False,
+    max_tokens: int = 100,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: str = "",
     network: Network = None,
     direct: Annotated[bool, Parameter(negative="")] = False,
     timeout: str = "30s",
-    max_fee: int = 100_000_000,
+    max_fee: int = 0,
     white: int = 16,
     hedge: str = "",
     mode: Literal["individual", "batch", "private"] = "individual",
     json: Json = False,
 ) -> None:
     """Ask the network to run a model, wait until two verifiers have attested the answer, and keep the receipt.
+
+    A model that makes text goes on with `--text`; with `--stream` it is printed as it comes, on one worker's word, and
+    what the verifiers say follows.
 
     In mode `batch` the answer comes as soon as the worker has signed it: the ledger has some answers checked later, and
     a worker caught lying loses its stake. In mode `private` nobody checks.
@@ -59,12 +70,24 @@ def infer(
         Name, CID or sha256 of a model on the ledger.
     input
         A .npy, .png or .csv file, or - for one of these on standard input.
+    text
+        What a model that makes text is to go on with.
+    stream
+        Print the text while it is made; with --json, a line for each piece of it.
+    max_tokens
+        How many tokens to make, 1 to 512. They are paid for, and those of the text given, made or not.
+    temperature
+        0 for the likeliest text; higher for more chance in it.
+    seed
+        What chance is drawn from: the same seed makes the same text.
+    stop
+        A character to end with.
     direct
         Go straight to a worker instead of by gossip.
     timeout
         The request's deadline from now: 30s, 500ms, 1m; at most 2m.
     max_fee
-        The most to pay, in grains (1 ROLE is 1,000,000,000 grains).
+        The most to pay, in grains (1 ROLE is 1,000,000,000 grains); 0.1 ROLE for rows, 1 ROLE for text unless given.
     white
         What white becomes when a picture is scaled to the model's numbers.
     hedge
@@ -72,6 +95,8 @@ def infer(
     mode
         When the answer is checked, and so how it is paid.
     """
+    from testnet.cli.infer_text import check_settings
+    from testnet.cli.infer_text import run as infer_text
     from testnet.cli.inputs import read_input
 
     output = Output(json)
@@ -80,6 +105,24 @@ def infer(
         raise CommandError("bad_fee", f"not a fee: {max_fee}", "give --max-fee in grains, 0 or more", ExitCode.USAGE)
     path, found = open_network(network)
     record = _find_model(path.parent, found, model)
+    if bool(text) == bool(input):
+        hint = "give rows with --input, or with --text what a model that makes text is to go on with"
+        raise CommandError("wrong_input", "the model is to be given either rows or a text", hint, ExitCode.USAGE)
+    if text:
+        check_settings(record, text, max_tokens, temperature)
+        directory = _open_running(path, found)
+        output.note(f"asking network {found.name} for {record.name}, up to {format_count(max_tokens, 'token')}")
+        options = {
+            "mode": mode,
+            "max_fee": max_fee or TEXT_FEE_MAX,
+            "timeout_s": timeout_ms / 1_000,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "stop": stop,
+        }
+        infer_text(directory, record, text, options, output, stream)
+        return
     if len(record.inputs) != 1:
         message = f"{record.name} takes {len(record.inputs)} inputs; this command sends one"
         raise CommandError("many_inputs", message, "use the Python API", ExitCode.USAGE)
@@ -87,18 +130,11 @@ def infer(
     if record.inputs[0].shape[:1] == (0,) and tensor.shape[0] > record.rows_max:
         message = f"{input} has {tensor.shape[0]} rows, {record.name} takes from 1 to {record.rows_max} in one request"
         raise CommandError("wrong_input", message, "send them in several requests", ExitCode.USAGE)
-    if not is_running(path.parent):
-        raise CommandError(
-            "not_running",
-            f"network {found.name} is not running",
-            "start one with `rolemesh testnet up`",
-            ExitCode.UNREACHABLE,
-        )
-    directory = _open_client(path)
+    directory = _open_running(path, found)
     output.note(f"asking network {found.name} for {record.name}, {format_count(tensor.shape[0], 'row')}")
     options = {
         "mode": mode,
-        "max_fee": max_fee,
+        "max_fee": max_fee or FEE_MAX,
         "timeout_s": timeout_ms / 1_000,
         "hedge_ms": round(parse_duration(hedge) * 1_000) if hedge else 0,
         "is_direct": direct,
@@ -141,6 +177,14 @@ def _find_model(directory: Path, network: NetworkFile, wanted: str) -> "ModelRec
         ExitCode.USAGE,
         models=names,
     )
+
+
+def _open_running(path: Path, network: NetworkFile) -> Path:
+    """A client's directory in a network that runs. Raises CommandError."""
+    if is_running(path.parent):
+        return _open_client(path)
+    message = f"network {network.name} is not running"
+    raise CommandError("not_running", message, "start one with `rolemesh testnet up`", ExitCode.UNREACHABLE)
 
 
 def _open_client(path: Path) -> Path:

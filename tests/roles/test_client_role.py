@@ -399,4 +399,4 @@ def test_asks_that_cannot_be_met_fail_at_once_with_what_would_help():
     assert "uint8" in wrong.reason
     assert too_large is not None
     assert too_large.code == "too_large"
-    assert "fewer rows" in too_large.reason
+    assert "several requests" in too_large.reason

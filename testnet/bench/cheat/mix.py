@@ -5,7 +5,7 @@ runs of one profile give the same bytes (`tests/testnet/test_determinism.py` has
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from protocol.proofs.trace import Answer, Question
 from protocol.tensor import Tensor
 from roles.engine.profile import get_isa
 from roles.engine.rows_runner import LEVELS
+from roles.engine.stepped import Stepped
 from testnet.bench.cheat.outcomes import Outcomes, compute_outcomes
 from testnet.bench.cheat.run import BATCH_MS, ROLES, found_for, observe
 from testnet.bench.cheat.strategies import BOTH, Strategy
@@ -42,7 +43,9 @@ class TableEngine:
         self._key = f"{version}|{level}|{batch}"
         self.profile = str(Profile(version, "cpu", get_isa(), 1, level, batch))
 
-    def compute(self, model: bytes, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], str]:
+    def compute(
+        self, model: bytes, inputs: tuple[Tensor, ...], say: Callable[[Stepped], None] | None = None
+    ) -> tuple[tuple[Tensor, ...], str]:
         rows = self._outputs[f"{self._key}|{model.hex()}"]
         row = rows[_find_row(model, inputs)][None]
         dtype = {"i": "int32", "f": "float32"}[row.dtype.kind]
