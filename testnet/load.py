@@ -13,12 +13,11 @@ import trio
 from roles.client import Client
 from roles.client_errors import ClientError
 from roles.node import RunningNode, run
-from testnet.load_plan import PLAN_NAME, LoadPlan, read_plan
+from testnet.load_plan import DONE_NAME, PLAN_NAME, LoadPlan, read_plan
 
 if TYPE_CHECKING:
     import numpy as np
 
-DONE_NAME = "load-done.jsonl"
 POLL_S = 0.05
 
 
@@ -67,6 +66,7 @@ async def _ask(client: Client, plan: LoadPlan, row: "np.ndarray[Any, Any]") -> t
         answer = await client.infer(
             bytes.fromhex(plan.model),
             row[None],
+            mode=plan.mode,
             max_fee=plan.fee_max,
             timeout_s=plan.timeout_ms / 1_000,
             is_direct=plan.is_direct,

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protocol.jobs import Mode
 from roles.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
 PLAN_NAME = "load.json"
+DONE_NAME = "load-done.jsonl"  # beside it: how each row ended
 IN_FLIGHT = 8
 ROWS_MAX = 1_000_000
 
@@ -35,6 +37,7 @@ class LoadPlan:
     fee_max: int = 1_000_000_000
     timeout_ms: int = 30_000
     is_direct: bool = False
+    mode: str = Mode.INDIVIDUAL
 
 
 def write_plan(directory: Path, plan: LoadPlan) -> None:

@@ -121,9 +121,8 @@ def format_line(cells: Sequence[str]) -> str:
     return "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def write_markdown(rows: Sequence[Row], jobs: int, seed: int) -> str:
+def write_markdown(rows: Sequence[Row], command: str) -> str:
     """The table, with what it was made by."""
-    command = f"rolemesh bench cheat --jobs {jobs} --seed {seed}"
     lines = [f"Made by `{command}`: {compute_arithmetic(Params()).describe()}.", ""]
     lines += [f"| {' | '.join(COLUMNS.split('|'))} |", "|---" * len(COLUMNS.split("|")) + "|"]
     lines += [f"| {' | '.join(row.format_cells())} |" for row in rows]
@@ -156,8 +155,11 @@ def simulate_piece(piece: Piece) -> tuple[Outcomes, dict[str, int]]:
     return run(strategy, Mode(piece.mode), piece.seed, piece.jobs)
 
 
-def make_rows(strategies: Sequence[Strategy], results: Sequence[Result]) -> list[Row]:
-    """A row for each strategy and mode of which there is anything, each held against honest nodes of the same seeds."""
+def make_rows(strategies: Sequence[Strategy], results: Sequence[Result], has_twins: bool = True) -> list[Row]:
+    """A row for each strategy and mode of which there is anything, each held against honest nodes of the same seeds.
+
+    Without twins a result itself says what an honest node would have gained.
+    """
     ordered = sorted(results, key=lambda result: result.piece.seed)  # whoever was ready first: the same sums
     found = {(each.piece.mode, each.piece.strategy, each.piece.seed): each for each in ordered}
     rows = []
@@ -165,7 +167,7 @@ def make_rows(strategies: Sequence[Strategy], results: Sequence[Result]) -> list
         for strategy in strategies:
             sums, honest = Outcomes(), 0
             for (at, name, seed), result in found.items():
-                twin = found.get((mode, strategy.twin, seed))
+                twin = found.get((mode, strategy.twin, seed)) if has_twins else result
                 if (at, name) == (mode, strategy.name) and twin is not None:
                     sums.add(result.outcomes)
                     honest += twin.gains[strategy.cheat]

@@ -8,8 +8,9 @@ import pytest
 from protocol.jobs import Mode
 from testnet.bench.cheat.measure import compute_interval, judge, judge_draws, make_rows, plan
 from testnet.bench.cheat.outcomes import Batched, Outcomes
+from testnet.bench.cheat.real import run_piece
 from testnet.bench.cheat.run import ROLES, run
-from testnet.bench.cheat.strategies import STRATEGIES, Strategy, find_strategies
+from testnet.bench.cheat.strategies import BOTH, STRATEGIES, Strategy, find_strategies
 from testnet.bench.cheat.sweep import NotKept, Piece, Result, read_kept, sweep
 from testnet.genesis import PRICE_GRAINS
 from testnet.sim import simulate
@@ -165,3 +166,21 @@ def test_lies_in_batches_are_told_twice_as_often_and_each_beside_an_honest_twin(
         assert row.honest_gain == 7 * sum(seeds)
         assert row.cost == row.honest_gain + 5 * len(seeds)
         assert row.lie_cost == row.cost / PRICE_GRAINS / len(seeds)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", BOTH)
+@pytest.mark.parametrize("strategy", ["alter", "fp16"])
+def test_cheats_in_real_processes_come_to_what_simulated_ones_do(strategy: str, mode: Mode) -> None:
+    """A liar that lies in every job: caught in every batch, or never paid."""
+    (chosen,) = find_strategies(frozenset({strategy}))
+    piece = Piece(strategy, str(mode), seed=1, jobs=12)
+    (row,) = make_rows((chosen,), [Result(piece, *run_piece(piece))], has_twins=False)
+    found = row.outcomes
+    assert row.missed == ()
+    assert found.jobs == found.answered == 12
+    assert found.lies
+    assert bool(found.convictions) == chosen.is_provable
+    assert found.wrong_released == (found.lies if mode is Mode.BATCH else 0)
+    assert found.lies_paid < found.lies
+    assert row.cost > 0
