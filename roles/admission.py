@@ -11,8 +11,10 @@ from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.generation import is_generation, read_form, read_inputs
-from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, compute_request_id
+from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, Voucher, compute_request_id
+from protocol.ledger.batches import compute_pending_max
 from protocol.ledger.genesis import ModelRecord, TensorSpec
+from protocol.ledger.records import Channel
 from protocol.ledger.state import State
 from protocol.proofs.kinds import REEXEC, SIGNED
 from protocol.signing import verify_signed
@@ -20,6 +22,7 @@ from protocol.tensor import Tensor, verify_tensor
 
 SETTLE_GRACE_MS = 60_000  # a voucher outlives its request's deadline by at least this
 REQUEST_BYTES_MAX = 48 * 1024  # it travels by gossip once more, beside its claim
+GAP_MAX = 1_024  # vouchers between one and the next that came: each needs a zero leaf
 EPOCHS_MAX = 3  # the newest of those the ledger keeps
 
 
@@ -99,6 +102,25 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
     return _check_price(item, price, voucher_rows=rows)
 
 
+def check_order(voucher: Voucher, channel: Channel, before: Voucher | None, is_given_up: bool) -> None:
+    """NotAdmitted for a voucher that comes too late or is too far ahead, or that pays with what others have promised.
+
+    `before` is the one before it that is not settled, `is_given_up` whether its own leaf earns nothing already. The
+    ledger would not pay such a voucher, or not those behind it.
+    """
+    known = before.seq if before is not None else channel.settled_seq
+    if is_given_up:
+        reason = f"voucher {voucher.seq} comes too late: it was given up, as later ones have run out"
+        raise NotAdmitted(RefusalCode.VOUCHER_REUSED, reason)
+    if voucher.seq > known + GAP_MAX:
+        reason = f"voucher {voucher.seq} is more than {GAP_MAX} ahead of {known}, the last one that came"
+        raise NotAdmitted(RefusalCode.UNPAID, reason)
+    promised = max(channel.cumulative, before.cumulative if before is not None else 0)
+    if voucher.cumulative < promised + voucher.amount:
+        reason = f"cumulative {voucher.cumulative} does not cover {promised} promised before and {voucher.amount} more"
+        raise NotAdmitted(RefusalCode.UNPAID, reason)
+
+
 def _check_policy(request: InferenceRequest, state: State) -> None:
     most = state.params.verifiers_max
     asked = f"proof {request.proof!r} by {request.verifiers} verifiers in mode {request.mode!r}"
@@ -131,6 +153,12 @@ def _check_payment(item: PaidRequest, state: State, account: bytes) -> None:
         raise NotAdmitted(
             RefusalCode.VOUCHER_REUSED, f"voucher {voucher.seq} is behind the settled {channel.settled_seq}"
         )
+    node = state.nodes.get(account)
+    if request.mode == Mode.BATCH and node is not None:
+        limit = compute_pending_max(node.bond, state.params.sample_floor_bp, state.params)
+        if voucher.amount > limit:
+            reason = f"a voucher of {voucher.amount} grains, this worker's bond covers {limit} in a batch"
+            raise NotAdmitted(RefusalCode.PRICE, reason)
     if voucher.amount > request.fee_max:
         raise NotAdmitted(RefusalCode.PRICE, f"the voucher is over the request's limit of {request.fee_max} grains")
     if not channel.paid + voucher.amount <= voucher.cumulative <= channel.deposit:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from protocol.codec import encode
 from protocol.jobs import Mode
 from protocol.ledger.batches import (
     SAMPLES_MAX,
@@ -25,13 +26,14 @@ from protocol.ledger.batches import (
 )
 from protocol.ledger.checks import LeafDigest, RevealDigests
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase
+from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, Channel
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.merkle_sum import SumTree
+from protocol.types import INT_MAX
 from roles.packing import pack
-from roles.role import Effect, Record, Submit
-from roles.workbook import Job, Workbook
+from roles.role import Effect, Record, Store, Submit
+from roles.workbook import Job, Workbook, compute_job_key
 
 LEAVES_MAX = 1_024  # so that building a tree does not hold up the node
 LEAVES_WANTED = 256  # so many are settled at once; fewer when the oldest has waited
@@ -107,10 +109,14 @@ class Batcher:
     # What gathers
 
     def _settle(self, state: State, mode: Mode, now_ms: int) -> list[Effect]:
-        token = f"settle-{mode}"
-        if token in self._settling:
+        if f"settle-{mode}" in self._settling:
             return []
-        runs = self._gather(state, mode, now_ms)
+        runs, void = self._gather(state, mode, now_ms)
+        # Kept before they are settled: the tree is built again from what is on disk.
+        kept: list[Effect] = [Store("jobs", compute_job_key(*job.key), encode(job.to_entry())) for job in void]
+        return [*kept, *self._send(state, mode, runs, now_ms)]
+
+    def _send(self, state: State, mode: Mode, runs: list[_Run], now_ms: int) -> list[Effect]:
         leaves = sum(len(run.jobs) for run in runs)
         if not leaves:
             self._waiting_ms.pop(mode, None)
@@ -124,25 +130,37 @@ class Batcher:
         tree = SumTree([make_batch_leaf(leaf) for run in runs for leaf in run.leaves])
         parts = tuple(RunOfBatch(run.seq_first, _add_up(run), _get_last(run).item.voucher) for run in runs)
         body = BatchSettle(parts, tree.root.root) if mode is Mode.BATCH else SettlePrivate(parts, tree.root.root)
+        token = f"settle-{mode}"
         self._settling.add(token)
         self._waiting_ms.pop(mode, None)
         fields = {"mode": str(mode), "leaves": sum(len(run.jobs) for run in runs), "grains": tree.root.total}
         return [Submit(body, token), Record("batch.sent", fields)]
 
-    def _gather(self, state: State, mode: Mode, now_ms: int) -> list[_Run]:
-        """Per channel, what follows what is settled, as far as it is known how it ended."""
+    def _gather(self, state: State, mode: Mode, now_ms: int) -> tuple[list[_Run], list[Job]]:
+        """Per channel, what follows what is settled, as far as it is known how it ended; and what now earns nothing."""
         runs: list[_Run] = []
+        void: list[Job] = []
         left = LEAVES_MAX
+        most = self._compute_most(state) if mode is Mode.BATCH else INT_MAX
         for channel in sorted({key[0] for key in self._book.jobs}):
             record = state.channels.get(channel)
             if record is None or record.mode != mode or len(runs) == RUNS_MAX or not left:
                 continue
             seq_first = record.settled_seq + 1
-            jobs = _trim(self._book.list_ended(channel, seq_first, left, now_ms))
+            jobs, unpayable = _cover(self._book.list_ended(channel, seq_first, left, now_ms), record, most, now_ms)
+            void += unpayable
             if jobs:
                 runs.append(_Run(channel, seq_first, jobs))
                 left -= len(jobs)
-        return runs
+        return runs, void
+
+    def _compute_most(self, state: State) -> int:
+        """What the bond covers at most: a leaf over more would never fit a batch, and hold up all behind it."""
+        node = state.nodes.get(self._account)
+        return 0 if node is None else compute_pending_max(node.bond, self._get_sample_bp(state), state.params)
+
+    def _get_sample_bp(self, state: State) -> int:
+        return get_sample_bp(state.get_epoch(state.epoch), self._account, state.params)
 
     def _limit(self, state: State, runs: Sequence[_Run]) -> list[_Run]:
         """As much of the runs as the bond covers beside what is pending; nothing while there are too many batches."""
@@ -150,8 +168,7 @@ class Batcher:
         own = [batch for _, batch in self._list_own(state)]
         if node is None or len(own) >= state.params.batches_max:
             return []
-        sample_bp = get_sample_bp(state.get_epoch(state.epoch), self._account, state.params)
-        sample_bp = min([sample_bp, *(batch.sample_bp for batch in own)])
+        sample_bp = min([self._get_sample_bp(state), *(batch.sample_bp for batch in own)])
         left = compute_pending_max(node.bond, sample_bp, state.params) - sum(batch.total for batch in own)
         kept: list[_Run] = []
         for run in runs:
@@ -204,6 +221,32 @@ class Batcher:
                 continue
             digests.append(LeafDigest(index, job.receipt.salt, job.receipt.output_digest))
         return RevealDigests(key, tuple(digests)) if digests else None
+
+
+def _cover(
+    jobs: Sequence[Job | None], channel: Channel, most: int, now_ms: int
+) -> tuple[tuple[Job | None, ...], list[Job]]:
+    """As many jobs as their last voucher, which must not have run out, shows to be promised.
+
+    A job whose own voucher does not cover it beside those before earns nothing, as one over `most` grains: these are
+    marked and returned. What is beyond the last voucher that is good waits for a later one.
+    """
+    void: list[Job] = []
+    total = end = 0
+    for at, job in enumerate(jobs, 1):
+        if job is None:
+            continue
+        voucher = job.item.voucher
+        promised = min(max(0, voucher.cumulative - channel.cumulative), channel.deposit - channel.paid)
+        if not job.zero_reason:
+            if total + voucher.amount > promised or voucher.amount > most:
+                job.zero_reason = ZeroReason.UNPAYABLE
+                void.append(job)
+            else:
+                total += voucher.amount
+        if total <= promised and now_ms <= voucher.expiry_ms:
+            end = at
+    return tuple(jobs[:end]), void
 
 
 def _trim(jobs: Sequence[Job | None]) -> tuple[Job | None, ...]:

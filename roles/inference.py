@@ -151,9 +151,8 @@ class Inference(Role):
 
     def _start(self, state: State, journal: Iterable[bytes], now_ms: int) -> list[Effect]:
         self._state = state
-        self._book.restore(
-            (decode(JournalEntry, data) for data in journal), lambda receipt: self._committees.draw(receipt, state)
-        )
+        entries = (decode(JournalEntry, data) for data in journal)
+        self._book.restore(entries, lambda receipt: self._committees.draw(receipt, state), now_ms)
         settled, defence = self._settler.forget_settled(state), self._defender.look(state, now_ms)
         return [*self._shelf.start(state), *settled, *defence, SetTimer("tick", now_ms + TICK_MS)]
 

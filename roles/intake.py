@@ -67,6 +67,7 @@ class Intake:
             if self.load >= JOBS_MAX:
                 raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
             rows = admit(item, state, self._worker, self._price, self._shelf.held, now_ms)
+            self._book.check_order(item.voucher, state, now_ms)
             self._committees.check(item.request, state, now_ms)
         except NotAdmitted as refusal:
             return [self._delivery.refuse(item, refusal.code, str(refusal))]

@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from protocol.codec import encode
-from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, compute_claim_id
+from protocol.errors import InvalidTransaction
+from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, Voucher, compute_claim_id
+from protocol.ledger.settlement import RunTrial
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Whole
+from roles.admission import check_order
 
 LEAVES_MAX = 32  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
 ANSWERED_MAX = 16_384  # beyond them a worker cannot answer for its oldest in a dispute
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
+RECALL_MS = 8_000  # and this long after a restart, from verifiers that have spoken while the worker was down
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Job:
     sends: int = 0  # of the result, in vain
     input_digest: bytes = b""  # of inputs that came as a blob
     is_cancelled: bool = False  # by the client, when there was no receipt yet
+    recalled_ms: int = 0  # when this process took it over from an earlier one
 
     @property
     def key(self) -> tuple[bytes, int]:
@@ -90,16 +95,21 @@ class Workbook:
         self.jobs: dict[tuple[bytes, int], Job] = {}
         self._claims: dict[bytes, Job] = {}
         self._answered: dict[tuple[bytes, int], Job] = {}
+        self._last: dict[bytes, int] = {}  # channel -> the last voucher seen
 
     def add(self, job: Job) -> None:
         self.jobs[job.key] = job
+        channel, seq = job.key
+        self._last[channel] = max(seq, self._last.get(channel, 0))
         if job.claim_id:
             self._claims[job.claim_id] = job
 
-    def restore(self, entries: Iterable[JournalEntry], draw: Callable[[Receipt], tuple[bytes, ...]]) -> None:
+    def restore(
+        self, entries: Iterable[JournalEntry], draw: Callable[[Receipt], tuple[bytes, ...]], now_ms: int
+    ) -> None:
         """Jobs of an earlier process. `draw` gives a claim's committee."""
         for entry in entries:
-            job = Job(entry.item, outputs=entry.outputs, zero_reason=entry.zero_reason)
+            job = Job(entry.item, outputs=entry.outputs, zero_reason=entry.zero_reason, recalled_ms=now_ms)
             if entry.receipts:
                 committee = draw(entry.receipts[0]) if job.mode == Mode.INDIVIDUAL else ()
                 self.claim(job, entry.receipts[0], committee, now_ms=0)
@@ -142,6 +152,7 @@ class Workbook:
             self._claims.pop(job.claim_id, None)
             if job.receipt is not None:
                 self._answered[job.key] = job
+        self._last = {channel: seq for channel, seq in self._last.items() if channel in settled}
         return done
 
     def forget_answered(self, before_ms: int, disputed: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
@@ -158,7 +169,8 @@ class Workbook:
         """Give up on jobs that were not attested in time, and return them."""
         late: list[Job] = []
         for job in self.jobs.values():
-            if not job.has_ended and now_ms > job.item.request.deadline_ms + VOID_GRACE_MS:
+            over_ms = max(job.item.request.deadline_ms, job.recalled_ms + RECALL_MS if job.recalled_ms else 0)
+            if not job.has_ended and now_ms > over_ms + VOID_GRACE_MS:
                 job.zero_reason = ZeroReason.UNATTESTED if job.receipt else ZeroReason.FAILED
                 late.append(job)
         return late
@@ -169,7 +181,7 @@ class Workbook:
         leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
         for channel in sorted({key[0] for key in self.jobs} - busy):
             record = state.channels.get(channel)
-            if record is None or record.mode != Mode.INDIVIDUAL or not leaves_left:
+            if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or not leaves_left:
                 continue
             run, size_bytes = self._plan_run(state, channel, leaves_left, bytes_left, now_ms)
             if run is not None:
@@ -180,11 +192,11 @@ class Workbook:
 
     def list_ended(self, channel: bytes, first: int, count_max: int, now_ms: int) -> list[Job | None]:
         """The jobs of a channel's vouchers from `first` on that have ended, without a gap; None for one never seen."""
-        last_known = max((key[1] for key in self.jobs if key[0] == channel), default=0)
+        last_known = self._last.get(channel, 0)
         ended: list[Job | None] = []
         for seq in range(first, min(last_known, first + count_max - 1) + 1):
             job = self.jobs.get((channel, seq))
-            if not (self._is_lost(channel, seq, now_ms) if job is None else job.has_ended):
+            if not (self.is_given_up(channel, seq, now_ms) if job is None else job.has_ended):
                 break
             ended.append(job)
         return ended
@@ -195,16 +207,47 @@ class Workbook:
         first = state.channels[channel].settled_seq + 1
         leaves: list[Leaf] = []
         size_bytes = 0
-        for job in self.list_ended(channel, first, leaves_max, now_ms):
-            leaf = Leaf(ZeroReason.NEVER_SEEN, ()) if job is None else job.to_leaf()
+        trial = RunTrial(state, channel, now_ms)
+        for seq, job in enumerate(self.list_ended(channel, first, leaves_max, now_ms), first):
+            leaf = Leaf(ZeroReason.NEVER_SEEN, ()) if job is None else _try_leaf(trial, seq, job)
             size_bytes += len(encode(leaf))
             if size_bytes > bytes_max:
                 break
             leaves.append(leaf)
         return (ChannelRun(channel, first, tuple(leaves)), size_bytes) if leaves else (None, 0)
 
-    def _is_lost(self, channel: bytes, seq: int, now_ms: int) -> bool:
-        """A voucher never seen holds up those behind it only until the next one's own request is over."""
+    def is_given_up(self, channel: bytes, seq: int, now_ms: int) -> bool:
+        """Whether this voucher, which this worker does not know, has or gets a zero leaf: it comes too late.
+
+        A voucher never seen holds up those behind it only until the next one's own request is over.
+        """
+        if seq >= self._last.get(channel, 0):
+            return False
         later = [held for key, held in self.jobs.items() if key[0] == channel and key[1] > seq]
+        if not later:
+            return False
         deadline_ms = min(later, key=lambda held: held.key[1]).item.request.deadline_ms
         return now_ms > deadline_ms + VOID_GRACE_MS
+
+    def check_order(self, voucher: Voucher, state: State, now_ms: int) -> None:
+        """NotAdmitted for a voucher that does not fit in with those of its channel that this worker knows."""
+        channel, seq = voucher.channel, voucher.seq
+        before, is_late = self._find_before(channel, seq), self.is_given_up(channel, seq, now_ms)
+        check_order(voucher, state.channels[channel], before, is_late)
+
+    def _find_before(self, channel: bytes, seq: int) -> Voucher | None:
+        """The last voucher of a channel before number `seq` that is not settled yet, as far as this worker knows."""
+        last = self.jobs.get((channel, self._last.get(channel, 0)))
+        if last is None or last.key[1] < seq:
+            return None if last is None else last.item.voucher
+        seqs = [key[1] for key in self.jobs if key[0] == channel and key[1] < seq]
+        return self.jobs[channel, max(seqs)].item.voucher if seqs else None
+
+
+def _try_leaf(trial: RunTrial, seq: int, job: Job) -> Leaf:
+    """The job's leaf, a zero leaf where the ledger would refuse it for good: one job must not hold up all others."""
+    try:
+        trial.add(seq, job.to_leaf())
+    except InvalidTransaction:
+        job.zero_reason = ZeroReason.UNPAYABLE
+    return job.to_leaf()

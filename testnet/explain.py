@@ -43,6 +43,7 @@ REASONS = {
     ZeroReason.FAILED: "the run failed",
     ZeroReason.DISSENT: "the verifiers found another output",
     ZeroReason.CANCELLED: "the client called it off before it had begun",
+    ZeroReason.UNPAYABLE: "its voucher had run out, or its channel did not cover it: the ledger would have refused it",
 }
 PHASES = {
     BatchPhase.SEED: "waits for the seed that draws leaves",

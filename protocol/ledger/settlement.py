@@ -39,8 +39,10 @@ from protocol.ledger.errors import (
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, ProvenWrong, Share
 from protocol.ledger.staking import slash
+from protocol.ledger.state import State
 from protocol.ledger.transactions import (
     ChannelRun,
+    Leaf,
     ProveWrong,
     SettleIndividual,
     Transaction,
@@ -102,6 +104,27 @@ def apply_settle_individual(draft: Draft, context: TransactionContext, body: Set
         shares = tuple(Share(account, amount) for account, amount in sorted(settlement.shares.items()) if amount)
         draft.pending.put(context.id, Pending(shares, settlement.treasury, settlement.burn))
         draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
+
+
+class RunTrial:
+    """Leaves of one channel, tried one after the other as a block of `time_ms` or later would settle them.
+
+    Signatures are not checked. KeyError for a channel that is not there, UnknownNode for a payee without a node.
+    """
+
+    def __init__(self, state: State, channel: bytes, time_ms: int) -> None:
+        self._key = channel
+        self._channel = state.channels[channel]
+        node = state.nodes.get(self._channel.payee)
+        if node is None:
+            raise UnknownNode(self._channel.payee)
+        draft = Draft(state, state.height + 1, max(time_ms, state.time_ms + 1))
+        context = TransactionContext(self._channel.payee, bytes(32), check_signatures=False)
+        self._settlement = _Settlement(draft, context, node)
+
+    def add(self, seq: int, leaf: Leaf) -> None:
+        """InvalidTransaction for a leaf that no settlement with those before it will ever hold; it is left out then."""
+        self._channel = _settle_leaf(self._settlement, self._channel, self._key, seq, leaf)
 
 
 def pay_out(draft: Draft, item: DueItem) -> None:
@@ -173,22 +196,27 @@ def _settle_run(settlement: _Settlement, run: ChannelRun) -> None:
     if run.seq_first != channel.settled_seq + 1:
         raise SequenceMismatch(channel.settled_seq + 1, run.seq_first)
     for seq, leaf in enumerate(run.leaves, run.seq_first):
-        paid, cumulative = channel.paid, channel.cumulative
-        if leaf.work and not leaf.reason:
-            work = leaf.work[0]
-            if (work.voucher.channel, work.voucher.seq) != (run.channel, seq):
-                number, other = work.voucher.seq, work.voucher.channel.hex()
-                raise InvalidLeaf(seq, f"its voucher is number {number} of channel {other}")
-            _verify_work(settlement, channel, work)
-            _divide(settlement, work)
-            paid += work.voucher.amount
-            cumulative = max(cumulative, work.voucher.cumulative)
-        elif leaf.reason in _ZERO_REASONS and not leaf.work:
-            settlement.void += 1
-        else:
-            raise InvalidLeaf(seq, f"reason {leaf.reason} with {len(leaf.work)} works")
-        channel = replace(channel, paid=paid, cumulative=cumulative, settled_seq=seq)
+        channel = _settle_leaf(settlement, channel, run.channel, seq, leaf)
     draft.channels.put(run.channel, channel)
+
+
+def _settle_leaf(settlement: _Settlement, channel: Channel, key: bytes, seq: int, leaf: Leaf) -> Channel:
+    """The channel after one more leaf."""
+    paid, cumulative = channel.paid, channel.cumulative
+    if leaf.work and not leaf.reason:
+        work = leaf.work[0]
+        if (work.voucher.channel, work.voucher.seq) != (key, seq):
+            number, other = work.voucher.seq, work.voucher.channel.hex()
+            raise InvalidLeaf(seq, f"its voucher is number {number} of channel {other}")
+        _verify_work(settlement, channel, work)
+        _divide(settlement, work)
+        paid += work.voucher.amount
+        cumulative = max(cumulative, work.voucher.cumulative)
+    elif leaf.reason in _ZERO_REASONS and not leaf.work:
+        settlement.void += 1
+    else:
+        raise InvalidLeaf(seq, f"reason {leaf.reason} with {len(leaf.work)} works")
+    return replace(channel, paid=paid, cumulative=cumulative, settled_seq=seq)
 
 
 def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:

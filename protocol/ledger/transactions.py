@@ -288,6 +288,7 @@ class ZeroReason(IntEnum):
     FAILED = 4
     DISSENT = 5
     CANCELLED = 6  # by the client, before it had begun
+    UNPAYABLE = 7  # the ledger would refuse to pay it: expired, or more than its channel has promised
 
 
 @fast_dataclass(frozen=True)

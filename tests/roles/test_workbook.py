@@ -4,14 +4,15 @@ from protocol.codec import decode, encode
 from protocol.jobs import Receipt
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
-from roles.workbook import LEAVES_MAX, VOID_GRACE_MS, Job, JournalEntry, Workbook
+from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
+from roles.workbook import LEAVES_MAX, RECALL_MS, VOID_GRACE_MS, Job, JournalEntry, Workbook
 from tests.roles.test_admission import make_ledger
 from tests.support.core_parts import Parts
-from tests.support.jobs import OUTPUT, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
+from tests.support.jobs import OUTPUT, PRICE, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
 
 
-def make_job(parts: Parts, state: State, channel: bytes, seq: int) -> Job:
-    return Job(pay(make_request(state, parts.foundation, seq), parts.foundation, channel, seq), rows=1)
+def make_job(parts: Parts, state: State, channel: bytes, seq: int, **voucher: object) -> Job:
+    return Job(pay(make_request(state, parts.foundation, seq), parts.foundation, channel, seq, **voucher), rows=1)
 
 
 def finish(book: Workbook, job: Job, parts: Parts, state: State) -> Receipt:
@@ -112,6 +113,67 @@ def test_a_settlement_fits_one_transaction():
     assert len(encode(plan)) < 60_000
 
 
+def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_settle():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    # One whose voucher has run out, one whose voucher promises no more than the one before it, one that is good.
+    for seq, changes in ((1, {"expiry_ms": state.time_ms - 1}), (2, {}), (3, {"cumulative": PRICE}), (4, {})):
+        job = make_job(parts, state, channel, seq, **changes)
+        book.add(job)
+        finish(book, job, parts, state)
+    _, worker = get_keys(parts.foundation, "inference-0")
+
+    plan = book.plan(state, set(), state.time_ms)
+
+    assert plan is not None
+    assert [leaf.reason for leaf in plan.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0, ZeroReason.UNPAYABLE, 0]
+    later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
+    _, after = later.build([sign_transaction(state, worker, plan)])
+    assert (after.channels[channel].settled_seq, after.channels[channel].paid) == (4, 2 * PRICE)
+
+
+def test_a_claim_whose_worker_was_down_past_its_deadline_may_still_be_attested():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    job = make_job(parts, state, channel, 1)
+    book.add(job)
+    finish(book, job, parts, state)
+    attestations = dict(job.attestations)
+    job.attestations = {}
+    back_ms = job.item.request.deadline_ms + 10 * VOID_GRACE_MS
+    restored = Workbook()
+    restored.restore([decode(JournalEntry, encode(job.to_entry()))], lambda receipt: draw(state, receipt), back_ms)
+
+    assert not restored.expire(back_ms + RECALL_MS)
+    (recalled,) = restored.jobs.values()
+    recalled.attestations = attestations
+    assert not restored.expire(back_ms + 10 * RECALL_MS)
+    recalled.attestations = {}
+    assert restored.expire(back_ms + RECALL_MS + VOID_GRACE_MS + 1) == [recalled]
+
+
+def test_a_voucher_given_up_or_that_does_not_fit_in_with_the_others_is_refused():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    for seq in (1, 5):
+        book.add(make_job(parts, state, channel, seq))
+    deadline_ms = book.jobs[channel, 5].item.request.deadline_ms
+
+    def refuse(seq: int, now_ms: int = state.time_ms, **changes: object) -> str:
+        try:
+            book.check_order(make_job(parts, state, channel, seq, **changes).item.voucher, state, now_ms)
+        except NotAdmitted as refusal:
+            return str(refusal.code)
+        return ""
+
+    assert [refuse(3), refuse(6)] == ["", ""]
+    assert refuse(3, now_ms=deadline_ms + VOID_GRACE_MS + 1) == RefusalCode.VOUCHER_REUSED
+    assert refuse(6, now_ms=deadline_ms + VOID_GRACE_MS + 1) == ""
+    assert refuse(3, cumulative=2 * PRICE - 1) == RefusalCode.UNPAID
+    assert refuse(6, cumulative=6 * PRICE - 1) == RefusalCode.UNPAID
+    assert refuse(6 + GAP_MAX) == RefusalCode.UNPAID
+
+
 def test_a_restored_workbook_settles_what_the_killed_one_had_claimed():
     parts, state, channel, _ = make_ledger()
     book = Workbook()
@@ -121,6 +183,6 @@ def test_a_restored_workbook_settles_what_the_killed_one_had_claimed():
     journal = encode(job.to_entry())
 
     restored = Workbook()
-    restored.restore([decode(JournalEntry, journal)], lambda receipt: draw(state, receipt))
+    restored.restore([decode(JournalEntry, journal)], lambda receipt: draw(state, receipt), state.time_ms)
 
     assert restored.plan(state, set(), state.time_ms) == book.plan(state, set(), state.time_ms)
