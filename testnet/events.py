@@ -20,7 +20,7 @@ class Tally:
 
     first_sent_ms: dict[str, int] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
-    attested_ms: dict[str, int] = field(default_factory=dict)
+    released_ms: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # request id -> code
     settled_ms: dict[str, int] = field(default_factory=dict)
     zero_leaves: Counter[int] = field(default_factory=Counter)  # by reason
@@ -38,18 +38,18 @@ class Tally:
     @property
     def ended(self) -> int:
         """Requests that are over, one way or the other."""
-        return len(self.attested_ms) + len(self.failed)
+        return len(self.released_ms) + len(self.failed)
 
     @property
     def unsettled(self) -> int:
-        """Attested requests that the ledger has not settled yet."""
-        return len(self.attested_ms.keys() - self.settled_ms.keys())
+        """Released results that the ledger has not settled yet."""
+        return len(self.released_ms.keys() - self.settled_ms.keys())
 
     def latencies_ms(self) -> list[int]:
-        """From the first sending of each attested request to its release, sorted."""
+        """From the first sending of each answered request to the release of its result, sorted."""
         return sorted(
             attested - self.first_sent_ms[request]
-            for request, attested in self.attested_ms.items()
+            for request, attested in self.released_ms.items()
             if request in self.first_sent_ms
         )
 
@@ -67,8 +67,8 @@ class Tally:
                 self.direct += 1
             case "result.received":
                 self.answered.add(request)
-            case "request.attested":
-                self.attested_ms.setdefault(request, time_ms)
+            case "request.attested" | "request.answered":
+                self.released_ms.setdefault(request, time_ms)
             case "request.failed":
                 self.failed[request] = str(event.get("code", ""))
             case "leaf.settled":

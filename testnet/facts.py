@@ -19,7 +19,10 @@ from protocol.ledger.block import Block
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
 from protocol.ledger.transactions import ProveWrong, ZeroReason, get_transaction_body
+from testnet.papers import find_places, read_papers
 from testnet.recompute import Recomputation, recompute_directory
+from testnet.reconcile import Reconciliation, reconcile
+from testnet.vouchers import Vouchers
 
 
 @dataclass
@@ -91,16 +94,25 @@ class Facts:
             )
 
 
-def collect_facts(directory: Path) -> tuple[Recomputation, Facts]:
-    """Recompute the ledgers of a directory and sum up what holds. Raises UserError when there are none."""
-    facts = Facts()
-    result = recompute_directory(directory, facts.take)
-    return result, facts
+def collect_facts(directory: Path) -> tuple[Recomputation, Facts, Reconciliation]:
+    """Recompute the ledgers of a directory, sum up what holds, and hold against it what its nodes have kept.
+
+    Raises UserError when there are none.
+    """
+    facts, vouchers = Facts(), Vouchers()
+
+    def on_block(before: State, block: Block, after: State) -> None:
+        facts.take(before, block, after)
+        vouchers.on_block(before, block, after)
+
+    result = recompute_directory(directory, on_block)
+    papers = {place.name: read_papers(place) for place in find_places(directory)}
+    return result, facts, reconcile(vouchers, papers)
 
 
 def main(arguments: list[str]) -> None:
     """Print what was found about the ledgers of a directory as JSON."""
-    result, facts = collect_facts(Path(arguments[0]))
+    result, facts, receipts = collect_facts(Path(arguments[0]))
     described = {
         "holds": result.holds,
         "findings": result.findings,
@@ -109,6 +121,7 @@ def main(arguments: list[str]) -> None:
         "transactions_checked": result.transactions,
         "state_root": compute_state_root(result.state).hex(),
         **asdict(facts),
+        "receipts": receipts.describe(),
     }
     json.dump(described, sys.stdout)
 

@@ -13,7 +13,7 @@ FAULTS_SHOWN = 20
 
 def add_faults(report: Report, tally: Tally) -> None:
     """A line for each fault of the run; all of them stand in the fields."""
-    attested_ms = sorted(tally.attested_ms.values())
+    attested_ms = sorted(tally.released_ms.values())
     found = [measure_fault(fault, attested_ms) for fault in tally.faults.values()]
     for fault in found[:FAULTS_SHOWN]:
         report.add("fault", format_fault(fault))

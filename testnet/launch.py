@@ -214,16 +214,15 @@ def termination_raises() -> Iterator[None]:
 
 
 def plan_programs(directory: Path, network: NetworkFile, has_load: bool) -> list[Program]:
-    """Every process of a network: the feed server, if any, and each node. The first client drives a load."""
+    """Every process of a network: the feed server, if any, and each node. Clients drive the load, if there is one."""
     logs = directory / "logs"
     programs = []
     if network.feed_url:
         programs.append(
             Program(FEED_SERVER, "testnet.launch:run_feed", (network.feed_url,), logs / f"{FEED_SERVER}.log")
         )
-    loader = next((node.name for node in network.nodes if node.role == "client"), "") if has_load else ""
     for node in network.nodes:
-        target = "testnet.load:main" if node.name == loader else "roles.node:main"
+        target = "testnet.load:main" if has_load and node.role == "client" else "roles.node:main"
         programs.append(Program(node.name, target, (str(directory / node.directory),), logs / f"{node.name}.log"))
     return programs
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from protocol.jobs import Mode
 from roles.client import Client
 from roles.client_errors import ClientError
 from roles.node import RunningNode, run
-from testnet.load_plan import DONE_NAME, PLAN_NAME, LoadPlan, read_plan
+from testnet.load_plan import DONE_NAME, MIXED, PLAN_NAME, LoadPlan, read_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,14 +41,15 @@ async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
         inputs = arrays["inputs"][: plan.rows]
     done = directory / DONE_NAME
     ended = {json.loads(line)["row"] for line in done.read_text().splitlines()} if done.exists() else set()
-    waiting = iter([index for index in range(len(inputs)) if index not in ended])
+    own = range(plan.place, len(inputs), plan.clients)
+    waiting = iter([index for index in own if index not in ended])
     while not Path(plan.go).exists():
         await trio.sleep(POLL_S)
     with done.open("a", encoding="utf-8") as log:
 
         async def ask_in_turn() -> None:
             for row in waiting:
-                request_id, code = await _ask(client, plan, inputs[row])
+                request_id, code = await _ask(client, plan, inputs[row], _choose_mode(plan, row))
                 log.write(json.dumps({"row": row, "request_id": request_id.hex(), "code": code}) + "\n")
                 log.flush()
 
@@ -60,13 +62,19 @@ async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
             await trio.sleep_forever()
 
 
-async def _ask(client: Client, plan: LoadPlan, row: "np.ndarray[Any, Any]") -> tuple[bytes, str]:
+def _choose_mode(plan: LoadPlan, row: int) -> Mode:
+    if plan.mode != MIXED:
+        return Mode(plan.mode)
+    return list(Mode)[row // plan.clients % len(Mode)]
+
+
+async def _ask(client: Client, plan: LoadPlan, row: "np.ndarray[Any, Any]", mode: Mode) -> tuple[bytes, str]:
     """The request's id, empty if none was made, and how it ended: an empty code is an answer."""
     try:
         answer = await client.infer(
             bytes.fromhex(plan.model),
             row[None],
-            mode=plan.mode,
+            mode=mode,
             max_fee=plan.fee_max,
             timeout_s=plan.timeout_ms / 1_000,
             is_direct=plan.is_direct,

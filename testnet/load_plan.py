@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PLAN_NAME = "load.json"
 DONE_NAME = "load-done.jsonl"  # beside it: how each row ended
 IN_FLIGHT = 8
+MIXED = "mixed"  # each mode in turn
 ROWS_MAX = 1_000_000
 
 
@@ -27,7 +28,11 @@ class BadSamples(Exception):
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What to send: `rows` samples of the file, to the model with this digest (hex). `go` appears when it may begin."""
+    """What to send: `rows` samples of the file, to the model with this digest (hex). `go` appears when it may begin.
+
+    Of several clients, `clients`, each sends every so-manieth row, beginning with number `place`. `mode` is one of
+    `protocol.jobs.Mode`, or MIXED.
+    """
 
     model: str
     samples: str
@@ -38,6 +43,8 @@ class LoadPlan:
     timeout_ms: int = 30_000
     is_direct: bool = False
     mode: str = Mode.INDIVIDUAL
+    place: int = 0
+    clients: int = 1
 
 
 def write_plan(directory: Path, plan: LoadPlan) -> None:
@@ -49,6 +56,25 @@ def read_plan(directory: Path) -> LoadPlan | None:
     """The plan in a client's data directory, if there is one."""
     path = directory / PLAN_NAME
     return LoadPlan(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+class RowsDone:
+    """Counts the rows that clients have written down as ended; a client that was killed may write one down twice."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._logs = [directory / DONE_NAME for directory in directories]
+        self._offsets = dict.fromkeys(self._logs, 0)
+        self._rows: set[int] = set()
+
+    def count(self) -> int:
+        for log in self._logs:
+            if log.is_file():
+                with log.open("rb") as file:
+                    file.seek(self._offsets[log])
+                    whole, newline, _ = file.read().rpartition(b"\n")
+                self._offsets[log] += len(whole) + len(newline)
+                self._rows |= {int(json.loads(line)["row"]) for line in whole.splitlines()}
+        return len(self._rows)
 
 
 def read_samples(path: Path, dtype: str, shape: Sequence[int]) -> tuple["np.ndarray[Any, Any]", list[str] | None]:

@@ -13,6 +13,7 @@ from testnet.events import Tally, compute_percentile
 ACCURACY_MIN_BP = 9_500
 EXAMPLES_MAX = 3
 VALUES_SHOWN = 6
+LEFT_OUT = ("evidence", "paid_claims", "receipts")  # of the report's fields: files, lists without end, said elsewhere
 COUNTERS_SHOWN = ("published", "delivered", "duplicates", "rejected", "dropped", "bytes_sent")
 
 
@@ -52,18 +53,20 @@ class Wanted:
     liars: int
     ran_s: float
     ended_by: str
+    mode: str = "individual"
 
 
-def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: Mapping[str, int]) -> None:
-    """How many requests were answered, attested, settled; how fast.
+def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: tuple[int, int]) -> None:
+    """How many requests were answered, released, settled; how fast.
 
-    `receipts` counts what verified receipts show, by level: events of a process that was killed may be lost, receipts
-    and the ledger are not.
+    `receipts` counts the results released and those settled, as verified receipts show it: events of a process that
+    was killed may be lost, receipts and the ledger are not.
     """
-    attested, settled = receipts.get("attested", 0), receipts.get("settled", 0)
+    attested, settled = receipts
+    released = "attested by two verifiers" if wanted.mode == "individual" else f"released in mode {wanted.mode}"
     text = (
         f"{wanted.rows} wanted, {len(tally.first_sent_ms)} sent by gossip, {len(tally.answered)} answered, "
-        f"{attested} attested by two verifiers, {settled} settled on the ledger, in {wanted.ran_s:.1f} s from ready"
+        f"{attested} {released}, {settled} settled on the ledger, in {wanted.ran_s:.1f} s from ready"
     )
     # A client that was killed asks once more for what it cannot remember: there may be more answers than rows.
     report.hold("requests", attested == settled >= wanted.rows, text)
@@ -74,9 +77,10 @@ def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: Mapping
         report.add("", f"{len(tally.failed)} failed: {codes}")
     latencies = tally.latencies_ms()
     p50, p95 = compute_percentile(latencies, 50), compute_percentile(latencies, 95)
-    report.add("latency", f"request to attested result: p50 {p50} ms, p95 {p95} ms")
+    report.add("latency", f"request to released result: p50 {p50} ms, p95 {p95} ms")
     report.fields["requests"] = {
         "wanted": wanted.rows,
+        "mode": wanted.mode,
         "sent": len(tally.first_sent_ms),
         "answered": len(tally.answered),
         "attested": attested,
@@ -107,6 +111,19 @@ def add_receipts(report: Report, verified: Mapping[str, Any]) -> None:
     report.fields["receipts"] = {"verified": good, "refused": refused, "levels": levels}
 
 
+def add_reconciliation(report: Report, found: Mapping[str, Any]) -> None:
+    """What became of every receipt a client holds: paid once, given back, or not accounted for."""
+    ends = ", ".join(f"{count} {end}" for end, count in found["ends"].items() if end != "paid")
+    text = (
+        f"{found['acknowledged']} receipts held by clients: {found['paid']} paid once, {found['refunded']} given back, "
+        f"unaccounted: {found['unaccounted']}" + (f" ({ends})" if ends else "")
+    )
+    report.hold("nothing lost", not found["unaccounted"] and not found["findings"], text, is_invariant=True)
+    for finding in [*found["findings"], *found["open"]][:EXAMPLES_MAX]:
+        report.add("", finding)
+    report.fields["reconciliation"] = dict(found)
+
+
 def add_accuracy(report: Report, right: int, labelled: int) -> None:
     """How many of the attested answers are the right ones."""
     share = right / labelled if labelled else 0.0
@@ -132,7 +149,7 @@ def add_ledger(report: Report, ledger: Mapping[str, Any]) -> None:
     report.hold("fees", is_whole, f"{ledger['fees']} grains for inference, split: {split}", is_invariant=True)
     leaves = ", ".join(f"{count} {reason}" for reason, count in sorted(ledger["leaves"].items()))
     report.add("leaves", leaves or "none")
-    report.fields["ledger"] = {key: value for key, value in ledger.items() if key not in ("evidence", "paid_claims")}
+    report.fields["ledger"] = {key: value for key, value in ledger.items() if key not in LEFT_OUT}
 
 
 def add_oracle(report: Report, ledger: Mapping[str, Any]) -> None:

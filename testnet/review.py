@@ -7,11 +7,13 @@ verified one by one, their answers compared with the labels.
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protocol.jobs import Mode
+from roles.durable import RECEIPTS_NAME
 from roles.files import write_atomically
 from testnet.events import Tally
 from testnet.fault_report import add_faults
@@ -27,6 +29,7 @@ from testnet.report import (
     add_liars,
     add_oracle,
     add_receipts,
+    add_reconciliation,
     add_requests,
     add_topics,
 )
@@ -55,6 +58,7 @@ class Material:
     inputs: "np.ndarray[Any, Any]"
     labels: list[str] | None
     liars: int
+    mode: str
     tally: Tally
     ran_s: float
     ended_by: str
@@ -68,17 +72,19 @@ class CheckFailed(Exception):
 def review_run(material: Material) -> Report:
     """Check everything and put the report together; it is also written to `report.json`. Raises CheckFailed."""
     report = Report()
-    wanted = Wanted(len(material.inputs), material.liars, material.ran_s, material.ended_by)
-    client = next(node for node in material.network.nodes if node.role == "client")
-    receipts = material.directory / client.directory / "receipts"
+    wanted = Wanted(len(material.inputs), material.liars, material.ran_s, material.ended_by, material.mode)
+    clients = [node for node in material.network.nodes if node.role == "client"]
+    receipts = [material.directory / client.directory / RECEIPTS_NAME for client in clients]
+    receipts = [folder for folder in receipts if folder.is_dir()]
     ledger = recompute_ledgers(material.directory)
     write_evidence(material.directory, ledger["evidence"])
     report.lines.append("")
     verified = verify_files(receipts, material.directory)
-    add_requests(report, material.tally, wanted, get_levels(verified))
+    add_requests(report, material.tally, wanted, count_receipts(material.mode, verified, ledger["receipts"]))
     if material.labels is not None:
         add_accuracy(report, *count_right(receipts, material))
     add_receipts(report, verified)
+    add_reconciliation(report, ledger["receipts"])
     add_ledger(report, ledger)
     if any(node.role == "oracle" for node in material.network.nodes):
         add_oracle(report, ledger)
@@ -106,9 +112,10 @@ def recompute_ledgers(directory: Path) -> dict[str, Any]:
     return found
 
 
-def verify_files(target: Path, ledger: Path) -> dict[str, Any]:
+def verify_files(targets: Sequence[Path], ledger: Path) -> dict[str, Any]:
     """What `rolemesh verify --json`, as a process of its own, says of receipts or evidence. Raises CheckFailed."""
-    done = _run([sys.executable, "-m", "testnet.cli", "verify", str(target), "--ledger", str(ledger), "--json"])
+    named = [str(target) for target in targets]
+    done = _run([sys.executable, "-m", "testnet.cli", "verify", *named, "--ledger", str(ledger), "--json"])
     try:
         said: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
@@ -116,12 +123,18 @@ def verify_files(target: Path, ledger: Path) -> dict[str, Any]:
     return said
 
 
-def get_levels(verified: Mapping[str, Any]) -> dict[str, int]:
-    """How many files show each level; nothing if any was refused."""
-    return dict(verified.get("levels", {}))
+def count_receipts(mode: str, verified: Mapping[str, Any], reconciled: Mapping[str, Any]) -> tuple[int, int]:
+    """How many results were released, and how many of them settled; nothing if any receipt was refused.
+
+    In mode `individual` each receipt shows both by itself. Of a batch only all receipts together show its leaves.
+    """
+    levels = dict(verified.get("levels", {}))
+    if mode == Mode.INDIVIDUAL or not levels:
+        return levels.get("attested", 0), levels.get("settled", 0)
+    return int(reconciled["acknowledged"]), int(reconciled["paid"])
 
 
-def count_right(receipts: Path, material: Material) -> tuple[int, int]:
+def count_right(receipts: Sequence[Path], material: Material) -> tuple[int, int]:
     """How many receipts hold the right label, and how many could be compared: (right, labelled)."""
     from protocol.proofs.receipt_file import decode_receipt_file
     from testnet.labels import compute_labels
@@ -129,7 +142,7 @@ def count_right(receipts: Path, material: Material) -> tuple[int, int]:
     assert material.labels is not None
     wanted = {row.tobytes(): label for row, label in zip(material.inputs, material.labels, strict=True)}
     right = labelled = 0
-    for path in sorted(receipts.glob("*.receipt")):
+    for path in (path for folder in receipts for path in sorted(folder.glob("*.receipt"))):
         file = decode_receipt_file(path.read_bytes())
         label = wanted.get(file.request.inputs[0].data) if file.request.inputs else None
         if label is not None:
@@ -150,7 +163,7 @@ def _add_evidence(report: Report, directory: Path, evidence: Mapping[str, str]) 
     """Have the evidence verified as anyone could."""
     if not evidence:
         return
-    said = verify_files(directory / EVIDENCE_NAME, directory)
+    said = verify_files([directory / EVIDENCE_NAME], directory)
     error = said.get("error")
     text = f"{len(evidence)} pieces in {directory / EVIDENCE_NAME}, " + (
         f"refused: {error['message']}" if error else "all verified by a separate process: `rolemesh verify` shows each"

@@ -33,7 +33,17 @@ from protocol.ledger.errors import (
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
 from protocol.ledger.quality import compute_burnt, compute_sample_bp
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Dispute, DueItem, EpochSnapshot
+from protocol.ledger.records import (
+    RUNS_MAX,
+    Batch,
+    BatchPhase,
+    BatchRun,
+    Check,
+    Dispute,
+    DueItem,
+    EpochSnapshot,
+    ModelRecord,
+)
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.signing import compute_domain_prefix
@@ -204,7 +214,7 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
         draft.checks.delete(key)
         index = int.from_bytes(key[len(item.id) :], "big")
         _count_minority(draft, batch.worker, check)
-        if _is_paid(draft, check):
+        if is_paid(check, draft.models.get(check.claim.model)):
             agreed += _list_agreeing(check)
             paid += 1
         else:
@@ -278,19 +288,18 @@ def _list_disputes(draft: Draft, batch: Batch) -> list[Dispute]:
     return [item for _, item in draft.disputes.items() if item.worker == batch.worker and _holds(batch, item.claim)]
 
 
-def compute_check_key(batch_id: bytes, index: int) -> bytes:
-    """Sorts checks by batch, then leaf."""
-    return batch_id + index.to_bytes(4, "big")
-
-
-def _is_paid(draft: Draft, check: Check) -> bool:
+def is_paid(check: Check, model: ModelRecord | None) -> bool:
     """Whether a checked leaf earns. What can be disputed and was not, or in vain, does; all else only if all agree."""
     if check.is_void:
         return False
-    model = draft.models.get(check.claim.model)
     if model is not None and model.exact:
         return True
     return len(_list_agreeing(check)) == len(check.checkers)
+
+
+def compute_check_key(batch_id: bytes, index: int) -> bytes:
+    """Sorts checks by batch, then leaf."""
+    return batch_id + index.to_bytes(4, "big")
 
 
 def _count_minority(draft: Draft, worker: bytes, check: Check) -> None:

@@ -140,7 +140,9 @@ def down(*, directory: Where = None, json: Json = False) -> None:
 def check(directory: Path | None = None, /, *, json: Json = False) -> int:
     """Recompute a network's ledger from genesis and blocks, in a separate process.
 
-    Every node's blocks, states and supply are recomputed. Exits 6 and says what it found when anything differs.
+    Every node's blocks, states and supply are recomputed, and what clients and workers have kept is held against them:
+    each receipt a client holds is paid once, given back, or still open. Exits 6 and says what it found when anything
+    differs.
 
     Parameters
     ----------
@@ -164,15 +166,23 @@ def check(directory: Path | None = None, /, *, json: Json = False) -> int:
     blocks = format_count(found["blocks"], "block")
     transactions = format_count(found["transactions_checked"], "transaction")
     output.say(f"{blocks}, {transactions}, supply {found['supply']} grains")
-    if not found["holds"]:
-        for finding in found["findings"]:
+    receipts = found["receipts"]
+    output.say(
+        f"{format_count(receipts['acknowledged'], 'receipt')} held by clients: {receipts['paid']} paid once, "
+        f"{receipts['refunded']} given back, unaccounted: {receipts['unaccounted']}"
+    )
+    for name in receipts["open"]:
+        output.say(f"{'open':>14}  {name}")
+    findings = [*found["findings"], *receipts["findings"]]
+    if findings:
+        for finding in findings:
             output.say(f"{'found':>14}  {finding}")
         raise CommandError(
             "invariant_violated",
-            f"{format_count(len(found['findings']), 'finding')}; {found['findings'][0]}",
+            f"{format_count(len(findings), 'finding')}; {findings[0]}",
             "compare with an untouched copy of the directory",
             ExitCode.INVARIANT_VIOLATED,
-            findings=found["findings"],
+            findings=findings,
         )
     output.say(f"everything holds; state root {found['state_root']}")
     output.give({"directory": str(target), **{key: value for key, value in found.items() if key != "evidence"}})

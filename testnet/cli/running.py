@@ -15,7 +15,7 @@ from testnet.cli.progress import Progress
 from testnet.events import EventFollower, Tally
 from testnet.faults import FaultPlan
 from testnet.launch import LIVE_STATES, Launcher, Program, Terminated, plan_programs, read_status
-from testnet.network_file import FILE_NAME, NetworkFile
+from testnet.network_file import FILE_NAME, NetworkFile, NodeEntry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from protocol.ledger.records import ModelRecord
     from testnet.fault_desk import FaultDesk
     from testnet.found import ModelFile
+    from testnet.load_plan import RowsDone
 
 READY_TIMEOUT_S = 60.0
 READY_PER_NODE_S = 1.0
+STILL_S = 2.0  # without news, before the nodes' disks are asked what is under way
 QUIET_S = 75.0  # after the last request ended: a transaction that was lost is signed anew when its minute is over
 SETTLE_TIMEOUT_S = 60.0  # without any news at all, when no duration is given
 PEERS_MIN = 8  # a node of a large network need not know all others to be connected
@@ -35,13 +37,22 @@ REPORTS_WANTED = 2  # of an oracle, before a run can show that its values change
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How each client asks: how many at a time, in which mode, how long each request may take."""
+
+    in_flight: int
+    mode: str
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
 class Load:
-    """What the client sends: rows of samples to one model. `labels` are the right answers, where known."""
+    """What the clients send: rows of samples to one model. `labels` are the right answers, where known."""
 
     model: "ModelRecord"
     inputs: "np.ndarray[Any, Any]"
     labels: list[str] | None
-    in_flight: int
+    pace: Pace
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     moved: tuple[int, ...] = ()  # what had happened by `moved_s`
     moved_s: float = 0.0
+    looked_s: float = 0.0  # when the disks were asked last
+    rows_done: "RowsDone | None" = None
 
     @property
     def tally(self) -> Tally:
@@ -88,19 +101,22 @@ class Run:
         return [node.name for node in self.network.nodes if not self._is_up(node.name)]
 
     def is_settled(self) -> bool:
-        """Every request is over, every attested one settled, every lie that was told proven, the feed seen to move."""
+        """Every row is over, every result released settled, every lie that was told proven, the feed seen to move."""
         load = self.order.load
         if load is None:
             return False
         tally = self.tally
-        is_done = tally.ended >= len(load.inputs) and not tally.unsettled and len(tally.proven) >= len(tally.lies)
-        if self.desk is not None and not self.desk.is_quiet:
+        is_done = self._count_rows() >= len(load.inputs) and len(tally.proven) >= len(tally.lies)
+        if not is_done or (self.desk is not None and not self.desk.is_quiet):
             return False
-        return is_done and (tally.reported >= REPORTS_WANTED or not self.order.roles.get("oracle"))
+        if self.order.roles.get("oracle") and tally.reported < REPORTS_WANTED:
+            return False
+        return not tally.unsettled or self._is_nothing_under_way()
 
     def is_over(self) -> bool:
-        """Settled; or all requests are over and nothing has moved for QUIET_S, since a node that is killed loses the
-        last lines of its log: then the ledger says what was settled. Without a duration, also when all stands still.
+        """Settled; or all rows are over and nothing has moved for QUIET_S.
+
+        Without a duration, also when all stands still.
         """
         load = self.order.load
         if load is None or self.is_settled():
@@ -111,9 +127,23 @@ class Run:
             self.moved, self.moved_s = moved, now_s
         if self.desk is not None and not self.desk.is_quiet:
             return False
-        if tally.ended >= len(load.inputs) and now_s > self.moved_s + QUIET_S:
+        if self._count_rows() >= len(load.inputs) and now_s > self.moved_s + QUIET_S:
             return True
         return self.order.duration_s is None and now_s > self.moved_s + SETTLE_TIMEOUT_S
+
+    def _count_rows(self) -> int:
+        assert self.rows_done is not None
+        return self.rows_done.count()
+
+    def _is_nothing_under_way(self) -> bool:
+        """A killed node loses the last lines of its log, and nothing that is on its disk: that says what is open."""
+        from testnet.papers import count_under_way, find_places
+
+        now_s = time.monotonic()
+        if now_s < max(self.moved_s, self.looked_s) + STILL_S:
+            return False
+        self.looked_s = now_s
+        return not any(count_under_way(place) for place in find_places(self.order.directory))
 
     def show_waiting(self) -> None:
         waiting = self.find_waiting()
@@ -132,7 +162,8 @@ class Run:
         text = f"height {tally.height}"
         if self.order.load is not None:
             wanted = len(self.order.load.inputs)
-            text = f"{len(tally.attested_ms)} of {wanted} attested, {len(tally.settled_ms)} settled, {text}"
+            done = "attested" if self.order.load.pace.mode == "individual" else "answered"
+            text = f"{len(tally.released_ms)} of {wanted} {done}, {len(tally.settled_ms)} settled, {text}"
         if tally.failed:
             text += f", {len(tally.failed)} failed"
         if tally.lies:
@@ -184,7 +215,7 @@ def run_network(order: Order, output: Output) -> int:
     programs = plan_programs(order.directory, network, order.load is not None)
     follower = EventFollower([order.directory, *(order.directory / node.directory for node in network.nodes)])
     with Launcher(order.directory, network, order.spawn) as launcher:
-        run = Run(order, network, launcher, follower)
+        run = Run(order, network, launcher, follower, rows_done=_follow_rows(order, network))
         started_s = time.monotonic()
         launcher.start(programs)
         _wait_until_ready(run)
@@ -233,10 +264,31 @@ def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
 
     samples = order.directory / "samples.npz"
     np.savez(samples, inputs=load.inputs)
-    client = next(node for node in network.nodes if node.role == "client")
     go = (order.directory / GO_NAME).resolve()
-    plan = LoadPlan(load.model.digest.hex(), str(samples.resolve()), len(load.inputs), str(go), load.in_flight)
-    write_plan(order.directory / client.directory, plan)
+    clients = _list_clients(network)
+    for place, client in enumerate(clients):
+        plan = LoadPlan(
+            load.model.digest.hex(),
+            str(samples.resolve()),
+            len(load.inputs),
+            str(go),
+            load.pace.in_flight,
+            timeout_ms=load.pace.timeout_ms,
+            mode=load.pace.mode,
+            place=place,
+            clients=len(clients),
+        )
+        write_plan(order.directory / client.directory, plan)
+
+
+def _follow_rows(order: Order, network: NetworkFile) -> "RowsDone":
+    from testnet.load_plan import RowsDone
+
+    return RowsDone([order.directory / client.directory for client in _list_clients(network)])
+
+
+def _list_clients(network: NetworkFile) -> list[NodeEntry]:
+    return [node for node in network.nodes if node.role == "client"]
 
 
 def _wait_until_ready(run: Run) -> None:
@@ -304,6 +356,7 @@ def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -
         inputs=load.inputs,
         labels=load.labels,
         liars=run.order.liars,
+        mode=load.pace.mode,
         tally=run.follower.read(),
         ran_s=ran_s,
         ended_by=ended_by,

@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testnet.cli.output import CommandError, ExitCode
-from testnet.cli.running import Load
+from testnet.cli.running import Load, Pace
 
 if TYPE_CHECKING:
     from testnet.found import ModelFile
 
 
 def choose_models(
-    load: str | None, rows: int | None, in_flight: int, model: Path | None, samples: Path | None, exact: bool
+    load: str | None,
+    rows: int | None,
+    pace: Pace,
+    model: Path | None,
+    samples: Path | None,
+    exact: bool,
 ) -> tuple[tuple["ModelFile", ...], Load | None]:
     """All models the network serves, and what to load it with. Raises CommandError."""
     from testnet.found import find_samples, load_model_files
@@ -45,7 +50,8 @@ def choose_models(
     except BadSamples as error:
         hint = "save it with numpy.savez(file, inputs=..., labels=...)"
         raise CommandError("bad_samples", str(error), hint, ExitCode.USAGE) from error
-    return files, Load(chosen.record, inputs[:rows], labels[:rows] if labels is not None else None, in_flight)
+    kept = labels[:rows] if labels is not None else None
+    return files, Load(chosen.record, inputs[:rows], kept, pace)
 
 
 def _describe_own(model: Path, exact: bool) -> "ModelFile":

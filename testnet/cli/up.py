@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
-from testnet.cli.running import Order, run_network
+from testnet.cli.running import Order, Pace, run_network
 from testnet.cli.served import choose_models
 from testnet.faults import FaultPlan
 from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises
@@ -30,6 +30,8 @@ def up(
     load: str | None = None,
     rows: int | None = None,
     in_flight: int = 8,
+    mode: str = "individual",
+    timeout: str = "30s",
     liar: int = 0,
     model: Path | None = None,
     samples: Path | None = None,
@@ -43,8 +45,8 @@ def up(
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
 
-    With --load a client sends every row of the model's samples as a request; the run ends when all are settled, and a
-    report says what it showed. Exit code 0 then means that every bar of the report holds.
+    With --load the clients share out every row of the model's samples as requests; the run ends when all are settled,
+    and a report says what it showed. Exit code 0 then means that every bar of the report holds.
 
     Parameters
     ----------
@@ -61,7 +63,11 @@ def up(
     rows
         Send only the first so many rows.
     in_flight
-        How many requests are under way at a time.
+        How many requests each client has under way at a time.
+    mode
+        How requests are paid and checked: individual, batch, private, or mixed for each of them in turn.
+    timeout
+        How long each request may take.
     liar
         How many inference nodes answer wrongly on purpose on a seeded share of jobs.
     model
@@ -84,7 +90,8 @@ def up(
     counts = _choose_roles(nodes, roles)
     _check_counts(counts, liar, accounts, rows, in_flight, load)
     plan = _read_faults(faults, counts)
-    files, loaded = choose_models(load, rows, in_flight, model, samples, exact)
+    pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
+    files, loaded = choose_models(load, rows, pace, model, samples, exact)
     seed = secrets.randbelow(SEEDS) if seed is None else seed
     duration_s = parse_duration(duration) if duration else None
     order = Order(
@@ -144,6 +151,16 @@ def _check_counts(
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
     elif rows is not None or liar:
         refuse("usage", "--rows and --liar say something about a load", "add --load digits")
+
+
+def _check_mode(mode: str) -> str:
+    from protocol.jobs import Mode
+    from testnet.load_plan import MIXED
+
+    modes = [*map(str, Mode), MIXED]
+    if mode not in modes:
+        raise CommandError("unknown_mode", f"no mode {mode!r}", f"use one of: {', '.join(modes)}", ExitCode.USAGE)
+    return mode
 
 
 def _read_faults(path: Path | None, counts: Mapping[str, int]) -> FaultPlan:

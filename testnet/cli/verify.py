@@ -61,7 +61,7 @@ class Checked:
 def verify(
     target: Path,
     /,
-    *,
+    *others: Path,
     ledger: Annotated[Path | None, Parameter(name="--ledger")] = None,
     genesis: Genesis = None,
     proof: Annotated[Path | None, Parameter(name="--proof")] = None,
@@ -77,6 +77,8 @@ def verify(
     ----------
     target
         A .receipt, .evidence or .proof file, or a directory of them.
+    others
+        More of them.
     ledger
         Directory of a network or node whose ledger is recomputed from genesis, to show what a file alone cannot.
     proof
@@ -85,7 +87,7 @@ def verify(
     from roles.proof_kinds import load_proof_kinds
 
     output = Output(json)
-    files = _find_files(target)
+    files = [path for each in (target, *others) for path in _find_files(each)]
     backing = replace(
         _gather_backing(ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
     )

@@ -61,7 +61,7 @@ def read_faults(directory: Path) -> tuple[list[str], list[str]]:
 
 
 def count_attested(up: Up) -> int:
-    return len(up.follow().read().attested_ms)
+    return len(up.follow().read().released_ms)
 
 
 def assert_all_told(up: Up, ids: Iterable[str]) -> None:

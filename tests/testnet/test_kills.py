@@ -15,7 +15,7 @@ TIMEOUT_S = 110.0
 
 
 def is_attested(follower: EventFollower, wanted: int) -> bool:
-    return len(follower.read().attested_ms) >= wanted
+    return len(follower.read().released_ms) >= wanted
 
 
 def run_through_kills(directory: Path, rows: int, victims: list[str], seed: int) -> None:

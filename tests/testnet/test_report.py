@@ -48,8 +48,7 @@ def get_bars(report: Report) -> dict[str, bool]:
 def test_requests_hold_only_if_all_were_attested_and_settled(attested: int, settled: int, holds: bool) -> None:
     report = Report()
 
-    levels = {"attested": attested, "settled": settled}
-    add_requests(report, make_tally(attested, settled), Wanted(5, 0, 1.0, "settled"), levels)
+    add_requests(report, make_tally(attested, settled), Wanted(5, 0, 1.0, "settled"), (attested, settled))
 
     assert get_bars(report) == {"requests": holds}
     assert report.fields["requests"]["latency_p50_ms"] == 100 + (attested - 1) // 2

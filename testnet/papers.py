@@ -1,0 +1,50 @@
+"""What nodes keep of work and pay, as it lies on their disks: receipts, records of requests, journals of jobs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protocol.codec import decode
+from roles.chain import read_kept
+from roles.durable import RECEIPTS_NAME
+from roles.request_log import RequestRecord
+from testnet.recompute import DATABASE_NAME
+
+REQUESTS = "client/requests"
+JOBS = "inference/jobs"  # until they are settled
+ANSWERED = "inference/answered"  # settled, and their clients may still ask
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What one node has kept: a client's receipt files and records of requests, a worker's journal; by their keys."""
+
+    receipts: Mapping[bytes, bytes] = field(default_factory=dict)
+    requests: Mapping[bytes, bytes] = field(default_factory=dict)
+    jobs: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def list_requests(self) -> Iterator[tuple[bytes, RequestRecord]]:
+        for request_id, data in self.requests.items():
+            yield request_id, decode(RequestRecord, data)
+
+
+def find_places(directory: Path) -> list[Path]:
+    """The data directories in a network's directory; or the directory itself, if it is one."""
+    below = (path for pattern in ("clients/*", "nodes/*") for path in sorted(directory.glob(pattern)))
+    return [path for path in (directory, *below) if (path / DATABASE_NAME).is_file()]
+
+
+def read_papers(place: Path) -> Papers:
+    """The papers in a data directory, whose node may be running. Raises what `read_kept` does."""
+    database = place / DATABASE_NAME
+    files = sorted((place / RECEIPTS_NAME).glob("*.receipt"))
+    receipts = {bytes.fromhex(path.stem): path.read_bytes() for path in files}
+    jobs = {**read_kept(database, ANSWERED), **read_kept(database, JOBS)}
+    return Papers(receipts, read_kept(database, REQUESTS), jobs)
+
+
+def count_under_way(place: Path) -> int:
+    """Requests of this node that have not ended, and jobs it has claimed and not seen settled."""
+    database = place / DATABASE_NAME
+    records = Papers(requests=read_kept(database, REQUESTS)).list_requests()
+    return sum(not record.ended_ms for _, record in records) + len(read_kept(database, JOBS))
