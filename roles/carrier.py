@@ -31,6 +31,7 @@ from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
 from roles.feeds import FeedError, fetch_url
+from roles.group_sync import GroupSync
 from roles.inbox import Inbox
 from roles.orders import Orders
 from roles.role import Computed, Inspected, Progressed
@@ -39,6 +40,7 @@ from roles.wants import Wants
 
 TURN_EVENTS_MAX = 256
 TURN_S_MAX = 0.02  # then others get the loop, and what was taken so far is carried out
+LIGHT_MAX, LIGHT_BYTES_MAX = 64, 16 * 1024  # what is written within the loop in one turn, 0.1 ms each at most
 BLOB_READS_MAX = 8  # at once
 BLOB_READS_WAITING_MAX = 512
 FETCHES_MAX = 4
@@ -164,6 +166,7 @@ class Carrier:
         self._inbox = equipment.inbox
         self._nursery = nursery
         self._timers = Timers()
+        self._group = GroupSync(equipment.writer.sync, self._publish)
         self._reads = _Gate(BLOB_READS_MAX, BLOB_READS_WAITING_MAX)
         self._fetches = _Gate(FETCHES_MAX, FETCHES_WAITING_MAX)
         self._computing = 0
@@ -203,6 +206,7 @@ class Carrier:
 
     async def run(self) -> None:
         """Turn until `stop`; then the last turn, within STOP_GRACE_S. Raises StoreFailed, Halted, or a role's bug."""
+        self._nursery.start_soon(self._group.run)
         # Peers may have connected already; the core hears of it after it has booted.
         await self._carry_out(self._handle(ce.Boot(self._equipment.addresses)))
         self._flush_events()
@@ -214,6 +218,7 @@ class Carrier:
         with trio.move_on_after(STOP_GRACE_S) as grace:
             last = self._handle(ce.Stop())
             await self._carry_out(last)
+            await self._group.close()
             self._flush_events()
             if any(isinstance(effect, ce.NetPublish | ce.NetRequest | ce.NetTell | ce.NetReply) for effect in last):
                 await trio.sleep(LAST_SENDS_S)
@@ -292,16 +297,20 @@ class Carrier:
         # What stands before the first durable effect needs not wait for the disk.
         for effect in effects[:first]:
             self._carry(effect)
-        if durable:
+        light = [effect for effect in durable if isinstance(effect, ce.Put) and _is_light(effect)]
+        if len(light) < len(durable) or len(light) > LIGHT_MAX:
             await trio.to_thread.run_sync(self._equipment.writer.write, durable)
+        elif light:
+            self._equipment.writer.write_unsynced(light)
+            self._group.note()
         for effect in effects[first:]:
             self._carry(effect)
 
     def _carry(self, effect: ce.CoreEffect) -> None:
         net = self._equipment.net
         match effect:
-            case ce.NetPublish(topic, data, token):
-                net.publish(topic, data, token)
+            case ce.NetPublish():
+                self._group.send(effect)
             case ce.NetRequest(peer, protocol, data, token, timeout_ms):
                 net.request(peer, protocol, data, token, timeout_ms)
             case ce.NetTell(peer, protocol, data):
@@ -346,6 +355,9 @@ class Carrier:
                 self.stop()
             case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
                 pass  # written already, together with the others of this turn
+
+    def _publish(self, effect: ce.NetPublish) -> None:
+        self._equipment.net.publish(effect.topic, effect.data, effect.token)
 
     def _start_read(self, digest: bytes) -> None:
         if not self._reads.enter():
@@ -410,6 +422,11 @@ class Carrier:
             self.outcomes_in.send_nowait(outcome)
         except (trio.WouldBlock, trio.BrokenResourceError):
             self.counts["outcomes_dropped"] += 1
+
+
+def _is_light(put: ce.Put) -> bool:
+    """Whether it may be written within the event loop: it need not be synced now, and is small."""
+    return not put.is_synced and len(put.value or b"") <= LIGHT_BYTES_MAX
 
 
 def _name_code(error: Exception) -> str:

@@ -1,14 +1,15 @@
 """A node's database: decided blocks with their certificates, the newest state, and whatever its roles keep.
 
-SQLite in WAL mode with `synchronous=FULL`: what `write` has returned from survives a kill and a power cut. A block, its
-certificate and the entries of the state that it changed are kept in one transaction, so a restart begins at the tip
-without replaying, and a block costs what it changes, not what the ledger holds.
+SQLite in WAL mode: what `write` has returned from survives a kill, and a power cut too unless it was told not to wait.
+A block, its certificate and the entries of the state that it changed are kept in one transaction, so a restart begins
+at the tip without replaying, and a block costs what it changes, not what the ledger holds.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this databa
 BUSY_TIMEOUT_S = 5.0
 PRUNE_STEP = 256
 CACHE_KIB = 8 * 1024
+WAL_BYTES = 4 * 1024 * 1024  # as much as SQLite would let gather
 # The checks keep types what they are declared to be, and `quick_check` looks after them.
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL CHECK (typeof(value) = 'blob')) WITHOUT ROWID",
@@ -113,11 +115,14 @@ class Chain:
         self._keep_blocks = keep_blocks
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._fold_lock = threading.Lock()
+        self._is_synced = True
         with _damage(path):
             self._writer = _connect(path)
             try:
                 self._prepare()
                 self._reader = _connect(path)
+                self._folder = _connect(path)
             except BaseException:
                 self._writer.close()
                 raise
@@ -137,13 +142,48 @@ class Chain:
                 kv.setdefault(bucket, {})[key] = value
         return Restored(boot, state, kv, self.read_block)
 
-    def write(self, effects: Sequence[Commit | Put]) -> None:
-        """Keep all of it in one transaction, on disk when this returns, or nothing. Raises sqlite3.Error.
+    def write(self, effects: Sequence[Commit | Put], is_synced: bool = True) -> None:
+        """Keep all of it in one transaction, or nothing; if `is_synced` it is on disk then. Raises sqlite3.Error.
 
         Blocks must come in order of height, each after the last one kept: LocalError otherwise.
         """
+        self._write(effects, is_synced)
+        if is_synced:
+            self._fold()
+
+    def sync(self) -> None:
+        """All that was written is on disk when this returns. Another thread may write meanwhile. Raises OSError."""
+        with suppress(FileNotFoundError), (self._path.parent / f"{self._path.name}-wal").open("rb") as wal:
+            os.fdatasync(wal.fileno())
+        self._fold()
+
+    def _fold(self) -> None:
+        """Bring what has gathered in the log of writes into the database; writers are not held up by it.
+
+        SQLite would do it within a write, which then takes as long as the disk does.
+        """
+        if self._size_wal() < WAL_BYTES or not self._fold_lock.acquire(blocking=False):
+            return
+        try:
+            self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:
+            self._fold_lock.release()
+
+    def _size_wal(self) -> int:
+        with suppress(FileNotFoundError):
+            return (self._path.parent / f"{self._path.name}-wal").stat().st_size
+        return 0
+
+    def _write(self, effects: Sequence[Commit | Put], is_synced: bool) -> None:
         commits = [effect for effect in effects if isinstance(effect, Commit)]
-        with self._lock, _transaction(self._writer):
+        with self._lock:
+            if is_synced is not self._is_synced:
+                self._writer.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+                self._is_synced = is_synced
+            self._write_all(effects, commits)
+
+    def _write_all(self, effects: Sequence[Commit | Put], commits: Sequence[Commit]) -> None:
+        with _transaction(self._writer):
             for effect in effects:
                 if isinstance(effect, Put):
                     self._put(effect)
@@ -165,8 +205,9 @@ class Chain:
             return CertifiedBlock(decode(Block, row[0]), decode(Certificate, row[1]), decode_restarts(row[2]))
 
     def close(self) -> None:
-        with self._lock, self._read_lock:
+        with self._lock, self._read_lock, self._fold_lock:
             self._reader.close()
+            self._folder.close()
             self._writer.close()
 
     def _prepare(self) -> None:
@@ -330,6 +371,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `_fold` does it
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return connection
 

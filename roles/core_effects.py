@@ -2,7 +2,8 @@
 
 The core (`roles.core`) decides; the trio shell (`roles.node`) and the simulator (`testnet.sim`) carry its effects out,
 in order. `Commit`, `Put`, `PutBlob` and `LogVote` are durable: on disk before any later effect of the same or a later
-list leaves. Times are whole milliseconds since 1970, as the shell's monotone clock gives them.
+list leaves; a `Put` can say that it is enough to be written. Times are whole milliseconds since 1970, as the shell's
+monotone clock gives them.
 """
 
 from collections.abc import Callable, Mapping
@@ -192,12 +193,16 @@ class LogVote:
 class Put:
     """Keep a value under a bucket and key; None forgets it. Durable.
 
+    Unless `is_synced`, it is only written before a later effect leaves, which a killed process survives, and on disk
+    before anything is published later.
+
     Bucket `receipt` holds files for people: `receipts/<hex of key>.receipt` in the node's directory.
     """
 
     bucket: str
     key: bytes
     value: bytes | None
+    is_synced: bool = True
 
 
 @fast_dataclass(frozen=True)

@@ -16,7 +16,7 @@ import structlog
 from roles.blobs import DiskFull, StoreFull
 from roles.config import UserError
 from roles.core_effects import Commit, LogVote, Put, PutBlob, Restored
-from roles.files import sync_directory
+from roles.files import sync_files
 
 RECEIPT_BUCKET = "receipt"
 RECEIPTS_NAME = "receipts"
@@ -41,8 +41,11 @@ class Ledger(Protocol):
     def start(self) -> Restored:
         """Count this start, durably, and give back what the last process left."""
 
-    def write(self, effects: Sequence[Commit | Put]) -> None:
-        """Keep all of it in one transaction, on disk when this returns. Raises sqlite3.Error."""
+    def write(self, effects: Sequence[Commit | Put], is_synced: bool = True) -> None:
+        """Keep all of it in one transaction, on disk when this returns if `is_synced`. Raises sqlite3.Error."""
+
+    def sync(self) -> None:
+        """All that was written is on disk when this returns. Raises OSError, sqlite3.Error."""
 
     def close(self) -> None: ...
 
@@ -64,6 +67,7 @@ class DurableWriter:
         self._receipts = directory / RECEIPTS_NAME
         self._ledger = ledger
         self._put_blob = put_blob
+        self._unsynced: list[Path] = []  # receipts
         self.batches = 0
         self.effects = 0
         self.blobs_refused = 0
@@ -76,6 +80,29 @@ class DurableWriter:
             raise StoreFailed(error) from error
         self.batches += 1
         self.effects += len(effects)
+
+    def write_unsynced(self, puts: Sequence[Put]) -> None:
+        """Write them, for `sync` to bring to the disk: quick enough for the event loop. Raises StoreFailed."""
+        receipts = [put for put in puts if put.bucket == RECEIPT_BUCKET]
+        rows = [put for put in puts if put.bucket != RECEIPT_BUCKET]
+        try:
+            if receipts:
+                self._unsynced += self._write_receipts(receipts)
+            if rows:
+                self._ledger.write(rows, is_synced=False)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreFailed(error) from error
+        self.effects += len(puts)
+
+    def sync(self) -> None:
+        """All that was written is on disk when this returns. Raises StoreFailed."""
+        receipts, self._unsynced = self._unsynced, []
+        try:
+            if receipts:
+                sync_files(receipts)
+            self._ledger.sync()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreFailed(error) from error
 
     def _write(self, effects: Sequence[Durable]) -> None:
         receipts: list[Put] = []
@@ -92,7 +119,7 @@ class DurableWriter:
                 case _:
                     rows.append(effect)
         if receipts:
-            self._write_receipts(receipts)
+            sync_files(self._write_receipts(receipts))
         if rows:
             self._ledger.write(rows)
         # After the blocks they build on: the log forgets what is decided, so what is decided must be kept by then.
@@ -107,25 +134,24 @@ class DurableWriter:
             self.blobs_refused += 1
             log.warning("blob.not_stored", digest=digest.hex(), reason=str(error))
 
-    def _write_receipts(self, receipts: Sequence[Put]) -> None:
+    def _write_receipts(self, receipts: Sequence[Put]) -> list[Path]:
+        """Their files, not synced yet."""
         self._receipts.mkdir(exist_ok=True)
-        for receipt in receipts:
-            path = self._receipts / f"{receipt.key.hex()}.receipt"
+        paths = [self._receipts / f"{receipt.key.hex()}.receipt" for receipt in receipts]
+        for path, receipt in zip(paths, receipts, strict=True):
             if receipt.value is None:
                 path.unlink(missing_ok=True)
             else:
                 _write_file(path, receipt.value)
-        sync_directory(self._receipts)
+        return paths
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    """Replace a file as a whole and sync it; its name is durable once the directory is synced too."""
+    """Replace a file as a whole."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fdatasync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

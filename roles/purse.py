@@ -1,6 +1,7 @@
 """A client's channels and the vouchers it has signed on them.
 
-A voucher's number is on disk before the voucher leaves: a restarted client never signs one number twice.
+A voucher's number is written before the voucher leaves: a restarted client never signs one number twice. After a power
+cut it may, for what left in the last moments on a stream; the worker refuses that, and nothing is paid for it.
 """
 
 from collections.abc import Collection, Mapping
@@ -73,7 +74,8 @@ class Purse:
 
     def keep(self, voucher: Voucher) -> Effect:
         """Goes before whatever sends the voucher."""
-        return Store("vouchers", voucher.channel, encode(VoucherState(voucher.seq, voucher.cumulative)))
+        state = VoucherState(voucher.seq, voucher.cumulative)
+        return Store("vouchers", voucher.channel, encode(state), is_synced=False)
 
     def plan_channels(self, wanted: Collection[tuple[bytes, str]], fee: int) -> OpenChannels:
         """One transaction that opens a channel to each payee in its mode, roomy enough for one job of this fee."""

@@ -81,15 +81,15 @@ class RequestLog:
         return None if data is None else decode(RequestRecord, data)
 
     def keep(self, record: RequestRecord) -> list[Effect]:
-        """On disk before any later effect; the oldest make room."""
+        """Written before any later effect; the oldest make room."""
         request_id = compute_request_id(record.request)
-        effects: list[Effect] = [Store(BUCKET, request_id, self._put(request_id, record))]
+        effects: list[Effect] = [Store(BUCKET, request_id, self._put(request_id, record), is_synced=False)]
         while len(self._kept) > RECORDS_MAX or self._size_bytes > BYTES_MAX:
             oldest = next((key for key in self._kept if key not in self._open), None)
             if oldest is None or oldest == request_id:
                 break
             self._size_bytes -= len(self._kept.pop(oldest))
-            effects.append(Store(BUCKET, oldest, None))
+            effects.append(Store(BUCKET, oldest, None, is_synced=False))
         return effects
 
     def add_late(self, request_id: bytes, number: int, receipts: tuple[Receipt, ...], sealed: bytes) -> list[Effect]:

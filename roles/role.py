@@ -279,11 +279,15 @@ class Store:
 
     Bucket `blob` is the content store (the key is the sha256 of the value); bucket `receipt` holds files for people
     (`receipts/<hex of key>.receipt`); any other is the role's own and comes back in `Started.stored`.
+
+    Unless `is_synced`, effects on streams need not wait for the disk: it is written before they leave, and survives the
+    process. Before a later `Publish` leaves it is on disk.
     """
 
     bucket: str
     key: bytes
     value: bytes | None
+    is_synced: bool = True
 
 
 @fast_dataclass(frozen=True)

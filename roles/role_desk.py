@@ -109,10 +109,10 @@ class RoleDesk:
                 return self._fetcher.fetch(parse_cid(source), index, local)
             case seam.Store("blob", key, value):
                 return [] if value is None else [ce.PutBlob(key, value)]
-            case seam.Store("receipt", key, value):
-                return [ce.Put("receipt", key, value)]
-            case seam.Store(bucket, key, value):
-                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value)]
+            case seam.Store("receipt", key, value, is_synced):
+                return [ce.Put("receipt", key, value, is_synced)]
+            case seam.Store(bucket, key, value, is_synced):
+                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value, is_synced)]
             case seam.Submit(seam.Decided() as decided):
                 return self._follower.adopt(decided)
             case seam.Submit(body, token):

@@ -14,7 +14,15 @@ from protocol.errors import MissingBlob
 from protocol.types import NodeState, Verdict
 from roles import core_effects as ce
 from roles.blobs import StoreFull
-from roles.carrier import BLOB_READS_MAX, BLOB_READS_WAITING_MAX, OUTCOMES_MAX, Carrier, Equipment, Halted
+from roles.carrier import (
+    BLOB_READS_MAX,
+    BLOB_READS_WAITING_MAX,
+    LIGHT_BYTES_MAX,
+    OUTCOMES_MAX,
+    Carrier,
+    Equipment,
+    Halted,
+)
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.errors import Busy
 from roles.eventlog import EventLog, read_events
@@ -47,6 +55,7 @@ class World:
     def __init__(self):
         self.seen = []
         self.broken = None
+        self.broken_disk = None
         self.blobs = {}
         self.is_computing = trio.Event()
 
@@ -65,10 +74,15 @@ class World:
     def penalise(self, peer, reason):
         self.seen.append(("penalise", reason))
 
-    def write(self, effects):
+    def write(self, effects, is_synced=True):
         if self.broken:
             raise self.broken
-        self.seen.append(("write", [effect.key for effect in effects]))
+        self.seen.append(("write" if is_synced else "write unsynced", [effect.key for effect in effects]))
+
+    def sync(self):
+        if self.broken_disk:
+            raise self.broken_disk
+        self.seen.append(("sync", None))
 
     def put_blob(self, data, digest):
         self.seen.append(("blob", digest))
@@ -181,6 +195,60 @@ def test_durable_effects_of_waiting_events_share_one_write(tmp_path):
 
     keys = [bytes([number]) for number in range(5)]
     assert trio.run(main) == [("write", keys), *(("publish", key) for key in keys)]
+
+
+def jot(key):
+    return ce.Put("b", key, b"", is_synced=False)
+
+
+def test_what_can_wait_for_the_disk_is_written_before_a_stream_carries_on_and_synced_before_publishing(
+    tmp_path,
+):
+    node = run_booted(tmp_path, jot(b"job"), publish(b"claim"), request(b"result"))
+
+    assert node.world.seen == [
+        ("write unsynced", [b"job"]),
+        ("request", b"result"),
+        ("sync", None),
+        ("publish", b"claim"),
+    ]
+
+
+def test_what_is_published_later_waits_no_longer_than_for_the_disk(tmp_path):
+    def react(event):
+        if isinstance(event, ce.Boot):
+            return [jot(b"job")]
+        return [publish(event.data)] if isinstance(event, Delivered) else []
+
+    async def main():
+        async with running(tmp_path, react) as node:
+            await until(lambda: ("sync", None) in node.world.seen)
+            node.inbox.put_from_net(Delivered("t", b"claim", bytes(32)))
+            await until(lambda: ("publish", b"claim") in node.world.seen)
+        return node.world.seen
+
+    assert trio.run(main) == [("write unsynced", [b"job"]), ("sync", None), ("publish", b"claim")]
+
+
+def test_what_need_not_be_synced_is_when_it_comes_with_what_must_or_is_large(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    both = run_booted(tmp_path / "a", jot(b"job"), ce.Put("b", b"block", b""), publish(b"head"))
+    large = run_booted(tmp_path / "b", ce.Put("b", b"large", bytes(LIGHT_BYTES_MAX + 1), is_synced=False))
+
+    assert both.world.seen == [("write", [b"job", b"block"]), ("publish", b"head")]
+    assert large.world.seen == [("write", [b"large"])]
+
+
+def test_a_disk_that_fails_later_stops_the_node_before_it_publishes(tmp_path):
+    world = World()
+    world.broken_disk = OSError(5, "Input/output error")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        run_booted(tmp_path, jot(b"job"), publish(b"claim"), world=world)
+
+    assert isinstance(caught.value.exceptions[0], StoreFailed)
+    assert ("publish", b"claim") not in world.seen
 
 
 def request(data):

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,31 @@ def test_durability_is_not_traded_for_speed(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "node.db")
     assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert chain._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    chain.close()
+
+
+def test_what_may_wait_for_the_disk_is_there_at_once_and_what_comes_after_is_synced_as_ever(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "node.db")
+    chain.write([Put("jobs", b"one", b"1")], is_synced=False)
+    assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 1  # NORMAL
+    with closing(sqlite3.connect(tmp_path / "node.db")) as another:
+        assert another.execute("SELECT value FROM kv").fetchall() == [(b"1",)]
+    chain.sync()
+    chain.write([Put("jobs", b"two", b"2")])
+    assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    chain.close()
+
+
+def test_the_log_of_writes_is_folded_into_the_database_beside_the_writers(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("roles.chain.WAL_BYTES", 100_000)
+    chain = Chain(tmp_path / "node.db")
+    sizes = []
+    for number in range(200):
+        chain.write([Put("jobs", b"%d" % number, bytes(2_000))], is_synced=False)
+        chain.sync()
+        sizes.append((tmp_path / "node.db-wal").stat().st_size)
+    assert max(sizes) < 300_000
+    assert (tmp_path / "node.db").stat().st_size > 300_000
     chain.close()
 
 
