@@ -31,16 +31,18 @@ class Arithmetic:
 
     bond: int
     slashed: int
-    sampled_bp: int
+    sampled_bp: int  # of the leaves of a worker without quality
+    floor_bp: int  # of those of the best
     price: int
-    break_even: float  # how many times a job's gain a conviction must cost, for this share of leaves
-    loses: float  # how many times it does
+    loses: float  # how many times a job's price a conviction costs
 
     def describe(self) -> str:
         return (
             f"a bond of {self.bond / GRAINS_PER_ROLE:g} ROLE, {self.slashed / GRAINS_PER_ROLE:g} slashed, a job of"
-            f" {self.price / GRAINS_PER_ROLE:g}; {self.sampled_bp / 100:g} % of leaves drawn: a conviction must cost"
-            f" {self.break_even:.0f} times what a lie brings, it costs {self.loses:,.0f} times"
+            f" {self.price / GRAINS_PER_ROLE:g}; {self.sampled_bp / 100:g} % of leaves drawn,"
+            f" {self.floor_bp / 100:g} % of the best workers': a conviction must cost"
+            f" {compute_break_even(self.sampled_bp):.0f} or {compute_break_even(self.floor_bp):.0f} times what a lie"
+            f" brings, it costs {self.loses:,.0f} times"
         )
 
 
@@ -111,8 +113,16 @@ COLUMNS = (
 def compute_arithmetic(params: Params) -> Arithmetic:
     bond = params.get_bond_min("inference")
     slashed = bond * params.slash_bp // BP
-    break_even = (BP - params.sample_bp) / params.sample_bp
-    return Arithmetic(bond, slashed, params.sample_bp, PRICE_GRAINS, break_even, slashed / PRICE_GRAINS)
+    return Arithmetic(bond, slashed, params.sample_bp, params.sample_floor_bp, PRICE_GRAINS, slashed / PRICE_GRAINS)
+
+
+def compute_break_even(sampled_bp: int) -> float:
+    """How many times what a lie brings a conviction must cost, with this share of leaves drawn.
+
+    >>> compute_break_even(1_000)
+    9.0
+    """
+    return (BP - sampled_bp) / sampled_bp
 
 
 def format_line(cells: Sequence[str]) -> str:
