@@ -13,9 +13,9 @@ ROLES = {"validator": 1, "inference": 3, "verifier": 3, "storage": 1, "client": 
 VICTIMS = [f"{role}-{index}" for role in ("inference", "verifier", "client") for index in range(ROLES[role])]
 CLIENTS = ("client-0", "client-1")
 MODES = [*([mode] for mode in Mode), list(Mode)]
-REQUESTS = 40
-KILLS = 10
-LOAD_MS = 12_000
+REQUESTS = 24
+KILLS = 8
+LOAD_MS = 8_000
 DOWN_MS_MAX = 3_000
 SETTLED_MS = 200_000
 TIMEOUTS_MS = [3_000, 10_000, 30_000]
@@ -57,7 +57,7 @@ def run(seed: int, modes: list[Mode], kills: int = KILLS) -> Network:
 def check(network: Network, modes: list[Mode]) -> None:
     # Each worker's channels go on: as many requests again, one after the other, all answered.
     later = []
-    for number in range(8):
+    for number in range(4):
         for client in CLIENTS:
             later.append(network.request("digits", 100 + number, client, mode=modes[number % len(modes)]))
             assert network.run_until(lambda: later[-1].is_done)
@@ -71,7 +71,15 @@ def check(network: Network, modes: list[Mode]) -> None:
 
 
 @pytest.mark.parametrize("modes", MODES, ids=[*map(str, Mode), "mixed"])
-@pytest.mark.parametrize("seed", range(5))
-def test_every_receipt_is_paid_once_or_given_back(seed: int, modes: list[Mode]) -> None:
-    network = run(seed, modes)
-    check(network, modes)
+def test_every_receipt_is_paid_once_or_given_back(modes: list[Mode]) -> None:
+    # Of seed 0 the worker was down past a deadline, and gave up a claim that its verifiers had attested.
+    check(run(0, modes), modes)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("modes", MODES, ids=[*map(str, Mode), "mixed"])
+@pytest.mark.parametrize("first", range(1, 13, 4))
+def test_many_seeds_of_kills(first: int, modes: list[Mode]) -> None:
+    for seed in range(first, first + 4):
+        check(run(seed, modes), modes)
