@@ -50,6 +50,7 @@ from p2p.incoming import Incoming
 from p2p.net import GOSSIP_BYTES_MAX, Check
 from p2p.outgoing import Outgoing
 from p2p.signature_checks import SignatureChecks
+from p2p.signature_process import SignatureProcess
 from p2p.slow_checks import SlowCheck, SlowChecks
 from p2p.turns import Turns
 from protocol.errors import LocalError
@@ -96,6 +97,8 @@ class Gossip:
         self._seek = seek
         self._slow = SlowChecks(self._do, self._note_check_error, params.validation_ms_max / 1_000)
         self._signatures = SignatureChecks(self._do, self._note_check_error)
+        self._verifier = SignatureProcess(turns.hurry, self._signatures.take_back)
+        self._signatures.helper = self._verifier
         self._incoming = Incoming(self._do, fault, is_refused, has_room, self._signatures, turns)
         self._outgoing = Outgoing(
             lambda node: open_stream(node, MESHSUB), lambda node: self._do(StreamRenewed(node)), turns, self.counts
@@ -216,6 +219,7 @@ class Gossip:
         """Beat and see to slow verdicts, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._slow.run)
+            nursery.start_soon(self._verifier.run)
             next_beat = trio.current_time()
             while True:
                 next_beat = max(next_beat + self._params.heartbeat_ms / 1_000, trio.current_time())

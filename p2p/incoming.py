@@ -52,7 +52,7 @@ class Incoming:
     @property
     def has_work(self) -> bool:
         """Whether anything waits for `work`."""
-        return bool(self._ready or self._signatures)
+        return bool(self._ready) or self._signatures.has_work
 
     def work(self) -> None:
         """Hand the router what peers sent, each in turn, for WORK_S_MAX seconds at most."""
@@ -71,8 +71,11 @@ class Incoming:
             if time.perf_counter() > until_s:
                 break
         self._signatures.settle()
-        ready.extend(self._held_back)
-        self._held_back.clear()
+        held_back, self._held_back = self._held_back, []
+        for inbound in held_back:
+            (self._held_back if self._signatures.is_full(inbound.node) else ready).append(inbound)
+        if self._signatures.has_work:
+            self._turns.hurry()  # nothing is gained by waiting for more
 
     def _finish(self, inbound: Inbound) -> None:
         """A peer or its stream is gone: what came before still counts, as far as there is time for it."""

@@ -6,16 +6,16 @@ A peer is named by its 32-byte Ed25519 node key everywhere above `p2p`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from protocol.fast_dataclass import fast_dataclass
 from protocol.types import Unproven, Verdict
 
 GOSSIP_BYTES_MAX = 64 * 1024
 STREAM_BYTES_MAX = 3 * 1024 * 1024  # one 2 MiB block of a blob, or a run of ledger blocks, with its envelope
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Delivered:
     """A gossip message this node accepted, once. `forwarder` is the peer that handed it over, not its author."""
 
@@ -24,7 +24,7 @@ class Delivered:
     forwarder: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Published:
     """What became of one `publish`: how many peers it was queued for."""
 
@@ -33,7 +33,7 @@ class Published:
     peers: int
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Asked:
     """A peer's request on a stream protocol. Answer it with `reply(token, …)` before the peer's deadline.
 
@@ -46,7 +46,7 @@ class Asked:
     token: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Answered:
     """The reply to our own `request`."""
 
@@ -54,7 +54,7 @@ class Answered:
     data: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Unanswered:
     """Our own `request` failed: no route, refused, reset, too large or late. `reason` is for people."""
 
@@ -62,17 +62,17 @@ class Unanswered:
     reason: str
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PeerConnected:
     peer: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class PeerDisconnected:
     peer: bytes
 
 
-@dataclass(frozen=True)
+@fast_dataclass(frozen=True)
 class Reachable:
     """Peers have found us where we say we listen, or could not. `advice` is for the operator: what to do about it."""
 

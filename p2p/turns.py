@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-GATHER_S = 0.002  # at most
+GATHER_S = 0.002  # at most; while a turn takes longer enough gathers by itself
 QUIET_S = 0.020  # after a turn: what comes later is seen to at once
 PLENTY = 32  # things seen to in one turn
 
@@ -58,8 +58,9 @@ class Turns:
 
     async def next(self, done: int, is_more: bool) -> None:
         """Wait for the next turn; the last one saw to `done` things, and there may be more already."""
-        self._process.spent_s += self._get_spent() - self._began_s
-        is_calm = done < PLENTY and not self._now.is_set()
+        spent_s = self._get_spent() - self._began_s
+        self._process.spent_s += spent_s
+        is_calm = done < PLENTY and spent_s <= GATHER_S and not self._now.is_set()
         self._quiet_s = trio.current_time() + QUIET_S if is_calm else -math.inf
         self._now = trio.Event()
         self._is_rung = is_more

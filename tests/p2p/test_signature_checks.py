@@ -1,11 +1,11 @@
-"""Signatures of messages that wait for a verdict: a slice at a time, bounded for each peer."""
+"""Signatures of messages that wait for a verdict: a slice at a time, bounded for each peer, and some given away."""
 
 import logging
 
 from p2p import signature_checks
 from p2p.gossipsub import Judged, Validate
-from p2p.signature_checks import WAITING_MAX, WAITING_PER_PEER_MAX, SignatureChecks
-from protocol.keys import PrivateKey
+from p2p.signature_checks import BATCH_MIN, BEHIND_SLICES, WAITING_MAX, WAITING_PER_PEER_MAX, SignatureChecks
+from protocol.keys import PrivateKey, verify
 from protocol.types import Unproven, Verdict
 
 KEY = PrivateKey(bytes(32))
@@ -85,3 +85,104 @@ def test_a_check_that_fails_costs_its_message_and_no_other(caplog):
 
     assert checks.answers == [Judged(1, Verdict.IGNORE), Judged(2, Verdict.ACCEPT)]
     assert checks.errors == ["t"]
+
+
+class Beside:
+    """Somebody who verifies beside the loop, when told to."""
+
+    def __init__(self, room=1):
+        self.room = room
+        self.sent = []
+        self.done = []
+        self.times_wanted = 0
+
+    @property
+    def has_room(self):
+        return len(self.sent) < self.room
+
+    def want(self):
+        self.times_wanted += 1
+
+    def send(self, batch):
+        self.sent.append(batch)
+
+    def receive(self):
+        done, self.done = self.done, []
+        return done
+
+    def answer(self):
+        self.done += [verify(*each) for each in self.sent.pop(0)]
+
+
+def make_busy(helper, count=40, bad=()):
+    checks = Checks()
+    checks.helper = helper
+    for ticket in range(count):
+        checks.queue(make_effect(ticket, is_good=ticket not in bad))
+    return checks
+
+
+def test_verdicts_come_in_order_whoever_verifies():
+    helper = Beside()
+    checks = make_busy(helper, bad=(3, 30))
+    while checks.has_work:
+        checks.settle()
+    assert len(helper.sent) == 1
+    assert checks.answers == []  # the first ones were given away, and all others come after them
+    assert len(checks) == 40
+
+    helper.answer()
+    while checks:
+        checks.settle()
+
+    assert checks.answers == [Judged(ticket, conclude(ticket not in (3, 30))) for ticket in range(40)]
+
+
+def test_what_was_given_away_counts_against_its_peer_until_it_is_back():
+    helper = Beside(room=99)
+    checks = make_busy(helper, count=WAITING_PER_PEER_MAX)
+    while checks.has_work:
+        checks.settle()
+    assert checks.is_full(PEER)
+
+    while helper.sent:
+        helper.answer()
+    checks.settle()
+    assert not checks.is_full(PEER)
+
+
+def test_what_gets_no_answer_is_verified_here():
+    helper = Beside(room=2)
+    checks = make_busy(helper, count=100, bad=(1, 50))
+    while checks.has_work:
+        checks.settle()
+    helper.answer()
+    helper.sent, helper.room = [], 0
+    checks.take_back()
+    while checks:
+        checks.settle()
+
+    assert checks.answers == [Judged(ticket, conclude(ticket not in (1, 50))) for ticket in range(100)]
+
+
+def test_few_are_verified_here_and_nobody_is_wanted_by_a_loop_that_keeps_up(monkeypatch):
+    monkeypatch.setattr(signature_checks, "SLICE_S", 60.0)
+    helper = Beside()
+    for _ in range(2 * BEHIND_SLICES):
+        checks = make_busy(helper, count=2 * BATCH_MIN - 1)
+        checks.settle()
+        assert not checks
+    assert helper.sent == []
+    assert helper.times_wanted == 0
+
+
+def test_a_loop_that_falls_behind_wants_somebody(monkeypatch):
+    monkeypatch.setattr(signature_checks, "SLICE_S", 0.0)
+    helper = Beside(room=0)
+    checks = make_busy(helper, count=BEHIND_SLICES + 1)
+    while checks:
+        assert not helper.times_wanted
+        checks.settle()
+        if len(checks.answers) == BEHIND_SLICES:
+            break
+    assert helper.times_wanted

@@ -55,6 +55,10 @@ def test_a_turn_that_found_plenty_is_followed_at_once() -> None:
     assert wait_for_next(done=PLENTY) == 0
 
 
+def test_a_turn_that_took_long_is_followed_at_once() -> None:
+    assert wait_for_next(spent_s=1.01 * GATHER_S) == 0
+
+
 def test_what_is_urgent_waits_for_nothing() -> None:
     assert wait_for_next(hurries=True) == 0
 
