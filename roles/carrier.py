@@ -26,6 +26,7 @@ from roles import core_effects as ce
 from roles.config import UserError
 from roles.durable import Durable, DurableWriter, StoreFailed
 from roles.engine.errors import EngineError
+from roles.engine.remote.backend import Backend
 from roles.engine.sandbox import Measure
 from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
@@ -88,7 +89,10 @@ class CountingNet(Net, Protocol):
 
 
 class Engine(Protocol):
-    """What the shell knows of `roles.engine.pool.Pool`."""
+    """What the shell knows of `roles.engine.remote.engine.Engine`."""
+
+    @property
+    def backends(self) -> tuple[Backend, ...]: ...
 
     @property
     def measures(self) -> tuple[Measure, ...]: ...

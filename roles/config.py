@@ -14,6 +14,7 @@ from p2p.addresses import is_wildcard, parse_ip, parse_network
 from protocol.errors import MalformedMessage, ProtocolError
 from protocol.keys import parse_node
 from protocol.ledger.genesis import Genesis
+from roles.engine.remote.settings import BackendConfig, read_backend, verify_backends
 from roles.files import write_atomically
 
 CONFIG_NAME = "node.json"
@@ -73,7 +74,8 @@ class NodeConfig:
     `faults` lets whoever may open the control socket spoil the node's links on purpose: for test networks only.
     `direct` are peers whose operators have agreed to exchange all gossip, each naming the other. With `peer_exchange`
     peers are told of others when they are turned away from a mesh, and peers the operator vouches for are believed.
-    `keep_blocks` is how many of the newest blocks are kept, at least KEEP_BLOCKS_MIN; 0 for all.
+    `keep_blocks` is how many of the newest blocks are kept, at least KEEP_BLOCKS_MIN; 0 for all. `backends` are the
+    models that servers of the operator's run instead of the node's own worker processes.
     """
 
     name: str
@@ -91,6 +93,7 @@ class NodeConfig:
     direct: tuple[BootstrapPeer, ...] = ()
     peer_exchange: bool = False
     keep_blocks: int = 0
+    backends: tuple[BackendConfig, ...] = ()
 
 
 def read_config(directory: Path) -> NodeConfig:
@@ -121,6 +124,7 @@ def read_config(directory: Path) -> NodeConfig:
             direct=tuple(_read_peer(peer) for peer in _expect(fields, "direct", list, [])),
             peer_exchange=_expect(fields, "peer_exchange", bool, NodeConfig.peer_exchange),
             keep_blocks=_expect(fields, "keep_blocks", int, NodeConfig.keep_blocks),
+            backends=tuple(read_backend(entry) for entry in _expect(fields, "backends", list, [])),
         )
         verify_config(config)
     except (ValueError, MalformedMessage) as error:
@@ -166,6 +170,7 @@ def verify_config(config: NodeConfig) -> None:
         parse_http(config.http)
     if config.keep_blocks and config.keep_blocks < KEEP_BLOCKS_MIN:
         raise ValueError(f"keep_blocks {config.keep_blocks}: 0 for all, or at least {KEEP_BLOCKS_MIN}")
+    verify_backends(config.backends)
 
 
 def parse_http(text: str) -> tuple[str, int]:

@@ -28,9 +28,11 @@ from roles.chain import DATABASE_NAME, Chain
 from roles.config import ConfigError, NodeConfig, read_config, read_genesis
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.pool import open_pool
+from roles.engine.remote.engine import open_engine
 from roles.eventlog import EventLog
 from roles.inbox import Inbox
 from roles.keystore import PURPOSES, get_place, read_key, read_keys
+from roles.models import find_model
 from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.recovery import read_pending
@@ -98,7 +100,10 @@ async def open_equipment(
             return await trio.to_thread.run_sync(blobs.get, digest)
 
         async with (
-            open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as engine,
+            open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as pool,
+            open_engine(
+                pool, plan.config.backends, lambda name: find_model(core.ledger, name), plan.keys.node.public.hex()[:16]
+            ) as engine,
             _open_net(plan, inbox.put_from_net) as net,
         ):
             equipment = Equipment(

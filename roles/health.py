@@ -7,6 +7,7 @@ a test pins them. None has a peer in its labels.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from protocol.types import NodeState
@@ -33,7 +34,7 @@ class Vital:
     `turn_s`: how long the turn under way has taken; `reach`: unknown, reachable, unreachable, or trusted when nobody
     has to dial it back; `restart`: what `roles.recovery` says of one that is loaded; `keys`: what `roles.presence` says
     of other keys that the ledger names; `sandbox`: each measure that could bind worker processes, and whether it does;
-    `topics`: counters by topic, as in
+    `backends`: servers that run models, by model, as they describe themselves; `topics`: counters by topic, as in
     `status.json`.
     """
 
@@ -51,6 +52,7 @@ class Vital:
     advice: str
     restart: Mapping[str, object]
     sandbox: Mapping[str, bool]
+    backends: Mapping[str, Mapping[str, Any]]
     keys: Mapping[str, str]
     rss_bytes: int
     topics: Mapping[str, Mapping[str, int]]
@@ -96,8 +98,20 @@ def compute_checks(vital: Vital) -> list[Check]:
         Check("reachable", vital.reach in ("reachable", "trusted"), vital.advice or vital.reach),
         Check("restart", vital.restart.get("state") != "waits", str(vital.restart.get("advice", "none is waited for"))),
         Check("keys", vital.keys.get("state") != "replaced", vital.keys.get("advice", "those the ledger names")),
+        _check_backends(vital.backends),
         Check("serving", vital.state is NodeState.SERVING, f"{', '.join(vital.roles)}: {vital.state}"),
     ]
+
+
+def _check_backends(backends: Mapping[str, Mapping[str, Any]]) -> Check:
+    failed = [
+        f"{model}: {server['state']}: {server['reason']}" for model, server in backends.items() if not _is_up(server)
+    ]
+    return Check("backends", not failed, "; ".join(failed) or f"{len(backends)} servers")
+
+
+def _is_up(server: Mapping[str, Any]) -> bool:
+    return server["state"] in ("ready", "trying")
 
 
 def format_metrics(vital: Vital) -> str:
@@ -125,6 +139,15 @@ def _list_metrics(vital: Vital) -> Iterator[tuple[str, str, str, Samples]]:
     yield "rolemesh_bans", "gauge", "Bans that hold now, of keys and of places.", [({}, vital.banned)]
     walls = [({"measure": name}, int(stands)) for name, stands in vital.sandbox.items()]
     yield "rolemesh_sandbox", "gauge", "1 for each measure that binds processes that run models, else 0.", walls
+    servers = vital.backends.items()
+    ready = [({"model": model}, int(server["state"] == "ready")) for model, server in servers]
+    yield "rolemesh_backend_ready", "gauge", "1 for each model whose server is ready, else 0.", ready
+    jobs = [
+        ({"model": model, "outcome": outcome}, server[outcome])
+        for model, server in servers
+        for outcome in ("answered", "failed", "timed_out", "refused_busy")
+    ]
+    yield "rolemesh_backend_jobs_total", "counter", "Jobs for servers, by model and what became of them.", jobs
     reached = int(vital.reach in ("reachable", "trusted"))
     yield "rolemesh_reachable", "gauge", "Whether peers can dial this node, or need not.", [({}, reached)]
     refused = [({"reason": reason}, count) for reason, count in sorted(vital.refused.items())]

@@ -1,4 +1,4 @@
-"""The models a node serves: which ones, and whether their bytes are here yet."""
+"""Models by what people call them, and those a node serves: which ones, and whether their bytes are here yet."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +13,18 @@ from roles.role import Effect, Fetch, Record, SetTimer
 FETCH_AGAIN_MS = 5_000
 MODELS_MAX = 64  # as many as a node record names
 _TIMER = "model:"
+
+
+def find_model(state: State, wanted: str) -> ModelRecord | None:
+    """By name (the newest version that is served, or else the newest), name@version, CID or sha256; None if none."""
+    name, at, version = wanted.rpartition("@")
+    models = sorted(state.models.values(), key=lambda model: (not model.retired_ms, model.version))
+    for model in reversed(models):
+        if wanted in (model.name, model.digest.hex(), format_cid(model.digest)):
+            return model
+        if at and model.name == name and version == str(model.version):
+            return model
+    return None
 
 
 class ModelShelf:

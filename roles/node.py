@@ -119,6 +119,7 @@ class RunningNode:
             "http": self._watch.http_url,
             "models": {format_cid(model): each.format() for model, each in engine.get_admissions().items()},
             "sandbox": describe_measures(engine.measures),
+            "backends": {backend.config.model: backend.describe() for backend in engine.backends},
             "topics": net.counters(),
             "queues": carrier.get_queues(),
             "shed": carrier.get_shed(),
@@ -228,6 +229,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
     restart: dict[str, Any] = {}
     keys: dict[str, str] = {}
     sandbox: dict[str, Any] = {}
+    backends: dict[str, tuple[str, str]] = {}
     penalties = 0
     while True:
         carrier.state_changed = trio.Event()
@@ -253,6 +255,15 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
             sandbox = fields["sandbox"]
             (log.warning if sandbox["missing"] else log.info)("engine.sandbox", **sandbox)
             node.tell("engine.sandbox", sandbox)
+        for model, found in fields["backends"].items():
+            if backends.get(model) != (found["state"], found["reason"]):
+                backends[model] = (found["state"], found["reason"])
+                said = {
+                    "model": model,
+                    **{name: found[name] for name in ("url", "state", "reason", "server", "tensors")},
+                }
+                (log.info if found["state"] == "ready" else log.warning)("engine.backend", **said)
+                node.tell("engine.backend", said)
         if carrier.counts["penalties"] > penalties:
             penalties = carrier.counts["penalties"]
             peer, reason = carrier.last_penalty

@@ -82,6 +82,7 @@ class Watch:
             advice=self.get_advice(),
             keys=self._core.rotation,
             sandbox={each.name: not each.missing for each in self._engine.measures},
+            backends={each.config.model: each.describe() for each in self._engine.backends},
             restart=describe_pending(*self._core.pending_restarts),
             rss_bytes=get_rss_bytes(),
             topics=self.net.counters(),

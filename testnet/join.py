@@ -11,6 +11,7 @@ from typing import Any
 from protocol.keys import PrivateKey, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from roles.config import BootstrapPeer, ConfigError, NodeConfig, parse_peer, read_config, write_config, write_genesis
+from roles.engine.remote.settings import BackendConfig, parse_backend
 from roles.keystore import write_key
 from roles.lock import is_locked
 from roles.votelog import create_vote_log
@@ -75,10 +76,11 @@ def change_node(
     http: str = "",
     direct: tuple[str, ...] = (),
     keep_blocks: int | None = None,
+    backends: tuple[str, ...] = (),
 ) -> NodeConfig:
     """The configuration of a data directory, rewritten first when an argument asks for something else.
 
-    An empty one changes nothing. Raises ConfigError.
+    An empty one changes nothing; of `backends` each changes its own model's. Raises ConfigError.
     """
     config = read_config(directory)
     changed = config
@@ -94,9 +96,23 @@ def change_node(
         changed = replace(changed, keep_blocks=keep_blocks)
     if direct:
         changed = replace(changed, direct=tuple(parse_peer(text) for text in direct))
+    if backends:
+        changed = replace(changed, backends=_change_backends(changed.backends, backends))
     if changed != config:
         write_config(directory, changed)
     return changed
+
+
+def _change_backends(held: tuple[BackendConfig, ...], texts: tuple[str, ...]) -> tuple[BackendConfig, ...]:
+    """What stands in `node.json` beside model and URL stays as it is while the URL does."""
+    backends = {backend.model: backend for backend in held}
+    for text in texts:
+        model, backend = text.partition("=")[0], parse_backend(text)
+        if backend is None:
+            backends.pop(model, None)
+        elif model not in backends or backends[model].url != backend.url:
+            backends[model] = backend
+    return tuple(backends.values())
 
 
 def read_network_genesis(network: NetworkFile) -> Genesis:

@@ -158,9 +158,10 @@ def _read_timeout(text: str) -> int:
 def _find_model(directory: Path, network: NetworkFile, wanted: str) -> "ModelRecord":
     """A model by name, CID or digest, of genesis or registered since. Raises CommandError that lists what there is."""
     from protocol.ledger.genesis import build_state
+    from roles.models import find_model
     from testnet.cli.ledger import read_state
     from testnet.join import read_network_genesis
-    from testnet.registry import find_model, list_models
+    from testnet.registry import list_models
 
     state = build_state(read_network_genesis(network))
     record = find_model(state, wanted)

@@ -158,7 +158,8 @@ def retire(
 
 def find(state: "State", wanted: str) -> "ModelRecord":
     """A model on the ledger. Raises CommandError that lists what there is."""
-    from testnet.registry import find_model, list_models
+    from roles.models import find_model
+    from testnet.registry import list_models
 
     record = find_model(state, wanted)
     if record is None:

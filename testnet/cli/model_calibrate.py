@@ -180,8 +180,9 @@ def read_file(path: Path) -> bytes:
 
 
 def _read_model(model: str, directory: Path | None) -> bytes:
+    from roles.models import find_model
     from testnet.cli.arguments import open_network
-    from testnet.registry import find_bytes, find_model
+    from testnet.registry import find_bytes
 
     if Path(model).is_file() or model.endswith(".onnx"):
         return read_file(Path(model))

@@ -87,7 +87,8 @@ def init(
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh node run --role inference\n\n"
     "  rolemesh node run --data .rolemesh/dev-42/nodes/inference-0\n\n"
-    "  rolemesh node run --listen /ip4/0.0.0.0/tcp/4001 --announce /ip4/192.0.2.7/tcp/4001 --http 127.0.0.1:9464"
+    "  rolemesh node run --listen /ip4/0.0.0.0/tcp/4001 --announce /ip4/192.0.2.7/tcp/4001 --http 127.0.0.1:9464\n\n"
+    "  rolemesh node run --backend digits@1=http://127.0.0.1:8080/digits"
 )
 def run(
     *,
@@ -99,6 +100,7 @@ def run(
     direct: Direct = None,
     passphrase_file: PassphraseFile = None,
     keep_blocks: int | None = None,
+    backend: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -115,6 +117,11 @@ def run(
     keep_blocks
         How many of the newest blocks to keep, at least 1000; 0 for all. Kept for the next start. What is pruned can
         neither be given to others nor recomputed.
+    backend
+        MODEL=URL: have a model run by a server that speaks Open Inference Protocol v2, not by this node's own worker
+        processes. MODEL is name@version or a CID, URL is http(s)://HOST:PORT/NAME by the server's name for it;
+        MODEL=local takes it back. May be given for several models. Kept for the next start; `node status` shows how
+        each server is. The node answers for what the server says with its own stake.
     """
     from roles.status import read_status
     from testnet.join import change_node
@@ -124,8 +131,11 @@ def run(
         _check_role(role)
     _check_listen(listen)
     _check_reachable_at(announce or [], http)
+    _check_backends(backend or [])
     output = Output(json)
-    config = change_node(data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks)
+    config = change_node(
+        data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks, tuple(backend or ())
+    )
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     passphrase = open_with_passphrase(data, output, passphrase_file)
     _check_startable(data, config, passphrase)
@@ -244,6 +254,16 @@ def _check_reachable_at(announce: list[str], http: str) -> None:
             parse_http(http)
         except ValueError as error:
             raise CommandError("bad_address", str(error), "write it like 127.0.0.1:9464", ExitCode.USAGE) from error
+
+
+def _check_backends(texts: list[str]) -> None:
+    from roles.engine.remote.settings import HINT, parse_backend
+
+    try:
+        for text in texts:
+            parse_backend(text)
+    except ValueError as error:
+        raise CommandError("bad_backend", str(error), HINT, ExitCode.USAGE) from error
 
 
 def _check_direct(direct: list[str]) -> None:

@@ -26,6 +26,9 @@ WELL = Vital(
     advice="",
     restart={},
     sandbox={"seccomp": True, "landlock": False},
+    backends={
+        "digits@1": {"state": "ready", "reason": "", "answered": 3, "failed": 1, "timed_out": 0, "refused_busy": 0}
+    },
     keys={},
     rss_bytes=1_000,
     topics={"/rolemesh/00ff/claims/1": {"delivered": 4}},
@@ -43,6 +46,8 @@ METRICS = {
     "libp2p_peers": ("gauge", {"direction"}),
     "rolemesh_bans": ("gauge", set()),
     "rolemesh_sandbox": ("gauge", {"measure"}),
+    "rolemesh_backend_ready": ("gauge", {"model"}),
+    "rolemesh_backend_jobs_total": ("counter", {"model", "outcome"}),
     "rolemesh_reachable": ("gauge", set()),
     "rolemesh_connections_refused_total": ("counter", {"reason"}),
     "rolemesh_penalties_total": ("counter", set()),

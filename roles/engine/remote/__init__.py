@@ -1,0 +1,1 @@
+"""Models that an existing server runs: any that speaks Open Inference Protocol v2 over HTTP."""

@@ -1,0 +1,76 @@
+"""A node's engine: its own pool, and a server for each model that has one."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from protocol.proofs.trace import Answer, Question
+from protocol.tensor import Tensor
+from roles.engine.pool import Pool
+from roles.engine.remote.backend import Backend, FindModel
+from roles.engine.remote.settings import BackendConfig
+from roles.engine.sandbox import Measure
+from roles.engine.stepped import Stepped
+from roles.engine.verdicts import Admission
+
+
+def _say_nothing(part: Stepped) -> None:
+    """For whoever does not follow."""
+
+
+@asynccontextmanager
+async def open_engine(
+    pool: Pool, configs: Sequence[BackendConfig], find_model: FindModel, place: str
+) -> AsyncIterator["Engine"]:
+    """The pool with servers beside it, which are looked after until the way out."""
+    backends = tuple(Backend(config, find_model, pool.prepare, place) for config in configs)
+    async with trio.open_nursery() as nursery:
+        for backend in backends:
+            nursery.start_soon(backend.run)
+        yield Engine(pool, backends)
+        nursery.cancel_scope.cancel()
+
+
+class Engine:
+    """Made by `open_engine`."""
+
+    def __init__(self, pool: Pool, backends: tuple[Backend, ...]) -> None:
+        self._backends = backends
+        self._pool = pool
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The servers, in the order of the configuration."""
+        return self._backends
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What binds the newest worker process."""
+        return self._pool.measures
+
+    def get_admissions(self) -> dict[bytes, Admission]:
+        """What the pool has found out about models; servers are given admitted ones alone."""
+        return self._pool.get_admissions()
+
+    async def compute(
+        self,
+        model: bytes,
+        inputs: tuple[Tensor, ...],
+        timeout_s: float,
+        name: str = "",
+        say: Callable[[Stepped], None] = _say_nothing,
+    ) -> tuple[tuple[Tensor, ...], str]:
+        """As `Pool.compute`, or as `Backend.compute` for a model that has one, whatever state that is in."""
+        backend = next((each for each in self._backends if each.is_for(model)), None)
+        if backend is None:
+            return await self._pool.compute(model, inputs, timeout_s, name, say)
+        return await backend.compute(inputs, timeout_s, name)
+
+    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer:
+        """As `Pool.inspect`: operators are only ever run here. No server gives the digest of each."""
+        return await self._pool.inspect(model, question, timeout_s)
+
+    def withdraw(self, name: str) -> bool:
+        """As `Pool.withdraw`."""
+        return self._pool.withdraw(name) or any(backend.withdraw(name) for backend in self._backends)
