@@ -25,6 +25,7 @@ LONGEST = (
     "tests/testnet/test_network.py",
     "tests/sim/test_agreement_seeds.py",
     "tests/testnet/test_validators.py",
+    "tests/testnet/test_nothing_lost.py",
     "tests/testnet/test_kills.py",
     "tests/sim/test_network.py",
     "tests/roles/test_node_process.py",

@@ -67,10 +67,12 @@ def check(network: Network, modes: list[Mode]) -> None:
     found = audit(network)
     assert found.holds, found
     assert not found.under_way, found
+    # A job whose verifiers were down until its deadline: its client has a receipt, and let go of no result.
+    assert found.zero_leaves.keys() <= {"unattested"}, found
     assert not network.find_violations()
 
 
-@pytest.mark.parametrize("modes", MODES, ids=[*map(str, Mode), "mixed"])
+@pytest.mark.parametrize("modes", [[Mode.INDIVIDUAL], list(Mode)], ids=["individual", "mixed"])
 def test_every_receipt_is_paid_once_or_given_back(modes: list[Mode]) -> None:
     # Of seed 0 the worker was down past a deadline, and gave up a claim that its verifiers had attested.
     check(run(0, modes), modes)
@@ -79,7 +81,7 @@ def test_every_receipt_is_paid_once_or_given_back(modes: list[Mode]) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("modes", MODES, ids=[*map(str, Mode), "mixed"])
-@pytest.mark.parametrize("first", range(1, 13, 4))
+@pytest.mark.parametrize("first", range(0, 12, 4))
 def test_many_seeds_of_kills(first: int, modes: list[Mode]) -> None:
     for seed in range(first, first + 4):
         check(run(seed, modes), modes)

