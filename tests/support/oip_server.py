@@ -39,6 +39,7 @@ class OipServer:
     is_ready: bool = True
     metadata: dict = field(default_factory=dict)  # stands in for what it would say of a model
     hold: trio.Event | None = None  # answers of `infer` wait for it
+    is_mute: bool = False  # to all but `infer`
     port: int = 0
     asked: list[str] = field(default_factory=list)  # paths
     kinds: list[str] = field(default_factory=list)  # "binary" or "json", of every `infer`
@@ -116,6 +117,8 @@ class OipServer:
         return False
 
     async def _answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, list, bytes]:
+        if self.is_mute and not path.endswith("/infer"):
+            await trio.sleep_forever()
         match path.split("/")[2:]:
             case []:
                 return _say({"name": "tester", "version": "1.0", "extensions": list(self.extensions)})

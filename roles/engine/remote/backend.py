@@ -244,7 +244,9 @@ class Backend:
             with trio.fail_after(LOOK_S_MAX):
                 await self._inspect(client, specs)
         except trio.TooSlowError:
-            self._give_up(BackendState.DOWN, f"{self.config.base} says nothing for {LOOK_S_MAX:.0f} s")
+            # Some servers say nothing while they compute: then the jobs under way find out, by their own limit.
+            if not self._running:
+                self._give_up(BackendState.DOWN, f"{self.config.base} says nothing for {LOOK_S_MAX:g} s")
         except Unfit as error:
             self._give_up(BackendState.UNFIT, str(error))
         except (_NotYet, MissingBlob, OSError) as error:

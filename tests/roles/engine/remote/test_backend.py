@@ -347,6 +347,31 @@ def test_a_client_in_a_hurry_is_not_the_servers_fault_but_a_server_that_hangs_is
     trio.run(main)
 
 
+def test_a_server_that_says_nothing_while_it_computes_is_waited_for_and_one_that_has_nothing_to_do_is_not(monkeypatch):
+    monkeypatch.setattr(backends, "LOOK_S_MAX", 0.1)
+    inputs = draw_inputs(FILES["digits"], 1, seed=1)
+    answers = []
+
+    async def main():
+        async with ready() as (server, backend, nursery):
+            server.hold, server.is_mute = trio.Event(), True
+
+            async def compute():
+                answers.append((await backend.compute(inputs, PATIENCE_S))[0])
+
+            nursery.start_soon(compute)
+            looks = server.asked.count("/v2")
+            while server.asked.count("/v2") < looks + 4:
+                await trio.sleep(0.01)
+            assert backend.state is BackendState.READY
+            server.hold.set()
+            await wait_for(backend, BackendState.DOWN)
+            assert "says nothing for 0.1 s" in backend.reason
+            assert answers == [compute_here("digits", inputs)]
+
+    trio.run(main)
+
+
 def test_a_kept_connection_that_the_server_has_closed_costs_no_job():
     inputs = draw_inputs(FILES["digits"], 1, seed=1)
 
