@@ -75,6 +75,7 @@ SHELLS = (
     "roles/eventlog.py",
     "roles/feeds.py",
     "roles/files.py",
+    "roles/group_sync.py",
     "roles/http_server.py",
     "roles/inbox.py",
     "roles/keystore.py",
@@ -100,7 +101,7 @@ ONLY = {
     "ezkl": ("roles/zk/worker.py", "testnet/models/train/iris.py"),
     "libp2p": ("p2p/",),
     "onnxruntime": ("roles/engine/",),
-    "logging": ("p2p/", "roles/node.py", "testnet/ask.py"),
+    "logging": ("p2p/", "roles/node.py", "testnet/ask.py", "testnet/bench/inference/measure.py"),
     "structlog": (
         "roles/carrier.py",
         "roles/durable.py",
@@ -108,6 +109,7 @@ ONLY = {
         "roles/node.py",
         "roles/votelog.py",
         "testnet/ask.py",
+        "testnet/bench/inference/measure.py",
     ),
 }
 HEAVY = frozenset({"ezkl", "fastecdsa", "httpx", "libp2p", "numpy", "onnxruntime", "PIL", "plotly", "trio"})
