@@ -16,7 +16,7 @@ from roles.streams_out import StreamsOut
 from roles.unwanted import Unwanted
 from roles.workbook import Job, Workbook, compute_job_key
 
-JOBS_MAX = 256  # running or waiting for inputs
+JOBS_MAX = 48  # running or waiting: as many as the engine lets wait of one model; whoever is turned away hears at once
 EARLY_MAX = 64  # direct requests whose channel this node does not know yet
 EARLY_MS = 3_000  # how long the ledger may take to bring it
 CANCELLED = "called off by the client before it had begun"

@@ -16,6 +16,7 @@ from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.claimant import CLAIM_AGAIN_MS, CLAIMS_MS
 from roles.delivery import RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
+from roles.intake import JOBS_MAX
 from roles.role import (
     Compute,
     Computed,
@@ -380,3 +381,15 @@ def test_a_failed_job_is_refused_again_to_whoever_repeats_it():
     story.do(Computed(find(story.ask(item), Compute).token, None, "", "the worker process died"))
 
     assert list_refusals(story.ask(item)) == ["failed"]
+
+
+def test_a_worker_with_its_hands_full_turns_the_next_away_at_once_and_is_not_held_to_it():
+    story = Story()
+    for seq in range(1, JOBS_MAX + 1):
+        assert find(story.ask(story.make_item(seq)), Compute)
+
+    (refused,) = story.ask(story.make_item(JOBS_MAX + 1))
+
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, Refusal)
+    assert refused.message.code == "busy"

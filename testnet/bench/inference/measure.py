@@ -5,14 +5,13 @@ worker checks it, runs the model, signs receipt and claim and keeps them; the cl
 receipt. Mode `batch`: an answer is released when it comes, and settled later.
 """
 
-import logging
 import statistics
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import structlog
 import trio
 
 from protocol.jobs import Mode
@@ -20,8 +19,10 @@ from protocol.tensor import Tensor
 from roles.client import Client
 from roles.client_errors import ClientError
 from roles.node import unwrap
+from testnet.ask import LOG_NAME, logging_to
 from testnet.bench.figures import Figure, Note, compare
 from testnet.bench.finality.measure import get_percentile
+from testnet.bench.inference import peer
 from testnet.bench.inference.bare import Bare
 from testnet.bench.inference.load import Ask, Refusal, ask_at_once, ask_at_rate, ask_in_turn
 from testnet.bench.inference.models import PROBE_STEPS, ROW, build_chain, compute_steps
@@ -49,6 +50,8 @@ SECONDS, SECONDS_FULL = 3.0, 20.0
 THROUGHPUT_CONCURRENCY = 4
 CONCURRENCY = 16
 OVERLOAD = 3.0
+# With so many processes beside the server's own. Of several the faster counts.
+PEERS, PEERS_FULL = {"mlserver, one worker": 1}, {"mlserver, one worker": 1, "mlserver": 0}
 TIMEOUT_S = 10.0
 FEE_MAX = 10**9
 
@@ -101,7 +104,8 @@ def measure(note: Note, full: bool, only: frozenset[str]) -> list[Figure]:
         models = make_models(Path(folder), bare, note)
         with run_network(list(models.values())) as network:
             try:
-                return trio.run(_measure, bare, network, note, full, models, wanted)
+                with logging_to(network.client / LOG_NAME):
+                    return trio.run(_measure, bare, network, note, full, models, wanted)
             except BaseExceptionGroup as group:
                 raise unwrap(group) from group
 
@@ -130,7 +134,6 @@ async def _measure(
     bare: Bare, network: Network, note: Note, full: bool, models: Mapping[float, Path], wanted: frozenset[str]
 ) -> list[Figure]:
     figures: list[Figure] = []
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     async with Client.join(network.client) as client:
         bench = Bench(bare, network, client, note, full, models)
         for path in models.values():  # loaded, and a channel opened, before the clock starts
@@ -182,13 +185,32 @@ async def measure_throughput(bench: Bench, milliseconds: float) -> Figure:
 
 
 async def measure_requests(bench: Bench) -> list[Figure]:
-    """Requests a second for a short model with many under way, beside the model alone."""
+    """Requests a second for a short model with many under way, beside mlserver; rounds of both take turns."""
     path = bench.models[SHORT_MS]
     ask = bench.make_ask(path)
     bench.note(f"requests of {path.stem}: {CONCURRENCY} under way")
-    bare_s = bench.time_bare(path, bench.seconds / 2)
-    load = await ask_at_once(ask, CONCURRENCY, WARM_S, bench.seconds)
-    return [compare("requests_1ms", load.per_s, "/s", BARE, len(bare_s) / sum(bare_s))]
+    python = peer.find_python()
+    if python is None:
+        bench.note(f"NOT BESIDE mlserver {peer.VERSION}, which is not installed: `{peer.COMMAND}` installs it")
+        bare_s = bench.time_bare(path, bench.seconds / 2)
+        load = await ask_at_once(ask, CONCURRENCY, WARM_S, bench.seconds)
+        return [compare("requests_1ms", load.per_s, "/s", BARE, len(bare_s) / sum(bare_s))]
+    ours, theirs = [], dict[str, list[float]]()
+    with ExitStack() as servers:
+        ports = {
+            name: servers.enter_context(peer.run_server(python, path, workers))
+            for name, workers in (PEERS_FULL if bench.full else PEERS).items()
+        }
+        for number in range(bench.rounds):
+            ours.append((await ask_at_once(ask, CONCURRENCY, WARM_S, bench.seconds)).per_s)
+            for name, port in ports.items():
+                async with peer.open_client(port, path.stem, CONCURRENCY) as ask_them:
+                    load = await ask_at_once(ask_them, CONCURRENCY, WARM_S, bench.seconds)
+                theirs.setdefault(name, []).append(load.per_s)
+            told = ", ".join(f"{name} {found[-1]:.0f}" for name, found in theirs.items())
+            bench.note(f"requests: round {number + 1} of {bench.rounds}: ours {ours[-1]:.0f} a second, {told}")
+    best = max(theirs, key=lambda name: statistics.median(theirs[name]))
+    return [compare("requests_1ms", statistics.median(ours), "/s", best, statistics.median(theirs[best]))]
 
 
 async def measure_overload(bench: Bench) -> list[Figure]:
