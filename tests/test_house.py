@@ -76,6 +76,7 @@ SHELLS = (
     "roles/feeds.py",
     "roles/files.py",
     "roles/group_sync.py",
+    "roles/group_sync.py",
     "roles/http_server.py",
     "roles/inbox.py",
     "roles/keystore.py",
