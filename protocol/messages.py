@@ -17,7 +17,7 @@ from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, SignedObservatio
 from protocol.proofs.trace import TRACE_BYTES_MAX, Exhibit
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
-from protocol.tensor import DIGEST_BYTES, Tensor
+from protocol.tensor import DIGEST_BYTES, TENSORS_MAX, Tensor
 from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, Whole
 
 GOSSIP_LIST_MAX = 64
@@ -263,9 +263,13 @@ class Missed:
 @message(0x0231, "proof.get_opening")
 @fast_dataclass(frozen=True)
 class GetOpening:
-    """Shows a verifier the worker's signed receipt, so that it may open its own attestation of the same claim."""
+    """Shows a verifier the worker's signed receipt, so that it may open its own attestation of the same claim.
+
+    And the inputs, unless they are in a blob: a verifier that does not hold them any more could not dispute the claim.
+    """
 
     receipt: Receipt
+    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
 
 
 @message(0x0232, "proof.opening")

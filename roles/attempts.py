@@ -122,6 +122,7 @@ class Attempt:
     is_over: bool = False  # refused, disputed or out of reach
     is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
     is_asking: bool = False  # a direct question is on its way
+    is_disputed: bool = False  # a drawn verifier has found another output
     is_called_off: bool = False
     pulled_ms: int = 0
     began_ms: int = 0

@@ -2,8 +2,11 @@
 
 Before it risks the bond it asks the worker, on a stream, for its trace and for what the first differing operator took,
 and runs that one: then it knows what validators will find. A worker that does not answer is made to, on the ledger.
+While another verifier disputes the same claim it waits for the end of that, but not longer than it may: the other might
+do so for show.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +16,7 @@ from protocol.codec import decode, encode
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import Claim, Receipt, compute_claim_id
 from protocol.ledger.disputes import CheckedLeaf, NameOperator, OpenDispute
-from protocol.ledger.records import DisputePhase
+from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.messages import GetExhibit, GetTrace, ShownExhibit, ShownTrace
 from protocol.proofs.classes import Comparison, Computation, compare
@@ -37,7 +40,9 @@ from roles.role import Effect, Inspect, Record, Request, SetTimer, Store, Submit
 CHALLENGE = "challenge|"  # begins its tokens
 BUCKET = "challenges"
 CHALLENGES_MAX = 32
-WAIT_MS = 3_000  # for somebody else to prove it with less
+OVER_MAX = 4_096  # claims remembered as looked into
+WAIT_MS = 3_000  # for each of those drawn before us to dispute it first
+SPARE_MS = 8_000  # before the end of the time for disputes: then it is not left to others any more
 AGAIN_MS = 1_000
 
 
@@ -57,7 +62,7 @@ class Challenge:
 class Step(StrEnum):
     """What a challenge waits for."""
 
-    OTHERS = "others"  # who may prove it with less
+    OTHERS = "others"  # who may dispute it first
     OWN = "own"  # trace
     THEIRS = "theirs"
     EXHIBIT = "exhibit"
@@ -73,6 +78,8 @@ class _Under:
 
     challenge: Challenge
     step: "Step"
+    begin_ms: int = 0
+    is_sure: bool = False  # everything has been looked at that can be before there is a bond
     own: Trace = ()
     theirs: Trace = ()
     operator: int = 0
@@ -85,6 +92,7 @@ class Challenger:
     def __init__(self, account: bytes) -> None:
         self._account = account
         self._open: dict[bytes, _Under] = {}
+        self._over: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def load(self) -> int:
@@ -92,10 +100,10 @@ class Challenger:
 
     def restore(self, stored: Mapping[bytes, bytes], now_ms: int) -> list[Effect]:
         self._open = {claim_id: _Under(decode(Challenge, data), Step.OTHERS) for claim_id, data in stored.items()}
-        return [SetTimer(CHALLENGE, now_ms + WAIT_MS)] if self._open else []
+        return [SetTimer(CHALLENGE, now_ms)] if self._open else []
 
-    def begin(self, challenge: Challenge, state: State, now_ms: int) -> list[Effect]:
-        """Take a disagreement up, if the class allows a proof. A receipt waits WAIT_MS for others; a leaf cannot."""
+    def begin(self, challenge: Challenge, state: State, now_ms: int, rank: int = 0) -> list[Effect]:
+        """Take a disagreement up, once, if the class allows a proof. Those of a lower rank go first."""
         claim_id = compute_claim_id(challenge.claim)
         model = state.models.get(challenge.claim.model)
         theirs = Computation(challenge.claim.profile, challenge.claimed)
@@ -103,37 +111,42 @@ class Challenger:
             model is not None
             and compare(model, theirs, Computation(challenge.profile, challenge.found)) is Comparison.DISPUTABLE
         )
-        if not is_provable or claim_id in self._open or len(self._open) >= CHALLENGES_MAX:
+        is_known = claim_id in self._open or claim_id in self._over or claim_id in state.wrong
+        if not is_provable or is_known or len(self._open) >= CHALLENGES_MAX:
             return []
-        self._open[claim_id] = _Under(challenge, Step.OTHERS)
+        self._open[claim_id] = _Under(challenge, Step.OTHERS, now_ms + rank * WAIT_MS)
         kept: list[Effect] = [
             Store(BUCKET, claim_id, encode(challenge)),
             Record("challenge.begun", {"claim_id": claim_id}),
         ]
-        return [*kept, *self.on_timer(now_ms)] if challenge.leaf else [*kept, SetTimer(CHALLENGE, now_ms + WAIT_MS)]
+        return [*kept, *self.on_timer(state, now_ms)]
 
-    def look(self, state: State) -> list[Effect]:
-        """What the ledger says: a dispute of ours waits for a name, or is over; the claim is proven already."""
+    def look(self, state: State, now_ms: int) -> list[Effect]:
+        """What the ledger says: a dispute of ours waits for a name, or it is over, ours or another's.""" ""
         effects: list[Effect] = []
-        disputes = {compute_claim_id(item.claim): (key, item) for key, item in state.disputes.items()}
         for claim_id, under in list(self._open.items()):
-            key, dispute = disputes.get(claim_id, (b"", None))
+            mine, dispute = self._find_own(state, under.challenge.claim)
             if claim_id in state.wrong or (under.step in (Step.DISPUTED, Step.NAMED) and dispute is None):
                 effects += self._drop(claim_id, "it is over")
-            elif dispute is not None and dispute.challenger != self._account:
-                effects += self._drop(claim_id, "another disputes it")
             elif dispute is not None and dispute.phase == DisputePhase.NAME and under.own:
-                effects += self._name(claim_id, key, under, unpack_trace(dispute.trace))
-        return effects
+                effects += self._name(claim_id, mine, under, unpack_trace(dispute.trace))
+        return [*effects, *self.on_timer(state, now_ms)]
 
-    def on_timer(self, now_ms: int) -> list[Effect]:
-        """Begin with those that have waited: our own trace first."""
+    def on_timer(self, state: State, now_ms: int) -> list[Effect]:
+        """Begin with those that have waited, our own trace first, and go on with those that wait for another's end."""
         effects: list[Effect] = []
-        for claim_id, under in self._open.items():
-            if under.step == Step.OTHERS:
+        again_ms = 0
+        for claim_id, under in list(self._open.items()):
+            if under.step != Step.OTHERS:
+                continue
+            if now_ms < under.begin_ms or _is_left_to_others(under, state, now_ms, self._account):
+                again_ms = now_ms + AGAIN_MS
+            elif under.is_sure:
+                effects += self._open_dispute(claim_id, under, state, now_ms)
+            else:
                 under.step = Step.OWN
                 effects.append(_inspect(claim_id, under, TraceModel(under.challenge.inputs, 0), now_ms))
-        return effects
+        return [*effects, SetTimer(CHALLENGE, again_ms)] if again_ms else effects
 
     def on_inspected(self, token: str, answer: object, error: str, state: State, now_ms: int) -> list[Effect]:
         claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
@@ -146,9 +159,9 @@ class Challenger:
             found = judge(under.theirs, under.operator, under.exhibit, answer)
             if found is Judgement.SOUND:
                 return self._drop(claim_id, f"operator {under.operator} gives what the worker says")
-        return self._open_dispute(claim_id, under)
+        return self._open_dispute(claim_id, under, state, now_ms)
 
-    def on_answer(self, token: str, message: Any, now_ms: int) -> list[Effect]:
+    def on_answer(self, token: str, message: Any, state: State, now_ms: int) -> list[Effect]:
         """The worker's trace or exhibit. Anything else, and silence, leave it to the ledger."""
         claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
         under = self._open.get(claim_id)
@@ -156,21 +169,30 @@ class Challenger:
             return []
         match message:
             case ShownTrace(shown, data) if under.step == Step.THEIRS and shown == claim_id:
-                return self._compare(claim_id, under, data)
+                return self._compare(claim_id, under, data, state, now_ms)
             case ShownExhibit(operator, exhibit) if under.step == Step.EXHIBIT and operator == under.operator:
                 under.step, under.exhibit = Step.RUN, exhibit
                 return [_inspect(claim_id, under, RunOperator(operator, exhibit), now_ms)]
-        return self._open_dispute(claim_id, under)
+        return self._open_dispute(claim_id, under, state, now_ms)
 
-    def on_submitted(self, token: str, error: str) -> list[Effect]:
+    def on_submitted(self, token: str, error: str, state: State, now_ms: int) -> list[Effect]:
+        """What the ledger refuses is said again while there is time: another may be first, or it may have no room."""
         claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
         under = self._open.get(claim_id)
-        if under is None or not error:
-            if under is not None and under.step == Step.OPENED:
-                under.step = Step.DISPUTED
+        if under is None:
             return []
+        if not error:
+            if under.step == Step.OPENED:
+                under.step = Step.DISPUTED
+            return self.look(state, now_ms)
         refused = Record("challenge.refused", {"claim_id": claim_id, "reason": error})
-        return [refused, *self._drop(claim_id, "the ledger refuses it")]
+        if under.step == Step.NAMED:
+            under.step = Step.DISPUTED
+            return [refused, SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
+        if not _has_time(under, state, now_ms):
+            return [refused, *self._drop(claim_id, "the ledger refuses it")]
+        under.step, under.begin_ms = Step.OTHERS, now_ms + AGAIN_MS
+        return [refused, SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
 
     def _traced(
         self, claim_id: bytes, under: _Under, answer: object, error: str, state: State, now_ms: int
@@ -180,29 +202,33 @@ class Challenger:
         under.own = unpack_trace(answer.trace)
         if under.own[-1] != under.challenge.found:
             return self._drop(claim_id, "our own trace ends with another digest than we have attested")
-        if any(dispute.claim == under.challenge.claim for dispute in state.disputes.values()):
-            under.step = Step.DISPUTED  # by an earlier process, or by another verifier
-            return self.look(state)
+        if self._find_own(state, under.challenge.claim)[1] is not None:
+            under.step = Step.DISPUTED  # by an earlier process
+            return self.look(state, now_ms)
         if not under.challenge.receipt:
-            return self._open_dispute(claim_id, under)
+            return self._open_dispute(claim_id, under, state, now_ms)
         under.step = Step.THEIRS
         question = GetTrace(under.challenge.receipt[0])
         return [Request(under.challenge.claim.worker, "trace", question, CHALLENGE + claim_id.hex())]
 
-    def _compare(self, claim_id: bytes, under: _Under, data: bytes) -> list[Effect]:
+    def _compare(self, claim_id: bytes, under: _Under, data: bytes, state: State, now_ms: int) -> list[Effect]:
         challenge = under.challenge
         try:
             under.theirs = unpack_trace(data)
             verify_binding(under.theirs, challenge.claim.input_digest, challenge.claimed)
             under.operator = find_fault(under.own, under.theirs) or 0
         except RemoteError:
-            return self._open_dispute(claim_id, under)  # no such trace passes on the ledger
+            return self._open_dispute(claim_id, under, state, now_ms)  # no such trace passes on the ledger
         under.step = Step.EXHIBIT
         told = Record("operator.found", {"claim_id": claim_id, "operator": under.operator})
         question = GetExhibit(challenge.receipt, (), under.operator)
         return [told, Request(challenge.claim.worker, "trace", question, CHALLENGE + claim_id.hex())]
 
-    def _open_dispute(self, claim_id: bytes, under: _Under) -> list[Effect]:
+    def _open_dispute(self, claim_id: bytes, under: _Under, state: State, now_ms: int) -> list[Effect]:
+        under.is_sure = True
+        if _is_left_to_others(under, state, now_ms, self._account):
+            under.step = Step.OTHERS
+            return [SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
         under.step = Step.OPENED
         item = under.challenge
         body = OpenDispute(item.receipt, item.leaf, item.found, item.profile)
@@ -224,7 +250,30 @@ class Challenger:
 
     def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
         del self._open[claim_id]
+        self._over[claim_id] = None
+        if len(self._over) > OVER_MAX:
+            self._over.popitem(last=False)
         return [Store(BUCKET, claim_id, None), Record("challenge.over", {"claim_id": claim_id, "reason": reason})]
+
+    def _find_own(self, state: State, claim: Claim) -> tuple[bytes, Dispute | None]:
+        own = ((key, item) for key, item in state.disputes.items() if item.challenger == self._account)
+        return next(((key, item) for key, item in own if item.claim == claim), (b"", None))
+
+
+def _is_left_to_others(under: _Under, state: State, now_ms: int, account: bytes) -> bool:
+    """Whether another alone disputes the claim, and there is time to see how that ends. A batch waits by itself."""
+    claim = under.challenge.claim
+    challengers = [item.challenger for item in state.disputes.values() if item.claim == claim]
+    latest_ms = claim.deadline_ms + state.params.challenge_ms
+    is_disputed = bool(challengers) and account not in challengers
+    return is_disputed and (bool(under.challenge.leaf) or now_ms < latest_ms - SPARE_MS)
+
+
+def _has_time(under: _Under, state: State, now_ms: int) -> bool:
+    """Whether the ledger may still take a dispute about the claim."""
+    if under.challenge.leaf:
+        return under.challenge.leaf[0].batch in state.batches
+    return now_ms < under.challenge.claim.deadline_ms + state.params.challenge_ms
 
 
 def _inspect(claim_id: bytes, under: _Under, question: TraceModel | RunOperator, now_ms: int) -> Effect:

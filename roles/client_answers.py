@@ -108,19 +108,22 @@ class Answers:
             except ProtocolError:
                 continue  # not the verifier's word; whoever passed it on may be no more than careless
             attempt.attestations[item.verifier] = item
-            if attempt.is_attested:
-                effects += self._conclude(job, attempt, now_ms)
+            if not attempt.is_agreed():
+                effects += self._dissent(job, attempt, now_ms)
+            elif attempt.is_attested and (attempt.is_silent or not attempt.is_over):
+                effects += self._jobs.release(job, attempt, now_ms)
         return effects
 
-    def _conclude(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
-        """All drawn verifiers have spoken: release the result, or start proving it wrong and ask another worker."""
-        if attempt.is_over and not attempt.is_silent:
-            return []
-        if attempt.is_agreed():
-            return self._jobs.release(job, attempt, now_ms)
+    def _dissent(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """One drawn verifier found something else: whatever the others say, another worker is asked."""
         assert attempt.receipt is not None
-        attestations = tuple(attempt.attestations[verifier] for verifier in attempt.committee)
-        dispute = self._jobs.disputes.begin(Disagreement(attempt.receipt, attestations), now_ms)
+        if attempt.is_disputed:
+            return []
+        attempt.is_disputed = True
+        case = Disagreement(attempt.receipt, attempt.item.request.inputs, attempt.committee)
+        dispute = self._jobs.disputes.begin(case, now_ms)
+        if attempt.is_over and not attempt.is_silent:
+            return dispute
         if attempt.is_silent:
             return [*dispute, *self._jobs.forget_silent(attempt, now_ms)]
         reason = "the verifiers found another output"

@@ -1,9 +1,9 @@
 """The role: asks for inference, pays with vouchers, releases a result only when all drawn verifiers have attested it.
 
 In the modes `batch` and `private` it releases what the worker has signed at once: there is a channel for each mode.
-A result whose attestations all open to another digest becomes evidence: the client asks the verifiers to open and puts
-the proof on the ledger. Whoever runs the node commands `Ask`, `AskAgain` or `CallOff` and is handed an `Outcome`;
-`roles.client` does so for programs.
+A result that a drawn verifier finds otherwise is not released: the client shows the worker's signed receipt to the
+verifiers, who dispute it with bonds of their own (`roles.disputes`). Whoever runs the node commands `Ask`, `AskAgain`
+or `CallOff` and is handed an `Outcome`; `roles.client` does so for programs.
 """
 
 from dataclasses import replace
@@ -92,17 +92,16 @@ class ClientRole(Role):
                 return self._call_off(token, now_ms)
             case LedgerAdvanced(state):
                 self._state = self._jobs.ledger = state
-                return self._jobs.run(now_ms)
+                return [*self._jobs.disputes.look(state), *self._jobs.run(now_ms)]
             case Submitted("open", _, error):
                 return self._jobs.on_opened(error, now_ms)
-            case Submitted(token, height, error):
-                return self._jobs.disputes.on_submitted(token, height, error)
             case Requested():
                 return self._answers.on_told(event, now_ms)
             case Received(sender, Attestations(items)):
                 return self._answers.on_attestations(items, now_ms)
             case Received(sender, Opening() as opening, _, _):
-                return self._jobs.disputes.learn(sender, opening, self._ledger)
+                self._jobs.disputes.learn(sender, opening)
+                return []
             case Received(sender, Refused(reason), _, token) | RequestFailed(sender, token, reason):
                 return self._unanswered(token, reason, now_ms)
             case PeerUp(peer):
@@ -204,7 +203,7 @@ class ClientRole(Role):
                 continue
             for attempt in list(job.attempts):
                 effects += self._nudge(job, attempt, now_ms)
-        effects += self._jobs.disputes.press(now_ms)
+        effects += self._jobs.disputes.press(self._ledger, now_ms)
         return [*effects, *self._jobs.run(now_ms), *self._jobs.keep_ticking(now_ms)]
 
     def _nudge(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:

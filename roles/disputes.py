@@ -1,6 +1,7 @@
-"""Results the verifiers disagree with: gather their openings and put the proof on the ledger.
+"""Results that drawn verifiers disagree with: show them the worker's receipt, so that they have validators decide.
 
-A dispute is on disk from the moment it begins: a restarted client still proves what it has seen.
+A client runs no models, so it stakes nothing on what verifiers say: who found something else stands by it with a bond
+of its own (`roles.challenger`). A case is on disk from the moment it begins, and goes on after a restart.
 """
 
 from collections.abc import Mapping
@@ -8,109 +9,103 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from protocol.codec import decode, encode
-from protocol.jobs import Attestation, Receipt, compute_attestation, compute_claim_id
+from protocol.jobs import Receipt, compute_claim_id
 from protocol.ledger.state import State
-from protocol.ledger.transactions import ProveWrong
 from protocol.messages import GetOpening, Opening
-from protocol.types import AtMost
-from roles.role import Effect, Penalise, Record, Request, Store, Submit
+from protocol.tensor import TENSORS_MAX, Tensor
+from protocol.types import AtMost, PublicKey
+from roles.role import Effect, Record, Request, Store
 
-ASK_AGAIN_MS = 1_500
-DISPUTE_MS_MAX = 120_000  # after the request's deadline
+ASK_AGAIN_MS = 1_500  # whoever has not answered
+REMIND_MS = 6_000  # whoever found something else and has not disputed it
+OUTAGE_MS_MAX = 120_000  # of the ledger: so long after the time for disputes a case is still pressed
 BUCKET = "disputes"
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A worker's receipt, and the drawn verifiers' attestations that do not fit it, in the order drawn."""
+    """A worker's receipt, and the verifiers drawn for it, of whom one at least found another output.
+
+    `inputs` are the request's, empty where they are in a blob.
+    """
 
     receipt: Receipt
-    attestations: Annotated[tuple[Attestation, ...], AtMost(16)]
+    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
+    committee: Annotated[tuple[PublicKey, ...], AtMost(16)]
 
 
 @dataclass
-class _Dispute:
+class _Case:
     disagreement: Disagreement
-    asked_ms: int = 0
-    openings: dict[bytes, bytes] = field(default_factory=dict)  # verifier -> digest
-    is_submitted: bool = False
-
-    @property
-    def verifiers(self) -> tuple[bytes, ...]:
-        return tuple(item.verifier for item in self.disagreement.attestations)
+    ask_ms: dict[bytes, int] = field(default_factory=dict)  # verifier -> when to ask it again
 
 
 class Disputes:
-    """Disagreements that are being proven, by claim id."""
+    """Disagreements nobody has decided yet, by claim id."""
 
     def __init__(self) -> None:
-        self._open: dict[bytes, _Dispute] = {}
+        self._open: dict[bytes, _Case] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def restore(self, stored: Mapping[bytes, bytes]) -> None:
-        """Disputes an earlier process has begun; `press` goes on with them."""
-        self._open = {claim_id: _Dispute(decode(Disagreement, data)) for claim_id, data in stored.items()}
+        """Cases an earlier process has begun; `press` goes on with them."""
+        self._open = {claim_id: _make_case(decode(Disagreement, data)) for claim_id, data in stored.items()}
 
     def begin(self, disagreement: Disagreement, now_ms: int) -> list[Effect]:
         """Show the verifiers the worker's signed receipt, and ask each what it found itself."""
         claim = disagreement.receipt.claim
         claim_id = compute_claim_id(claim)
-        dispute = self._open[claim_id] = _Dispute(disagreement)
+        case = self._open[claim_id] = _make_case(disagreement)
         fields = {"request_id": claim.request_id, "claim_id": claim_id, "worker": claim.worker}
         kept = Store(BUCKET, claim_id, encode(disagreement))
-        return [kept, Record("result.disputed", fields), *_ask(dispute, now_ms)]
+        return [kept, Record("result.disputed", fields), *_ask(case, now_ms)]
 
-    def press(self, now_ms: int) -> list[Effect]:
-        """Ask those who have not opened again; give up long after the deadline."""
+    def press(self, state: State, now_ms: int) -> list[Effect]:
+        """Ask those again who may still dispute it; give up when nobody can any more."""
         effects: list[Effect] = []
-        for claim_id, dispute in list(self._open.items()):
-            if now_ms > dispute.disagreement.receipt.claim.deadline_ms + DISPUTE_MS_MAX:
-                effects += self._drop(claim_id, "the verifiers did not open")
-            elif not dispute.is_submitted and now_ms >= dispute.asked_ms + ASK_AGAIN_MS:
-                effects += _ask(dispute, now_ms)
+        under_way = {compute_claim_id(dispute.claim) for dispute in state.disputes.values()}
+        for claim_id, case in list(self._open.items()):
+            latest_ms = case.disagreement.receipt.claim.deadline_ms + state.params.challenge_ms
+            if claim_id in under_way:
+                continue
+            if state.time_ms > latest_ms or now_ms > latest_ms + OUTAGE_MS_MAX:
+                effects += self._end(claim_id, "dispute.void", {"reason": "nobody disputed it, or in vain"})
+            else:
+                effects += _ask(case, now_ms)
         return effects
 
-    def learn(self, verifier: bytes, opening: Opening, state: State) -> list[Effect]:
-        """One verifier's digest. The last one missing decides whether there is a proof."""
-        dispute = self._open.get(opening.claim_id)
-        if dispute is None or dispute.is_submitted:
-            return []
-        attestation = next((item for item in dispute.disagreement.attestations if item.verifier == verifier), None)
-        if attestation is None:
-            return []
-        if attestation.value != compute_attestation(opening.claim_id, verifier, opening.output_digest):
-            return [Penalise(verifier, "opened an attestation with a digest that does not fit it")]
-        dispute.openings[verifier] = opening.output_digest
-        return self._prove(opening.claim_id, dispute, state) if len(dispute.openings) == len(dispute.verifiers) else []
+    def look(self, state: State) -> list[Effect]:
+        """What the ledger has decided."""
+        decided = [claim_id for claim_id in self._open if claim_id in state.wrong]
+        effects: list[Effect] = []
+        for claim_id in decided:
+            worker = self._open[claim_id].disagreement.receipt.claim.worker
+            effects += self._end(claim_id, "wrong.proven", {"worker": worker, "height": state.height})
+        return effects
 
-    def on_submitted(self, token: str, height: int | None, error: str) -> list[Effect]:
-        """What became of a proof on the ledger."""
-        kind, _, rest = token.partition("|")
-        if kind != "wrong":
-            return []
-        claim_id, worker = map(bytes.fromhex, rest.split("|"))
-        self._open.pop(claim_id, None)
-        fields = {"claim_id": claim_id, "worker": worker, "height": height or 0, "error": error}
-        return [Store(BUCKET, claim_id, None), Record("wrong.refused" if error else "wrong.proven", fields)]
+    def learn(self, verifier: bytes, opening: Opening) -> None:
+        """One verifier's digest. Who found what the worker says has nothing to dispute."""
+        case = self._open.get(opening.claim_id)
+        if case is None or verifier not in case.ask_ms:
+            return
+        if opening.output_digest == case.disagreement.receipt.output_digest:
+            del case.ask_ms[verifier]
+        else:
+            case.ask_ms[verifier] += REMIND_MS - ASK_AGAIN_MS
 
-    def _prove(self, claim_id: bytes, dispute: _Dispute, state: State) -> list[Effect]:
-        receipt, digests = dispute.disagreement.receipt, set(dispute.openings.values())
-        model = state.models.get(receipt.claim.model)
-        if len(digests) != 1 or receipt.output_digest in digests or model is None or not model.exact:
-            return self._drop(claim_id, "the verifiers do not agree among themselves, or the class is not exact")
-        dispute.is_submitted = True
-        body = ProveWrong(receipt, dispute.disagreement.attestations, digests.pop())
-        return [Submit(body, f"wrong|{claim_id.hex()}|{receipt.claim.worker.hex()}")]
-
-    def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
+    def _end(self, claim_id: bytes, name: str, fields: dict[str, object]) -> list[Effect]:
         del self._open[claim_id]
-        return [Store(BUCKET, claim_id, None), Record("dispute.void", {"claim_id": claim_id, "reason": reason})]
+        return [Store(BUCKET, claim_id, None), Record(name, {"claim_id": claim_id, **fields})]
 
 
-def _ask(dispute: _Dispute, now_ms: int) -> list[Effect]:
-    dispute.asked_ms = now_ms
-    question = GetOpening(dispute.disagreement.receipt)
-    silent = [verifier for verifier in dispute.verifiers if verifier not in dispute.openings]
-    return [Request(verifier, "proof", question, "opening") for verifier in silent]
+def _make_case(disagreement: Disagreement) -> _Case:
+    return _Case(disagreement, dict.fromkeys(disagreement.committee, 0))
+
+
+def _ask(case: _Case, now_ms: int) -> list[Effect]:
+    question = GetOpening(case.disagreement.receipt, case.disagreement.inputs)
+    asked = [verifier for verifier, ask_ms in case.ask_ms.items() if now_ms >= ask_ms]
+    case.ask_ms.update(dict.fromkeys(asked, now_ms + ASK_AGAIN_MS))
+    return [Request(verifier, "proof", question, "opening") for verifier in asked]

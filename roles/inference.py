@@ -164,19 +164,19 @@ class Inference(Role):
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
-        effects += [Store("answered", compute_job_key(*key), None) for key in self._forget_answered(now_ms)]
+        effects += [Store("answered", compute_job_key(*key), None) for key in self._forget_answered()]
         effects += self._intake.take_early(self._ledger, now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(keep_job(job))
         return [*effects, *self._claimant.chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
 
-    def _forget_answered(self, now_ms: int) -> list[tuple[bytes, int]]:
+    def _forget_answered(self) -> list[tuple[bytes, int]]:
         """Settled jobs nobody may ask about any more: their results, or in a dispute how they came about."""
-        params, disputes = self._ledger.params, self._ledger.disputes.values()
-        disputed = {(item.claim.channel, item.claim.seq) for item in disputes}
-        # A block may be as much older than the clock as voters allow.
-        return self._book.forget_answered(now_ms - params.challenge_ms - params.header_behind_ms, disputed)
+        ledger = self._ledger
+        disputed = {(item.claim.channel, item.claim.seq) for item in ledger.disputes.values()}
+        # By the ledger's time, as it takes disputes: an outage of it, or our own clock, must not cost us the answer.
+        return self._book.forget_answered(ledger.time_ms - ledger.params.challenge_ms, disputed)
 
     def _fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
         defence = self._defender.on_fetched(source, data, error, now_ms)

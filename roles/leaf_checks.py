@@ -72,7 +72,7 @@ class LeafChecks:
             elif phase == BatchPhase.WINDOW and self._dissents(item):
                 self._disputed.add(item.key)
                 effects.append(Record("dissent.found", {"batch": item.batch, "leaf": item.leaf}))
-                effects += self._challenger.begin(self._dispute(item), state, now_ms)
+                effects += self._challenger.begin(self._dispute(item), state, now_ms, _compute_rank(item))
         for batch, items in ready.items():
             # One transaction for all of a batch's leaves: it waits for those that still run.
             if not any(key[:32] == batch for key in self._running):
@@ -136,3 +136,11 @@ class LeafChecks:
         digest = self._digests.get(item.key)
         is_new = bool(item.own.value) and item.key not in self._disputed
         return is_new and digest is not None and digest != item.check.output_digest
+
+
+def _compute_rank(item: _Asked) -> int:
+    """How many of those in dissent were drawn before us: they dispute first."""
+    check, claim_id = item.check, compute_claim_id(item.check.claim)
+    before = check.checkers[: check.checkers.index(item.own)]
+    agreed = [compute_attestation(claim_id, other.node, check.output_digest) for other in before]
+    return sum(other.value != value for other, value in zip(before, agreed, strict=True))

@@ -13,7 +13,7 @@ from protocol.codec import decode, encode
 from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
-from protocol.jobs import Attestation, ClaimedWork, Receipt, compute_attestation, compute_claim_id
+from protocol.jobs import Attestation, Claim, ClaimedWork, Receipt, compute_attestation, compute_claim_id
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
@@ -112,7 +112,7 @@ class Verifier(Role):
             case LedgerAdvanced(state):
                 self._state = state
                 known = [*self._shelf.advance(state), *self._forget(now_ms)]
-                return [*known, *self._leaves.look(state, now_ms), *self._challenger.look(state)]
+                return [*known, *self._leaves.look(state, now_ms), *self._challenger.look(state, now_ms)]
             case Received(sender, Claims(items), topic="claims"):
                 # One good claim is enough for gossip to pass a list on.
                 fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
@@ -126,21 +126,21 @@ class Verifier(Role):
             case Inspected(token, answer, error):
                 return self._challenger.on_inspected(token, answer, error, self._ledger, now_ms)
             case Received(message=message, token=token) if token.startswith(CHALLENGE):
-                return self._challenger.on_answer(token, message, now_ms)
+                return self._challenger.on_answer(token, message, self._ledger, now_ms)
             case RequestFailed(_, token, reason) if token.startswith(CHALLENGE):
-                return self._challenger.on_answer(token, reason, now_ms)
-            case Requested(message=GetOpening(receipt), token=token):
+                return self._challenger.on_answer(token, reason, self._ledger, now_ms)
+            case Requested(message=GetOpening(receipt, inputs), token=token):
                 opened = self._open(receipt)
-                challenge = self._challenge(receipt, now_ms) if isinstance(opened, Opening) else []
+                challenge = self._challenge(receipt, inputs, now_ms) if isinstance(opened, Opening) else []
                 return [Reply(token, opened), *challenge]
             case Requested(token=token):
                 return [Reply(token, Refused("a verifier opens attestations only"))]
             case TimerFired("batch"):
                 return self._publish()
             case Submitted(token, _, error) if token.startswith(CHALLENGE):
-                return self._challenger.on_submitted(token, error)
+                return self._challenger.on_submitted(token, error, self._ledger, now_ms)
             case TimerFired(name) if name == CHALLENGE:
-                return self._challenger.on_timer(now_ms)
+                return self._challenger.on_timer(self._ledger, now_ms)
             case Submitted(token, _, error):
                 return self._leaves.on_submitted(token, error, now_ms)
             case TimerFired("leaves"):
@@ -162,7 +162,8 @@ class Verifier(Role):
             return self._repeat(claim_id, now_ms)
         job = _compute_job(work)
         is_known = claim_id in self._running or job in self._jobs
-        if is_known or now_ms > claim.deadline_ms or len(self._running) >= RUNNING_MAX or not self._is_drawn(work):
+        is_late = now_ms > claim.deadline_ms
+        if is_known or is_late or len(self._running) >= RUNNING_MAX or not self._is_drawn(claim):
             return []
         if claim.model not in self._shelf.held:
             return []
@@ -174,17 +175,18 @@ class Verifier(Role):
             return [Fetch(cid)]
         return self._run(claim_id, work.request.inputs)
 
-    def _is_drawn(self, work: ClaimedWork) -> bool:
-        epoch = self._ledger.get_epoch(work.claim.epoch)
+    def _is_drawn(self, claim: Claim) -> bool:
+        return self.context.signer.public in self._draw(claim)
+
+    def _draw(self, claim: Claim) -> tuple[bytes, ...]:
+        """The verifiers drawn for a claim; none where that cannot be known."""
+        epoch = self._ledger.get_epoch(claim.epoch)
         if epoch is None:
-            return False
+            return ()
         try:
-            committee = compute_committee(
-                epoch.seed, work.claim.request_id, work.claim.worker, epoch.candidates, work.claim.verifiers
-            )
+            return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
         except ProtocolError:
-            return False
-        return self.context.signer.public in committee
+            return ()
 
     def _run(self, claim_id: bytes, inputs: tuple[Tensor, ...]) -> list[Effect]:
         work = self._running[claim_id]
@@ -259,14 +261,20 @@ class Verifier(Role):
             return Refused(f"the receipt does not bind its worker: {error}"[:500])
         return Opening(claim_id, attested.output_digest)
 
-    def _challenge(self, receipt: Receipt, now_ms: int) -> list[Effect]:
-        """Its worker has signed another digest than ours: unless others prove that first, we dispute it."""
-        claim_id = compute_claim_id(receipt.claim)
+    def _challenge(self, receipt: Receipt, inputs: tuple[Tensor, ...], now_ms: int) -> list[Effect]:
+        """Its worker has signed another digest than ours: unless one drawn before us does, we dispute it.
+
+        With the inputs as they were run, or shown to us now. After a restart the profile of our run is not known.
+        """
+        claim, claim_id = receipt.claim, compute_claim_id(receipt.claim)
         found, run = self._attested[claim_id].output_digest, self._runs.get(claim_id)
-        if run is None or found == receipt.output_digest:
+        committee, own = self._draw(claim), self.context.signer.public
+        if run is None and compute_tensors_digest(inputs) == claim.input_digest:
+            run = _Run(inputs)
+        if run is None or found == receipt.output_digest or own not in committee:
             return []
-        challenge = Challenge(receipt.claim, (receipt,), (), receipt.output_digest, run.inputs, found, run.profile)
-        return self._challenger.begin(challenge, self._ledger, now_ms)
+        challenge = Challenge(claim, (receipt,), (), receipt.output_digest, run.inputs, found, run.profile)
+        return self._challenger.begin(challenge, self._ledger, now_ms, committee.index(own))
 
     def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
         """Give up on a claim: there is nothing to sign."""

@@ -1,70 +1,147 @@
-"""The evidence against a worker that gave a wrong output, as a file anyone can check.
+"""How a worker was found wrong, as a file anyone can check: the signed words of the dispute it has lost.
 
-It is the body of the transaction that had the worker slashed: its signed receipt, and attestations of the drawn
-verifiers that all open to another output.
+The worker's own words are in it: what it said its output was, what each operator of the model gave, and what the one
+in dispute took; and those of the validators that ran that operator.
 """
 
+from collections.abc import Iterable
+from typing import Annotated
+
 from protocol.codec import decode
-from protocol.committee import compute_committee
-from protocol.jobs import compute_attestation, compute_claim_id
+from protocol.fast_dataclass import fast_dataclass
+from protocol.jobs import Claim, compute_claim_id
 from protocol.keys import format_account, format_node
+from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit, PostTrace
+from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
-from protocol.ledger.transactions import ProveWrong
+from protocol.ledger.transactions import Transaction
 from protocol.proofs.kinds import InvalidProof, verify_receipt
 from protocol.proofs.receipt_file import Finding
+from protocol.proofs.trace import Judgement, Trace, find_misfit, unpack_trace, verify_binding
 from protocol.signing import verify_signed
+from protocol.types import AtMost
 
+Answer = PostTrace | NameOperator | PostExhibit | JudgeOperator
 SUFFIX = ".evidence"
-EVIDENCE_BYTES_MAX = 64 * 1024
+EVIDENCE_BYTES_MAX = 512 * 1024
+WORDS = (OpenDispute, PostTrace, NameOperator, PostExhibit, JudgeOperator)
 
 
-def decode_evidence(data: bytes) -> ProveWrong:
+@fast_dataclass(frozen=True)
+class Evidence:
+    """A claim, and the transactions of a dispute about it in the order of the ledger."""
+
+    claim: Claim
+    transactions: Annotated[tuple[Transaction, ...], AtMost(64)]
+
+
+class DisputeWords:
+    """Gathers what was said in disputes while blocks are gone through, and forgets what is over."""
+
+    def __init__(self) -> None:
+        self._said: dict[bytes, list[Transaction]] = {}  # by dispute
+
+    def take(self, transactions: Iterable[Transaction]) -> None:
+        for transaction in transactions:
+            word = transaction.content
+            if isinstance(word, OpenDispute):
+                self._said[transaction.id] = [transaction]
+            elif isinstance(word, Answer) and word.dispute in self._said:
+                self._said[word.dispute].append(transaction)
+
+    def find_evidence(self, before: State, claim_id: bytes) -> Evidence | None:
+        """What a claim has just been found wrong by. Of several disputes about it, the one in which most was said."""
+        held = {key: item.claim for key, item in before.disputes.items() if compute_claim_id(item.claim) == claim_id}
+        key = max(held, key=lambda key: len(self._said[key]), default=None)
+        return Evidence(held[key], tuple(self._said[key])) if key is not None else None
+
+    def forget(self, after: State) -> None:
+        """Drop what was said in disputes that are over."""
+        for key in self._said.keys() - after.disputes.keys():
+            del self._said[key]
+
+
+def decode_evidence(data: bytes) -> Evidence:
     """Read a file. MalformedMessage for anything but the canonical bytes of one."""
-    return decode(ProveWrong, data, EVIDENCE_BYTES_MAX)
+    return decode(Evidence, data, EVIDENCE_BYTES_MAX)
 
 
-def verify_evidence(evidence: ProveWrong, state: State | None = None) -> tuple[Finding, ...]:
+def verify_evidence(evidence: Evidence, state: State | None = None) -> tuple[Finding, ...]:
     """What the evidence shows, level by level. RemoteError, with the reason, when anything in it does not fit."""
-    claim = evidence.receipt.claim
-    claim_id = compute_claim_id(claim)
-    verify_receipt(evidence.receipt)
-    verifiers = {item.verifier for item in evidence.attestations}
-    if len(verifiers) != len(evidence.attestations) or len(verifiers) != claim.verifiers or claim.worker in verifiers:
-        raise InvalidProof(f"{len(verifiers)} different verifiers, the claim names {claim.verifiers} others")
-    if evidence.output_digest == evidence.receipt.output_digest:
-        raise InvalidProof("the verifiers found what the worker says: nothing is wrong")
-    for item in evidence.attestations:
-        value = compute_attestation(claim_id, item.verifier, evidence.output_digest)
-        if item.claim_id != claim_id or item.value != value:
-            raise InvalidProof(f"the attestation of {format_node(item.verifier)} is not of this claim and output")
-        verify_signed(item, item.verifier)
-    names = " and ".join(format_node(verifier) for verifier in sorted(verifiers))
-    said, found = evidence.receipt.output_digest.hex()[:16], evidence.output_digest.hex()[:16]
-    return (
-        Finding("signed", True, f"node {format_node(claim.worker)} signed output {said}… for its claim"),
-        Finding("dissent", True, f"{names} both computed {found}… for the same claim"),
-        _find_drawn(evidence, state),
-        _find_slashed(claim_id, state),
-    )
+    claim = evidence.claim
+    verify_signed(claim, claim.worker)
+    if not evidence.transactions or not isinstance(evidence.transactions[0].content, OpenDispute):
+        raise InvalidProof("it does not begin with the opening of a dispute")
+    key = evidence.transactions[0].id
+    for transaction in evidence.transactions:
+        verify_transaction(transaction)
+        word = transaction.content
+        if not isinstance(word, WORDS) or (not isinstance(word, OpenDispute) and word.dispute != key):
+            raise InvalidProof(f"a transaction of kind {transaction.kind} is none of this dispute's")
+    order = sorted(evidence.transactions, key=lambda item: WORDS.index(type(item.content)))
+    said = {type(item.content) for item in order}
+    if list(evidence.transactions) != order or len(order) - _count_judges(evidence) != len(said - {JudgeOperator}):
+        raise InvalidProof("the words of the dispute are out of order, or said twice")
+    return (_find_signed(evidence), *_find_argument(evidence), _find_judged(evidence), _find_slashed(evidence, state))
 
 
-def _find_drawn(evidence: ProveWrong, state: State | None) -> Finding:
-    claim = evidence.receipt.claim
-    if state is None:
-        return Finding("drawn", False, "that the ledger drew these verifiers: no ledger was given")
-    epoch = state.get_epoch(claim.epoch)
-    if epoch is None:
-        return Finding(
-            "drawn", False, f"that these verifiers were drawn: the ledger no longer keeps epoch {claim.epoch}"
-        )
-    drawn = compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
-    if set(drawn) != {item.verifier for item in evidence.attestations}:
-        raise InvalidProof(f"in epoch {claim.epoch} the ledger drew other verifiers for this request")
-    return Finding("drawn", True, f"the ledger drew exactly these verifiers in epoch {claim.epoch}")
+def _find_signed(evidence: Evidence) -> Finding:
+    order, claim = evidence.transactions[0].content, evidence.claim
+    who = format_account(evidence.transactions[0].account)
+    for receipt in order.receipt:
+        verify_receipt(receipt)
+        if receipt.claim != claim:
+            raise InvalidProof("the receipt in dispute is of another claim")
+        if receipt.output_digest == order.output_digest:
+            raise InvalidProof("the challenger found what the worker says: nothing is wrong")
+        said, found = receipt.output_digest.hex()[:16], order.output_digest.hex()[:16]
+        text = f"node {format_node(claim.worker)} signed output {said}… for its claim, {who} found {found}…"
+        return Finding("signed", True, text)
+    return Finding("signed", True, f"node {format_node(claim.worker)} signed the claim of a leaf {who} disputes")
 
 
-def _find_slashed(claim_id: bytes, state: State | None) -> Finding:
-    wrong = None if state is None else state.wrong.get(claim_id)
+def _find_argument(evidence: Evidence) -> tuple[Finding, ...]:
+    """What the worker said in its defence, as far as it did."""
+    order, trace, operator = evidence.transactions[0].content, _find_trace(evidence), 0
+    if not trace:
+        return (Finding("argued", False, "what each operator gave: the worker did not say"),)
+    if order.receipt:
+        verify_binding(trace, evidence.claim.input_digest, order.receipt[0].output_digest)
+    for transaction in evidence.transactions:
+        match transaction.content:
+            case NameOperator(_, named):
+                operator = named
+            case PostExhibit(_, exhibits, _):
+                misfit = next((why for item in exhibits if (why := find_misfit(trace, operator, item))), "")
+                if misfit:
+                    raise InvalidProof(misfit)
+                text = f"the worker's trace of {len(trace) - 1} operators, and what operator {operator} of them took"
+                return (Finding("argued", True, text),)
+    return (Finding("argued", False, f"what operator {operator} took: the worker did not say"),)
+
+
+def _find_trace(evidence: Evidence) -> Trace:
+    words = (item.content for item in evidence.transactions)
+    return next((unpack_trace(word.trace) for word in words if isinstance(word, PostTrace)), ())
+
+
+def _find_judged(evidence: Evidence) -> Finding:
+    judges = {item.account: item.content for item in evidence.transactions if isinstance(item.content, JudgeOperator)}
+    if len(judges) != _count_judges(evidence):
+        raise InvalidProof("somebody has judged twice")
+    wrong = [account for account, word in judges.items() if word.judgement != Judgement.SOUND]
+    if not wrong:
+        return Finding("judged", False, "that anybody ran the operator: the worker lost by its silence")
+    names = ", ".join(format_account(account) for account in sorted(wrong))
+    return Finding("judged", True, f"{len(wrong)} of {len(judges)} judges found the worker wrong: {names}")
+
+
+def _count_judges(evidence: Evidence) -> int:
+    return sum(isinstance(item.content, JudgeOperator) for item in evidence.transactions)
+
+
+def _find_slashed(evidence: Evidence, state: State | None) -> Finding:
+    wrong = None if state is None else state.wrong.get(compute_claim_id(evidence.claim))
     if wrong is None:
         return Finding("slashed", False, "that the worker lost stake: no ledger that says so was given")
     return Finding(

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protocol.codec import decode, encode
-from protocol.jobs import compute_claim_id
+from protocol.codec import encode
 from protocol.keys import format_account
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.block import Block
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
-from protocol.ledger.transactions import ProveWrong, ZeroReason, get_transaction_body
+from protocol.ledger.transactions import ZeroReason, get_transaction_body
+from testnet.evidence import DisputeWords
 from testnet.papers import find_places, read_papers
 from testnet.recompute import Recomputation, recompute_directory
 from testnet.reconcile import Reconciliation, reconcile
@@ -42,9 +42,12 @@ class Facts:
     burn: int = 0
     proven_wrong: list[dict[str, Any]] = field(default_factory=list)
     feeds: dict[str, list[int]] = field(default_factory=dict)
-    evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded ProveWrong, in hex
+    evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded Evidence, in hex
     treasury_held: int = 0
     burned_in_all: int = 0
+
+    def __post_init__(self) -> None:
+        self._words = DisputeWords()
 
     def take(self, before: State, block: Block, after: State) -> None:
         """Count what one block changed."""
@@ -59,12 +62,10 @@ class Facts:
             self.fees += leaf.amount
             if leaf.claim_id:
                 self.paid_claims.append(leaf.claim_id.hex())
-        for transaction in transactions:
-            if get_transaction_body(transaction.kind) is ProveWrong:
-                body = decode(ProveWrong, transaction.body)
-                self.evidence[compute_claim_id(body.receipt.claim).hex()] = encode(body).hex()
+        self._words.take(transactions)
         self._take_payouts(before, after)
         self._take_proofs(before, after)
+        self._words.forget(after)
         for feed, state in after.feeds.items():
             if state != before.feeds.get(feed):
                 self.feeds.setdefault(feed, []).append(state.value)
@@ -84,6 +85,9 @@ class Facts:
     def _take_proofs(self, before: State, after: State) -> None:
         for claim_id in sorted(after.wrong.keys() - before.wrong.keys()):
             wrong = after.wrong[claim_id]
+            evidence = self._words.find_evidence(before, claim_id)
+            if evidence is not None:
+                self.evidence[claim_id.hex()] = encode(evidence).hex()
             self.proven_wrong.append(
                 {
                     "claim_id": claim_id.hex(),

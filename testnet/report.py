@@ -202,7 +202,7 @@ def add_liars(report: Report, tally: Tally, wanted: Wanted, ledger: Mapping[str,
     paid = told & set(ledger["paid_claims"])
     slashed = {item["account"] for item in ledger["proven_wrong"] if item["slashed"]}
     honest = slashed - set(liars)
-    text = f"{len(told)} lies told, {len(told & caught)} proven on the ledger, {len(paid)} paid"
+    text = f"{len(told)} lies told, {len(told & caught)} proven in disputes on the ledger, {len(paid)} paid"
     report.hold("lies", told <= caught and not paid and (bool(told) or not wanted.liars), text, is_invariant=True)
     cut = sum(int(item["slashed"]) for item in ledger["proven_wrong"])
     report.hold(

@@ -67,7 +67,7 @@ from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
 from protocol.ledger.openings import OpenLeaves, apply_open_leaves
 from protocol.ledger.oracle import apply_report_oracle
 from protocol.ledger.randomness import apply_commit_onion, mix_seed
-from protocol.ledger.settlement import apply_prove_wrong, apply_settle_individual
+from protocol.ledger.settlement import apply_settle_individual
 from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
 from protocol.ledger.state import State, compute_state_root
@@ -76,7 +76,6 @@ from protocol.ledger.transactions import (
     CommitOnion,
     Delegate,
     OpenChannels,
-    ProveWrong,
     RegisterNode,
     ReportOracle,
     RotateKeys,
@@ -126,7 +125,6 @@ _rules: dict[type, Rule] = {
     TopUpChannel: apply_top_up_channel,
     CloseChannel: apply_close_channel,
     SettleIndividual: apply_settle_individual,
-    ProveWrong: apply_prove_wrong,
     OpenDispute: apply_open_dispute,
     PostTrace: apply_post_trace,
     NameOperator: apply_name_operator,

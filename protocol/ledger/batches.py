@@ -197,7 +197,10 @@ def sample(draft: Draft, item: DueItem) -> None:
 
 
 def pay_out_batch(draft: Draft, item: DueItem) -> None:
-    """Due: the window is over. Leaves in dissent, or that nobody could check, are given back; the rest is divided."""
+    """Due: the window is over. Leaves in dissent, or that nobody could check, are given back; the rest is divided.
+
+    A dissenter that has not disputed its leaf by then has the grace of all deadlines that punish silence.
+    """
     batch = draft.batches.get(item.id)
     if batch is None:
         return
@@ -206,6 +209,9 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
         # An open dispute comes first; whichever way it ends, there is something to pay out or nothing.
         again_ms = max(frozen_ms, draft.time_ms) + draft.params.grace_ms
         draft.plan(replace(item, time_ms=again_ms))
+        return
+    if not item.graced and _has_open_dissent(draft, item.id):
+        draft.plan(replace(item, time_ms=draft.time_ms + draft.params.grace_ms, graced=1))
         return
     agreed: list[bytes] = []
     refunded = sum(run.returned for run in batch.runs)
@@ -286,6 +292,12 @@ def _return(draft: Draft, run: BatchRun, claim: Claim) -> BatchRun:
 
 def _list_disputes(draft: Draft, batch: Batch) -> list[Dispute]:
     return [item for _, item in draft.disputes.items() if item.worker == batch.worker and _holds(batch, item.claim)]
+
+
+def _has_open_dissent(draft: Draft, batch_id: bytes) -> bool:
+    """Whether somebody could still stand by another digest than the worker's."""
+    checks = (check for _, check in draft.checks.items_under(batch_id) if not check.is_void)
+    return any(len(_list_agreeing(check)) < len(check.checkers) for check in checks)
 
 
 def is_paid(check: Check, model: ModelRecord | None) -> bool:

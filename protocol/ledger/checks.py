@@ -169,7 +169,7 @@ def _end_digests(draft: Draft, batch_id: bytes) -> None:
     batch = draft.batches.get(batch_id)
     assert batch is not None
     draft.batches.put(batch_id, replace(batch, phase=BatchPhase.WINDOW))
-    _plan(draft, BATCH_PAYOUT_KIND, batch_id, draft.params.settle_window_ms)
+    _plan(draft, BATCH_PAYOUT_KIND, batch_id, draft.params.dispute_window_ms)
 
 
 def _plan(draft: Draft, kind: int, batch_id: bytes, in_ms: int) -> None:

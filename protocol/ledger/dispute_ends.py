@@ -1,6 +1,6 @@
 """How a dispute ends: the worker is slashed, the challenger loses its bond, or both go as they came."""
 
-from protocol.jobs import compute_claim_id
+from protocol.jobs import Claim, compute_claim_id
 from protocol.ledger.batches import forfeit_claimed, give_back_leaf
 from protocol.ledger.draft import Draft
 from protocol.ledger.pools import compute_delegation_key
@@ -9,15 +9,11 @@ from protocol.ledger.staking import slash
 from protocol.types import BP
 
 
-def condemn_worker(draft: Draft, key: bytes, dispute: Dispute) -> None:
-    """Slash the worker, note its claim and forfeit the batch that holds it; once, whoever else has proven it since."""
-    draft.disputes.delete(key)
-    draft.credit(dispute.challenger, dispute.bond)
-    claim_id = compute_claim_id(dispute.claim)
-    if draft.wrong.get(claim_id) is not None:
-        return
+def condemn_worker(draft: Draft, dispute: Dispute) -> None:
+    """Slash the worker once, note its claim and forfeit the batch that holds it. Whoever disputes it has been right."""
+    _end_all(draft, dispute.claim)
     slashed = slash(draft, dispute.worker, dispute.challenger, draft.params.slash_bp)
-    draft.wrong.put(claim_id, ProvenWrong(dispute.claim.epoch, dispute.worker, slashed))
+    draft.wrong.put(compute_claim_id(dispute.claim), ProvenWrong(dispute.claim.epoch, dispute.worker, slashed))
     draft.count_work(dispute.worker, wrong=1, lost=slashed)
     forfeit_claimed(draft, dispute.worker, dispute.claim)
 
@@ -35,8 +31,15 @@ def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
     draft.count_work(dispute.challenger, minority=1, lost=dispute.bond)
 
 
-def part_undecided(draft: Draft, key: bytes, dispute: Dispute) -> None:
-    """Validators have not decided: the client has its money back, the challenger its bond, and nobody is slashed."""
-    draft.disputes.delete(key)
-    draft.credit(dispute.challenger, dispute.bond)
+def part_undecided(draft: Draft, dispute: Dispute) -> None:
+    """Validators have not decided: the client has its money back, challengers their bonds, and nobody is slashed."""
+    _end_all(draft, dispute.claim)
     give_back_leaf(draft, dispute.worker, dispute.claim)
+
+
+def _end_all(draft: Draft, claim: Claim) -> None:
+    """End every dispute about a claim; the bonds go back."""
+    for key, other in list(draft.disputes.items()):
+        if other.claim == claim:
+            draft.disputes.delete(key)
+            draft.credit(other.challenger, other.bond)

@@ -113,7 +113,8 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
     claim_id = compute_claim_id(claim)
     if draft.wrong.get(claim_id) is not None:
         raise AlreadyProven(claim_id)
-    if any(other.claim == claim for _, other in draft.disputes.items()):
+    # One for each challenger: else a friend of the worker could dispute a lie first, and say nothing more.
+    if any((other.claim, other.challenger) == (claim, context.account) for _, other in draft.disputes.items()):
         raise AlreadyDisputed(claim_id)
     worker = draft.find_node(claim.worker)
     if worker is None:
@@ -202,7 +203,7 @@ def apply_judge_operator(draft: Draft, context: TransactionContext, body: JudgeO
     if is_quorum(sound, sum(weights.values())):
         condemn_challenger(draft, body.dispute, dispute)
     elif is_quorum(against, sum(weights.values())):
-        condemn_worker(draft, body.dispute, dispute)
+        condemn_worker(draft, dispute)
 
 
 def close_phase(draft: Draft, item: DueItem) -> None:
@@ -212,11 +213,11 @@ def close_phase(draft: Draft, item: DueItem) -> None:
         return
     match dispute.phase:
         case DisputePhase.TRACE | DisputePhase.EXHIBIT:
-            condemn_worker(draft, item.id, dispute)
+            condemn_worker(draft, dispute)
         case DisputePhase.NAME:
             condemn_challenger(draft, item.id, dispute)
         case _:
-            part_undecided(draft, item.id, dispute)
+            part_undecided(draft, dispute)
 
 
 def get_judges(snapshot: EpochSnapshot | None, dispute: Dispute) -> dict[bytes, int]:
@@ -240,7 +241,8 @@ def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) ->
         raise InvalidDispute(context.id, "the receipt does not open the claim")
     # A worker keeps what it needs to answer for so long, or until its batch is over.
     latest_ms = claim.deadline_ms + draft.params.challenge_ms
-    if draft.time_ms > latest_ms and not find_held(draft, candidate.account, claim):
+    # By the last block's time, so that an outage ends nobody's time; and whoever sees that block knows that it is over.
+    if draft.base.time_ms > latest_ms and not find_held(draft, candidate.account, claim):
         raise InvalidDispute(context.id, f"the claim could be disputed until {latest_ms}")
     context.verify_signed(claim, claim.worker)
     context.verify_signed(receipt, claim.worker)

@@ -11,6 +11,8 @@ from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, W
 
 DELAY_MS_MAX = 2**60
 LOST_TIMES_MAX = 1_000_000
+DISPUTE_WINDOW_MS_MIN = 1_000  # a block takes that long on a busy network
+DISPUTE_PHASES = 4
 BASE_FEE_MIN_MAX = 2**50  # so that a block's fees stay far below what fits a number
 
 
@@ -25,7 +27,7 @@ class RoleBond:
 @fast_dataclass(frozen=True)
 class Params:
     epoch_ms: Whole = 20_000
-    epochs_kept: Whole = 16  # snapshots; also how long a claim can settle or be proven wrong
+    epochs_kept: Whole = 16  # snapshots; also how long a claim can settle or be disputed
     base_fee_min: Grains = 100_000  # a unit of a block's room
     fee_idle_ms: Whole = 1_000  # without a block lower the base fee as an empty one does
     fee_validators_bp: ShareBp = 3_000
@@ -59,6 +61,7 @@ class Params:
     sample_awake_ms: Whole = 60_000  # for so long a batch keeps the network awake for its seed
     open_ms: Whole = 10_000  # to open drawn leaves, and later their digests
     attest_ms: Whole = 10_000  # for drawn verifiers to speak, before others are drawn in their place
+    dispute_window_ms: Whole = 10_000  # from a batch's last digest to its payout: for dissenters to dispute its leaves
     dispute_ms: Whole = 20_000  # for each word of a dispute: trace, operator, exhibit, verdict
     challenge_ms: Whole = 30_000  # after a claim's deadline: so long its receipt can be disputed, paid or not
     dispute_bond: Grains = 10 * GRAINS_PER_ROLE  # of a challenger, lost if it is wrong
@@ -112,6 +115,11 @@ def verify_params(params: Params) -> None:
     evidence_ms = params.epoch_ms * max(params.evidence_epochs + 2, params.epochs_kept)
     if params.unbonding_ms < evidence_ms:
         raise ValueError(f"unbonding_ms is {params.unbonding_ms}, evidence is accepted for {evidence_ms}")
+    if params.dispute_window_ms < DISPUTE_WINDOW_MS_MIN:
+        raise ValueError(f"dispute_window_ms is {params.dispute_window_ms}, at least {DISPUTE_WINDOW_MS_MIN} needed")
+    disputed_ms = params.challenge_ms + DISPUTE_PHASES * (params.dispute_ms + params.grace_ms)
+    if params.unbonding_ms < disputed_ms:
+        raise ValueError(f"unbonding_ms is {params.unbonding_ms}, a dispute may take {disputed_ms}")
     if params.fee_validators_bp + params.fee_treasury_bp > BP:
         raise ValueError(f"the shares of a transaction fee exceed {BP} basis points")
     if params.inference_worker_bp + params.inference_verifiers_bp + params.inference_treasury_bp > BP:

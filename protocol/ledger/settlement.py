@@ -20,13 +20,11 @@ from protocol.jobs import (
     compute_claim_id,
     compute_commitment,
 )
-from protocol.ledger.batches import forfeit_claimed
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
     AlreadyProven,
     ExpiredVoucher,
-    InvalidEvidence,
     InvalidLeaf,
     InvalidMode,
     NotYourChannel,
@@ -37,13 +35,11 @@ from protocol.ledger.errors import (
     VoucherExceeded,
 )
 from protocol.ledger.money import split_inference_fee
-from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, ProvenWrong, Share
-from protocol.ledger.staking import slash
+from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, Share
 from protocol.ledger.state import State
 from protocol.ledger.transactions import (
     ChannelRun,
     Leaf,
-    ProveWrong,
     SettleIndividual,
     Transaction,
     Work,
@@ -137,36 +133,6 @@ def pay_out(draft: Draft, item: DueItem) -> None:
         draft.credit(share.account, share.amount)
     draft.treasury += entry.treasury
     draft.burned += entry.burn
-
-
-def apply_prove_wrong(draft: Draft, context: TransactionContext, body: ProveWrong) -> None:
-    """Slash a worker whose signed receipt says one digest where all its drawn verifiers found another.
-
-    Only for models of the exact class, where honest machines cannot differ. Each claim at most once.
-    """
-    receipt, claim = body.receipt, body.receipt.claim
-    claim_id = compute_claim_id(claim)
-    if draft.wrong.get(claim_id) is not None:
-        raise AlreadyProven(claim_id)
-    accused = draft.find_node(claim.worker)
-    if accused is None:
-        raise UnknownNode(claim.worker)
-    model = draft.models.get(claim.model)
-    if model is None or not model.exact:
-        raise InvalidEvidence(f"model {claim.model.hex()} is not of the exact class: honest outputs may differ")
-    if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
-        raise InvalidEvidence("the receipt does not open the claim")
-    if body.output_digest == receipt.output_digest:
-        raise InvalidEvidence("the verifiers found what the worker says")
-    reason = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
-    if reason:
-        raise InvalidEvidence(reason)
-    context.verify_signed(claim, claim.worker)
-    context.verify_signed(receipt, claim.worker)
-    slashed = slash(draft, accused.account, context.account, draft.params.slash_bp)
-    draft.wrong.put(claim_id, ProvenWrong(claim.epoch, accused.account, slashed))
-    draft.count_work(accused.account, wrong=1, lost=slashed)
-    forfeit_claimed(draft, accused.account, claim)
 
 
 def collect_leaves(transactions: Iterable[Transaction], height: int) -> list[SettledLeaf]:

@@ -84,7 +84,9 @@ def mature_unbonding(draft: Draft, item: DueItem) -> None:
     entry = draft.unbonding.get(item.id)
     if entry is None:
         return
-    answers_until_ms = _compute_answers_until(draft, entry.validator, entry.epoch)
+    answers_until_ms = max(
+        _compute_answers_until(draft, entry.validator, entry.epoch), _find_open_until(draft, entry.validator)
+    )
     if draft.time_ms < answers_until_ms:
         draft.plan(replace(item, time_ms=answers_until_ms))
         return
@@ -137,6 +139,13 @@ def _compute_answers_until(draft: Draft, account: bytes, epoch: int) -> int:
     if follower is None:
         return draft.time_ms + params.epoch_ms * (params.evidence_epochs + 2)
     return draft.base.genesis_ms + params.epoch_ms * (follower + params.evidence_epochs + 1)
+
+
+def _find_open_until(draft: Draft, account: bytes) -> int:
+    """Until when stake is kept that answers for a worker's disputes and batches, for a while more at a time."""
+    is_disputed = any(dispute.worker == account for _, dispute in draft.disputes.items())
+    is_open = is_disputed or any(batch.worker == account for _, batch in draft.batches.items())
+    return draft.time_ms + max(draft.params.grace_ms, 1) if is_open else 0
 
 
 def _compute_part(amount: int, share_bp: int) -> int:

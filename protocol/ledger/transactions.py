@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from protocol.codec import decode, encode, get_size_max
 from protocol.errors import LocalError
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Attestation, Claim, Mode, Receipt, Voucher
+from protocol.jobs import Attestation, Claim, Mode, Voucher
 from protocol.keys import Signer
 from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
@@ -325,16 +325,6 @@ class SettleIndividual:
     """A worker collects what it has earned. One leaf that does not hold refuses all of it."""
 
     runs: Annotated[tuple[ChannelRun, ...], AtMost(64)]
-
-
-@transaction(31)
-@fast_dataclass(frozen=True)
-class ProveWrong:
-    """A worker's signed receipt, and the drawn verifiers' attestations that all open to another digest."""
-
-    receipt: Receipt
-    attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
-    output_digest: Digest
 
 
 @fast_dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -
     if state.chain != file.request.chain:
         raise InvalidProof(f"the receipt is of chain {file.request.chain.hex()}, the ledger of {state.chain.hex()}")
     if compute_claim_id(claim) in state.wrong:
-        raise InvalidProof("the ledger holds a proof that this claim is wrong")
+        raise InvalidProof("a dispute on the ledger has found this claim wrong")
     snapshot = state.get_epoch(claim.epoch)
     if snapshot is None:
         if _is_settled(file, leaves):

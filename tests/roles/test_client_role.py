@@ -1,4 +1,4 @@
-"""A client pays, waits for the drawn verifiers, and proves a liar wrong; seen through `handle` alone."""
+"""A client pays, waits for the drawn verifiers, and shows them a liar's receipt; seen through `handle` alone."""
 
 import random
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from dataclasses import replace
 from protocol.codec import decode
 from protocol.jobs import Receipt, compute_claim_id
 from protocol.keys import PrivateKey
+from protocol.ledger.records import ProvenWrong
 from protocol.ledger.state import State
-from protocol.ledger.transactions import ProveWrong
 from protocol.messages import (
     Attestations,
     DirectRequest,
@@ -23,6 +23,7 @@ from protocol.proofs.receipt_file import ReceiptFile
 from protocol.tensor import Tensor, compute_tensors_digest
 from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
 from roles.client_role import PULL_MS, ClientRole
+from roles.disputes import ASK_AGAIN_MS, REMIND_MS
 from roles.role import (
     Commanded,
     Context,
@@ -40,7 +41,6 @@ from roles.role import (
     Started,
     Store,
     Submit,
-    Submitted,
     TimerFired,
 )
 from tests.support.core_parts import make_parts
@@ -158,49 +158,69 @@ def test_one_attestation_alone_releases_nothing_and_the_silent_verifier_is_asked
     assert isinstance(asked[0].message, GetAttestations)
 
 
-def test_a_lie_is_proven_on_the_ledger_and_another_worker_is_asked():
+def find_shown(effects: Iterable[Effect]) -> list[Request]:
+    return [item for item in find_all(effects, Request) if isinstance(item.message, GetOpening)]
+
+
+def decide(story: Story, receipt: Receipt) -> list[Effect]:
+    """The ledger finds the claim wrong, as the verifiers' dispute has it."""
+    wrong = ProvenWrong(receipt.claim.epoch, bytes(32), 5)
+    story.state = replace(story.state, wrong={compute_claim_id(receipt.claim): wrong})
+    return story.do(LedgerAdvanced(story.state))
+
+
+def test_one_dissent_has_the_receipt_shown_to_the_verifiers_and_another_worker_asked():
     story = Story()
     receipt, worker, _ = story.answer(story.ask(), LIE)
-    disputed = story.attest(receipt, worker, OUTPUT)
-    openings = [item for item in find_all(disputed, Request) if isinstance(item.message, GetOpening)]
-    assert [item.peer for item in openings] == list(draw(story.state, receipt))
+    items = attest(story.state, story.parts.foundation, receipt, compute_tensors_digest((OUTPUT,)))
+    disputed = story.do(Requested(worker.public, Attestations(items[1:]), "infer", "s2"))
+
+    shown = find_shown(disputed)
+    assert [item.peer for item in shown] == list(draw(story.state, receipt))
+    assert {item.message for item in shown} == {GetOpening(receipt, (ROW,))}
     assert find_sent(disputed).voucher.attempt == 2
-
-    claim_id = compute_claim_id(receipt.claim)
-    opening = Opening(claim_id, compute_tensors_digest((OUTPUT,)))
-    proof = [effect for item in openings for effect in story.do(Received(item.peer, opening, token="opening"))]
-
-    body = find(proof, Submit).item
-    assert isinstance(body, ProveWrong)
-    before = story.state.nodes[get_account(story, worker)].bond
-    parts = replace(story.parts, state=story.state)
-    _, after = parts.build([sign_transaction(story.state, story.parts.account, body)])
-    assert after.nodes[get_account(story, worker)].bond < before
-    assert claim_id in after.wrong
+    assert not find_all(disputed, Submit)  # it stakes nothing on what verifiers say
+    assert not find_shown(story.do(Requested(worker.public, Attestations(items), "infer", "s3")))
 
 
-def get_account(story: Story, worker: PrivateKey) -> bytes:
-    record = story.state.find_node(worker.public)
-    assert record is not None
-    return record.account
-
-
-def test_a_client_killed_in_a_dispute_goes_on_with_it():
+def test_a_client_killed_in_a_dispute_goes_on_with_it_until_the_ledger_has_decided():
     story = Story()
     receipt, worker, _ = story.answer(story.ask(), LIE)
     kept = find(story.attest(receipt, worker, OUTPUT), Store, lambda item: item.bucket == "disputes")
 
     story.client = ClientRole(Context({}, story.parts.node, story.parts.account, random.Random(2)))
     story.do(Started(story.state, {"disputes": {kept.key: kept.value}}))
-    pressed = [item for item in find_all(story.later(PULL_MS), Request) if isinstance(item.message, GetOpening)]
-    opening = Opening(compute_claim_id(receipt.claim), compute_tensors_digest((OUTPUT,)))
-    proof = [effect for item in pressed for effect in story.do(Received(item.peer, opening, token="opening"))]
+    assert len(find_shown(story.later(PULL_MS))) == 2
 
-    submit = find(proof, Submit)
-    assert isinstance(submit.item, ProveWrong)
-    done = story.do(Submitted(submit.token, 7))
+    done = decide(story, receipt)
     assert find(done, Store).value is None
     assert find(done, Record).name == "wrong.proven"
+    assert not find_shown(story.later(PULL_MS))
+
+
+def test_a_verifier_that_found_what_the_worker_says_is_asked_no_more_and_a_dissenter_seldom():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    story.attest(receipt, worker, OUTPUT)
+    friend, dissenter = draw(story.state, receipt)
+    for verifier, found in ((friend, LIE), (dissenter, OUTPUT)):
+        opening = Opening(compute_claim_id(receipt.claim), compute_tensors_digest((found,)))
+        story.do(Received(verifier, opening, token="opening"))
+    assert not find_shown(story.later(ASK_AGAIN_MS))
+    assert [item.peer for item in find_shown(story.later(REMIND_MS))] == [dissenter]
+
+
+def test_a_client_gives_a_case_up_when_the_ledger_takes_no_dispute_about_it_any_more():
+    story = Story()
+    receipt, worker, _ = story.answer(story.ask(), LIE)
+    story.attest(receipt, worker, OUTPUT)
+    latest_ms = receipt.claim.deadline_ms + story.state.params.challenge_ms
+    assert find_shown(story.later(latest_ms - story.now_ms))
+    story.state = replace(story.state, time_ms=latest_ms + 1)
+    story.do(LedgerAdvanced(story.state))
+    ended = story.later(ASK_AGAIN_MS)
+    assert not find_shown(ended)
+    assert "dispute.void" in [item.name for item in find_all(ended, Record)]
 
 
 def test_verifiers_that_do_not_open_are_asked_again():
@@ -211,17 +231,6 @@ def test_verifiers_that_do_not_open_are_asked_again():
     pressed = [item for item in find_all(story.later(PULL_MS), Request) if isinstance(item.message, GetOpening)]
 
     assert len(pressed) == 2
-
-
-def test_a_verifier_that_opens_with_another_digest_than_it_signed_is_penalised():
-    story = Story()
-    receipt, worker, _ = story.answer(story.ask(), LIE)
-    story.attest(receipt, worker, OUTPUT)
-    verifier = draw(story.state, receipt)[0]
-
-    effects = story.do(Received(verifier, Opening(compute_claim_id(receipt.claim), bytes(32)), token="opening"))
-
-    assert [item.peer for item in find_all(effects, Penalise)] == [verifier]
 
 
 def test_outputs_that_are_not_those_of_the_receipt_are_refused():

@@ -24,7 +24,7 @@ from protocol.proofs.trace import (
 )
 from protocol.signing import sign
 from protocol.tensor import Tensor
-from roles.challenger import CHALLENGE, Challenge, Challenger
+from roles.challenger import CHALLENGE, SPARE_MS, WAIT_MS, Challenge, Challenger
 from roles.defender import AGAIN_MS, Defender
 from roles.referee import EXHIBIT_TRIES, Referee
 from roles.role import Fetch, Inspect, Record, Reply, Request, SetTimer, Store, Submit
@@ -228,16 +228,25 @@ class Doubt:
         self.challenge = Challenge(receipt.claim, (receipt,), (), receipt.output_digest, (ROW,), TRUTH, "mine")
         self.token = CHALLENGE + compute_claim_id(receipt.claim).hex()
 
-    def begin(self) -> list[Any]:
-        return self.challenger.begin(self.challenge, self.scene.state, self.scene.now_ms)
+    def begin(self, rank: int = 0) -> list[Any]:
+        return self.challenger.begin(self.challenge, self.scene.state, self.scene.now_ms, rank)
+
+    def wait(self, after_ms: int) -> list[Any]:
+        self.scene.ledger.block(after_ms=after_ms)
+        return self.challenger.on_timer(self.scene.state, self.scene.now_ms)
+
+    def look(self) -> list[Any]:
+        return self.challenger.look(self.scene.state, self.scene.now_ms)
+
+    def said(self, error: str = "") -> list[Any]:
+        return self.challenger.on_submitted(self.token, error, self.scene.state, self.scene.now_ms)
 
     def trace(self) -> list[Any]:
-        assert find(self.challenger.on_timer(self.scene.now_ms), Inspect).question == TraceModel((ROW,), 0)
         run = TracedRun(pack_trace(self.own), Exhibit(()), PROFILE)
         return self.challenger.on_inspected(self.token, run, "", self.scene.state, self.scene.now_ms)
 
     def hear(self, message: Any) -> list[Any]:
-        return self.challenger.on_answer(self.token, message, self.scene.now_ms)
+        return self.challenger.on_answer(self.token, message, self.scene.state, self.scene.now_ms)
 
     def run(self, digest: bytes) -> list[Any]:
         run = OperatorRun(3, digest, "", PROFILE)
@@ -251,7 +260,9 @@ class Doubt:
 @pytest.mark.parametrize("is_wrong", [True, False])
 def test_a_challenger_runs_the_operator_it_would_name_before_it_risks_its_bond(is_wrong: bool) -> None:
     doubt = Doubt()
-    assert find(doubt.begin(), Store).bucket == "challenges"
+    begun = doubt.begin()
+    assert find(begun, Store).bucket == "challenges"
+    assert find(begun, Inspect).question == TraceModel((ROW,), 0)
     assert find(doubt.trace(), Request).message == GetTrace(doubt.quarrel.receipt)
     asked = doubt.hear(doubt.shown)
     assert find(asked, Request).message == GetExhibit((doubt.quarrel.receipt,), (), 2)
@@ -263,11 +274,13 @@ def test_a_challenger_runs_the_operator_it_would_name_before_it_risks_its_bond(i
         body = find(effects, Submit).item
         assert body == OpenDispute((doubt.quarrel.receipt,), (), TRUTH, "mine")
         doubt.quarrel.open()
-        doubt.challenger.on_submitted(doubt.token, "")
+        doubt.said()
         doubt.quarrel.trace_it()
-        named = find(doubt.challenger.look(doubt.scene.state), Submit).item
-        assert named == NameOperator(doubt.quarrel.id, 2)
-        assert not doubt.challenger.look(doubt.scene.state)
+        named = NameOperator(doubt.quarrel.id, 2)
+        assert find(doubt.look(), Submit).item == named
+        assert not doubt.look()
+        doubt.said("the block was full")
+        assert find(doubt.look(), Submit).item == named
     else:
         assert find(effects, Store).value is None
         assert doubt.challenger.load == 0
@@ -301,15 +314,54 @@ def test_a_restarted_challenger_names_the_operator_of_a_dispute_it_has_opened() 
     doubt.challenger = Challenger(doubt.quarrel.challenger.public)
     doubt.challenger.restore({kept.key: kept.value}, doubt.scene.now_ms)
     assert decode(Challenge, kept.value) == doubt.challenge
-    assert not doubt.challenger.look(doubt.scene.state)
+    assert find(doubt.look(), Inspect).question == TraceModel((ROW,), 0)
     assert find(doubt.trace(), Submit).item == NameOperator(doubt.quarrel.id, 2)
 
 
-def test_what_somebody_else_has_proven_or_disputes_is_left_to_them() -> None:
+def test_those_drawn_first_dispute_first_and_their_dispute_is_waited_for() -> None:
+    doubt = Doubt()
+    assert not find_all(doubt.begin(rank=1), Inspect)
+    other = Quarrel(doubt.scene.ledger, "verifier-1", doubt.quarrel.receipt).open()
+    assert not find_all(doubt.wait(WAIT_MS), Inspect)
+    other.trace_it().name_it().show_it().vote(Judgement.WRONG, 0, 1, 2)
+    assert [item.name for item in find_all(doubt.look(), Record)] == ["challenge.over"]
+    assert not doubt.begin()
+
+
+def test_if_nobody_drawn_before_disputes_it_the_next_one_does() -> None:
+    doubt = Doubt()
+    doubt.begin(rank=1)
+    assert find(doubt.wait(WAIT_MS), Inspect).question == TraceModel((ROW,), 0)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_dispute_for_show_keeps_nobody_from_a_true_one(is_lost: bool) -> None:
+    doubt = Doubt()
+    doubt.begin(rank=1)
+    sham = Quarrel(doubt.scene.ledger, "verifier-1", doubt.quarrel.receipt).open().trace_it()
+    latest_ms = doubt.challenge.claim.deadline_ms + doubt.scene.state.params.challenge_ms
+    if is_lost:
+        sham.name_it(1).show_it(1).vote(Judgement.SOUND, 0, 1, 2)
+    else:
+        assert not find_all(doubt.wait(WAIT_MS), Inspect)
+        doubt.wait(latest_ms - SPARE_MS - doubt.scene.now_ms)
+    doubt.wait(WAIT_MS)
+    doubt.trace()
+    body = find(doubt.hear("silence"), Submit).item
+    doubt.scene.ledger.do(doubt.quarrel.challenger, body)
+
+
+def test_a_dispute_the_ledger_has_no_room_for_is_opened_again_while_there_is_time() -> None:
     doubt = Doubt()
     doubt.begin()
-    Quarrel(doubt.scene.ledger, "verifier-1", doubt.quarrel.receipt).open()
-    assert [item.name for item in find_all(doubt.challenger.look(doubt.scene.state), Record)] == ["challenge.over"]
+    doubt.trace()
+    body = find(doubt.hear("silence"), Submit).item
+    assert not find_all(doubt.said("disputes: 32 of 32"), Submit)
+    assert not find_all(doubt.look(), Submit)
+    assert find(doubt.wait(AGAIN_MS), Submit).item == body
+    latest_ms = doubt.challenge.claim.deadline_ms + doubt.scene.state.params.challenge_ms
+    doubt.wait(latest_ms - doubt.scene.now_ms)
+    assert find(doubt.said("it could be disputed until then"), Store).value is None
 
 
 def test_of_what_proves_nothing_no_challenge_is_made() -> None:
@@ -327,13 +379,13 @@ def test_both_ends_mean_the_same_by_a_dispute() -> None:
     doubt.trace()
     scene.ledger.do(quarrel.challenger, find(doubt.hear("silence"), Submit).item)
     (quarrel.id,) = scene.state.disputes
-    doubt.challenger.on_submitted(doubt.token, "")
+    doubt.said()
     for phase, exhibit in ((DisputePhase.TRACE, None), (DisputePhase.EXHIBIT, Exhibit((Given(1, BETWEEN),)))):
         assert quarrel.held.phase == phase
         inspect = find(scene.defender.look(scene.state, scene.now_ms), Inspect)
         run = scene.traced(exhibit)
         scene.ledger.do(quarrel.worker, find(scene.defender.on_inspected(inspect.token, run, "", 0), Submit).item)
-        for name in find_all(doubt.challenger.look(scene.state), Submit):
+        for name in find_all(doubt.look(), Submit):
             scene.ledger.do(quarrel.challenger, name.item)
     judges = [f"validator-{number}" for number in range(4)]
     rng.shuffle(judges)

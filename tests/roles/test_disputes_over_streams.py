@@ -113,11 +113,10 @@ class Case:
         """Until there is a dispute to be opened."""
         token = CHALLENGE + compute_claim_id(self.challenge.claim).hex()
         self.do(end, self.challenger.begin(self.challenge, self.ledger.state, 0))
-        self.do(end, self.challenger.on_timer(0))
         async for event in end.events:
             if isinstance(event, Answered):
                 message = end.open(self.worker.public, event.data)
-                self.do(end, self.challenger.on_answer(token, message, 0))
+                self.do(end, self.challenger.on_answer(token, message, self.ledger.state, 0))
             assert not isinstance(event, Unanswered), event
             if any(isinstance(effect, Submit) for effect in self.told):
                 return
@@ -141,9 +140,9 @@ class Case:
         order = next(effect.item for effect in self.told if isinstance(effect, Submit))
         assert isinstance(order, OpenDispute)
         ledger.do(challenger, order)
-        self.challenger.on_submitted(CHALLENGE + compute_claim_id(self.challenge.claim).hex(), "")
+        self.challenger.on_submitted(CHALLENGE + compute_claim_id(self.challenge.claim).hex(), "", ledger.state, 0)
         ledger.do(worker, self.say())
-        named = next(effect.item for effect in self.challenger.look(ledger.state) if isinstance(effect, Submit))
+        named = next(effect.item for effect in self.challenger.look(ledger.state, 0) if isinstance(effect, Submit))
         assert isinstance(named, NameOperator)
         assert named.operator == self.fault
         ledger.do(challenger, named)

@@ -42,7 +42,16 @@ from roles.settler import SETTLE_MS
 from roles.workbook import VOID_GRACE_MS
 from testnet.found import load_model_files
 from tests.roles.test_admission import make_ledger
-from tests.support.jobs import OUTPUT, ROW, attest, find_model, get_keys, make_request, pay, sign_transaction
+from tests.support.jobs import (
+    OUTPUT,
+    ROW,
+    attest,
+    find_model,
+    get_keys,
+    make_request,
+    pay,
+    sign_transaction,
+)
 
 OTHER = Tensor("int32", (1, 10), bytes(39) + b"\1")
 

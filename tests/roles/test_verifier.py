@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from protocol.codec import decode
 from protocol.content import format_cid
 from protocol.jobs import ClaimedWork, Receipt, compute_attestation, compute_claim_id
 from protocol.messages import Attestations, Claims, GetOpening, Opening, Refused
 from protocol.signing import sign, verify_signed
-from protocol.tensor import compute_tensors_digest, encode_tensors
+from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
+from roles.challenger import Challenge
 from roles.role import (
     Compute,
     Computed,
@@ -170,9 +172,9 @@ def test_an_attestation_is_opened_to_the_worker_s_signed_receipt_only():
     story.attest(work)
     client = work.request.client
 
-    opened = find(story.do(Requested(client, GetOpening(receipt), "proof", "s1")), Reply).message
+    opened = find(story.do(Requested(client, GetOpening(receipt, ()), "proof", "s1")), Reply).message
     forged = replace(receipt, output_digest=bytes(32))
-    refused = find(story.do(Requested(client, GetOpening(forged), "proof", "s2")), Reply).message
+    refused = find(story.do(Requested(client, GetOpening(forged, ()), "proof", "s2")), Reply).message
 
     assert opened == Opening(compute_claim_id(receipt.claim), DIGEST)
     assert isinstance(refused, Refused)
@@ -187,11 +189,52 @@ def test_a_restarted_verifier_says_and_opens_the_same():
 
     story.start({kept.key: kept.value})
 
-    opened = find(story.do(Requested(work.request.client, GetOpening(receipt), "proof", "s1")), Reply).message
+    opened = find(story.do(Requested(work.request.client, GetOpening(receipt, ()), "proof", "s1")), Reply).message
     assert opened.output_digest == DIGEST
     story.now_ms += REPEAT_MS
     story.hear(work)
     assert story.publish() == before
+
+
+LIE = Tensor("int32", (1, 10), bytes(39) + b"\1")
+
+
+def lie(story: Story) -> tuple[ClaimedWork, Receipt]:
+    """What a worker claims and signs for an output the verifier does not find."""
+    request = make_request(story.state, story.parts.foundation, 1)
+    receipt = make_receipt(pay(request, story.parts.foundation, story.channel, 1), story.worker, (LIE,))
+    return ClaimedWork(receipt.claim, request), receipt
+
+
+def test_a_receipt_over_another_output_is_disputed_and_one_over_the_same_is_not():
+    story = Story()
+    work, receipt = lie(story)
+    story.attest(work)
+    shown = Requested(work.request.client, GetOpening(receipt, ()), "proof", "s1")
+    begun = story.do(shown)
+    assert find(begun, Reply).message.output_digest == DIGEST
+    kept = find(begun, Store)
+    assert kept.bucket == "challenges"
+    assert decode(Challenge, kept.value).inputs == (ROW,)
+    assert [type(item) for item in story.do(shown)] == [Reply]
+
+    honest = Story()
+    work, receipt = honest.claim()
+    honest.attest(work)
+    shown = Requested(work.request.client, GetOpening(receipt, (ROW,)), "proof", "s1")
+    assert [type(item) for item in honest.do(shown)] == [Reply]
+
+
+def test_a_restarted_verifier_disputes_on_the_inputs_it_is_shown():
+    story = Story()
+    work, receipt = lie(story)
+    kept = find(story.attest(work), Store)
+    story.start({kept.key: kept.value})
+    for inputs in ((), (OUTPUT,)):
+        shown = Requested(work.request.client, GetOpening(receipt, inputs), "proof", "s1")
+        assert [type(item) for item in story.do(shown)] == [Reply]
+    shown = Requested(work.request.client, GetOpening(receipt, (ROW,)), "proof", "s2")
+    assert find(story.do(shown), Store).bucket == "challenges"
 
 
 def test_inputs_may_come_as_a_blob():

@@ -26,10 +26,11 @@ class Quarrel:
 
     def __init__(self, ledger: Ledger, challenger: str = "verifier-0", receipt: Receipt | None = None) -> None:
         self.ledger = ledger
-        self.worker = ledger.account("inference-0")
         self.challenger = ledger.account(challenger)
         self.receipt = ledger.work(ledger.open_channel())[0] if receipt is None else receipt
         claim = self.receipt.claim
+        names = ledger.foundation.nodes
+        self.worker = next(ledger.account(name) for name in names if ledger.node(name).public == claim.worker)
         self.trace = (claim.input_digest, compute_tensors_digest(BETWEEN), b"2" * 32, self.receipt.output_digest)
         self.id = b""
 
@@ -80,6 +81,16 @@ class Quarrel:
     def argue(self) -> "Quarrel":
         """Everything up to the verdict."""
         return self.open().trace_it().name_it().show_it()
+
+    def condemn(self) -> "Quarrel":
+        """The worker has lost: every validator says so that is asked."""
+        self.argue()
+        validators = (name for name in self.ledger.foundation.nodes if name.startswith("validator"))
+        for name in validators:
+            if not self.is_over:
+                self.ledger.do(self.ledger.account(name), self.judge(Judgement.WRONG))
+        assert self.is_over
+        return self
 
     def vote(self, judgement: Judgement, *validators: int) -> "Quarrel":
         for number in validators:

@@ -18,7 +18,6 @@ from protocol.ledger.transactions import (
     ChannelRun,
     Leaf,
     OpenChannels,
-    ProveWrong,
     SettleIndividual,
     Transaction,
     Work,
@@ -134,9 +133,3 @@ class Ledger:
             first = self.state.channels[channel].settled_seq + 1
         made = tuple(Leaf(int(leaf), ()) if isinstance(leaf, ZeroReason) else Leaf(0, (leaf,)) for leaf in leaves)
         return SettleIndividual((ChannelRun(channel, first, made),))
-
-    def lie(self, channel: bytes, seq: int = 1, worker: str = "inference-0") -> tuple[Receipt, ProveWrong]:
-        """A signed receipt for a wrong output, and what its verifiers have to say about it."""
-        receipt, _, _ = self.work(channel, seq, worker)
-        truth = b"\x01" * 32
-        return receipt, ProveWrong(receipt, attest(self.state, self.foundation, receipt, truth), truth)

@@ -28,6 +28,7 @@ class NaiveLedger:
     jobs: dict[int, list[object]] = field(default_factory=dict)  # [payer, payee, amount, due_ms, graced]
     pending: list[tuple[int, dict[bytes, int], int, int]] = field(default_factory=list)
     wrong: set[int] = field(default_factory=set)
+    disputes: dict[tuple[int, bytes], list[object]] = field(default_factory=dict)  # [accused, bond, due_ms, graced, id]
     treasury: int = 0
     burned: int = 0
 
@@ -53,9 +54,36 @@ class NaiveLedger:
                 job[3:] = [time_ms + grace_ms, True]
             elif job[3] <= time_ms:  # type: ignore[operator]
                 self.end_job(number, 0)
-        for unbonding in [item for item in self.unbonding if item[0] <= time_ms]:  # type: ignore[operator]
+        late = [(held[2], 1, held[4], lie, account) for (lie, account), held in self.disputes.items()]
+        answers = [(item[0], 0, number, number, b"") for number, item in enumerate(self.unbonding)]
+        over = []
+        for due_ms, is_dispute, _, number, account in sorted([*late, *answers]):
+            if due_ms > time_ms:  # type: ignore[operator]
+                continue
+            if is_dispute:
+                self.pass_dispute(number, account, grace_ms)
+            elif any(held[0] == self.unbonding[number][1] for held in self.disputes.values()):
+                self.unbonding[number][0] = time_ms + grace_ms
+            else:
+                over.append(self.unbonding[number])
+        for unbonding in over:
             self.unbonding.remove(unbonding)
             self.balances[unbonding[2]] += unbonding[3]  # type: ignore[index,operator]
+
+    def pass_dispute(self, lie: int, account: bytes, grace_ms: int) -> None:
+        """The worker has been silent: at first it has the grace, then it has lost."""
+        held = self.disputes.get((lie, account))
+        if held is None:
+            return
+        if not held[3]:
+            held[2:4] = [self.time_ms + grace_ms, True]
+            return
+        for (other, challenger), entry in list(self.disputes.items()):
+            if other == lie:
+                self.balances[challenger] += entry[1]  # type: ignore[operator]
+                del self.disputes[other, challenger]
+        self.wrong.add(lie)
+        self.slash(held[0], account)  # type: ignore[arg-type]
 
     def pay_fee(self, account: bytes) -> None:
         """Blocks hold one transaction at most, so that dividing its fee is dividing the block's."""
@@ -235,11 +263,16 @@ class NaiveLedger:
         self.pending.append((self.time_ms + window, dict(shares), treasury, burn))
         return True
 
-    def slash(self, lie: int, accused: bytes, reporter: bytes) -> bool:
-        if lie in self.wrong or not self.can_pay(reporter, 0):
+    def dispute(self, lie: int, accused: bytes, reporter: bytes, bond: int, delay_ms: int, key: bytes) -> bool:
+        is_open = (lie, reporter) in self.disputes or lie in self.wrong
+        if is_open or accused == reporter or not self.can_pay(reporter, bond):
             return False
         self.pay_fee(reporter)
-        self.wrong.add(lie)
+        self.balances[reporter] -= bond
+        self.disputes[lie, reporter] = [accused, bond, self.time_ms + delay_ms, False, key]
+        return True
+
+    def slash(self, accused: bytes, reporter: bytes) -> None:
         taken = (self.bonds[accused] + 9) // 10
         self.bonds[accused] -= taken
         for item in self.unbonding:
@@ -250,7 +283,6 @@ class NaiveLedger:
         reward = 0 if accused == reporter else taken // 2
         self.balances[reporter] += reward
         self.burned += taken - reward
-        return True
 
     def supply(self) -> int:
         channels = sum(item["deposit"] - item["paid"] for item in self.channels.values())  # type: ignore[operator,misc]
@@ -258,4 +290,5 @@ class NaiveLedger:
         unbonding: int = sum(item[3] for item in self.unbonding)  # type: ignore[misc]
         liquid = sum(self.balances.values()) + sum(self.bonds.values()) + sum(self.delegated.values()) + self.rewards
         jobs: int = sum(job[2] for job in self.jobs.values())  # type: ignore[misc]
-        return liquid + channels + jobs + pending + unbonding + self.treasury + self.burned
+        bonds: int = sum(held[1] for held in self.disputes.values())  # type: ignore[misc]
+        return liquid + channels + jobs + bonds + pending + unbonding + self.treasury + self.burned

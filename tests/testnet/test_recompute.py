@@ -20,6 +20,7 @@ from roles.core_effects import Commit
 from testnet.network_file import NetworkFile, NodeEntry, write_network_file
 from testnet.recompute import find_chains, recompute_directory
 from tests.support.certificates import certify
+from tests.support.disputes import Quarrel
 from tests.support.ledgers import Ledger
 
 HEIGHTS = {"validator-0": 8, "inference-0": 8, "verifier-0": 5, "client-0": 0}
@@ -29,11 +30,8 @@ def _make_story() -> Ledger:
     ledger = Ledger()
     channel = ledger.open_channel()
     ledger.do(ledger.account("inference-0"), ledger.settle(channel, ledger.work(channel)[2]))
-    _, proof = ledger.lie(channel, 2, "inference-1")
-    ledger.do(ledger.account("client-0"), proof)
+    Quarrel(ledger, "client-0", ledger.work(channel, 2, "inference-1")[0]).condemn()
     ledger.block(after_ms=20_000)
-    for number in range(4):
-        ledger.do(ledger.spare(number), Transfer(b"\x09" * 32, 5))
     return ledger
 
 

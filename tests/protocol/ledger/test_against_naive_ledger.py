@@ -9,8 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import encode
+from protocol.jobs import Receipt
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, build_block
+from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.escrow import OpenJob, RefuseJob, SettleJob
 from protocol.ledger.fees import count_units
 from protocol.ledger.genesis import build_state
@@ -45,6 +47,9 @@ PARAMS = replace(
     epoch_ms=EPOCH_MS,
     unbonding_ms=16 * EPOCH_MS,
     settle_window_ms=1_000,
+    dispute_ms=1_000,
+    challenge_ms=EPOCH_MS,
+    dispute_bond=10**9,
     channel_close_delay_ms=2_000,
     grace_ms=500,
     delegation_min=1_000,
@@ -52,7 +57,7 @@ PARAMS = replace(
 )
 NAMES = ("client-0", "inference-0", "inference-1", "verifier-0", "validator-0")
 ACTS = (
-    "transfer", "stake", "unstake", "delegate", "undelegate", "open", "top_up", "close", "settle", "slash", "order",
+    "transfer", "stake", "unstake", "delegate", "undelegate", "open", "top_up", "close", "settle", "dispute", "order",
     "finish", "refuse",
 )  # fmt: skip
 KINDS = (*ACTS, "wait", "sleep", "replay")
@@ -74,7 +79,7 @@ class History:
         )
         self.channels: list[bytes] = []
         self.jobs: list[bytes] = []
-        self.lies: list[tuple[int, Any, bytes]] = []
+        self.lies: list[tuple[int, Receipt, bytes]] = []
         self.lied = 0
         self.last: Transaction | None = None
 
@@ -242,17 +247,21 @@ class History:
         self.naive.units = self.count_units(self.ledger.account(name), body)
         return body, self.naive.finish(number, account, fee, verifiers, PARAMS.settle_window_ms)
 
-    def _slash(self, name: str, account: bytes) -> tuple[Any, bool]:
+    def _dispute(self, name: str, account: bytes) -> tuple[Any, bool]:
+        """Of workers that are silent once a claim of theirs is disputed."""
         if not self.channels:
             return None, True
         if not self.lies or self.rng.random() < 0.5:
             worker = self.rng.choice(("inference-0", "inference-1"))
             self.lied += 1
-            _, proof = self.ledger.lie(self.channels[0], self.lied, worker)
-            self.lies.append((self.lied, proof, self.ledger.account(worker).public))
-        lie, proof, accused = self.rng.choice(self.lies)
-        self.naive.units = self.count_units(self.ledger.account(name), proof)
-        return proof, self.naive.slash(lie, accused, account)
+            receipt = self.ledger.work(self.channels[0], self.lied, worker)[0]
+            self.lies.append((self.lied, receipt, self.ledger.account(worker).public))
+        lie, receipt, accused = self.rng.choice(self.lies)
+        body = OpenDispute((receipt,), (), b"\x01" * 32, "other")
+        self.naive.units = self.count_units(self.ledger.account(name), body)
+        key = compute_transaction_id(self.sign(self.ledger.account(name), body))
+        allowed = self.naive.dispute(lie, accused, account, PARAMS.dispute_bond, PARAMS.dispute_ms, key)
+        return body, allowed
 
     def compare(self, before: State) -> None:
         state, naive = self.ledger.state, self.naive

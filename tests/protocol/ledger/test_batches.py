@@ -42,6 +42,7 @@ from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.transactions import CloseChannel, ZeroReason, compute_transaction_id
 from protocol.merkle_sum import SumTree
 from protocol.signing import sign
+from tests.support.disputes import Quarrel
 from tests.support.jobs import PRICE, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
@@ -178,7 +179,7 @@ def test_a_batch_whose_drawn_leaves_are_open_is_paid_after_the_window() -> None:
     ledger.do(batch.worker, batch.reveal())
     assert batch.held.phase == BatchPhase.WINDOW
     before = ledger.state
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    ledger.block(after_ms=PARAMS.dispute_window_ms)
     assert ledger.state.get_balance(batch.worker.public) - before.get_balance(batch.worker.public) == 16 * PRICE
     for account, leaves in asked.items():
         assert ledger.state.get_balance(account) - before.get_balance(account) == leaves * 20 * PRICE * 800 // 40_000
@@ -374,16 +375,14 @@ def test_a_root_that_says_less_than_the_runs_take_cannot_be_opened() -> None:
     assert isinstance(ledger.refuse(batch.worker, batch.open(0)), InvalidBatch)
 
 
-def test_a_claim_proven_wrong_forfeits_the_batch_that_holds_it() -> None:
+def test_a_claim_found_wrong_forfeits_the_batch_that_holds_it() -> None:
     ledger = Ledger()
     batch = Batch(ledger, [PRICE] * 3).settle()
-    _, proof = ledger.lie(batch.channel, seq=2)
-    ledger.do(ledger.spare(), proof)
+    Quarrel(ledger, "client-0", ledger.work(batch.channel, 2)[0]).condemn()
     assert not ledger.state.batches
     assert ledger.state.channels[batch.channel].paid == 0
     late = Batch(ledger, [PRICE]).settle()
-    _, other = ledger.lie(batch.channel, seq=1)
-    ledger.do(ledger.spare(), other)
+    Quarrel(ledger, "client-0", ledger.work(batch.channel, 1)[0]).condemn()
     assert late.id in ledger.state.batches
 
 

@@ -134,7 +134,7 @@ def test_a_leaf_nobody_could_check_is_given_back_and_the_rest_is_paid(roles: dic
     assert isinstance(ledger.refuse(batch.worker, batch.reveal(0)), InvalidBatch)
     ledger.do(batch.worker, batch.reveal(1))
     before = ledger.state.get_balance(batch.worker.public)
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    ledger.block(after_ms=PARAMS.dispute_window_ms)
     assert ledger.state.channels[batch.channel].paid == 2 * PRICE
     assert ledger.state.get_balance(batch.worker.public) - before == 2 * PRICE * 8_000 // 10_000
 
@@ -150,7 +150,11 @@ def test_a_dissent_nobody_disputes_loses_its_fee_and_holds_nothing_up(liars: int
         ledger.do(batch.key_of(checker), batch.attest(checker, {0: TRUTH} if number < liars else None))
     ledger.do(batch.worker, batch.reveal())
     before = ledger.state
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    ledger.block(after_ms=10 * PARAMS.dispute_window_ms)
+    assert batch.id in ledger.state.batches  # the ledger may have been away itself
+    ledger.block(after_ms=PARAMS.grace_ms - 1)
+    assert batch.id in ledger.state.batches
+    ledger.block(after_ms=1)
     assert ledger.state.channels[batch.channel].paid == PRICE
     assert ledger.state.nodes[batch.worker.public].bond == bond
     for number, checker in enumerate(checkers):
@@ -170,7 +174,7 @@ def test_of_a_float_model_a_dissent_gives_its_leaf_back(dissents: int) -> None:
         ledger.do(batch.key_of(checker), batch.attest(checker, {0: TRUTH} if number < dissents else None))
     ledger.do(batch.worker, batch.reveal())
     bond = ledger.state.nodes[batch.worker.public].bond
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    wait(ledger, PARAMS.dispute_window_ms)
     assert ledger.state.nodes[batch.worker.public].bond == bond
     assert not ledger.state.wrong
     assert ledger.state.channels[batch.channel].paid == 0

@@ -30,7 +30,7 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.params import Params
 from protocol.ledger.records import DisputePhase
-from protocol.ledger.transactions import Delegate, Transfer
+from protocol.ledger.transactions import Delegate, Stake, Transfer, Unstake
 from protocol.proofs.trace import Exhibit, Given, Judgement, pack_trace
 from protocol.signing import sign
 from tests.protocol.ledger.test_batches import ALL, SEVERAL, Batch
@@ -258,16 +258,16 @@ def test_a_receipt_can_be_disputed_as_long_as_its_worker_keeps_what_it_needs_to_
     ledger = Ledger(FOUR, replace(PARAMS, epoch_ms=60_000, unbonding_ms=10**6))
     quarrel = Quarrel(ledger)
     latest_ms = quarrel.receipt.claim.deadline_ms + PARAMS.challenge_ms
-    ledger.block(after_ms=latest_ms - ledger.state.time_ms - 1)
+    ledger.block(after_ms=latest_ms - ledger.state.time_ms)
     if late:
         ledger.block(after_ms=1)
         assert f"until {latest_ms}" in str(ledger.refuse(quarrel.challenger, quarrel.order()))
-    else:
-        ledger.do(quarrel.challenger, quarrel.order(), after_ms=1)
+    else:  # the first block after an outage still takes it
+        ledger.do(quarrel.challenger, quarrel.order(), after_ms=50_000)
 
 
 def test_a_leaf_of_a_batch_under_way_can_be_disputed_whenever_its_receipt_is_from() -> None:
-    ledger = Ledger(SEVERAL, replace(ALL, settle_window_ms=200_000))
+    ledger = Ledger(SEVERAL, replace(ALL, dispute_window_ms=200_000))
     batch = Batch(ledger, [PRICE] * 3).check_all()
     ledger.block(after_ms=100_000)
     Quarrel(ledger, "client-0", batch.receipts[1]).open()
@@ -296,7 +296,7 @@ def test_a_dispute_needs_a_bond_and_a_receipt_of_somebody_else_that_says_another
     ledger.do(ledger.account("verifier-2"), Transfer(ledger.account("client-0").public, balance - BOND))
     assert isinstance(refuse(order, "verifier-2"), InsufficientBalance)
     quarrel.open()
-    assert isinstance(refuse(order, "verifier-1"), AlreadyDisputed)
+    assert isinstance(refuse(order), AlreadyDisputed)
 
 
 def test_no_more_disputes_are_open_at_a_time_than_the_ledger_has_room_for() -> None:
@@ -334,16 +334,60 @@ def test_models_that_are_not_exact_are_disputed_only_under_one_profile_without_o
         assert "honest outputs may differ" in str(ledger.refuse(quarrel.challenger, body))
 
 
-def test_a_worker_that_is_proven_wrong_meanwhile_is_not_slashed_twice() -> None:
+def test_who_is_found_wrong_is_slashed_bonded_and_unbonding_alike() -> None:
     ledger = Ledger(FOUR)
-    receipt, proof = ledger.lie(ledger.open_channel())
-    quarrel = Quarrel(ledger, receipt=receipt).argue()
-    ledger.do(ledger.account("client-0"), proof)
+    quarrel = Quarrel(ledger)
+    bond = ledger.state.nodes[quarrel.worker.public].bond
+    ledger.do(quarrel.worker, Unstake(bond // 4))
+    quarrel.condemn()
+    assert ledger.state.nodes[quarrel.worker.public].bond == (bond - bond // 4) * 9 // 10
+    assert sum(entry.amount for entry in ledger.state.unbonding.values()) == bond // 4 * 9 // 10
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_stake_on_its_way_back_stays_while_a_dispute_or_a_batch_of_its_owner_is_open(is_batched: bool) -> None:
+    ledger = Ledger(SEVERAL, replace(ALL, unbonding_ms=320_000, open_ms=10**9))
+    quarrel = Quarrel(ledger)
+    bond = ledger.state.nodes[quarrel.worker.public].bond
+    ledger.do(quarrel.worker, Stake(bond))
+    ledger.do(quarrel.worker, Unstake(bond))
+    ledger.block(after_ms=300_000)
+    later = Quarrel(ledger)
+    if is_batched:
+        Batch(ledger, [PRICE]).settle().draw()
+    else:
+        later.open()
+    ledger.block(after_ms=25_000)
+    assert ledger.state.unbonding  # its time is over
+    if not is_batched:
+        ledger.block(after_ms=PARAMS.grace_ms)
+        assert later.is_over
+        left = bond - bond * ALL.slash_bp // 10_000
+        assert sum(entry.amount for entry in ledger.state.unbonding.values()) == left
+        ledger.block(after_ms=PARAMS.grace_ms)
+        assert not ledger.state.unbonding
+
+
+def test_nobody_is_kept_from_disputing_a_claim_by_another_who_does_so_for_show() -> None:
+    ledger = Ledger(FOUR)
+    quarrel = Quarrel(ledger)
+    bond = ledger.state.nodes[quarrel.worker.public].bond
+    sham = Quarrel(ledger, "client-0", quarrel.receipt).open().trace_it()
+    quarrel.argue()
     before = ledger.state
     quarrel.vote(WRONG, 0, 1, 2)
-    assert quarrel.is_over
-    assert ledger.state.nodes[quarrel.worker.public].bond == before.nodes[quarrel.worker.public].bond
-    assert ledger.state.get_balance(quarrel.challenger.public) == before.get_balance(quarrel.challenger.public) + BOND
+    assert sham.is_over
+    assert ledger.state.get_balance(sham.challenger.public) == before.get_balance(sham.challenger.public) + BOND
+    assert ledger.state.nodes[quarrel.worker.public].bond == bond * 9 // 10  # once
+    assert ledger.state.work[quarrel.worker.public].wrong == 1
+
+
+def test_a_show_of_a_dispute_that_is_lost_ends_no_other() -> None:
+    ledger = Ledger(FOUR)
+    quarrel = Quarrel(ledger).argue()
+    sham = Quarrel(ledger, "client-0", quarrel.receipt).argue().vote(SOUND, 0, 1, 2)
+    assert sham.is_over
+    assert not quarrel.is_over
 
 
 def test_a_worker_with_stake_behind_the_challenger_gets_nothing_of_its_bond() -> None:
@@ -365,7 +409,7 @@ def test_the_batch_of_a_claim_in_dispute_is_frozen_and_forfeit_when_the_worker_i
     batch = Batch(ledger, [PRICE] * 3).check_all()
     quarrel = Quarrel(ledger, "client-0", batch.receipts[1]).argue()
     for _ in range(3):
-        ledger.block(after_ms=PARAMS.settle_window_ms)
+        ledger.block(after_ms=PARAMS.dispute_window_ms // 2)
     assert batch.id in ledger.state.batches
     quarrel.vote(WRONG, 0)
     assert batch.id not in ledger.state.batches
@@ -376,7 +420,7 @@ def test_the_batch_of_a_challenger_that_was_wrong_is_paid_whole() -> None:
     ledger = Ledger(SEVERAL, ALL)
     batch = Batch(ledger, [PRICE] * 3).check_all()
     quarrel = Quarrel(ledger, "client-0", batch.receipts[1]).argue()
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    ledger.block(after_ms=PARAMS.dispute_window_ms)
     quarrel.vote(SOUND, 0)
     before = ledger.state.get_balance(batch.worker.public)
     ledger.block(after_ms=PARAMS.dispute_ms + PARAMS.grace_ms)
@@ -427,6 +471,7 @@ def test_a_drawn_verifier_in_dissent_may_have_validators_decide(judgement: Judge
     early.open(leaf).trace_it().name_it().show_it().vote(judgement, 0)
 
     ledger.block(after_ms=PARAMS.dispute_ms + PARAMS.grace_ms)
+    ledger.block(after_ms=PARAMS.grace_ms)
     assert batch.id not in ledger.state.batches
     assert not ledger.state.checks
     assert ledger.state.channels[batch.channel].paid == paid

@@ -38,6 +38,7 @@ from protocol.ledger.transactions import (
     prove_possession,
 )
 from protocol.signing import sign
+from tests.support.disputes import Quarrel
 from tests.support.jobs import find_model
 from tests.support.ledgers import Ledger
 
@@ -189,8 +190,8 @@ def test_epochs_that_passed_asleep_are_one_change() -> None:
 
 def test_only_so_many_snapshots_are_kept() -> None:
     ledger = Ledger(params=replace(PARAMS, epochs_kept=3))
-    _, proof = ledger.lie(ledger.open_channel())
-    ledger.do(ledger.account("client-0"), proof)
+    Quarrel(ledger, "client-0").condemn()
+    assert ledger.state.wrong
     for _ in range(4):
         assert ledger.state.get_epoch(ledger.state.epoch) is not None
         ledger.block(after_ms=PARAMS.epoch_ms)

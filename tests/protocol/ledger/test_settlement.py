@@ -1,18 +1,16 @@
-"""Settlement leaf by leaf, and the slashing of workers who lied."""
+"""Settlement leaf by leaf."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from protocol.jobs import compute_claim_id, compute_commitment
 from protocol.ledger.apply import decode_transactions, next_due_ms
 from protocol.ledger.block import get_validators
 from protocol.ledger.epochs import take_snapshot
 from protocol.ledger.errors import (
     AlreadyProven,
     ExpiredVoucher,
-    InvalidEvidence,
     InvalidLeaf,
     InvalidSignature,
     NotYourChannel,
@@ -27,16 +25,14 @@ from protocol.ledger.transactions import (
     ChannelRun,
     CloseChannel,
     Leaf,
-    ProveWrong,
     SettleIndividual,
     Transfer,
-    Unstake,
     Work,
     ZeroReason,
 )
 from protocol.signing import sign
-from protocol.types import BP
-from tests.support.jobs import PRICE, attest
+from tests.support.disputes import Quarrel
+from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
 
 PARAMS = Params()
@@ -264,92 +260,21 @@ def test_a_closing_channel_can_still_be_settled_until_it_is_gone() -> None:
     assert ledger.state.get_balance(payer.public) == before + 9 * PRICE
 
 
-def test_a_worker_who_lied_is_slashed_once_bonded_and_unbonding_alike() -> None:
-    ledger = Ledger()
-    channel = ledger.open_channel()
-    worker, reporter = ledger.account("inference-0"), ledger.account("client-0")
-    bond = ledger.state.nodes[worker.public].bond
-    ledger.do(worker, Unstake(bond // 4))
-    receipt, proof = ledger.lie(channel)
-    before = ledger.state
-    ledger.do(reporter, proof)
-    after = ledger.state
-    taken = bond * PARAMS.slash_bp // BP
-    assert after.nodes[worker.public].bond == (bond - bond // 4) * 9 // 10
-    assert sum(entry.amount for entry in after.unbonding.values()) == bond // 4 * 9 // 10
-    assert after.get_balance(reporter.public) == before.get_balance(reporter.public) - FEE + taken // 2
-    assert after.burned - before.burned == taken // 2 + 40_000
-    assert after.wrong[compute_claim_id(receipt.claim)].slashed == taken
-    assert after.work[worker.public].wrong == 1
-    assert isinstance(ledger.refuse(reporter, proof), AlreadyProven)
-    assert isinstance(ledger.refuse(ledger.account("verifier-0"), proof), AlreadyProven)
-
-
-def test_a_claim_proven_wrong_is_not_paid() -> None:
+def test_a_claim_found_wrong_is_not_paid() -> None:
     ledger = Ledger()
     channel = ledger.open_channel()
     receipt, _attestations, work = ledger.work(channel)
-    wrong = b"\x01" * 32
-    ledger.do(
-        ledger.account("client-0"),
-        ProveWrong(receipt, attest(ledger.state, ledger.foundation, receipt, wrong), wrong),
-    )
+    Quarrel(ledger, "client-0", receipt).condemn()
     assert isinstance(ledger.refuse(ledger.account("inference-0"), ledger.settle(channel, work)), AlreadyProven)
-
-
-def test_a_worker_who_reports_itself_gets_nothing_back() -> None:
-    ledger = Ledger()
-    worker = ledger.account("inference-0")
-    _, proof = ledger.lie(ledger.open_channel())
-    before = ledger.state
-    ledger.do(worker, proof)
-    assert ledger.state.get_balance(worker.public) == before.get_balance(worker.public) - FEE
-    assert ledger.state.burned - before.burned == before.nodes[worker.public].bond // 10 + 40_000
 
 
 def test_a_slashed_worker_is_drawn_no_more_from_the_next_snapshot_on() -> None:
     ledger = Ledger()
-    _, proof = ledger.lie(ledger.open_channel())
-    ledger.do(ledger.account("client-0"), proof)
+    Quarrel(ledger, "client-0").condemn()
     node = ledger.node("inference-0").public
     assert ledger.state.epochs[0].find_candidate(node) is not None
     ledger.block(after_ms=PARAMS.epoch_ms)
     assert ledger.state.epochs[1].find_candidate(node) is None
-
-
-def test_evidence_that_does_not_prove_a_lie_slashes_nobody() -> None:
-    ledger = Ledger()
-    channel = ledger.open_channel()
-    reporter = ledger.account("client-0")
-    receipt, attestations, _work = ledger.work(channel)
-    honest = ProveWrong(receipt, attestations, receipt.output_digest)
-    _, lie = ledger.lie(channel)
-    cases = [
-        honest,
-        ProveWrong(receipt, attestations, bytes(32)),
-        replace(lie, output_digest=bytes(32)),
-        replace(lie, attestations=lie.attestations[:1]),
-        replace(lie, receipt=sign(replace(lie.receipt, output_digest=bytes(32)), ledger.node("inference-0"))),
-        replace(lie, receipt=sign(lie.receipt, ledger.node("inference-1"))),
-        replace(lie, receipt=replace(lie.receipt, claim=replace(lie.receipt.claim, signature=bytes(64)))),
-    ]
-    for case in cases:
-        assert isinstance(ledger.refuse(reporter, case), InvalidEvidence | InvalidSignature)
-
-
-def test_a_model_outside_the_exact_class_slashes_nobody() -> None:
-    ledger = Ledger()
-    inexact = next(model for model in ledger.state.models.values() if not model.exact)
-    receipt, _ = ledger.lie(ledger.open_channel())
-    salt, digest = receipt.salt, receipt.output_digest
-    node = ledger.node("inference-0")
-    claim = replace(receipt.claim, model=inexact.digest, commitment=compute_commitment(salt, digest))
-    other = sign(replace(receipt, claim=sign(claim, node)), node)
-    truth = b"\x01" * 32
-    proof = ProveWrong(other, attest(ledger.state, ledger.foundation, other, truth), truth)
-    error = ledger.refuse(ledger.account("client-0"), proof)
-    assert isinstance(error, InvalidEvidence)
-    assert "not of the exact class" in str(error)
 
 
 def test_a_chain_keeps_its_validator_even_when_a_slash_takes_it_below_its_bond() -> None:

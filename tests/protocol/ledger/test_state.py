@@ -15,6 +15,7 @@ from protocol.ledger.records import Account
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
 from protocol.ledger.state import TABLES, compute_state_root
 from protocol.ledger.transactions import Transfer
+from tests.support.disputes import Quarrel
 from tests.support.ledgers import Ledger
 
 
@@ -23,8 +24,7 @@ def _make_history() -> Ledger:
     ledger = Ledger()
     channel = ledger.open_channel()
     ledger.do(ledger.account("inference-0"), ledger.settle(channel, ledger.work(channel)[2]))
-    _, proof = ledger.lie(channel, 2, "inference-1")
-    ledger.do(ledger.account("client-0"), proof)
+    Quarrel(ledger, "client-0", ledger.work(channel, 2, "inference-1")[0]).condemn()
     ledger.do(ledger.spare(), Transfer(b"\x09" * 32, 5), after_ms=20_000)
     return ledger
 

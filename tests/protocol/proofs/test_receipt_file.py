@@ -11,7 +11,7 @@ from protocol.jobs import Attestation, Mode, compute_attestation, compute_claim_
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.settlement import collect_leaves
-from protocol.ledger.transactions import ProveWrong, Work, ZeroReason
+from protocol.ledger.transactions import Work, ZeroReason
 from protocol.proofs import REEXEC, SIGNED, TEE, TEE_SIMULATED
 from protocol.proofs.context import Trust
 from protocol.proofs.kinds import Attestations, CannotCheck, InvalidProof
@@ -20,6 +20,7 @@ from protocol.proofs.tee import compute_user_data
 from protocol.registry import ProofDescription, find_proof_kind, register_proof_kind, temporary_registrations
 from protocol.signing import sign
 from testnet.simulated_nitro import MEASUREMENT, make_document
+from tests.support.disputes import Quarrel
 from tests.support.jobs import OUTPUT, attest, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
@@ -194,10 +195,8 @@ def test_a_ledger_that_contradicts_the_file_refuses_it() -> None:
         verify_receipt_file(file, story.ledger.state)
     with pytest.raises(InvalidProof, match="of chain"):
         verify_receipt_file(file, Ledger({"validator": 1}).state)
-    truth = b"\x01" * 32
-    attestations = attest(story.ledger.state, story.ledger.foundation, story.file.receipt, truth)
-    story.ledger.do(story.ledger.account("client-0"), ProveWrong(story.file.receipt, attestations, truth))
-    with pytest.raises(InvalidProof, match="proof that this claim is wrong"):
+    Quarrel(story.ledger, "client-0", story.file.receipt).condemn()
+    with pytest.raises(InvalidProof, match="found this claim wrong"):
         verify_receipt_file(story.file, story.ledger.state)
 
 

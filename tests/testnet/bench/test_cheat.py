@@ -49,13 +49,7 @@ def test_every_cheat_does_what_it_is_called(strategy: Strategy) -> None:
     try_out(strategy)
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        pytest.param(Mode.INDIVIDUAL, marks=pytest.mark.xfail(strict=True, reason="attestations of all drawn suffice")),
-        Mode.BATCH,
-    ],
-)
+@pytest.mark.parametrize("mode", [Mode.INDIVIDUAL, Mode.BATCH])
 def test_verifiers_in_league_cannot_have_an_honest_worker_slashed(mode: Mode) -> None:
     """Even if all that can be drawn are of one mind."""
     framing = {"class": "testnet.cheats:Framing"}
