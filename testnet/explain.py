@@ -23,7 +23,7 @@ from protocol.jobs import (
 )
 from protocol.keys import format_account, format_node
 from protocol.ledger.apply import decode_transactions
-from protocol.ledger.batches import BatchSettle, SettlePrivate, compute_drawn, find_run
+from protocol.ledger.batches import BatchSettle, SettlePrivate, compute_check_key, compute_drawn, find_run, is_paid
 from protocol.ledger.block import Block
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.records import Batch, BatchPhase, EpochSnapshot
@@ -35,6 +35,7 @@ from protocol.proofs.receipt_file import Finding
 from protocol.registry import kind_of
 from protocol.signing import verify_signed
 from roles.attempts import REFUSAL_BYTES_MAX
+from testnet.dispute_course import DisputeCourse
 
 REASONS = {
     ZeroReason.UNATTESTED: "the drawn verifiers did not attest it in time",
@@ -95,6 +96,7 @@ class _BatchLeaf:
     batch: Batch | None = None  # None in mode `private`, where there is nothing to wait for
     gone_height: int = 0
     is_forfeit: bool = False
+    is_void: bool = False  # nobody could check it, or decide about it: given back by itself
     is_slashed: bool = False
 
 
@@ -108,6 +110,9 @@ class History:
     leaves: dict[tuple[bytes, int], _BatchLeaf] = field(default_factory=dict)
     slashes: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # claim id -> (height, grains)
 
+    def __post_init__(self) -> None:
+        self.disputes = DisputeCourse(self.case.claim_ids)
+
     def on_block(self, before: State, block: Block, after: State) -> None:
         for state in (before, after):
             if self.epoch is None and (snapshot := state.get_epoch(self.case.request.epoch)) is not None:
@@ -117,6 +122,7 @@ class History:
                 self._find_leaf(transaction.id, transaction.content, after.height)
         for leaf in self.leaves.values():
             self._follow(leaf, before, after)
+        self.disputes.take(before, after)
         for claim_id in self.case.claim_ids:
             if claim_id in after.wrong and claim_id not in before.wrong:
                 self.slashes[claim_id] = after.height, after.wrong[claim_id].slashed
@@ -139,6 +145,8 @@ class History:
             run = find_run(last, leaf.index)[0]
             channels = [state.channels.get(run.channel) for state in (before, after)]
             leaf.batch, leaf.gone_height = last, after.height
+            check = before.checks.get(compute_check_key(leaf.key, leaf.index))
+            leaf.is_void = check is not None and not is_paid(check, before.models.get(check.claim.model))
             # Whoever is forfeit gives back the whole run; a payout at most single leaves of it.
             given = channels[0].paid - channels[1].paid if channels[0] and channels[1] else 0
             leaf.is_forfeit = last.phase != BatchPhase.WINDOW or given == run.amount > 0
@@ -162,9 +170,11 @@ def explain(
         yield from _explain_try(case, item, state)
         yield _explain_leaf(item, state, history, settled)
         claim_id = b"" if item.receipt is None else compute_claim_id(item.receipt.claim)
+        for line in history.disputes.lines.get(claim_id, ()):
+            yield Finding("disputed", True, line)
         if claim_id in history.slashes:
             height, grains = history.slashes[claim_id]
-            yield Finding("slashed", True, f"block {height}: the claim was proven wrong, {grains} grains of stake went")
+            yield Finding("slashed", True, f"block {height}: the claim was found wrong, {grains} grains of stake went")
     if case.ending:
         yield Finding("ended", True, case.ending)
 
@@ -263,7 +273,7 @@ def _explain_leaf(
         why = REASONS[ZeroReason(leaf.reason)]
         return Finding("not paid", True, f"block {leaf.height} ended voucher {voucher.seq} without pay: {why}")
     if batched is not None:
-        return _explain_batch(batched, state)
+        return _explain_batch(batched)
     channel = state.channels.get(voucher.channel)
     if channel is None:
         return Finding("settled", False, "what became of the voucher: its channel is closed, or of another ledger")
@@ -271,21 +281,54 @@ def _explain_leaf(
     return Finding("settled", False, f"that voucher {voucher.seq} has ended: {text}")
 
 
-def _explain_batch(leaf: _BatchLeaf, state: State) -> Finding:
+def describe_batched(voucher: Voucher, history: History | None) -> tuple[Finding, Finding]:
+    """For a receipt in mode `batch` or `private`: whether its leaf was drawn to be checked, and whether it was paid."""
+    if history is None:
+        return _tell_nothing("a ledger has to be recomputed for that, with --ledger")
+    leaf = history.leaves.get((voucher.channel, voucher.seq))
+    if leaf is None:
+        return _tell_nothing(f"no block has voucher {voucher.seq} in a batch")
+    end = _explain_batch(leaf)
+    if leaf.batch is None:
+        return Finding("drawn", False, "that anybody checked it: in mode private no leaf is ever drawn"), end
+    is_drawn, text = _is_drawn(leaf, leaf.batch), _tell_drawn(leaf, leaf.batch)
+    drawn = Finding("drawn", is_drawn, text if is_drawn else f"that anybody checked it: {text}")
+    is_paid = end.level == "settled"
+    return drawn, end if is_paid else Finding("settled", False, f"that the worker was paid: {end.text}")
+
+
+def _tell_nothing(why: str) -> tuple[Finding, Finding]:
+    return (
+        Finding("drawn", False, f"whether its leaf was drawn to be checked: {why}"),
+        Finding("settled", False, f"that the worker was paid: {why}"),
+    )
+
+
+def _is_drawn(leaf: _BatchLeaf, batch: Batch) -> bool:
+    return bool(batch.seed) and leaf.index in compute_drawn(batch.seed, leaf.key, batch.leaves, batch.sample_bp)
+
+
+def _tell_drawn(leaf: _BatchLeaf, batch: Batch) -> str:
+    if not batch.seed:
+        return "nothing is drawn yet"
+    is_drawn = _is_drawn(leaf, batch)
+    return "it was drawn to be checked" if is_drawn else "it was not among those drawn to be checked"
+
+
+def _explain_batch(leaf: _BatchLeaf) -> Finding:
     where = f"leaf {leaf.index} of batch {leaf.key.hex()}, block {leaf.height}"
     batch = leaf.batch
     if batch is None:
         return Finding("settled", True, f"{where}: committed to and paid at once, never opened (mode private)")
-    if not batch.seed:
-        drawn = "nothing is drawn yet"
-    else:
-        is_drawn = leaf.index in compute_drawn(batch.seed, leaf.key, batch.leaves, batch.sample_bp)
-        drawn = "it was drawn to be checked" if is_drawn else "it was not among those drawn to be checked"
+    drawn = _tell_drawn(leaf, batch)
     if not leaf.gone_height:
         return Finding("batched", True, f"{where}: {drawn}; the batch {PHASES[BatchPhase(batch.phase)]}")
     if leaf.is_forfeit:
         slashed = " and the worker was slashed" if leaf.is_slashed else ""
         return Finding("refunded", True, f"{where}: {drawn}; block {leaf.gone_height}: the batch is forfeit{slashed}")
+    if leaf.is_void:
+        text = f"{where}: {drawn}; block {leaf.gone_height} paid the batch out but gave this leaf back, undecided"
+        return Finding("refunded", True, text)
     return Finding("settled", True, f"{where}: {drawn}; block {leaf.gone_height} paid the batch out")
 
 

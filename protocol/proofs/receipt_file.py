@@ -90,6 +90,8 @@ def verify_receipt_file(
         Finding("paid for", True, ordered),
         Finding("signed", True, f"node {format_node(claim.worker)} signed this output for this input and model"),
     )
+    if state is not None and compute_claim_id(claim) in state.wrong:
+        raise InvalidProof("a dispute on the ledger has found this claim wrong")
     if file.request.mode != Mode.INDIVIDUAL:
         verify_receipt(file.receipt)
         return (*signed, Finding("attested", False, _UNATTESTED[file.request.mode]), *_find_backings(file, trust))
@@ -155,8 +157,6 @@ def _find_drawn(file: ReceiptFile, state: State | None, leaves: Leaves | None) -
         return Finding("drawn", False, "that the ledger drew these verifiers: no ledger was given")
     if state.chain != file.request.chain:
         raise InvalidProof(f"the receipt is of chain {file.request.chain.hex()}, the ledger of {state.chain.hex()}")
-    if compute_claim_id(claim) in state.wrong:
-        raise InvalidProof("a dispute on the ledger has found this claim wrong")
     snapshot = state.get_epoch(claim.epoch)
     if snapshot is None:
         if _is_settled(file, leaves):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from protocol.ledger.state import State
     from protocol.proofs.ledger_file import Shown
     from protocol.proofs.receipt_file import Finding, Leaves
+    from testnet.explain import History
     from testnet.recompute import Recomputation
 
 RECEIPT_SUFFIX = ".receipt"
@@ -46,6 +47,7 @@ class Backing:
     leaves: "Leaves | None" = None
     trusted: "Trusted | None" = None
     shown: "Shown | None" = None  # by a ledger file
+    history: "History | None" = None  # of batches, of a ledger that was recomputed
     trusting: Trusting = NOBODY
 
 
@@ -89,7 +91,7 @@ def verify(
     output = Output(json)
     files = [path for each in (target, *others) for path in _find_files(each)]
     backing = replace(
-        _gather_backing(ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
+        _gather_backing(files, ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
     )
     load_proof_kinds()
     results = [check_file(path, backing) for path in files]
@@ -130,10 +132,11 @@ NOT_SHOWN_BY_PROOFS = (
 def check_file(path: Path, backing: Backing) -> Checked:
     """Check one file, by its suffix."""
     from protocol.errors import ProtocolError
-    from protocol.jobs import compute_claim_id
+    from protocol.jobs import Mode, compute_claim_id
     from protocol.proofs.kinds import InvalidProof
     from protocol.proofs.receipt_file import decode_receipt_file, verify_receipt_file
     from testnet.evidence import decode_evidence, verify_evidence
+    from testnet.explain import describe_batched
 
     if path.suffix == PROOF_SUFFIX and backing.trusted is None:
         hint = "name a genesis.json or testnet.json you trust with --genesis"
@@ -148,7 +151,11 @@ def check_file(path: Path, backing: Backing) -> Checked:
         claim_id = compute_claim_id(file.receipt.claim)
         if backing.shown is not None and backing.shown.entries.get(("wrong", claim_id)) is not None:
             raise InvalidProof("the ledger holds a proof that this claim is wrong")
-        return verify_receipt_file(file, backing.state, backing.leaves, backing.trusting.for_chain(file.request.chain))
+        trust = backing.trusting.for_chain(file.request.chain)
+        findings = verify_receipt_file(file, backing.state, backing.leaves, trust)
+        if file.request.mode == Mode.INDIVIDUAL:
+            return findings
+        return (*findings, *describe_batched(file.voucher, backing.history))
 
     try:
         with path.open("rb") as file:
@@ -173,15 +180,18 @@ def _find_files(target: Path) -> list[Path]:
     return files
 
 
-def _gather_backing(ledger: Path | None, genesis: Path | None, proof: Path | None, output: Output) -> Backing:
+def _gather_backing(
+    files: list[Path], ledger: Path | None, genesis: Path | None, proof: Path | None, output: Output
+) -> Backing:
     """Raises CommandError when what is to back the files does not hold itself."""
     from protocol.errors import ProtocolError
     from protocol.proofs.ledger_file import LEDGER_FILE_BYTES_MAX, decode_ledger_file, verify_ledger_file
 
     trusted = read_trusted(genesis) if genesis is not None else None
     if ledger is not None:
-        recomputed = _recompute(ledger, output)
-        return Backing(recomputed.state, recomputed.leaves, trusted)
+        history = _watch_batches(files)
+        recomputed = _recompute(ledger, output, history)
+        return Backing(recomputed.state, recomputed.leaves, trusted, history=history)
     if proof is None:
         return Backing(trusted=trusted)
     if trusted is None:
@@ -195,12 +205,33 @@ def _gather_backing(ledger: Path | None, genesis: Path | None, proof: Path | Non
     return Backing(leaves=shown.leaves, trusted=trusted, shown=shown)
 
 
-def _recompute(ledger: Path, output: Output) -> "Recomputation":
+def _watch_batches(files: list[Path]) -> "History | None":
+    """What has to be watched for while the ledger is recomputed; None when no receipt is of a batch."""
+    from protocol.errors import ProtocolError
+    from protocol.jobs import Mode
+    from protocol.proofs.receipt_file import RECEIPT_FILE_BYTES_MAX, ReceiptFile, decode_receipt_file
+    from testnet.explain import Case, History, Try
+
+    receipts: list[ReceiptFile] = []
+    for path in files:
+        if path.suffix == RECEIPT_SUFFIX:
+            try:
+                with path.open("rb") as file:
+                    receipts.append(decode_receipt_file(file.read(RECEIPT_FILE_BYTES_MAX + 1)))
+            except (OSError, ProtocolError):
+                continue  # said of this file when its turn comes
+    batched = [item for item in receipts if item.request.mode != Mode.INDIVIDUAL]
+    if not batched:
+        return None
+    return History(Case(batched[0].request, tuple(Try(b"", item.voucher) for item in batched)))
+
+
+def _recompute(ledger: Path, output: Output, history: "History | None") -> "Recomputation":
     """The ledger, recomputed. Raises CommandError if it does not hold, UserError if there is none."""
     from testnet.recompute import recompute_directory
 
     output.note(f"recomputing the ledger in {ledger} from genesis")
-    result = recompute_directory(ledger)
+    result = recompute_directory(ledger, None if history is None else history.on_block)
     if not result.holds:
         raise CommandError(
             "ledger_does_not_hold",
