@@ -3,7 +3,7 @@
 The same for a simulated network and for one of real processes: the ledger is recomputed from genesis.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -15,7 +15,7 @@ from protocol.ledger.block import Block
 from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.genesis import build_state
 from protocol.ledger.openings import OpenLeaves
-from protocol.ledger.records import Check
+from protocol.ledger.records import Channel, Check
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State
 from protocol.ledger.transactions import compute_transaction_id
@@ -114,7 +114,7 @@ def compute_outcomes(observed: Observed, strategy: Strategy) -> tuple[Outcomes, 
         convictions=len(chain.last.wrong),
         honest_slashed=sum(_get_bond(chain.last, one) < _get_bond(chain.first, one) for one in honest),
         unsettled=not observed.is_settled,
-        lost_max=_find_loss(observed, strategy, chain.last, accounts),
+        lost_max=_find_loss(observed, strategy, chain.channels.values(), accounts),
         again=sum(answer.attempts - 1 for answer in observed.answers),
         unpaid=len(set(chain.claims.values()) - chain.paid),
         disputes=chain.disputes,
@@ -133,7 +133,9 @@ def _count_use(observed: Observed, name: str) -> int:
     return PRICE_GRAINS * sum(answer.is_answered for answer in observed.answers if answer.client == name)
 
 
-def _find_loss(observed: Observed, strategy: Strategy, ledger: State, accounts: Mapping[str, bytes]) -> int:
+def _find_loss(
+    observed: Observed, strategy: Strategy, channels: Iterable[Channel], accounts: Mapping[str, bytes]
+) -> int:
     """The most an honest client has paid a cheat, or an honest worker has worked for one, for nothing."""
     names = {account: name for name, account in accounts.items()}
     workers = {PrivateKey.from_seed(seeds.node).public: name for name, seeds in observed.foundation.nodes.items()}
@@ -143,7 +145,7 @@ def _find_loss(observed: Observed, strategy: Strategy, ledger: State, accounts: 
             pair = answer.client, workers[answer.worker]
             delivered[pair] = delivered.get(pair, 0) + answer.fee
     paid: dict[tuple[str, str], int] = dict.fromkeys(delivered, 0)
-    for channel in ledger.channels.values():
+    for channel in channels:
         pair = names[channel.payer], names[channel.payee]
         paid[pair] = paid.get(pair, 0) + channel.paid
     losses = [0]
@@ -172,6 +174,7 @@ class _Chain:
 
     def __init__(self, observed: Observed) -> None:
         self.paid: set[bytes] = set()  # claims
+        self.channels: dict[bytes, Channel] = {}  # as they were last: one that is closed is on the ledger no more
         self.disputes = 0
         self._settled: dict[bytes, tuple[bytes, list[tuple[bytes, int]]]] = {}  # batch -> worker, its jobs
         self._opened: dict[bytes, dict[int, bytes]] = {}  # batch -> leaf -> claim, empty for a zero leaf
@@ -193,6 +196,7 @@ class _Chain:
                 yield Batched(len(jobs), len(opened), told, sum(claim in lies for claim in opened.values()))
 
     def _note(self, block: Block, before: State, after: State) -> None:
+        self.channels.update(after.channels)
         transactions = decode_transactions(block)
         self.paid |= {leaf.claim_id for leaf in collect_leaves(transactions, block.header.height) if leaf.amount}
         for transaction in transactions:

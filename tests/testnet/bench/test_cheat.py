@@ -1,15 +1,16 @@
 """The benchmark of cheats: what it counts, and that its bars can be missed."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from protocol.jobs import Mode
 from testnet.bench.cheat.measure import compute_interval, judge, judge_draws, make_rows, plan
-from testnet.bench.cheat.outcomes import Batched, Outcomes
+from testnet.bench.cheat.outcomes import Batched, Outcomes, compute_outcomes
 from testnet.bench.cheat.real import run_piece
-from testnet.bench.cheat.run import ROLES, run
+from testnet.bench.cheat.run import BATCH_MS, ROLES, found_for, list_options, observe, run
 from testnet.bench.cheat.strategies import BOTH, STRATEGIES, Strategy, find_strategies
 from testnet.bench.cheat.sweep import NotKept, Piece, Result, read_kept, sweep
 from testnet.genesis import PRICE_GRAINS
@@ -59,6 +60,25 @@ def test_verifiers_in_league_cannot_have_an_honest_worker_slashed(mode: Mode) ->
         network.request("digits", row, mode=mode, timeout_ms=4_000)
     network.run_for(60_000)
     assert network.bonds == bonds
+
+
+def test_what_was_paid_on_a_channel_that_is_gone_by_now_counts() -> None:
+    """Found by a sweep, seed 10: six jobs that a client had paid for before it closed looked like a loss."""
+    (deny,) = find_strategies(frozenset({"deny"}))
+    foundation = found_for(deny, 10)
+    options = {"inference": {"batch_ms": BATCH_MS}, **list_options(deny, foundation, lie_bp=0)}
+    network = simulate(10, ROLES, options=options)
+    observed = observe(network, foundation, deny, Mode.BATCH, jobs=12)
+    held = len(network.ledger.channels)
+    params = foundation.genesis.params
+    network.run_for(params.channel_close_delay_ms + 2 * params.grace_ms)
+    assert len(network.ledger.channels) < held
+
+    kept = network.nodes["validator-0"].disk.blocks
+    outcomes, _ = compute_outcomes(replace(observed, blocks=[kept[at].block for at in sorted(kept)]), deny)
+
+    assert outcomes.answered
+    assert outcomes.lost_max <= PRICE_GRAINS
 
 
 def test_a_ledger_that_slashes_nothing_makes_lies_pay_and_the_table_says_so() -> None:
