@@ -4,6 +4,7 @@ Nothing here computes with the numbers, so none of it needs numpy: sizes are che
 by their bits. They are refused because no bound on a difference holds for them; -0.0 stays what it is.
 """
 
+import functools
 import hashlib
 import math
 from types import MappingProxyType
@@ -122,5 +123,6 @@ def _is_finite(data: bytes, item_size: int, high_mask: int, low_mask: int) -> bo
     return not int.from_bytes(high) & int.from_bytes(low)
 
 
+@functools.cache
 def _mark(mask: int) -> bytes:
     return bytes(byte & mask == mask for byte in range(256))
