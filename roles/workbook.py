@@ -143,9 +143,8 @@ class Workbook:
         """
         done = [
             job
-            for job in self.jobs.values()
-            if job.key[1] <= settled.get(job.key[0], job.key[1])
-            and not any(job.key[1] in seqs for seqs in kept.get(job.key[0], ()))
+            for (channel, seq), job in self.jobs.items()
+            if seq <= settled.get(channel, seq) and not any(seq in seqs for seqs in kept.get(channel, ()))
         ]
         for job in done:
             del self.jobs[job.key]
