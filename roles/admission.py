@@ -16,6 +16,7 @@ from protocol.ledger.batches import compute_pending_max
 from protocol.ledger.genesis import ModelRecord, TensorSpec
 from protocol.ledger.records import Channel
 from protocol.ledger.state import State
+from protocol.ledger.withheld import explain_size
 from protocol.proofs.kinds import REEXEC, SIGNED
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, verify_tensor
@@ -99,6 +100,7 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
     if request.inputs_blob:
         return _check_price(item, price, voucher_rows=None)
     rows = check_inputs(request.inputs, model)
+    check_outputs(model, rows, request.mode)
     return _check_price(item, price, voucher_rows=rows)
 
 
@@ -214,6 +216,13 @@ def check_inputs(inputs: tuple[Tensor, ...], model: ModelRecord) -> int:
         reason = f"{model.name} takes at most {model.rows_max} rows in one request, got {rows}: send several requests"
         raise NotAdmitted(RefusalCode.TOO_LARGE, reason)
     return rows
+
+
+def check_outputs(model: ModelRecord, rows: int, mode: str) -> None:
+    """NotAdmitted for work in mode `batch` whose output is too large to be published if its client loses it."""
+    reason = explain_size(model, rows) if mode == Mode.BATCH else ""
+    if reason:
+        raise NotAdmitted(RefusalCode.TOO_LARGE, reason)
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:

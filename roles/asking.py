@@ -6,7 +6,7 @@ from protocol.generation import is_generation, read_form, read_inputs
 from protocol.jobs import InferenceRequest, Mode, compute_request_id
 from protocol.ledger.state import State
 from protocol.proofs.kinds import REEXEC, SIGNED
-from roles.admission import REQUEST_BYTES_MAX, NotAdmitted, check_inputs
+from roles.admission import REQUEST_BYTES_MAX, NotAdmitted, check_inputs, check_outputs
 from roles.attempts import Ask, Job
 from roles.dispatch import order_workers
 from roles.role import Context
@@ -28,6 +28,7 @@ def make_job(ask: Ask, context: Context, state: State, now_ms: int) -> Job:
         raise NotAsked("unknown_model", f"the ledger has no model {ask.model.hex()}; it has: {names}")
     try:
         rows = check_inputs(ask.inputs, model)
+        check_outputs(model, rows, ask.mode)
     except NotAdmitted as error:
         raise NotAsked(str(error.code), str(error)) from error
     if ask.timeout_ms <= 0:

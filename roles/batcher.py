@@ -29,7 +29,7 @@ from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
 from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, Channel
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
-from protocol.merkle_sum import SumTree
+from protocol.merkle_sum import SumNode, SumTree
 from protocol.types import INT_MAX
 from roles.packing import pack
 from roles.role import Effect, Record, Store, Submit
@@ -194,11 +194,7 @@ class Batcher:
 
     def _open(self, key: bytes, batch: Batch, indices: Sequence[int]) -> OpenLeaves | None:
         """As many of the drawn leaves as fit one transaction."""
-        tree = self._trees.get(key)
-        if tree is None:
-            keys = ((run.channel, run.seq_first + at) for run in batch.runs for at in range(run.leaves))
-            nodes = [make_batch_leaf(_make_leaf(channel, seq, self._book.find(channel, seq))) for channel, seq in keys]
-            tree = self._trees[key] = SumTree(nodes)
+        tree = self._get_tree(key, batch)
         openings: list[LeafOpening] = []
         for index in indices:
             run, seq = find_run(batch, index)
@@ -210,6 +206,19 @@ class Batcher:
             openings.append(LeafOpening(index, leaf, works, tree.prove(index)))
         parts = pack(openings, SAMPLES_MAX)
         return OpenLeaves(key, parts[0]) if parts else None
+
+    def show(self, key: bytes, batch: Batch, index: int) -> tuple[BatchLeaf, tuple[SumNode, ...]]:
+        """A leaf of a batch under way, and its way to the root."""
+        run, seq = find_run(batch, index)
+        return _make_leaf(run.channel, seq, self._book.find(run.channel, seq)), self._get_tree(key, batch).prove(index)
+
+    def _get_tree(self, key: bytes, batch: Batch) -> SumTree:
+        tree = self._trees.get(key)
+        if tree is None:
+            keys = ((run.channel, run.seq_first + at) for run in batch.runs for at in range(run.leaves))
+            nodes = [make_batch_leaf(_make_leaf(channel, seq, self._book.find(channel, seq))) for channel, seq in keys]
+            tree = self._trees[key] = SumTree(nodes)
+        return tree
 
     def _reveal(self, state: State, key: bytes, batch: Batch) -> RevealDigests | None:
         digests: list[LeafDigest] = []

@@ -1,9 +1,11 @@
 """What workers and verifiers tell a client, and what it makes of it: results, attestations, refusals."""
 
+from protocol.codec import encode
 from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
 from protocol.messages import Accepted, Attestations, Piece, Refusal, Refused, Result
+from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES
 from roles.attempts import Attempt, Job, verify_result
@@ -11,7 +13,7 @@ from roles.client_jobs import Jobs
 from roles.client_streams import ClientStreams
 from roles.disputes import Disagreement
 from roles.purse import Purse
-from roles.role import Effect, Penalise, Record, Reply, Requested
+from roles.role import Effect, Penalise, Record, Reply, Requested, Store
 
 
 class Answers:
@@ -26,7 +28,7 @@ class Answers:
         accepted = Reply(event.token, Accepted())
         match event.message:
             case Result() as result:
-                return [accepted, *self._result(event.sender, result, now_ms)]
+                return [accepted, *self.on_result(event.sender, result, now_ms)]
             case Attestations(items):
                 return [accepted, *self.on_attestations(items, now_ms)]
             case Piece() as piece:
@@ -42,7 +44,7 @@ class Answers:
             return None
         return job, job.attempts[number - 1]
 
-    def _result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
+    def on_result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
         claim = result.receipt.claim
         owed = self._jobs.debts.find(sender, claim.request_id, claim.attempt)
         if owed is not None:
@@ -85,7 +87,17 @@ class Answers:
         request_id = owed.item.voucher.request_id
         kept = self._jobs.log.add_late(request_id, owed.number, (result.receipt,), b"")
         fields = {"request_id": request_id, "worker": owed.worker, "attempt": owed.number}
+        kept += self._keep_late(owed, result)
         return [*kept, Record("result.late", fields), *self._jobs.run(now_ms)]
+
+    def _keep_late(self, owed: Attempt, result: Result) -> list[Effect]:
+        """What nobody attests is there for whoever asks by the request's id, if nobody else has answered it."""
+        request = owed.item.request
+        record = self._jobs.log.find(owed.item.voucher.request_id)
+        if request.mode == Mode.INDIVIDUAL or record is None or record.winner:
+            return []
+        file = ReceiptFile(VERSION, request, owed.item.voucher, result.receipt, result.outputs, ())
+        return [Store("receipt", owed.item.voucher.request_id, encode(file))]
 
     def _draw(self, receipt: Receipt) -> tuple[bytes, ...]:
         claim = receipt.claim

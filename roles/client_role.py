@@ -29,6 +29,7 @@ from roles.attempts import (
 from roles.client_answers import Answers
 from roles.client_jobs import HEDGE, Jobs
 from roles.dispatch import go_direct
+from roles.lost_results import LOST, LostResults
 from roles.purse import Purse
 from roles.request_log import RequestRecord, restore_job
 from roles.role import (
@@ -68,6 +69,7 @@ class ClientRole(Role):
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
         self._jobs = Jobs(self._purse, int(config.get("voucher_step", VOUCHER_STEP)))
         self._answers = Answers(self._jobs, self._purse)
+        self._lost = LostResults(self._jobs, self._answers, self._purse, context.account.public)
         self._dispatch = self._jobs.dispatch
         self._hedge_ms = int(config.get("hedge_ms", 0))  # for asks that do not say
 
@@ -92,7 +94,10 @@ class ClientRole(Role):
                 return self._call_off(token, now_ms)
             case LedgerAdvanced(state):
                 self._state = self._jobs.ledger = state
-                return [*self._jobs.disputes.look(state), *self._jobs.run(now_ms)]
+                disputed = self._jobs.disputes.look(state)
+                return [*disputed, *self._lost.look(state, now_ms), *self._jobs.run(now_ms)]
+            case Submitted(token, _, error) if token.startswith(LOST):
+                return self._lost.on_submitted(token, error)
             case Submitted("open", _, error):
                 return self._jobs.on_opened(error, now_ms)
             case Requested():

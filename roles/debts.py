@@ -28,6 +28,9 @@ class Debts:
     def find(self, worker: bytes, request_id: bytes, number: int) -> Attempt | None:
         return self._owed.get(worker, {}).get((request_id, number))
 
+    def list_all(self) -> list[Attempt]:
+        return [attempt for held in self._owed.values() for attempt in held.values()]
+
     def end(self, attempt: Attempt) -> None:
         held = self._owed.get(attempt.worker, {})
         held.pop((attempt.item.voucher.request_id, attempt.number), None)

@@ -27,6 +27,7 @@ from roles.defender import DEFENCE, Defender
 from roles.delivery import Delivery, keep_job
 from roles.intake import Intake
 from roles.models import ModelShelf
+from roles.publisher import PUBLISH, Publisher
 from roles.role import (
     Computed,
     Context,
@@ -76,6 +77,7 @@ class Inference(Role):
         self._claimant = Claimant(context.signer, context.random, self._book, self._committees, self._delivery)
         self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
         self._defender = Defender(account, self._book.find)
+        self._publisher = Publisher(self._book, self._batcher, account)
         self._settler = Settler(self._book, self._batcher)
 
     @property
@@ -134,6 +136,8 @@ class Inference(Role):
                 return self._delivery.on_undelivered(token, reason, now_ms)
             case Submitted(token, _, error) if token.startswith(DEFENCE):
                 return self._defender.on_submitted(token, error, now_ms)
+            case Submitted(token, _, error) if token.startswith(PUBLISH):
+                return self._publisher.on_submitted(token, error)
             case Submitted(token, _, error):
                 return self._settler.on_submitted(token, error, self._ledger, now_ms)
             case TimerFired("claims"):
@@ -159,7 +163,8 @@ class Inference(Role):
     def _advance(self, state: State, now_ms: int) -> list[Effect]:
         self._state = state
         asked = [*self._shelf.advance(state), *self._batcher.answer(state)]
-        defence, early = self._defender.look(state, now_ms), self._intake.take_early(state, now_ms)
+        defence = [*self._defender.look(state, now_ms), *self._publisher.look(state)]
+        early = self._intake.take_early(state, now_ms)
         return [*self._settler.forget_settled(state), *asked, *defence, *early]
 
     def _tick(self, now_ms: int) -> list[Effect]:
@@ -169,6 +174,8 @@ class Inference(Role):
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(keep_job(job))
+        effects += self._publisher.look(self._ledger)
+        effects += [keep_job(job) for job in self._publisher.list_lost(self._ledger)]
         return [*effects, *self._claimant.chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
 
     def _forget_answered(self) -> list[tuple[bytes, int]]:

@@ -19,6 +19,7 @@ from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
 from protocol.types import AtMost, Digest, TimeMs
 from roles.challenger import CHALLENGE, Challenge, Challenger
+from roles.demander import DEMAND, Demander
 from roles.leaf_checks import LEAF_TOKEN, LeafChecks
 from roles.models import ModelShelf
 from roles.role import (
@@ -85,6 +86,7 @@ class Verifier(Role):
         self._sent_ms: dict[bytes, int] = {}
         self._batch: list[Attestation] = []
         self._challenger = Challenger(context.account.public)
+        self._demander = Demander(context.account.public)
         self._leaves = LeafChecks(context.account.public, self._shelf, self._challenger)
         self._runs: OrderedDict[bytes, _Run] = OrderedDict()  # claim id -> what a dispute would need
 
@@ -112,7 +114,12 @@ class Verifier(Role):
             case LedgerAdvanced(state):
                 self._state = state
                 known = [*self._shelf.advance(state), *self._forget(now_ms)]
-                return [*known, *self._leaves.look(state, now_ms), *self._challenger.look(state, now_ms)]
+                demanded = self._demander.look(state, now_ms)
+                for receipt in self._demander.take_opened(state):
+                    is_ours = compute_claim_id(receipt.claim) in self._attested
+                    demanded += self._challenge(receipt, (), now_ms) if is_ours else []
+                looked = [*self._leaves.look(state, now_ms), *self._challenger.look(state, now_ms)]
+                return [*known, *looked, *demanded]
             case Received(sender, Claims(items), topic="claims"):
                 # One good claim is enough for gossip to pass a list on.
                 fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
@@ -141,6 +148,10 @@ class Verifier(Role):
                 return self._challenger.on_submitted(token, error, self._ledger, now_ms)
             case TimerFired(name) if name == CHALLENGE:
                 return self._challenger.on_timer(self._ledger, now_ms)
+            case Submitted(token, _, error) if token.startswith(DEMAND):
+                return self._demander.on_submitted(token, error)
+            case TimerFired("demands"):
+                return self._demander.on_timer(self._ledger, now_ms)
             case Submitted(token, _, error):
                 return self._leaves.on_submitted(token, error, now_ms)
             case TimerFired("leaves"):
@@ -231,7 +242,8 @@ class Verifier(Role):
         fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": work.claim.worker}
         # Kept before it is sent: a restarted verifier must still be able to open what it has signed.
         kept = Store("attested", claim_id, encode(attested))
-        return [kept, Record("attestation.made", fields), *self._gather(attestation, claim_id, now_ms)]
+        watched = self._demander.add(claim_id, work.claim)
+        return [kept, Record("attestation.made", fields), *self._gather(attestation, claim_id, now_ms), *watched]
 
     def _gather(self, attestation: Attestation, claim_id: bytes, now_ms: int) -> list[Effect]:
         self._sent_ms[claim_id] = now_ms

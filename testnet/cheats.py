@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from protocol.jobs import Attestation, Voucher
 from protocol.ledger.checks import AttestLeaves, LeafAttestation
+from protocol.ledger.demands import OpenClaim
 from protocol.ledger.records import BatchPhase
 from protocol.ledger.state import State
-from protocol.ledger.transactions import CloseChannel
+from protocol.ledger.transactions import CloseChannel, SettleIndividual
+from protocol.ledger.withheld import PublishOutput
 from protocol.messages import Attestations, Result
 from protocol.proofs.trace import TraceModel
 from protocol.signing import sign
@@ -141,11 +143,29 @@ class Silent(Inference):
 
 
 class Withholding(Inference):
-    """Does the work and claims its pay, and sends nobody the result."""
+    """Does the work and claims its pay, sends nobody the result and publishes none."""
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
-        effects = super().handle(event, now_ms)
-        return [effect for effect in effects if not (isinstance(effect, Send) and isinstance(effect.message, Result))]
+        return [effect for effect in super().handle(event, now_ms) if not self._is_kept(effect)]
+
+    def _is_kept(self, effect: Effect) -> bool:
+        is_result = isinstance(effect, Send) and isinstance(effect.message, Result)
+        return is_result or (isinstance(effect, Submit) and isinstance(effect.item, PublishOutput))
+
+
+class Unsettling(Withholding):
+    """Claims, but neither sends the result nor settles, nor opens what it has claimed."""
+
+    def _is_kept(self, effect: Effect) -> bool:
+        is_settlement = isinstance(effect, Submit) and isinstance(effect.item, SettleIndividual | OpenClaim)
+        return is_settlement or super()._is_kept(effect)
+
+
+class Mumbling(Withholding):
+    """Sends nobody the result, as if all its replies were lost, but publishes what it is asked for."""
+
+    def _is_kept(self, effect: Effect) -> bool:
+        return isinstance(effect, Send) and isinstance(effect.message, Result)
 
 
 # Verifiers

@@ -26,10 +26,11 @@ from protocol.ledger.apply import decode_transactions
 from protocol.ledger.batches import BatchSettle, SettlePrivate, compute_check_key, compute_drawn, find_run, is_paid
 from protocol.ledger.block import Block
 from protocol.ledger.money import split_inference_fee
-from protocol.ledger.records import Batch, BatchPhase, EpochSnapshot
+from protocol.ledger.records import Batch, BatchPhase, EpochSnapshot, Withheld
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
+from protocol.ledger.withheld import compute_challenge_key
 from protocol.messages import Refusal
 from protocol.proofs.receipt_file import Finding
 from protocol.registry import kind_of
@@ -98,6 +99,9 @@ class _BatchLeaf:
     is_forfeit: bool = False
     is_void: bool = False  # nobody could check it, or decide about it: given back by itself
     is_slashed: bool = False
+    asked_height: int = 0  # when its payer asked for the output in public
+    answered_height: int = 0
+    challenge: Withheld | None = None  # as it was last seen
 
 
 @dataclass
@@ -138,6 +142,11 @@ class History:
             index += run.last.seq - run.seq_first + 1
 
     def _follow(self, leaf: _BatchLeaf, before: State, after: State) -> None:
+        challenge = after.withheld.get(compute_challenge_key(leaf.key, leaf.index))
+        if challenge is not None:
+            leaf.challenge = challenge
+            leaf.asked_height = leaf.asked_height or after.height
+            leaf.answered_height = leaf.answered_height or (after.height if challenge.is_over else 0)
         now, last = after.batches.get(leaf.key), before.batches.get(leaf.key)
         if now is not None:
             leaf.batch = now
@@ -169,6 +178,9 @@ def explain(
     for item in case.tries:
         yield from _explain_try(case, item, state)
         yield _explain_leaf(item, state, history, settled)
+        batched = history.leaves.get((item.voucher.channel, item.voucher.seq))
+        if batched is not None and batched.challenge is not None:
+            yield _explain_challenge(batched, batched.challenge)
         claim_id = b"" if item.receipt is None else compute_claim_id(item.receipt.claim)
         for line in history.disputes.lines.get(claim_id, ()):
             yield Finding("disputed", True, line)
@@ -330,6 +342,19 @@ def _explain_batch(leaf: _BatchLeaf) -> Finding:
         text = f"{where}: {drawn}; block {leaf.gone_height} paid the batch out but gave this leaf back, undecided"
         return Finding("refunded", True, text)
     return Finding("settled", True, f"{where}: {drawn}; block {leaf.gone_height} paid the batch out")
+
+
+def _explain_challenge(leaf: _BatchLeaf, challenge: Withheld) -> Finding:
+    asked = f"block {leaf.asked_height}: its payer said the output was withheld"
+    if not challenge.is_over:
+        return Finding(
+            "withheld", True, f"{asked}; the worker has until {challenge.deadline_ms}, put off once, to show it"
+        )
+    if challenge.is_forfeit:
+        text = f"block {leaf.answered_height}: the worker was silent, the leaf is forfeit and the client has its money"
+        return Finding("withheld", True, f"{asked}; {text}")
+    what = "published it" if challenge.answer else "showed that the leaf earns nothing"
+    return Finding("withheld", True, f"{asked}; block {leaf.answered_height}: the worker {what}")
 
 
 def _is_signed(attestation: Attestation) -> bool:

@@ -28,6 +28,7 @@ from protocol.ledger.checks import (
     apply_reveal_digests,
 )
 from protocol.ledger.context import TransactionContext
+from protocol.ledger.demands import DemandOpening, OpenClaim, apply_demand_opening, apply_open_claim
 from protocol.ledger.disputes import (
     JudgeOperator,
     NameOperator,
@@ -90,6 +91,12 @@ from protocol.ledger.transactions import (
     get_transaction_kind,
     read_transaction,
 )
+from protocol.ledger.withheld import (
+    ChallengeWithheld,
+    PublishOutput,
+    apply_challenge_withheld,
+    apply_publish_output,
+)
 
 __all__ = [
     "apply_block",
@@ -130,6 +137,10 @@ _rules: dict[type, Rule] = {
     NameOperator: apply_name_operator,
     PostExhibit: apply_post_exhibit,
     JudgeOperator: apply_judge_operator,
+    ChallengeWithheld: apply_challenge_withheld,
+    PublishOutput: apply_publish_output,
+    DemandOpening: apply_demand_opening,
+    OpenClaim: apply_open_claim,
     ReportOracle: apply_report_oracle,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,

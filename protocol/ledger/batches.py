@@ -43,6 +43,7 @@ from protocol.ledger.records import (
     DueItem,
     EpochSnapshot,
     ModelRecord,
+    Withheld,
 )
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
@@ -204,9 +205,10 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
     batch = draft.batches.get(item.id)
     if batch is None:
         return
-    frozen_ms = max((item.deadline_ms for item in _list_disputes(draft, batch)), default=0)
+    asked = [challenge.deadline_ms for _, challenge in _list_withheld(draft, item.id) if not challenge.is_over]
+    frozen_ms = max([*asked, *(dispute.deadline_ms for dispute in _list_disputes(draft, batch))], default=0)
     if frozen_ms:
-        # An open dispute comes first; whichever way it ends, there is something to pay out or nothing.
+        # An open dispute or challenge comes first; whichever way it ends, there is something to pay out or nothing.
         again_ms = max(frozen_ms, draft.time_ms) + draft.params.grace_ms
         draft.plan(replace(item, time_ms=again_ms))
         return
@@ -224,9 +226,8 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
             agreed += _list_agreeing(check)
             paid += 1
         else:
-            _give_back(draft, find_run(batch, index)[0], check.claim.fee)
-            refunded += check.claim.fee
-    draft.batches.delete(item.id)
+            refunded += return_amount(draft, item.id, index, check.claim.fee)
+    _forget(draft, item.id)
     _divide(draft, batch.worker, batch.total - refunded, agreed)
     burnt = compute_burnt(batch.total - refunded, draft.params)
     draft.count_work(batch.worker, paid=paid, earned=batch.total - refunded, burnt=burnt)
@@ -236,13 +237,21 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
 
 def forfeit(draft: Draft, key: bytes, batch: Batch) -> None:
     """Every run's amount goes back to its channel, or to its payer where the channel is gone."""
-    draft.batches.delete(key)
+    _forget(draft, key)
     left = batch.total - sum(run.returned for run in batch.runs)
     draft.count_work(batch.worker, lost=compute_burnt(left, draft.params))
     for check_key, _ in list(draft.checks.items_under(key)):
         draft.checks.delete(check_key)
     for run in batch.runs:
         _give_back(draft, run, run.amount - run.returned)
+
+
+def _forget(draft: Draft, key: bytes) -> None:
+    """A batch is over, and with it all challenges about its leaves."""
+    draft.batches.delete(key)
+    for challenge_key, challenge in list(_list_withheld(draft, key)):
+        draft.withheld.delete(challenge_key)
+        draft.credit(challenge.payer, challenge.fee)
 
 
 def forfeit_claimed(draft: Draft, worker: bytes, claim: Claim) -> None:
@@ -274,6 +283,23 @@ def find_run(batch: Batch, index: int) -> tuple[BatchRun, int]:
             return run, run.seq_first + index
         index -= run.leaves
     raise InvalidLeaf(index, "beyond the batch's leaves")
+
+
+def return_amount(draft: Draft, key: bytes, index: int, amount: int) -> int:
+    """Give a part of a leaf's run back to its payer, at most what the run still holds; what it was."""
+    batch = draft.batches.get(key)
+    if batch is None:
+        return 0
+    chosen, _ = find_run(batch, index)
+    given = min(amount, chosen.amount - chosen.returned)
+    _give_back(draft, chosen, given)
+    after = replace(chosen, returned=chosen.returned + given)
+    draft.batches.put(key, replace(batch, runs=tuple(after if run == chosen else run for run in batch.runs)))
+    return given
+
+
+def _list_withheld(draft: Draft, key: bytes) -> list[tuple[bytes, Withheld]]:
+    return [(at, challenge) for at, challenge in draft.withheld.items() if challenge.batch == key]
 
 
 def _holds(batch: Batch, claim: Claim) -> bool:

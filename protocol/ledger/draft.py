@@ -19,6 +19,7 @@ from protocol.ledger.records import (
     Channel,
     Check,
     Delegation,
+    Demand,
     Dispute,
     DueItem,
     EpochSnapshot,
@@ -36,6 +37,7 @@ from protocol.ledger.records import (
     Tombstone,
     Unbonding,
     Vesting,
+    Withheld,
     WorkCount,
 )
 from protocol.ledger.rows import update_tree
@@ -157,6 +159,8 @@ class Draft:
         self.batches: Overlay[bytes, Batch] = Overlay(base.batches, self._undo)
         self.checks: Overlay[bytes, Check] = Overlay(base.checks, self._undo)
         self.disputes: Overlay[bytes, Dispute] = Overlay(base.disputes, self._undo)
+        self.withheld: Overlay[bytes, Withheld] = Overlay(base.withheld, self._undo)
+        self.demands: Overlay[bytes, Demand] = Overlay(base.demands, self._undo)
         self.work: Overlay[bytes, WorkCount] = Overlay(base.work, self._undo)
         self.wrong: Overlay[bytes, ProvenWrong] = Overlay(base.wrong, self._undo)
         self.onions: Overlay[bytes, Onion] = Overlay(base.onions, self._undo)

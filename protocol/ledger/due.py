@@ -14,6 +14,7 @@ from protocol.ledger.batches import (
 )
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations, close_digests
+from protocol.ledger.demands import DEMAND_KIND, FORGET_KIND, close_demand, forget_demand
 from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
@@ -25,6 +26,7 @@ from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State
 from protocol.ledger.vesting import VEST_KIND, release
+from protocol.ledger.withheld import WITHHELD_KIND, close_withheld
 
 Handler = Callable[[Draft, DueItem], None]
 
@@ -62,6 +64,9 @@ _handlers: dict[int, Handler] = {
     DIGEST_KIND: after_grace(close_digests),
     BATCH_PAYOUT_KIND: pay_out_batch,
     MODEL_KIND: release_model,
+    WITHHELD_KIND: after_grace(close_withheld),
+    DEMAND_KIND: after_grace(close_demand),
+    FORGET_KIND: forget_demand,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

@@ -281,6 +281,42 @@ class AlreadyDisputed(InvalidTransaction):
         self.claim_id = claim_id
 
 
+class UnknownChallenge(InvalidTransaction):
+    """Never made, or answered or over already."""
+
+    def __init__(self, batch: bytes, index: int) -> None:
+        super().__init__(f"nobody waits for the output of leaf {index} of batch {batch.hex()}")
+        self.batch = batch
+        self.index = index
+
+
+class AlreadyChallenged(InvalidTransaction):
+    def __init__(self, batch: bytes, index: int) -> None:
+        super().__init__(f"the output of leaf {index} of batch {batch.hex()} has been asked for already")
+        self.batch = batch
+        self.index = index
+
+
+class UnknownDemand(InvalidTransaction):
+    """Never made, or over already."""
+
+    def __init__(self, claim_id: bytes) -> None:
+        super().__init__(f"nobody waits for claim {claim_id.hex()} to be opened")
+        self.claim_id = claim_id
+
+
+class AlreadyDemanded(InvalidTransaction):
+    def __init__(self, claim_id: bytes) -> None:
+        super().__init__(f"claim {claim_id.hex()} has been demanded already")
+        self.claim_id = claim_id
+
+
+class InvalidDemand(InvalidTransaction):
+    def __init__(self, claim_id: bytes, reason: str) -> None:
+        super().__init__(f"claim {claim_id.hex()}: {reason}")
+        self.claim_id = claim_id
+
+
 class AlreadyOpened(InvalidTransaction):
     def __init__(self, batch: bytes, index: int) -> None:
         super().__init__(f"leaf {index} of batch {batch.hex()} is open already")

@@ -25,7 +25,7 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.records import DueItem, Job, Pending, Share
-from protocol.ledger.settlement import PAYOUT_KIND, find_fault, get_snapshot
+from protocol.ledger.settlement import LOST, PAYOUT_KIND, find_fault, get_snapshot, is_lost
 from protocol.ledger.transactions import ATTESTATIONS_MAX, transaction
 from protocol.types import AtMost, Digest, Grains, PublicKey, TimeMs, Whole
 
@@ -92,6 +92,8 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
     _verify_claim(draft, job, body)
     if draft.wrong.get(claim_id) is not None:
         raise AlreadyProven(claim_id)
+    if is_lost(draft, claim_id):
+        raise InvalidJobWork(body.job, LOST)
     fault = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
     if fault:
         raise InvalidJobWork(body.job, fault)

@@ -93,33 +93,41 @@ def close_openings(draft: Draft, item: DueItem) -> None:
     draft.count_work(batch.worker, void=len(drawn) - len(batch.opened))
 
 
-def _verify_opening(
-    draft: Draft, context: TransactionContext, batch: Batch, batch_id: bytes, opening: LeafOpening
-) -> None:
-    leaf, run, seq = opening.leaf, *find_run(batch, opening.index)
+def verify_leaf(
+    batch: Batch, batch_id: bytes, index: int, leaf: BatchLeaf, path: tuple[SumNode, ...]
+) -> tuple[BatchRun, int]:
+    """The run and number of a leaf, if it is the one at its place under the root. InvalidLeaf or InvalidBatch."""
+    run, seq = find_run(batch, index)
     if (leaf.channel, leaf.seq) != (run.channel, seq):
-        raise InvalidLeaf(seq, f"leaf {opening.index} names voucher {leaf.seq} of channel {leaf.channel.hex()}")
+        raise InvalidLeaf(seq, f"leaf {index} names voucher {leaf.seq} of channel {leaf.channel.hex()}")
     try:
-        root = compute_proven_sum(make_batch_leaf(leaf), opening.index, batch.leaves, opening.path)
+        root = compute_proven_sum(make_batch_leaf(leaf), index, batch.leaves, path)
     except InvalidSumProof as error:
         raise InvalidBatch(batch_id, str(error)) from error
     if root != SumNode(batch.root, batch.total):
-        raise InvalidBatch(batch_id, f"leaf {opening.index} leads to another root, of {root.total} grains")
+        raise InvalidBatch(batch_id, f"leaf {index} leads to another root, of {root.total} grains")
+    return run, seq
+
+
+def _verify_opening(
+    draft: Draft, context: TransactionContext, batch: Batch, batch_id: bytes, opening: LeafOpening
+) -> None:
+    leaf = opening.leaf
+    run, seq = verify_leaf(batch, batch_id, opening.index, leaf, opening.path)
     if leaf.reason in _ZERO_REASONS:
         if leaf.amount or opening.work or leaf.claim_id != bytes(32):
             raise InvalidLeaf(seq, "a leaf with a reason earns nothing and has no claim")
         return
     if leaf.reason or not opening.work:
         raise InvalidLeaf(seq, f"reason {leaf.reason} without the work it stands for")
-    _verify_promise(draft, context, run, leaf, opening.work[0])
+    verify_promise(draft, context, run, leaf, opening.work[0].voucher, opening.work[0].claim)
     _verify_request(draft, run, leaf, opening.work[0])
 
 
-def _verify_promise(
-    draft: Draft, context: TransactionContext, run: BatchRun, leaf: BatchLeaf, work: OpenedWork
+def verify_promise(
+    draft: Draft, context: TransactionContext, run: BatchRun, leaf: BatchLeaf, voucher: Voucher, claim: Claim
 ) -> None:
-    """Whether voucher and claim are of this leaf's job, and signed by payer and worker."""
-    voucher, claim = work.voucher, work.claim
+    """InvalidLeaf unless voucher and claim are of this leaf's job, and signed by payer and worker."""
     promised = (leaf.channel, leaf.seq, leaf.amount)
     if (voucher.channel, voucher.seq, voucher.amount) != promised:
         raise InvalidLeaf(leaf.seq, f"its voucher is number {voucher.seq} over {voucher.amount} grains")

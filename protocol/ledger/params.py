@@ -66,6 +66,12 @@ class Params:
     challenge_ms: Whole = 30_000  # after a claim's deadline: so long its receipt can be disputed, paid or not
     dispute_bond: Grains = 10 * GRAINS_PER_ROLE  # of a challenger, lost if it is wrong
     disputes_max: Whole = 32  # at a time: each may hold two transactions' worth of evidence
+    answer_ms: Whole = 10_000  # to publish a withheld output
+    answer_fee: Grains = GRAINS_PER_ROLE // 100  # put up by who asks for it: out of it the answer is paid
+    withheld_max: Whole = 256  # at a time: each may hold an output
+    demand_ms: Whole = 20_000  # to open a claim a drawn verifier demands
+    demand_penalty: Grains = GRAINS_PER_ROLE  # of the stake of a worker that does not
+    demands_max: Whole = 1_000
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence

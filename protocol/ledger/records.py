@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode
+from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode, Receipt
 from protocol.types import BP, AtMost, Digest, Grains, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
@@ -283,6 +283,44 @@ class Check:
     checkers: Annotated[tuple[Checker, ...], AtMost(VERIFIERS_MAX)]
     output_digest: Tip
     is_void: Annotated[int, UpTo(1)]
+
+
+@fast_dataclass(frozen=True)
+class Withheld:
+    """A leaf whose payer asks for its output in public. `fee` is held until it is over.
+
+    `answer` is the published output, encoded (`withheld.Published`); empty for a leaf that earns nothing.
+    """
+
+    batch: Digest
+    index: Whole
+    worker: PublicKey
+    payer: PublicKey
+    channel: Digest
+    seq: Whole
+    amount: Grains  # forfeit by silence
+    fee: Grains
+    deadline_ms: TimeMs  # before any grace
+    is_over: Annotated[int, UpTo(1)] = 0
+    is_forfeit: Annotated[int, UpTo(1)] = 0
+    answer: Annotated[bytes, AtMost(64 * 1024)] = b""
+
+
+@fast_dataclass(frozen=True)
+class Demand:
+    """A claim whose worker is to open it. `fee` is held until it is over; `receipt` is what opened it."""
+
+    claim: Claim
+    worker: PublicKey
+    verifier: PublicKey
+    fee: Grains
+    deadline_ms: TimeMs  # before any grace
+    receipt: Annotated[tuple[Receipt, ...], AtMost(1)] = ()
+    is_forfeit: Annotated[int, UpTo(1)] = 0
+
+    @property
+    def is_open(self) -> bool:
+        return not self.receipt and not self.is_forfeit
 
 
 class DisputePhase(IntEnum):

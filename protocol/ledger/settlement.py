@@ -49,6 +49,7 @@ from protocol.ledger.transactions import (
 )
 
 PAYOUT_KIND = 2
+LOST = "its worker did not open it when that was demanded"
 _ZERO_REASONS = frozenset(int(reason) for reason in ZeroReason)
 
 
@@ -208,6 +209,8 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
     claim_id = compute_claim_id(claim)
     if draft.wrong.get(claim_id) is not None:
         raise AlreadyProven(claim_id)
+    if is_lost(draft, claim_id):
+        raise InvalidLeaf(voucher.seq, LOST)
     fault = find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest)
     if fault:
         raise InvalidLeaf(voucher.seq, fault)
@@ -256,6 +259,12 @@ def find_fault(
             return f"the attestation of {item.verifier.hex()} does not open to this digest"
         context.verify_signed(item, item.verifier)
     return ""
+
+
+def is_lost(draft: Draft, claim_id: bytes) -> bool:
+    """Whether the worker did not open a claim that was demanded (`demands`): nothing pays it any more."""
+    demand = draft.demands.get(claim_id)
+    return demand is not None and bool(demand.is_forfeit)
 
 
 def get_snapshot(draft: Draft, epoch: int) -> EpochSnapshot:

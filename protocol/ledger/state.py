@@ -19,6 +19,7 @@ from protocol.ledger.records import (
     Channel,
     Check,
     Delegation,
+    Demand,
     Dispute,
     DueItem,
     EpochSnapshot,
@@ -37,6 +38,7 @@ from protocol.ledger.records import (
     Tombstone,
     Unbonding,
     Vesting,
+    Withheld,
     WorkCount,
 )
 from protocol.ledger.tree import Tree, get_root
@@ -82,6 +84,8 @@ TABLES = (
     Table("batches", Batch),
     Table("checks", Check),
     Table("disputes", Dispute),
+    Table("withheld", Withheld),
+    Table("demands", Demand),
     Table("work", WorkCount),
     Table("wrong", ProvenWrong),
     Table("onions", Onion),
@@ -154,6 +158,8 @@ class State:
     batches: Mapping[bytes, Batch]  # by the id of the transaction that settled it
     checks: Mapping[bytes, Check]  # by compute_check_key
     disputes: Mapping[bytes, Dispute]  # by the id of the transaction that opened it
+    withheld: Mapping[bytes, Withheld]  # by withheld.compute_challenge_key
+    demands: Mapping[bytes, Demand]  # by claim id
     work: Mapping[bytes, WorkCount]  # by worker's account
     wrong: Mapping[bytes, ProvenWrong]  # by claim id
     onions: Mapping[bytes, Onion]  # by validator's account
@@ -208,9 +214,11 @@ def compute_supply(state: State) -> int:
     jobs = sum(job.amount for job in state.jobs.values())
     batches = sum(batch.total - sum(run.returned for run in batch.runs) for batch in state.batches.values())
     disputes = sum(dispute.bond for dispute in state.disputes.values())
+    withheld = sum(challenge.fee for challenge in state.withheld.values())
+    demands = sum(demand.fee for demand in state.demands.values())
     models = sum(model.deposit for model in state.models.values())
     stakes = bonded + delegated + rewards + unbonding
-    held = channels + pending + jobs + batches + disputes + models
+    held = channels + pending + jobs + batches + disputes + withheld + demands + models
     return liquid + vesting + stakes + held + state.treasury + state.burned
 
 

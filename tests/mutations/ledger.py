@@ -510,4 +510,49 @@ MUTATIONS = (
         ("tests/roles/engine/test_trace.py::test_every_nan_has_one_spelling",),
         "NaN has one spelling",
     ),
+    Mutation(
+        "protocol/ledger/quality.py",
+        "+ params.lost_times * known.lost)",
+        ")",
+        (LEDGER + "test_quality.py::test_a_loss_weighs_ten_times_what_was_burnt",),
+        "what is lost weighs against a node",
+    ),
+    Mutation(
+        "protocol/ledger/quality.py",
+        "(params.sample_bp - params.sample_floor_bp) * quality // BP",
+        "params.sample_bp * quality // BP",
+        (
+            LEDGER
+            + "test_quality.py::test_weight_rises_and_the_rate_falls_with_quality_and_neither_leaves_its_bounds",
+        ),
+        "the rate of samples has a floor",
+    ),
+    Mutation(
+        "protocol/ledger/withheld.py",
+        "    if run.payer != context.account:\n",
+        "    if False:\n",
+        (LEDGER + "test_withheld.py::test_only_the_payer_asks_and_only_for_what_its_run_holds",),
+        "the payer alone says that an output was withheld",
+    ),
+    Mutation(
+        "protocol/ledger/due.py",
+        "WITHHELD_KIND: after_grace(close_withheld)",
+        "WITHHELD_KIND: close_withheld",
+        (LEDGER + "test_withheld.py::test_silence_forfeits_the_leaf_after_the_grace_and_only_the_leaf",),
+        "silence about a withheld output is put off once",
+    ),
+    Mutation(
+        "protocol/ledger/demands.py",
+        "node.bond - penalty",
+        "node.bond",
+        (LEDGER + "test_demands.py::test_silence_loses_the_leaf_and_a_fixed_part_of_the_stake_after_the_grace",),
+        "who does not open what is demanded pays for it",
+    ),
+    Mutation(
+        "protocol/ledger/settlement.py",
+        "return demand is not None and bool(demand.is_forfeit)",
+        "return False",
+        (LEDGER + "test_demands.py::test_silence_loses_the_leaf_and_a_fixed_part_of_the_stake_after_the_grace",),
+        "and is not paid for it any more",
+    ),
 )  # fmt: skip

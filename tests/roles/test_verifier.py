@@ -98,7 +98,7 @@ def test_what_is_signed_is_on_disk_first():
     work, _ = story.claim()
     attested = story.attest(work)
 
-    assert [type(item) for item in attested if isinstance(item, Store | SetTimer)] == [Store, SetTimer]
+    assert [type(item) for item in attested if isinstance(item, Store | SetTimer)] == [Store, SetTimer, SetTimer]
 
 
 def test_a_repeated_claim_is_answered_once_a_second_and_never_run_again():

@@ -54,6 +54,12 @@ def test_what_is_lost_never_raises_quality_and_what_is_burnt_never_lowers_it(
     assert compute_quality(replace(work, burnt=work.burnt + more), params) >= quality
 
 
+def test_a_loss_weighs_ten_times_what_was_burnt() -> None:
+    half = PARAMS.quality_half
+
+    assert compute_quality(WorkCount(0, 0, 0, 0, burnt=half, lost=half), PARAMS) == BP // 12
+
+
 @given(work=counts, params=params)
 def test_nobody_gains_by_leaving_a_record_behind(work: WorkCount, params: Params) -> None:
     assert compute_quality(None, params) == 0 <= compute_quality(work, params)

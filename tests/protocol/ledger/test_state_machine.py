@@ -13,10 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from protocol.jobs import compute_claim_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, decode_transactions
 from protocol.ledger.batches import compute_drawn
 from protocol.ledger.block import get_validators
+from protocol.ledger.demands import DEMAND_KIND, FORGET_KIND, DemandOpening, OpenClaim
 from protocol.ledger.disputes import DISPUTE_KIND
 from protocol.ledger.escrow import RefuseJob
 from protocol.ledger.models import RetireModel
@@ -38,6 +40,7 @@ from protocol.ledger.transactions import (
     Unstake,
     compute_transaction_id,
 )
+from protocol.ledger.withheld import WITHHELD_KIND, ChallengeWithheld
 from protocol.proofs.trace import Judgement
 from protocol.signing import sign
 from tests.protocol.ledger.test_batches import TRUTH, Batch
@@ -45,6 +48,7 @@ from tests.protocol.ledger.test_escrow import finish, order
 from tests.protocol.ledger.test_evidence import equivocate
 from tests.protocol.ledger.test_key_rotation import rotate
 from tests.protocol.ledger.test_models import CALIBRATION, register
+from tests.protocol.ledger.test_withheld import publish
 from tests.support.disputes import Quarrel
 from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
@@ -205,6 +209,49 @@ class LedgerMachine(RuleBasedStateMachine):
             checker = checkers[number % len(checkers)]
             body = batch.attest(checker, dict.fromkeys(batch.checks, TRUTH) if wrong else None)
             self.send(self.name_of(checker), body)
+
+    @rule(number=st.integers(0, 9), amount=st.integers(0, PRICE), answers=st.booleans())
+    def challenge_withheld(self, number: int, amount: int, answers: bool) -> None:
+        """About a leaf of the latest batch, whose window may be over; the worker may answer, late too."""
+        if not self.batches:
+            return
+        batch = self.batches[-1]
+        index = number % len(batch.leaves)
+        if number < 8:
+            self.send("client-0", ChallengeWithheld(batch.id, index, amount))
+        if answers:
+            self.send("inference-0", publish(batch, index))
+
+    @invariant()
+    def challenges_are_of_batches_that_are_under_way_and_hold_their_fee_until_they_are_over(self) -> None:
+        state = self.ledger.state
+        assert {challenge.batch for challenge in state.withheld.values()} <= state.batches.keys()
+        due = {item.id for item in state.due.values() if item.kind == WITHHELD_KIND}
+        for key, challenge in state.withheld.items():
+            assert challenge.is_over == (challenge.fee == 0)
+            assert challenge.is_over or key in due
+
+    @rule(verifier=st.sampled_from(("verifier-0", "verifier-1")), answers=st.booleans())
+    def demand_opening(self, verifier: str, answers: bool) -> None:
+        """A claim whose request is over and which nobody has settled."""
+        ledger = self.ledger
+        if ledger.state.get_balance(ledger.account("client-0").public) < 10**9 or not self.can_be_attested:
+            return
+        ledger.builder = self.pick_builder()
+        channel = ledger.open_channel()
+        receipt, _, _ = ledger.work(channel)
+        node = ledger.node("inference-0")
+        claim = sign(replace(receipt.claim, deadline_ms=ledger.state.time_ms), node)
+        self.send(verifier, DemandOpening(claim))
+        if answers:
+            self.send("inference-0", OpenClaim(compute_claim_id(claim), (sign(replace(receipt, claim=claim), node),)))
+
+    @invariant()
+    def a_demand_holds_its_fee_until_it_is_over(self) -> None:
+        state = self.ledger.state
+        due = {item.id for item in state.due.values() if item.kind in (DEMAND_KIND, FORGET_KIND)}
+        assert state.demands.keys() <= due
+        assert all(demand.is_open == bool(demand.fee) for demand in state.demands.values())
 
     @rule(number=st.integers(0, 9), challenger=names)
     def open_dispute(self, number: int, challenger: str) -> None:
@@ -409,6 +456,8 @@ def walk(machine: LedgerMachine, seed: int, steps: int) -> None:
                 partial(machine.open_leaves, number, number % 5),
                 partial(machine.check_leaves, number, 4, wrong=is_so),
                 partial(machine.check_leaves, number, 2, wrong=is_so),
+                partial(machine.demand_opening, f"verifier-{number % 2}", answers=is_so),
+                partial(machine.challenge_withheld, number, amount % PRICE + 1, answers=is_so),
                 partial(machine.open_dispute, number, name),
                 partial(machine.argue, number, 4, rng.choice(tuple(Judgement))),
                 partial(machine.argue, number, 4, Judgement.WRONG),
@@ -433,5 +482,5 @@ def test_the_machine_gets_around() -> None:
         machine.teardown()
     kinds = {name.split()[0] for name in seen}
     assert kinds == {name.split()[0] for name in seen if name.endswith(" taken")}, seen
-    assert len(kinds) == 24, sorted(kinds)
+    assert len(kinds) == 28, sorted(kinds)
     assert len({name for name in seen if name.endswith(" refused")}) >= 16, seen

@@ -1,0 +1,80 @@
+"""A verifier's part in demands: has a worker that neither settles nor shows a receipt open what it has claimed.
+
+It waits until the request is over and the worker has had its time to settle. What is opened is compared with what the
+verifier found itself, as if its client had shown the receipt.
+"""
+
+from collections import OrderedDict
+
+from protocol.jobs import Claim, Receipt
+from protocol.ledger.demands import DemandOpening
+from protocol.ledger.state import State
+from roles.role import Effect, Record, SetTimer, Submit
+
+DEMAND = "demand|"  # begins its tokens
+TIMER = "demands"
+CLAIMS_MAX = 4_096
+AFTER_MS = 10_000  # what a worker has to settle in, from the request's deadline on
+MARGIN_MS = 2_000  # before demands are refused
+
+
+class Demander:
+    """Claims this verifier has attested and whose ends it does not know."""
+
+    def __init__(self, account: bytes) -> None:
+        self._account = account
+        self._claims: OrderedDict[bytes, Claim] = OrderedDict()
+        self._sent: set[bytes] = set()
+        self._is_armed = False
+
+    def add(self, claim_id: bytes, claim: Claim) -> list[Effect]:
+        self._claims[claim_id] = claim
+        if len(self._claims) > CLAIMS_MAX:
+            self._claims.popitem(last=False)
+        if self._is_armed:
+            return []
+        self._is_armed = True
+        return [SetTimer(TIMER, claim.deadline_ms + AFTER_MS)]
+
+    def look(self, state: State, now_ms: int) -> list[Effect]:
+        """Forget what is settled, and demand what is overdue."""
+        effects: list[Effect] = []
+        for claim_id, claim in list(self._claims.items()):
+            channel = state.channels.get(claim.channel)
+            latest_ms = claim.deadline_ms + state.params.challenge_ms - MARGIN_MS
+            is_late = now_ms > latest_ms and claim_id not in state.demands
+            if channel is None or channel.settled_seq >= claim.seq or is_late:
+                self._forget(claim_id)
+            elif now_ms >= claim.deadline_ms + AFTER_MS and claim_id not in self._sent:
+                self._sent.add(claim_id)
+                fields = {"claim_id": claim_id, "worker": claim.worker}
+                demand = Submit(DemandOpening(claim), DEMAND + claim_id.hex())
+                effects += [demand, Record("opening.demanded", fields)]
+        return effects
+
+    def take_opened(self, state: State) -> list[Receipt]:
+        """Receipts that workers have opened for this verifier, each once."""
+        opened: list[Receipt] = []
+        for claim_id in list(self._sent):
+            demand = state.demands.get(claim_id)
+            if demand is not None and not demand.is_open:
+                self._forget(claim_id)
+                opened += demand.receipt
+        return opened
+
+    def on_timer(self, state: State, now_ms: int) -> list[Effect]:
+        """Look, and come back when the next claim is overdue."""
+        effects = self.look(state, now_ms)
+        waiting = [claim.deadline_ms + AFTER_MS for key, claim in self._claims.items() if key not in self._sent]
+        self._is_armed = bool(waiting)
+        return [*effects, SetTimer(TIMER, max(now_ms + 1, min(waiting)))] if waiting else effects
+
+    def on_submitted(self, token: str, error: str) -> list[Effect]:
+        if not error:
+            return []
+        self._forget(bytes.fromhex(token.removeprefix(DEMAND)))
+        return [Record("demand.refused", {"reason": error})]
+
+    def _forget(self, claim_id: bytes) -> None:
+        self._claims.pop(claim_id, None)
+        self._sent.discard(claim_id)
