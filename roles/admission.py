@@ -10,7 +10,7 @@ from typing import NamedTuple
 from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.codec import encode
 from protocol.errors import ProtocolError
-from protocol.generation import is_generation, read_form, read_inputs
+from protocol.generation import read_form, read_inputs
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, Voucher, compute_request_id
 from protocol.ledger.batches import compute_pending_max
 from protocol.ledger.genesis import ModelRecord, TensorSpec
@@ -191,7 +191,8 @@ def check_inputs(inputs: tuple[Tensor, ...], model: ModelRecord) -> int:
     NotAdmitted says what was expected and what came.
     """
     form = read_form(model.inputs, model.outputs)
-    if form is not None and is_generation(inputs):
+    if form is not None:
+        # It is asked for text and nothing else: what is metered and digested of it are the steps of one.
         try:
             return read_inputs(inputs, form).units
         except ProtocolError as error:

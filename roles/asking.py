@@ -2,7 +2,7 @@
 
 from protocol.check import AHEAD_MS_MAX
 from protocol.codec import encode
-from protocol.generation import is_generation, read_form, read_inputs
+from protocol.generation import read_form, read_inputs
 from protocol.jobs import InferenceRequest, Mode, compute_request_id
 from protocol.ledger.state import State
 from protocol.proofs.kinds import REEXEC, SIGNED
@@ -43,7 +43,7 @@ def make_job(ask: Ask, context: Context, state: State, now_ms: int) -> Job:
     epoch = state.get_epoch(request.epoch)
     job = Job(ask, request, compute_request_id(request), rows, made_ms=now_ms, seed=epoch.seed if epoch else bytes(32))
     form = read_form(model.inputs, model.outputs)
-    if form is not None and is_generation(ask.inputs):
+    if form is not None:
         job.generation = read_inputs(ask.inputs, form), form
     elif ask.streams:
         raise NotAsked("bad_input", f"{model.name} makes no text from these inputs: nothing of it can be streamed")

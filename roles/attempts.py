@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from protocol.codec import encode
 from protocol.errors import RemoteError
-from protocol.generation import Generation, StepForm, is_generation, read_form, read_inputs, read_outputs
+from protocol.generation import Generation, StepForm, read_form, read_inputs, read_outputs
 from protocol.jobs import (
     Attestation,
     InferenceRequest,
@@ -227,7 +227,7 @@ def verify_result(attempt: Attempt, result: Result, model: ModelRecord) -> None:
 def verify_outputs(outputs: tuple[Tensor, ...], model: ModelRecord, request: InferenceRequest) -> None:
     """RemoteError unless these are what the model gives for the request: an empty answer is signed as easily."""
     form = read_form(model.inputs, model.outputs)
-    if form is not None and is_generation(request.inputs):
+    if form is not None:
         read_outputs(outputs, read_inputs(request.inputs, form), form)
         return
     if len(outputs) != len(model.outputs):

@@ -2,7 +2,7 @@
 
 from protocol.content import format_cid
 from protocol.errors import ProtocolError
-from protocol.generation import is_generation, read_form
+from protocol.generation import read_form
 from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
 from protocol.messages import Cancel, Refusal
@@ -146,8 +146,8 @@ class Intake:
         token, request = compute_job_key(*job.key).hex(), item.request
         self.computing[token] = job
         model = state.models[request.model]
-        is_long = is_generation(request.inputs) and read_form(model.inputs, model.outputs) is not None
-        streams = is_long and self.streams.begin(token, item, now_ms)
+        makes_text = read_form(model.inputs, model.outputs) is not None
+        streams = makes_text and self.streams.begin(token, item, now_ms)
         return Compute(token, request.model, request.inputs, request.deadline_ms, streams)
 
     def on_fetched(self, source: str, data: bytes | None, error: str, state: State) -> list[Effect]:

@@ -109,7 +109,7 @@ def infer(
         hint = "give rows with --input, or with --text what a model that makes text is to go on with"
         raise CommandError("wrong_input", "the model is to be given either rows or a text", hint, ExitCode.USAGE)
     if text:
-        check_settings(record, text, max_tokens, temperature)
+        check_settings(record, text, stop, max_tokens, temperature)
         directory = _open_running(path, found)
         output.note(f"asking network {found.name} for {record.name}, up to {format_count(max_tokens, 'token')}")
         options = {

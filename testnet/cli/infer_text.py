@@ -17,11 +17,10 @@ HINTS = {
     "price": "raise the limit with --max-fee, or ask for less with --max-tokens",
     "expired": "give it more time with --timeout",
     "timeout": "give it more time with --timeout",
-    "bad_input": "leave out characters that the model does not know",
 }
 
 
-def check_settings(record: "ModelRecord", text: str, max_tokens: int, temperature: float) -> None:
+def check_settings(record: "ModelRecord", text: str, stop: str, max_tokens: int, temperature: float) -> None:
     """Raises CommandError for what no worker would take."""
     from protocol.generation import PROMPT_TOKENS_MAX, TEMPERATURE_MAX, TOKENS_MAX, read_form
 
@@ -31,6 +30,12 @@ def check_settings(record: "ModelRecord", text: str, max_tokens: int, temperatur
     if not 1 <= len(text) <= PROMPT_TOKENS_MAX:
         message = f"a text of {len(text)} characters"
         raise CommandError("wrong_input", message, f"give 1 to {PROMPT_TOKENS_MAX}", ExitCode.USAGE)
+    strange = sorted({*text, *stop} - {*record.labels})
+    if strange or len(stop) > 1:
+        names = ", ".join(map(repr, strange))
+        message = f"{record.name} does not know {names}" if strange else f"{stop!r} is more than one character"
+        hint = "leave them out; --stop takes one character of those the model knows"
+        raise CommandError("wrong_input", message, hint, ExitCode.USAGE, characters=strange)
     if not 1 <= max_tokens <= TOKENS_MAX:
         message = f"cannot ask for {max_tokens} tokens"
         raise CommandError("wrong_input", message, f"give --max-tokens from 1 to {TOKENS_MAX}", ExitCode.USAGE)

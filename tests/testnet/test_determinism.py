@@ -15,11 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protocol.generation import read_form
+from protocol.proofs.classes import PPT
 from roles.engine.exactness import find_inexact
+from roles.engine.generate import OPTIMISE, Caches
 from roles.engine.rows_runner import LEVELS
+from roles.engine.session import load_session
 from testnet.calibrate import DETECTED_MIN, calibrate
+from testnet.models.learn.text import encode_text, read_text, split_text
 from testnet.rows_process import RowsProcess
 from testnet.sample_rows import draw_rows, read_rows
+from tests.support.generations import load_model
 
 FOLDER = Path(__file__).parents[2] / "testnet" / "models"
 MODELS = {entry["name"]: entry for entry in json.loads((FOLDER / "models.json").read_text("utf-8"))["models"]}
@@ -113,5 +119,30 @@ def test_a_float_model_stays_within_its_bound_over_versions_and_half_precision_s
 
     assert report.reason == ""
     assert report.heldout_rows == 3 * len(heldout[0]) >= 1_800
+    assert report.heldout_outside == 0
+    assert report.detected["fp16"] >= DETECTED_MIN
+
+
+def read_steps(start: int, count: int) -> list[np.ndarray]:
+    """What so many steps take that read held-out text from a place on, an array for each input of the model."""
+    session = load_session(load_model(), OPTIMISE)
+    form = read_form(session.inputs, session.outputs)
+    assert form is not None
+    caches, taken = Caches(session, form), []
+    for token in encode_text(split_text(read_text(FOLDER))[1][start : start + count]):
+        taken.append([np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape) for tensor in caches.show(token)])
+        caches.step(token)
+    return [np.concatenate(arrays) for arrays in zip(*taken, strict=True)]
+
+
+@pytest.mark.full
+def test_steps_of_text_stay_within_the_bound_that_ships_and_half_precision_shows(pythons: list[str]) -> None:
+    """On text that the shipped calibration has not seen."""
+    used, tried = read_steps(15_000, 256), read_steps(20_500, 512)
+
+    report = calibrate(load_model(), used, tried, pythons, 0)
+
+    assert report.reason == ""
+    assert report.heldout_honest * PPT <= MODELS["pydoc"]["calibration"]["bound_ppt"]
     assert report.heldout_outside == 0
     assert report.detected["fp16"] >= DETECTED_MIN
