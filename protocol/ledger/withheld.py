@@ -14,6 +14,7 @@ from typing import Annotated
 from protocol.codec import encode
 from protocol.errors import MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
+from protocol.generation import read_form
 from protocol.jobs import Receipt, Voucher, compute_commitment
 from protocol.ledger.batches import BatchLeaf, compute_check_key, find_run, return_amount
 from protocol.ledger.context import TransactionContext
@@ -34,7 +35,7 @@ from protocol.ledger.transactions import BODY_BYTES_MAX, transaction
 from protocol.merkle_sum import SUM_PATH_MAX, SumNode
 from protocol.proofs.trace import TENSOR_HEAD_BYTES
 from protocol.signing import compute_domain_prefix
-from protocol.tensor import ITEM_SIZES, TENSORS_MAX, Tensor, compute_tensors_digest, verify_tensor
+from protocol.tensor import DIGEST_BYTES, ITEM_SIZES, TENSORS_MAX, Tensor, compute_tensors_digest, verify_tensor
 from protocol.types import AtMost, Digest, Grains, Whole
 
 WITHHELD_KIND = 44
@@ -75,7 +76,12 @@ class PublishOutput:
 
 
 def compute_output_bytes(model: ModelRecord, rows: int) -> int:
-    """The most that a model's outputs for so many rows take in a transaction."""
+    """The most that a model's outputs for so many rows, or tokens of one that makes text, take in a transaction.
+
+    A text is a token of four bytes and a digest for each step at most, however much one step gives.
+    """
+    if read_form(model.inputs, model.outputs) is not None:
+        return rows * (ITEM_SIZES["int32"] + DIGEST_BYTES) + 2 * TENSOR_HEAD_BYTES
     size = 0
     for spec in model.outputs:
         numbers = 1

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from protocol.codec import encode
 from protocol.errors import InvalidTransaction
+from protocol.generation import PROMPT_TOKENS_MAX, TOKENS_MAX, Generation, count_steps, make_outputs
 from protocol.ledger.batches import BatchLeaf
 from protocol.ledger.errors import (
     AlreadyChallenged,
@@ -32,7 +33,8 @@ from protocol.ledger.withheld import (
 )
 from protocol.merkle_sum import SUM_PATH_MAX, SumNode, SumTree
 from protocol.signing import sign
-from protocol.tensor import Tensor
+from protocol.tensor import DIGEST_BYTES, Tensor
+from testnet.genesis import load_models
 from tests.protocol.ledger.test_batches import ALL, SEVERAL, Batch
 from tests.support.jobs import OUTPUT, PRICE, find_model
 from tests.support.ledgers import Ledger
@@ -237,3 +239,12 @@ def test_the_largest_output_that_may_be_in_a_batch_fits_one_transaction() -> Non
     shown = Published(batch.receipts[0], (Tensor("uint8", (rows, 1_000), bytes(rows * 1_000)),))
     path = (SumNode(bytes(32), 2**62),) * SUM_PATH_MAX
     assert len(encode(replace(body, published=(shown,), path=path))) <= BODY_BYTES_MAX
+
+
+def test_a_text_of_any_length_could_be_published_though_its_steps_could_not() -> None:
+    """What a client gets are tokens and digests, not what each step gave: 145 steps of pydoc give 501,312 bytes."""
+    (pydoc,) = load_models(("pydoc",))
+    longest = Generation((1,) * PROMPT_TOKENS_MAX, TOKENS_MAX)
+    outputs = make_outputs((1,) * TOKENS_MAX, bytes(DIGEST_BYTES * count_steps(longest, TOKENS_MAX)))
+    assert sum(len(encode(tensor)) for tensor in outputs) <= compute_output_bytes(pydoc, longest.units)
+    assert explain_size(pydoc, longest.units) == ""
