@@ -72,6 +72,8 @@ def test_float_models_that_can_be_calibrated_ship_with_their_bound() -> None:
     records = {record.name: record for record in load_models(list_shipped())}
     calibrated = {name: record.calibration[0] for name, record in records.items() if record.calibration}
 
-    assert set(calibrated) == {"digits-cnn", "digits-fp32"}
+    assert set(calibrated) == {"digits-cnn", "digits-fp32", "pydoc"}
     assert {name: explain_calibration(found) for name, found in calibrated.items()} == dict.fromkeys(calibrated, "")
-    assert all(found.rows >= 5_000 and len(found.versions) == 3 for found in calibrated.values())
+    assert all(len(found.versions) == 3 for found in calibrated.values())
+    # A row of `pydoc` is a step of a text, with some 8,000 numbers in its logits and its cache.
+    assert all(found.rows >= (1_000 if name == "pydoc" else 5_000) for name, found in calibrated.items())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocol.keys import parse_node
@@ -14,6 +15,7 @@ from roles.control import ask_node
 from roles.eventlog import read_events
 from testnet.cli.output import ExitCode
 from testnet.faults import Crash, FaultPlan
+from testnet.found import SAMPLES
 from testnet.launch import is_alive
 from testnet.load_plan import RowsDone
 from tests.testnet.networks import Up, find_descendants, kill_hard, run_cli, start_network, wait_until
@@ -125,9 +127,13 @@ def test_engines_are_started_again_and_none_outlives_its_node(tmp_path: Path) ->
 
 
 def test_no_engine_outlives_a_node_that_is_killed(tmp_path: Path) -> None:
-    roles = "validator=1,inference=1,verifier=1,storage=1"
+    roles = "validator=1,inference=1,verifier=2,storage=1,client=1"
+    with np.load(SAMPLES) as samples:
+        np.save(tmp_path / "row.npy", samples["inputs"][:1])
     with start_network(tmp_path / "net", "--roles", roles, "--seed", "86") as up:
         up.wait_for_go()
+        asked = ("digits", "--input", str(tmp_path / "row.npy"), "--network", str(up.directory))
+        assert run_cli("infer", *asked)[0] == ExitCode.OK, "engines start with the first job"
         for victim in ("inference-0", "verifier-0"):
             pid = up.pids[victim]
             wait_until(lambda pid=pid: bool(find_descendants(pid)), f"{victim} has engines", TIMEOUT_S)  # type: ignore[misc]

@@ -110,7 +110,7 @@ def test_a_snapshot_can_be_made_anew_by_anyone_and_quality_counts_from_the_next_
     worker = ledger.account("inference-0").public
     batch = Batch(ledger, [PRICE, PRICE]).open_all().attest_all()
     ledger.do(batch.worker, batch.reveal(0, 1))
-    ledger.block(after_ms=PARAMS.settle_window_ms)
+    ledger.block(after_ms=PARAMS.dispute_window_ms)
     burnt = compute_burnt(2 * PRICE, PARAMS)
     assert ledger.state.work[worker].burnt == burnt
     first = ledger.state.epochs[ledger.state.epoch].find_account(worker)
@@ -152,7 +152,8 @@ def test_a_forfeit_batch_weighs_against_its_worker_as_much_as_it_would_have_burn
 
 
 def test_a_verifier_that_dissents_in_vain_again_and_again_is_drawn_no_more() -> None:
-    ledger = Ledger(SEVERAL, replace(ALL, minorities_max=1, minority_bp=0, channel_close_delay_ms=10**6))
+    params = replace(ALL, minorities_max=1, minority_bp=0, epoch_ms=10**6, unbonding_ms=10**8)
+    ledger = Ledger(SEVERAL, replace(params, channel_close_delay_ms=10**6))
     loud = b""
     for number in range(20):
         batch = Batch(ledger, [PRICE]).open_all()
@@ -162,7 +163,8 @@ def test_a_verifier_that_dissents_in_vain_again_and_again_is_drawn_no_more() -> 
             wrong = dict.fromkeys(batch.checks, LIE) if checker.account == loud else None
             ledger.do(batch.key_of(checker), batch.attest(checker, wrong))
         ledger.do(batch.worker, batch.reveal(0))
-        ledger.block(after_ms=PARAMS.settle_window_ms)
+        ledger.block(after_ms=PARAMS.dispute_window_ms)
+        ledger.block(after_ms=PARAMS.grace_ms)  # who dissents may still dispute
         if ledger.state.work[loud].minority > 1:
             break
         ledger.block(after_ms=number + 1)
@@ -171,7 +173,7 @@ def test_a_verifier_that_dissents_in_vain_again_and_again_is_drawn_no_more() -> 
     assert agreed > 0
     assert ledger.state.epochs[ledger.state.epoch].find_account(loud) is not None
 
-    ledger.block(after_ms=PARAMS.epoch_ms)
+    ledger.block(after_ms=params.epoch_ms)
 
     assert ledger.state.epochs[ledger.state.epoch].find_account(loud) is None
     assert len(ledger.state.epochs[ledger.state.epoch].get_candidates("verifier")) == SEVERAL["verifier"] - 1

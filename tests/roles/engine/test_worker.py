@@ -87,7 +87,7 @@ def test_a_frame_comes_out_as_it_went_in(message):
     assert parse_body(kind, frame[5:]) == message
 
 
-@pytest.mark.parametrize("head", [b"\xff\xff\xff\xff\x01", b"\0\0\0\1\x09"])
+@pytest.mark.parametrize("head", [b"\xff\xff\xff\xff\x01", b"\0\0\0\1\x7f"])
 def test_a_frame_that_is_too_long_or_of_no_kind_is_refused_by_its_head(head):
     with pytest.raises(MalformedMessage):
         parse_head(head)
