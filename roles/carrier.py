@@ -19,7 +19,7 @@ from p2p.net import Net
 from protocol.errors import MissingBlob
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State
-from protocol.proofs.trace import Answer, Question
+from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
@@ -108,7 +108,7 @@ class Engine(Protocol):
         say: Callable[[Stepped], None] = ...,
     ) -> tuple[tuple[Tensor, ...], str]: ...
 
-    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer: ...
+    async def inspect(self, model: bytes, question: AnyQuestion, timeout_s: float) -> AnyAnswer: ...
 
     def withdraw(self, name: str) -> bool: ...
 

@@ -6,17 +6,17 @@ While another verifier disputes the same claim it waits for the end of that, but
 do so for show.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 from protocol.codec import decode, encode
 from protocol.errors import ProtocolError, RemoteError
-from protocol.jobs import Claim, Receipt, compute_claim_id
-from protocol.ledger.disputes import CheckedLeaf, NameOperator, OpenDispute
-from protocol.ledger.records import Dispute, DisputePhase
+from protocol.generation import read_form
+from protocol.jobs import compute_claim_id
+from protocol.ledger.disputes import NameOperator, OpenDispute
+from protocol.ledger.records import DisputePhase
 from protocol.ledger.state import State
 from protocol.messages import GetExhibit, GetTrace, ShownExhibit, ShownTrace
 from protocol.proofs.classes import Comparison, Computation, compare
@@ -33,30 +33,22 @@ from protocol.proofs.trace import (
     unpack_trace,
     verify_binding,
 )
-from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import AtMost, Digest, Line
+from roles.challenge import (
+    AGAIN_MS,
+    CHALLENGE,
+    CHALLENGES_MAX,
+    WAIT_MS,
+    Challenge,
+    Over,
+    find_own,
+    has_time,
+    is_left_to_others,
+)
 from roles.role import Effect, Inspect, Record, Request, SetTimer, Store, Submit
+from roles.step_challenger import BUCKET as STEP_BUCKET
+from roles.step_challenger import STEP_CHALLENGE, StepChallenger
 
-CHALLENGE = "challenge|"  # begins its tokens
 BUCKET = "challenges"
-CHALLENGES_MAX = 32
-OVER_MAX = 4_096  # claims remembered as looked into
-WAIT_MS = 3_000  # for each of those drawn before us to dispute it first
-SPARE_MS = 8_000  # before the end of the time for disputes: then it is not left to others any more
-AGAIN_MS = 1_000
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """A claim this verifier has found wrong, with all it needs to say so. By a receipt or by a leaf of a batch."""
-
-    claim: Claim
-    receipt: Annotated[tuple[Receipt, ...], AtMost(1)]
-    leaf: Annotated[tuple[CheckedLeaf, ...], AtMost(1)]
-    claimed: Digest  # what the worker has opened
-    inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
-    found: Digest
-    profile: Line
 
 
 class Step(StrEnum):
@@ -92,20 +84,26 @@ class Challenger:
     def __init__(self, account: bytes) -> None:
         self._account = account
         self._open: dict[bytes, _Under] = {}
-        self._over: OrderedDict[bytes, None] = OrderedDict()
+        self._over = Over()
+        self._steps = StepChallenger(account)
 
     @property
     def load(self) -> int:
-        return len(self._open)
+        return len(self._open) + self._steps.load
 
-    def restore(self, stored: Mapping[bytes, bytes], now_ms: int) -> list[Effect]:
-        self._open = {claim_id: _Under(decode(Challenge, data), Step.OTHERS) for claim_id, data in stored.items()}
-        return [SetTimer(CHALLENGE, now_ms)] if self._open else []
+    def restore(self, stored: Mapping[str, Mapping[bytes, bytes]], now_ms: int) -> list[Effect]:
+        """Go on with what an earlier process began: `stored` is all that the role has kept, by bucket."""
+        self._steps.restore(stored.get(STEP_BUCKET, {}))
+        begun = stored.get(BUCKET, {})
+        self._open = {claim_id: _Under(decode(Challenge, data), Step.OTHERS) for claim_id, data in begun.items()}
+        return [SetTimer(CHALLENGE, now_ms)] if self.load else []
 
     def begin(self, challenge: Challenge, state: State, now_ms: int, rank: int = 0) -> list[Effect]:
         """Take a disagreement up, once, if the class allows a proof. Those of a lower rank go first."""
         claim_id = compute_claim_id(challenge.claim)
         model = state.models.get(challenge.claim.model)
+        if model is not None and read_form(model.inputs, model.outputs) is not None:
+            return self._steps.begin(challenge, state, now_ms, rank)
         theirs = Computation(challenge.claim.profile, challenge.claimed)
         is_provable = (
             model is not None
@@ -122,10 +120,10 @@ class Challenger:
         return [*kept, *self.on_timer(state, now_ms)]
 
     def look(self, state: State, now_ms: int) -> list[Effect]:
-        """What the ledger says: a dispute of ours waits for a name, or it is over, ours or another's.""" ""
+        """What the ledger says: a dispute of ours waits for a name, or it is over, ours or another's."""
         effects: list[Effect] = []
         for claim_id, under in list(self._open.items()):
-            mine, dispute = self._find_own(state, under.challenge.claim)
+            mine, dispute = find_own(state, under.challenge.claim, self._account)
             if claim_id in state.wrong or (under.step in (Step.DISPUTED, Step.NAMED) and dispute is None):
                 effects += self._drop(claim_id, "it is over")
             elif dispute is not None and dispute.phase == DisputePhase.NAME and under.own:
@@ -134,12 +132,12 @@ class Challenger:
 
     def on_timer(self, state: State, now_ms: int) -> list[Effect]:
         """Begin with those that have waited, our own trace first, and go on with those that wait for another's end."""
-        effects: list[Effect] = []
+        effects = self._steps.look(state, now_ms)
         again_ms = 0
         for claim_id, under in list(self._open.items()):
             if under.step != Step.OTHERS:
                 continue
-            if now_ms < under.begin_ms or _is_left_to_others(under, state, now_ms, self._account):
+            if now_ms < under.begin_ms or is_left_to_others(under.challenge, state, now_ms, self._account):
                 again_ms = now_ms + AGAIN_MS
             elif under.is_sure:
                 effects += self._open_dispute(claim_id, under, state, now_ms)
@@ -149,6 +147,8 @@ class Challenger:
         return [*effects, SetTimer(CHALLENGE, again_ms)] if again_ms else effects
 
     def on_inspected(self, token: str, answer: object, error: str, state: State, now_ms: int) -> list[Effect]:
+        if token.startswith(STEP_CHALLENGE):
+            return self._steps.on_inspected(token, answer, error, state, now_ms)
         claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
         under = self._open.get(claim_id)
         if under is not None and under.step == Step.OWN:
@@ -177,6 +177,8 @@ class Challenger:
 
     def on_submitted(self, token: str, error: str, state: State, now_ms: int) -> list[Effect]:
         """What the ledger refuses is said again while there is time: another may be first, or it may have no room."""
+        if token.startswith(STEP_CHALLENGE):
+            return self._steps.on_submitted(token, error, state, now_ms)
         claim_id = bytes.fromhex(token.removeprefix(CHALLENGE))
         under = self._open.get(claim_id)
         if under is None:
@@ -189,7 +191,7 @@ class Challenger:
         if under.step == Step.NAMED:
             under.step = Step.DISPUTED
             return [refused, SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
-        if not _has_time(under, state, now_ms):
+        if not has_time(under.challenge, state, now_ms):
             return [refused, *self._drop(claim_id, "the ledger refuses it")]
         under.step, under.begin_ms = Step.OTHERS, now_ms + AGAIN_MS
         return [refused, SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
@@ -202,7 +204,7 @@ class Challenger:
         under.own = unpack_trace(answer.trace)
         if under.own[-1] != under.challenge.found:
             return self._drop(claim_id, "our own trace ends with another digest than we have attested")
-        if self._find_own(state, under.challenge.claim)[1] is not None:
+        if find_own(state, under.challenge.claim, self._account)[1] is not None:
             under.step = Step.DISPUTED  # by an earlier process
             return self.look(state, now_ms)
         if not under.challenge.receipt:
@@ -226,7 +228,7 @@ class Challenger:
 
     def _open_dispute(self, claim_id: bytes, under: _Under, state: State, now_ms: int) -> list[Effect]:
         under.is_sure = True
-        if _is_left_to_others(under, state, now_ms, self._account):
+        if is_left_to_others(under.challenge, state, now_ms, self._account):
             under.step = Step.OTHERS
             return [SetTimer(CHALLENGE, now_ms + AGAIN_MS)]
         under.step = Step.OPENED
@@ -250,30 +252,8 @@ class Challenger:
 
     def _drop(self, claim_id: bytes, reason: str) -> list[Effect]:
         del self._open[claim_id]
-        self._over[claim_id] = None
-        if len(self._over) > OVER_MAX:
-            self._over.popitem(last=False)
+        self._over.add(claim_id)
         return [Store(BUCKET, claim_id, None), Record("challenge.over", {"claim_id": claim_id, "reason": reason})]
-
-    def _find_own(self, state: State, claim: Claim) -> tuple[bytes, Dispute | None]:
-        own = ((key, item) for key, item in state.disputes.items() if item.challenger == self._account)
-        return next(((key, item) for key, item in own if item.claim == claim), (b"", None))
-
-
-def _is_left_to_others(under: _Under, state: State, now_ms: int, account: bytes) -> bool:
-    """Whether another alone disputes the claim, and there is time to see how that ends. A batch waits by itself."""
-    claim = under.challenge.claim
-    challengers = [item.challenger for item in state.disputes.values() if item.claim == claim]
-    latest_ms = claim.deadline_ms + state.params.challenge_ms
-    is_disputed = bool(challengers) and account not in challengers
-    return is_disputed and (bool(under.challenge.leaf) or now_ms < latest_ms - SPARE_MS)
-
-
-def _has_time(under: _Under, state: State, now_ms: int) -> bool:
-    """Whether the ledger may still take a dispute about the claim."""
-    if under.challenge.leaf:
-        return under.challenge.leaf[0].batch in state.batches
-    return now_ms < under.challenge.claim.deadline_ms + state.params.challenge_ms
 
 
 def _inspect(claim_id: bytes, under: _Under, question: TraceModel | RunOperator, now_ms: int) -> Effect:

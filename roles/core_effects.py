@@ -17,7 +17,7 @@ from protocol.ledger import restart_terms
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.messages import CertifiedBlock
-from protocol.proofs.trace import Question
+from protocol.proofs.steps import AnyQuestion
 from protocol.tensor import Tensor
 from roles.role import Computed, Inspected, Progressed, VoteHistory
 
@@ -248,7 +248,7 @@ class Inspect:
 
     token: str
     model: bytes
-    question: Question
+    question: AnyQuestion
     deadline_ms: int
 
 

@@ -14,8 +14,10 @@ from protocol.jobs import Claim
 from protocol.ledger.disputes import PostExhibit, PostTrace
 from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
+from protocol.ledger.step_disputes import PostSteps
 from protocol.ledger.transactions import BODY_BYTES_MAX
 from protocol.messages import GetExhibit, GetTrace, Refused, ShownExhibit, ShownTrace
+from protocol.proofs.steps import AnyQuestion, Generated, TraceStep
 from protocol.proofs.trace import TracedRun, TraceModel
 from protocol.tensor import Tensor, decode_tensors
 from roles.role import Effect, Fetch, Inspect, Record, Reply, SetTimer, Submit
@@ -34,6 +36,7 @@ class _Ask(NamedTuple):
     operator: int
     dispute: bytes = b""
     reply: str = ""
+    step: int | None = None  # of a generation
 
 
 class Defender:
@@ -56,7 +59,7 @@ class Defender:
         self._said = {word for word in self._said if word[0] in own}
         effects: list[Effect] = []
         for key, dispute in own.items():
-            is_ours = dispute.phase in (DisputePhase.TRACE, DisputePhase.EXHIBIT)
+            is_ours = dispute.phase in (DisputePhase.STEPS, DisputePhase.TRACE, DisputePhase.EXHIBIT)
             if is_ours and (key, dispute.phase) not in self._said:
                 self._said.add((key, dispute.phase))
                 effects += self._defend(key, dispute, now_ms + state.params.dispute_ms)
@@ -66,10 +69,10 @@ class Defender:
         """Somebody asks on a stream: trace first, then answer."""
         if sum(bool(ask.reply) for ask in self._asks.values()) >= SHOWING_MAX:
             return [Reply(reply, Refused(f"{SHOWING_MAX} runs are being traced"))]
-        job, operator = self._find_asked(message, state)
-        if job is None:
+        ask = self._find_asked(message, state)
+        if ask is None:
             return [Reply(reply, Refused("no receipt of a job still kept, nor a dispute about this operator"))]
-        return self._trace(_Ask(job, operator, reply=reply), now_ms + SHOW_MS)
+        return self._trace(ask._replace(reply=reply), now_ms + SHOW_MS)
 
     def on_fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
         """Inputs that came as a blob."""
@@ -115,13 +118,19 @@ class Defender:
         job = self._find_kept(dispute.claim)
         if job is None:
             return [Record("defence.impossible", {"dispute": key, "reason": "the job is no longer kept"})]
+        if dispute.phase == DisputePhase.STEPS:
+            body = PostSteps(key, job.item.request.inputs, job.outputs)
+            shown = Record("steps.posted", {"claim_id": job.claim_id})
+            return [Submit(body, self._name(key, DisputePhase.STEPS)), shown]
         operator = dispute.operator if dispute.phase == DisputePhase.EXHIBIT else 0
-        return self._trace(_Ask(job, operator, dispute=key), deadline_ms)
+        return self._trace(_Ask(job, operator, dispute=key, step=_get_step(dispute)), deadline_ms)
+
+    def _name(self, dispute: bytes, phase: DisputePhase) -> str:
+        self._count += 1
+        return f"{DEFENCE}{dispute.hex()}|{int(phase)}|{self._count}"
 
     def _trace(self, ask: _Ask, deadline_ms: int) -> list[Effect]:
-        self._count += 1
-        phase = DisputePhase.EXHIBIT if ask.operator else DisputePhase.TRACE
-        token = f"{DEFENCE}{ask.dispute.hex()}|{int(phase)}|{self._count}"
+        token = self._name(ask.dispute, DisputePhase.EXHIBIT if ask.operator else DisputePhase.TRACE)
         self._asks[token] = ask
         request = ask.job.item.request
         if request.inputs_blob:
@@ -138,17 +147,18 @@ class Defender:
             SetTimer(DEFENCE, now_ms + AGAIN_MS),
         ]
 
-    def _find_asked(self, message: GetTrace | GetExhibit, state: State) -> tuple[Job | None, int]:
+    def _find_asked(self, message: GetTrace | GetExhibit, state: State) -> _Ask | None:
         operator = message.operator if isinstance(message, GetExhibit) else 0
         receipts = (message.receipt,) if isinstance(message, GetTrace) else message.receipt
         for receipt in receipts:
             job = self._find_kept(receipt.claim)
-            return (job if job is not None and job.receipt == receipt else None), operator
+            return _Ask(job, operator) if job is not None and job.receipt == receipt else None
         for key in message.dispute if isinstance(message, GetExhibit) else ():
             dispute = state.disputes.get(key)
             if dispute is not None and dispute.operator == operator > 0:
-                return self._find_kept(dispute.claim), operator
-        return None, operator
+                job = self._find_kept(dispute.claim)
+                return _Ask(job, operator, step=_get_step(dispute)) if job is not None else None
+        return None
 
     def _find_kept(self, claim: Claim) -> Job | None:
         job = self._find_job(claim.channel, claim.seq)
@@ -156,4 +166,11 @@ class Defender:
 
 
 def _inspect(token: str, ask: _Ask, inputs: tuple[Tensor, ...], deadline_ms: int) -> Effect:
-    return Inspect(token, ask.job.item.request.model, TraceModel(inputs, ask.operator), deadline_ms)
+    question: AnyQuestion = TraceModel(inputs, ask.operator)
+    if ask.step is not None:
+        question = TraceStep(Generated(inputs, ask.job.outputs), ask.step, ask.operator)
+    return Inspect(token, ask.job.item.request.model, question, deadline_ms)
+
+
+def _get_step(dispute: Dispute) -> int | None:
+    return dispute.step if dispute.generated else None

@@ -1,18 +1,22 @@
 """A verifier's part in batches: runs drawn leaves again, attests them on the ledger, disputes what it finds wrong."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from protocol.codec import decode, encode
 from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
 from protocol.ledger.checks import AttestLeaves, LeafAttestation
 from protocol.ledger.disputes import CheckedLeaf
 from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.state import State
-from protocol.tensor import Tensor, compute_tensors_digest
-from roles.challenger import Challenge, Challenger
+from protocol.tensor import compute_tensors_digest
+from protocol.types import Digest, Line
+from roles.challenge import Challenge
+from roles.challenger import Challenger
 from roles.models import ModelShelf
-from roles.role import Compute, Effect, Record, SetTimer, Store, Submit
+from roles.role import Compute, Computed, Effect, Record, SetTimer, Store, Submit
 
 LEAF_TOKEN = "leaf|"
 RUNNING_MAX = 64
@@ -35,6 +39,14 @@ class _Asked(NamedTuple):
         return int.from_bytes(self.key[32:], "big")
 
 
+@dataclass(frozen=True)
+class Found:
+    """What this verifier has computed for a leaf."""
+
+    digest: Digest
+    profile: Line
+
+
 class LeafChecks:
     """What one verifier does about leaves. Each digest is on disk before it is attested: a dissent needs it later."""
 
@@ -42,7 +54,7 @@ class LeafChecks:
         self._challenger = challenger
         self._account = account
         self._shelf = shelf
-        self._digests: dict[bytes, bytes] = {}  # by check key
+        self._found: dict[bytes, Found] = {}  # by check key
         self._running: set[bytes] = set()
         self._disputed: set[bytes] = set()
         self._sent: dict[str, tuple[bytes, ...]] = {}  # token -> check keys it speaks about
@@ -52,7 +64,7 @@ class LeafChecks:
         return len(self._running)
 
     def restore(self, stored: Mapping[bytes, bytes]) -> None:
-        self._digests = dict(stored)
+        self._found = {key: decode(Found, data) for key, data in stored.items()}
 
     def look(self, state: State, now_ms: int) -> list[Effect]:
         """Run what is asked, attest what has run, show what differs, and forget what is over."""
@@ -65,7 +77,7 @@ class LeafChecks:
             if item.key in said:
                 continue
             if phase == BatchPhase.ATTESTATIONS and not item.own.value:
-                if item.key in self._digests:
+                if item.key in self._found:
                     ready.setdefault(item.batch, []).append(item)
                 else:
                     effects += self._run(item, now_ms + state.params.attest_ms)
@@ -79,15 +91,13 @@ class LeafChecks:
                 effects += self._attest(batch, items[:SAMPLES_MAX])
         return effects
 
-    def on_computed(
-        self, token: str, outputs: tuple[Tensor, ...] | None, error: str, state: State, now_ms: int
-    ) -> list[Effect]:
-        key = bytes.fromhex(token.removeprefix(LEAF_TOKEN))
+    def on_computed(self, event: Computed, state: State, now_ms: int) -> list[Effect]:
+        key = bytes.fromhex(event.token.removeprefix(LEAF_TOKEN))
         self._running.discard(key)
-        if outputs is None:
-            return [Record("leaf.dropped", {"batch": key[:32], "reason": error})]
-        self._digests[key] = digest = compute_tensors_digest(outputs)
-        return [Store("leaves", key, digest), *self.look(state, now_ms)]
+        if event.outputs is None:
+            return [Record("leaf.dropped", {"batch": key[:32], "reason": event.error})]
+        found = self._found[key] = Found(compute_tensors_digest(event.outputs), event.profile)
+        return [Store("leaves", key, encode(found)), *self.look(state, now_ms)]
 
     def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
         """Whatever a transaction came to, the ledger says what is still asked."""
@@ -102,9 +112,9 @@ class LeafChecks:
                 yield _Asked(key, check, own)
 
     def _forget(self, asked: list[_Asked]) -> list[Effect]:
-        over = self._digests.keys() - {item.key for item in asked}
+        over = self._found.keys() - {item.key for item in asked}
         for key in over:
-            del self._digests[key]
+            del self._found[key]
         self._disputed -= over
         return [Store("leaves", key, None) for key in sorted(over)]
 
@@ -124,18 +134,19 @@ class LeafChecks:
 
     def _say(self, item: _Asked) -> LeafAttestation:
         claim_id = compute_claim_id(item.check.claim)
-        return LeafAttestation(item.leaf, compute_attestation(claim_id, item.own.node, self._digests[item.key]))
+        return LeafAttestation(item.leaf, compute_attestation(claim_id, item.own.node, self._found[item.key].digest))
 
     def _dispute(self, item: _Asked) -> Challenge:
-        """Only of the exact class: the profile of our own run is not kept."""
-        check, found = item.check, self._digests[item.key]
+        check, found = item.check, self._found[item.key]
         leaf = CheckedLeaf(item.batch, item.leaf)
-        return Challenge(check.claim, (), (leaf,), check.output_digest, check.request.inputs, found, profile="")
+        return Challenge(
+            check.claim, (), (leaf,), check.output_digest, check.request.inputs, found.digest, found.profile
+        )
 
     def _dissents(self, item: _Asked) -> bool:
-        digest = self._digests.get(item.key)
+        found = self._found.get(item.key)
         is_new = bool(item.own.value) and item.key not in self._disputed
-        return is_new and digest is not None and digest != item.check.output_digest
+        return is_new and found is not None and found.digest != item.check.output_digest
 
 
 def _compute_rank(item: _Asked) -> int:

@@ -12,9 +12,11 @@ from protocol.errors import MalformedMessage
 from protocol.ledger.disputes import JudgeOperator, get_judges
 from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
+from protocol.ledger.step_disputes import read_said
 from protocol.messages import GetExhibit, ShownExhibit
 from protocol.proofs.profiles import list_differences, parse_profile
-from protocol.proofs.trace import Exhibit, Judgement, OperatorRun, RunOperator, judge, unpack_trace
+from protocol.proofs.steps import AnyQuestion, Generated, RunPart, find_step_misfit
+from protocol.proofs.trace import Exhibit, Judgement, OperatorRun, RunOperator, judge, judge_fit, unpack_trace
 from roles.role import Effect, Fetch, Inspect, Record, Request, SetTimer, Submit
 
 REFEREE = "referee|"  # begins its tokens
@@ -85,7 +87,7 @@ class Referee:
             return [Record("judgement.delayed", {"dispute": key, "reason": error}), _again(now_ms)]
         if not _may_judge(state, case.dispute, run):
             return [Record("judgement.withheld", {"dispute": key, "reason": f"this node's profile is {run.profile}"})]
-        found = judge(unpack_trace(case.dispute.trace), case.dispute.operator, case.exhibit, run)
+        found = _judge(state, case.dispute, case.exhibit, run)
         return self._say(key, case, found, run.reason)
 
     def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
@@ -115,13 +117,25 @@ class Referee:
         if case.exhibit is None:
             case.exhibit = decode(Exhibit, dispute.exhibit)
         case.is_under_way = True
-        question = RunOperator(dispute.operator, case.exhibit)
+        question: AnyQuestion = RunOperator(dispute.operator, case.exhibit)
+        if dispute.generated:
+            generated = decode(Generated, dispute.generated)
+            question = RunPart(generated, dispute.step, dispute.operator, case.exhibit)
         return [Inspect(token, model, question, now_ms + state.params.dispute_ms)]
 
     def _say(self, key: bytes, case: _Case, judgement: Judgement, reason: str) -> list[Effect]:
         case.is_under_way = True
         fields = {"dispute": key, "operator": case.dispute.operator, "judgement": judgement.name, "reason": reason}
         return [Submit(JudgeOperator(key, judgement), REFEREE + key.hex()), Record("operator.judged", fields)]
+
+
+def _judge(state: State, dispute: Dispute, exhibit: Exhibit, run: OperatorRun) -> Judgement:
+    trace, said = unpack_trace(dispute.trace), read_said(state.models, dispute)
+    if said is None:
+        return judge(trace, dispute.operator, exhibit, run)
+    return judge_fit(
+        trace, dispute.operator, find_step_misfit(said, dispute.step, trace, dispute.operator, exhibit), run
+    )
 
 
 def _may_judge(state: State, dispute: Dispute, run: OperatorRun) -> bool:

@@ -15,7 +15,7 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
-from protocol.proofs.trace import Answer, Question
+from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 
 # Events: something happened
@@ -99,7 +99,7 @@ class Inspected:
     """An `Inspect` ended: either what was asked for or a reason there is none."""
 
     token: str
-    answer: Answer | None
+    answer: AnyAnswer | None
     error: str = ""
 
 
@@ -248,7 +248,7 @@ class Inspect:
 
     token: str
     model: bytes
-    question: Question
+    question: AnyQuestion
     deadline_ms: int
 
 

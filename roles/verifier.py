@@ -18,7 +18,8 @@ from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening,
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
 from protocol.types import AtMost, Digest, TimeMs
-from roles.challenger import CHALLENGE, Challenge, Challenger
+from roles.challenge import CHALLENGE, Challenge
+from roles.challenger import Challenger
 from roles.demander import DEMAND, Demander
 from roles.leaf_checks import LEAF_TOKEN, LeafChecks
 from roles.models import ModelShelf
@@ -109,7 +110,7 @@ class Verifier(Role):
                 for claim_id, data in stored.get("attested", {}).items():
                     self._remember(claim_id, decode(Attested, data))
                 self._leaves.restore(stored.get("leaves", {}))
-                begun = self._challenger.restore(stored.get("challenges", {}), now_ms)
+                begun = self._challenger.restore(stored, now_ms)
                 return [*self._shelf.start(state), *self._recall(now_ms), *begun, *self._leaves.look(state, now_ms)]
             case LedgerAdvanced(state):
                 self._state = state
@@ -126,8 +127,8 @@ class Verifier(Role):
                 return [effect for work in fit for effect in self._take(work, now_ms)]
             case Fetched(source, data, error):
                 return self._fetched(source, data, error, now_ms)
-            case Computed(token, outputs, _, error) if token.startswith(LEAF_TOKEN):
-                return self._leaves.on_computed(token, outputs, error, self._ledger, now_ms)
+            case Computed(token) if token.startswith(LEAF_TOKEN):
+                return self._leaves.on_computed(event, self._ledger, now_ms)
             case Computed(token, outputs, profile, error):
                 return self._computed(bytes.fromhex(token), outputs, profile, error, now_ms)
             case Inspected(token, answer, error):

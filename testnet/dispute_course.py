@@ -34,20 +34,27 @@ def _tell(last: Dispute | None, now: Dispute) -> str:
         return f"{format_account(now.challenger)} disputes it with a bond of {now.bond} grains"
     if len(now.votes) > len(last.votes):
         return f"{len(now.votes)} validators have judged"
+    part = f"part {now.operator} of step {now.step}" if now.generated else f"operator {now.operator}"
     match now.phase:
+        case DisputePhase.STEP:
+            return "the worker shows the tokens and what each step gave"
+        case DisputePhase.TRACE:
+            return f"the challenger names step {now.step}"
+        case DisputePhase.NAME if now.generated:
+            return f"the worker says what each of {len(unpack_trace(now.trace)) - 1} parts of step {now.step} gave"
         case DisputePhase.NAME:
             return f"the worker says what each of {len(unpack_trace(now.trace)) - 1} operators gave"
         case DisputePhase.EXHIBIT:
-            return f"the challenger names operator {now.operator}"
+            return f"the challenger names {part}"
         case _:
-            return f"the worker shows what operator {now.operator} took"
+            return f"the worker shows what {part} took"
 
 
 def _tell_end(last: Dispute, claim_id: bytes, after: State) -> str:
     if claim_id in after.wrong:
-        is_silent = last.phase in (DisputePhase.TRACE, DisputePhase.EXHIBIT)
+        is_silent = last.phase in (DisputePhase.STEPS, DisputePhase.TRACE, DisputePhase.EXHIBIT)
         return "the worker has lost by its silence" if is_silent else "validators found the worker wrong"
-    if last.phase == DisputePhase.NAME:
+    if last.phase in (DisputePhase.STEP, DisputePhase.NAME):
         return "the challenger was silent and has lost its bond"
     if after.time_ms <= last.deadline_ms:
         return "validators found the challenger wrong, which has lost its bond"

@@ -1,7 +1,8 @@
 """How a worker was found wrong, as a file anyone can check: the signed words of the dispute it has lost.
 
 The worker's own words are in it: what it said its output was, what each operator of the model gave, and what the one
-in dispute took; and those of the validators that ran that operator.
+in dispute took; and those of the validators that ran that operator. Of a text it is one step that the operators are of;
+how that step follows from the text is shown with a ledger, which knows the form of the model.
 """
 
 from collections.abc import Iterable
@@ -9,22 +10,26 @@ from typing import Annotated
 
 from protocol.codec import decode
 from protocol.fast_dataclass import fast_dataclass
+from protocol.generation import read_form
 from protocol.jobs import Claim, compute_claim_id
 from protocol.keys import format_account, format_node
 from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit, PostTrace
 from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
+from protocol.ledger.step_disputes import NameStep, PostSteps
 from protocol.ledger.transactions import Transaction
 from protocol.proofs.kinds import InvalidProof, verify_receipt
 from protocol.proofs.receipt_file import Finding
-from protocol.proofs.trace import Judgement, Trace, find_misfit, unpack_trace, verify_binding
+from protocol.proofs.steps import ASSEMBLY, Generated, Said, find_step_misfit, read_generated, verify_step_binding
+from protocol.proofs.trace import Exhibit, Judgement, Trace, find_misfit, unpack_trace, verify_binding
 from protocol.signing import verify_signed
+from protocol.tensor import compute_tensors_digest
 from protocol.types import AtMost
 
-Answer = PostTrace | NameOperator | PostExhibit | JudgeOperator
+Answer = PostSteps | NameStep | PostTrace | NameOperator | PostExhibit | JudgeOperator
 SUFFIX = ".evidence"
 EVIDENCE_BYTES_MAX = 512 * 1024
-WORDS = (OpenDispute, PostTrace, NameOperator, PostExhibit, JudgeOperator)
+WORDS = (OpenDispute, PostSteps, NameStep, PostTrace, NameOperator, PostExhibit, JudgeOperator)
 
 
 @fast_dataclass(frozen=True)
@@ -82,7 +87,8 @@ def verify_evidence(evidence: Evidence, state: State | None = None) -> tuple[Fin
     said = {type(item.content) for item in order}
     if list(evidence.transactions) != order or len(order) - _count_judges(evidence) != len(said - {JudgeOperator}):
         raise InvalidProof("the words of the dispute are out of order, or said twice")
-    return (_find_signed(evidence), *_find_argument(evidence), _find_judged(evidence), _find_slashed(evidence, state))
+    argument = _find_argument(evidence, state)
+    return (_find_signed(evidence), argument, _find_judged(evidence), _find_slashed(evidence, state))
 
 
 def _find_signed(evidence: Evidence) -> Finding:
@@ -100,29 +106,51 @@ def _find_signed(evidence: Evidence) -> Finding:
     return Finding("signed", True, f"node {format_node(claim.worker)} signed the claim of a leaf {who} disputes")
 
 
-def _find_argument(evidence: Evidence) -> tuple[Finding, ...]:
+def _find_argument(evidence: Evidence, state: State | None) -> Finding:
     """What the worker said in its defence, as far as it did."""
-    order, trace, operator = evidence.transactions[0].content, _find_trace(evidence), 0
+    words = [item.content for item in evidence.transactions]
+    order, steps = words[0], [word for word in words if isinstance(word, PostSteps)]
+    trace = next((unpack_trace(word.trace) for word in words if isinstance(word, PostTrace)), ())
+    step = next((word.step for word in words if isinstance(word, NameStep)), 0)
+    operator = next((word.operator for word in words if isinstance(word, NameOperator)), 0)
+    said, of = (_read_steps(evidence, steps[0], state), f" of step {step}") if steps else (None, "")
     if not trace:
-        return (Finding("argued", False, "what each operator gave: the worker did not say"),)
-    if order.receipt:
+        return Finding("argued", False, f"what each operator{of} gave: the worker did not say")
+    if said is not None:
+        verify_step_binding(trace, said, step)
+    elif order.receipt and not steps:
         verify_binding(trace, evidence.claim.input_digest, order.receipt[0].output_digest)
-    for transaction in evidence.transactions:
-        match transaction.content:
-            case NameOperator(_, named):
-                operator = named
-            case PostExhibit(_, exhibits, _):
-                misfit = next((why for item in exhibits if (why := find_misfit(trace, operator, item))), "")
-                if misfit:
-                    raise InvalidProof(misfit)
-                text = f"the worker's trace of {len(trace) - 1} operators, and what operator {operator} of them took"
-                return (Finding("argued", True, text),)
-    return (Finding("argued", False, f"what operator {operator} took: the worker did not say"),)
+    exhibits = [word.exhibit for word in words if isinstance(word, PostExhibit)]
+    if not exhibits:
+        return Finding("argued", False, f"what operator {operator}{of} took: the worker did not say")
+    for exhibit in exhibits[0]:
+        misfit = _find_misfit(said, step, trace, operator, exhibit) if steps else find_misfit(trace, operator, exhibit)
+        if misfit:
+            raise InvalidProof(misfit)
+    if steps and said is None:
+        text = f"that what the worker showed{of} follows from its text: no ledger that knows the model was given"
+        return Finding("argued", False, text)
+    text = f"the worker's trace of {len(trace) - 1} operators{of}, and what operator {operator} of them took"
+    return Finding("argued", True, text)
 
 
-def _find_trace(evidence: Evidence) -> Trace:
-    words = (item.content for item in evidence.transactions)
-    return next((unpack_trace(word.trace) for word in words if isinstance(word, PostTrace)), ())
+def _read_steps(evidence: Evidence, shown: PostSteps, state: State | None) -> Said | None:
+    """The text and its steps as the worker showed them; None without the model, whose form says how to read them."""
+    if compute_tensors_digest(shown.inputs) != evidence.claim.input_digest:
+        raise InvalidProof("the worker showed the steps of another request")
+    for receipt in evidence.transactions[0].content.receipt:
+        if compute_tensors_digest(shown.outputs) != receipt.output_digest:
+            raise InvalidProof("the worker showed the steps of another answer")
+    model = state.models.get(evidence.claim.model) if state is not None else None
+    form = read_form(model.inputs, model.outputs) if model is not None else None
+    return read_generated(Generated(shown.inputs, shown.outputs), form) if form is not None else None
+
+
+def _find_misfit(said: Said | None, step: int, trace: Trace, operator: int, exhibit: Exhibit) -> str:
+    """Why this cannot be what a part of a step took, as far as it can be said without knowing the model."""
+    if said is not None:
+        return find_step_misfit(said, step, trace, operator, exhibit)
+    return "" if operator == ASSEMBLY else find_misfit(trace, operator, exhibit)
 
 
 def _find_judged(evidence: Evidence) -> Finding:

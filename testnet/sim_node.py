@@ -20,7 +20,7 @@ from protocol.ledger.restart_pending import apply_pending, select_pending
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State, compute_state_root
 from protocol.messages import CertifiedBlock
-from protocol.proofs.trace import Answer, Question
+from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
@@ -48,7 +48,7 @@ class Engine(Protocol):
         self, model: bytes, inputs: tuple[Tensor, ...], say: Callable[[Stepped], None] | None = None
     ) -> tuple[tuple[Tensor, ...], str]: ...
 
-    def inspect(self, model: bytes, question: Question) -> Answer: ...
+    def inspect(self, model: bytes, question: AnyQuestion) -> AnyAnswer: ...
 
 
 class NodeHalted(LocalError):

@@ -37,8 +37,10 @@ from protocol.ledger.disputes import (
     PostTrace,
     apply_judge_operator,
     apply_name_operator,
+    apply_name_step,
     apply_open_dispute,
     apply_post_exhibit,
+    apply_post_steps,
     apply_post_trace,
 )
 from protocol.ledger.draft import Draft
@@ -72,6 +74,7 @@ from protocol.ledger.settlement import apply_settle_individual
 from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.staking import apply_delegate, apply_stake, apply_undelegate, apply_unstake
 from protocol.ledger.state import State, compute_state_root
+from protocol.ledger.step_disputes import NameStep, PostSteps
 from protocol.ledger.transactions import (
     CloseChannel,
     CommitOnion,
@@ -134,6 +137,8 @@ _rules: dict[type, Rule] = {
     SettleIndividual: apply_settle_individual,
     OpenDispute: apply_open_dispute,
     PostTrace: apply_post_trace,
+    PostSteps: apply_post_steps,
+    NameStep: apply_name_step,
     NameOperator: apply_name_operator,
     PostExhibit: apply_post_exhibit,
     JudgeOperator: apply_judge_operator,

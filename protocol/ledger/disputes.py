@@ -29,8 +29,17 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.records import Dispute, DisputePhase, DueItem, EpochSnapshot, Vote
 from protocol.ledger.settlement import get_snapshot
+from protocol.ledger.step_disputes import (
+    NameStep,
+    PostSteps,
+    get_first_phase,
+    name_step,
+    read_said,
+    show_steps,
+)
 from protocol.ledger.transactions import transaction
 from protocol.proofs.classes import Comparison, Computation, compare
+from protocol.proofs.steps import find_step_misfit, verify_step_binding
 from protocol.proofs.trace import (
     TRACE_BYTES_MAX,
     Exhibit,
@@ -41,7 +50,7 @@ from protocol.proofs.trace import (
 )
 from protocol.types import AtMost, Digest, Line, Whole
 
-DISPUTE_KIND = 40  # and the three after it: one due kind a phase, so that a deadline of a phase that is over finds none
+DISPUTE_KIND = 50  # and the five after it: one due kind a phase, so that a deadline of a phase that is over finds none
 
 
 @fast_dataclass(frozen=True)
@@ -135,7 +144,7 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
         challenger=context.account,
         output_digest=output_digest,
         bond=params.dispute_bond,
-        phase=DisputePhase.TRACE,
+        phase=get_first_phase(draft, claim),
         deadline_ms=0,
         trace=b"",
         operator=0,
@@ -147,13 +156,32 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
     _enter(draft, context.id, dispute)
 
 
+def apply_post_steps(draft: Draft, context: TransactionContext, body: PostSteps) -> None:
+    """Take what the worker says every step of a generation gave, if it is what it has claimed and opened."""
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.STEPS)
+    if context.account != dispute.worker:
+        raise InvalidDispute(body.dispute, "the worker shows the steps")
+    _enter(draft, body.dispute, replace(show_steps(draft, dispute, body), phase=DisputePhase.STEP))
+
+
+def apply_name_step(draft: Draft, context: TransactionContext, body: NameStep) -> None:
+    dispute = _get_dispute(draft, body.dispute, DisputePhase.STEP)
+    if context.account != dispute.challenger:
+        raise InvalidDispute(body.dispute, "the challenger names the step")
+    _enter(draft, body.dispute, replace(name_step(draft, dispute, body), phase=DisputePhase.TRACE))
+
+
 def apply_post_trace(draft: Draft, context: TransactionContext, body: PostTrace) -> None:
     """Take the worker's trace, if it leads from the claimed inputs to the opened output."""
     dispute = _get_dispute(draft, body.dispute, DisputePhase.TRACE)
     if context.account != dispute.worker:
         raise InvalidDispute(body.dispute, "the worker posts the trace")
     try:
-        verify_binding(unpack_trace(body.trace), dispute.claim.input_digest, dispute.output_digest)
+        said, trace = read_said(draft.models, dispute), unpack_trace(body.trace)
+        if said is None:
+            verify_binding(trace, dispute.claim.input_digest, dispute.output_digest)
+        else:
+            verify_step_binding(trace, said, dispute.step)
     except RemoteError as error:
         raise InvalidDispute(body.dispute, str(error)) from error
     _enter(draft, body.dispute, replace(dispute, trace=body.trace, phase=DisputePhase.NAME))
@@ -176,8 +204,13 @@ def apply_post_exhibit(draft: Draft, context: TransactionContext, body: PostExhi
         raise InvalidDispute(body.dispute, "the worker publishes the exhibit")
     if len(body.exhibit) + len(body.blob) != 1:
         raise InvalidDispute(body.dispute, "an exhibit is either here or in a blob")
+    said, trace = read_said(draft.models, dispute), unpack_trace(dispute.trace)
     for exhibit in body.exhibit:
-        misfit = find_misfit(unpack_trace(dispute.trace), dispute.operator, exhibit)
+        misfit = (
+            find_misfit(trace, dispute.operator, exhibit)
+            if said is None
+            else find_step_misfit(said, dispute.step, trace, dispute.operator, exhibit)
+        )
         if misfit:
             raise InvalidDispute(body.dispute, misfit)
     shown = encode(body.exhibit[0]) if body.exhibit else b""
@@ -212,9 +245,9 @@ def close_phase(draft: Draft, item: DueItem) -> None:
     if dispute is None or dispute.phase != item.kind - DISPUTE_KIND:
         return
     match dispute.phase:
-        case DisputePhase.TRACE | DisputePhase.EXHIBIT:
+        case DisputePhase.STEPS | DisputePhase.TRACE | DisputePhase.EXHIBIT:
             condemn_worker(draft, dispute)
-        case DisputePhase.NAME:
+        case DisputePhase.STEP | DisputePhase.NAME:
             condemn_challenger(draft, item.id, dispute)
         case _:
             part_undecided(draft, dispute)

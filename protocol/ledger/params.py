@@ -12,7 +12,7 @@ from protocol.types import BP, GRAINS_PER_ROLE, AtMost, Grains, Name, ShareBp, W
 DELAY_MS_MAX = 2**60
 LOST_TIMES_MAX = 1_000_000
 DISPUTE_WINDOW_MS_MIN = 1_000  # a block takes that long on a busy network
-DISPUTE_PHASES = 4
+DISPUTE_PHASES = 6  # of one about a text
 BASE_FEE_MIN_MAX = 2**50  # so that a block's fees stay far below what fits a number
 
 
@@ -65,7 +65,7 @@ class Params:
     dispute_ms: Whole = 20_000  # for each word of a dispute: trace, operator, exhibit, verdict
     challenge_ms: Whole = 30_000  # after a claim's deadline: so long its receipt can be disputed, paid or not
     dispute_bond: Grains = 10 * GRAINS_PER_ROLE  # of a challenger, lost if it is wrong
-    disputes_max: Whole = 32  # at a time: each may hold two transactions' worth of evidence
+    disputes_max: Whole = 32  # at a time: each may hold three transactions' worth of evidence
     answer_ms: Whole = 10_000  # to publish a withheld output
     answer_fee: Grains = GRAINS_PER_ROLE // 100  # put up by who asks for it: out of it the answer is paid
     withheld_max: Whole = 256  # at a time: each may hold an output

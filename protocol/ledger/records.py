@@ -330,6 +330,8 @@ class DisputePhase(IntEnum):
     NAME = 1  # by the challenger: which one is wrong
     EXHIBIT = 2  # by the worker: what that one took
     VERDICT = 3  # by validators
+    STEPS = 4  # of a generation, first: by the worker, what each step gave
+    STEP = 5  # then by the challenger: which one is wrong
 
 
 @fast_dataclass(frozen=True)
@@ -357,6 +359,8 @@ class Dispute:
     blob: Annotated[tuple[Digest, ...], AtMost(1)]  # instead of the exhibit
     epoch: Whole  # whose validators judge
     votes: Annotated[tuple[Vote, ...], AtMost(32)]
+    generated: Annotated[bytes, AtMost(EVIDENCE_BYTES_MAX)] = b""  # encoded; empty unless it is about a generation
+    step: Whole = 0  # of the generation, once it is named
 
 
 @fast_dataclass(frozen=True)

@@ -148,15 +148,21 @@ def find_misfit(trace: Trace, operator: int, exhibit: Exhibit) -> str:
     numbers = [item.operator for item in exhibit.items]
     if sorted(set(numbers)) != numbers:
         return "its parts are not in strict order of operators"
+    late = next((item.operator for item in exhibit.items if item.operator >= operator), None)
+    if late is not None:
+        return f"operator {operator} takes nothing from operator {late}"
+    return find_misfit_of(trace, exhibit)
+
+
+def find_misfit_of(digests: Sequence[bytes], exhibit: Exhibit) -> str:
+    """Why the parts of an exhibit are not those with these digests, by their numbers; empty when they are."""
     for item in exhibit.items:
-        if item.operator >= operator:
-            return f"operator {operator} takes nothing from operator {item.operator}"
         try:
             for tensor in item.tensors:
                 verify_layout(tensor)
         except MalformedMessage as error:
             return f"what operator {item.operator} gives: {error}"[:500]
-        if compute_tensors_digest(item.tensors) != trace[item.operator]:
+        if compute_tensors_digest(item.tensors) != digests[item.operator]:
             return f"what operator {item.operator} gives is not what the trace says"
     return ""
 
@@ -167,9 +173,12 @@ def judge(trace: Trace, operator: int, exhibit: Exhibit, run: OperatorRun) -> Ju
     It depends on the worker's own words alone: of the operators of a wrong trace, one at least gives something else
     than the trace says when it takes what the trace says.
     """
-    is_sound = (
-        len(trace) == run.operators + 1 and not find_misfit(trace, operator, exhibit) and run.digest == trace[operator]
-    )
+    return judge_fit(trace, operator, find_misfit(trace, operator, exhibit), run)
+
+
+def judge_fit(trace: Trace, operator: int, misfit: str, run: OperatorRun) -> Judgement:
+    """As `judge`, of an exhibit whose `misfit` is known."""
+    is_sound = len(trace) == run.operators + 1 and not misfit and run.digest == trace[operator]
     return Judgement.SOUND if is_sound else Judgement.WRONG
 
 

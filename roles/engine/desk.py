@@ -1,9 +1,11 @@
 """What a worker process does about each frame, with the one model it holds."""
 
+from protocol.proofs.steps import ForceSteps, RunPart, TraceStep
 from protocol.proofs.trace import RunOperator, TraceModel
 from roles.engine.frames import Begin, GoOn, Load, Loaded, Message, Ran, Run
 from roles.engine.generate import Writer, load_plain
 from roles.engine.session import Session, load_session, run_session
+from roles.engine.steps import force_steps, run_part, trace_step
 from roles.engine.trace import Tracer, load_tracer, run_operator, trace
 
 
@@ -31,14 +33,26 @@ class Desk:
             case Run(inputs) if session is not None:
                 return Ran(*run_session(session, inputs))
             case Begin(inputs) if session is not None:
-                self._plain = self._plain or load_plain(self._model, session)
-                self._writer = Writer(self._plain, inputs)
+                self._writer = Writer(self._load_plain(session), inputs)
                 return self._writer.go_on()
             case GoOn() if self._writer is not None:
                 return self._writer.go_on()
             case TraceModel(inputs, operator) if session is not None:
-                self._tracer = self._tracer or load_tracer(self._model, session)
-                return trace(self._tracer, inputs, operator)
+                return trace(self._load_tracer(session), inputs, operator)
             case RunOperator(operator, exhibit) if session is not None:
                 return run_operator(self._model, operator, exhibit)
+            case ForceSteps(generated) if session is not None:
+                return force_steps(self._load_plain(session), generated)
+            case TraceStep() if session is not None:
+                return trace_step(self._load_plain(session), self._load_tracer(session), message)
+            case RunPart() if session is not None:
+                return run_part(self._load_plain(session), self._load_tracer(session), message)
         return None
+
+    def _load_plain(self, session: Session) -> Session:
+        self._plain = self._plain or load_plain(self._model, session)
+        return self._plain
+
+    def _load_tracer(self, session: Session) -> Tracer:
+        self._tracer = self._tracer or load_tracer(self._model, session)
+        return self._tracer

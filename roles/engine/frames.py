@@ -9,6 +9,7 @@ from typing import Annotated
 
 from protocol.codec import MESSAGE_BYTES_MAX, decode, encode
 from protocol.errors import MalformedMessage
+from protocol.proofs.steps import ForcedSteps, ForceSteps, RunPart, TraceStep
 from protocol.proofs.trace import OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, Line, Name
@@ -87,6 +88,10 @@ Message = (
     | TracedRun
     | RunOperator
     | OperatorRun
+    | ForceSteps
+    | ForcedSteps
+    | TraceStep
+    | RunPart
 )
 _KINDS: dict[int, type[Message]] = {
     1: Load,
@@ -102,6 +107,10 @@ _KINDS: dict[int, type[Message]] = {
     12: TracedRun,
     13: RunOperator,
     14: OperatorRun,
+    15: ForceSteps,
+    16: ForcedSteps,
+    17: TraceStep,
+    18: RunPart,
 }
 _NUMBERS = {cls: kind for kind, cls in _KINDS.items()}
 

@@ -81,6 +81,7 @@ class Writer:
         if form is None:
             raise ModelRefused("the model is no step of a generation")
         self.wanted = verify_generation(tuple(inputs), form)
+        self.session = session
         self.caches = Caches(session, form)
         self.picked: list[int] = []
         self._forced = forced

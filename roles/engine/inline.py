@@ -4,11 +4,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from protocol.generation import is_generation, read_form
-from protocol.proofs.trace import Answer, Question, RunOperator, TraceModel
+from protocol.proofs.steps import AnyAnswer, AnyQuestion, ForceSteps, RunPart, TraceStep
+from protocol.proofs.trace import RunOperator, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.generate import OPTIMISE, generate
 from roles.engine.session import Session, load_session, run_session
 from roles.engine.stepped import Stepped
+from roles.engine.steps import force_steps, run_part, trace_step
 from roles.engine.trace import load_tracer, run_operator, trace
 
 SESSIONS_MAX = 16
@@ -34,7 +36,7 @@ class InlineEngine:
             return generate(self._load(model, OPTIMISE), inputs, say)
         return run_session(session, inputs)
 
-    def inspect(self, model: bytes, question: Question) -> Answer:
+    def inspect(self, model: bytes, question: AnyQuestion) -> AnyAnswer:
         """As `Pool.inspect`. Nothing of it is kept."""
         data = self._load_blob(model)
         match question:
@@ -42,6 +44,14 @@ class InlineEngine:
                 return trace(load_tracer(data, load_session(data)), inputs, operator)
             case RunOperator(operator, exhibit):
                 return run_operator(data, operator, exhibit)
+            case ForceSteps(generated):
+                return force_steps(self._load(model, OPTIMISE), generated)
+            case TraceStep():
+                session = self._load(model, OPTIMISE)
+                return trace_step(session, load_tracer(data, session), question)
+            case RunPart():
+                session = self._load(model, OPTIMISE)
+                return run_part(session, load_tracer(data, session), question)
 
     def _load(self, model: bytes, optimise: str) -> Session:
         key = model, optimise

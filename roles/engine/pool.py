@@ -15,7 +15,8 @@ import trio
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.generation import is_generation, read_form
-from protocol.proofs.trace import Answer, Exhibit, OperatorRun, Question, RunOperator, TracedRun, TraceModel
+from protocol.proofs.steps import AnyAnswer, AnyQuestion, ForcedSteps, ForceSteps, RunPart, TraceStep
+from protocol.proofs.trace import Exhibit, OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.errors import (
     Busy,
@@ -43,7 +44,7 @@ RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
 STEP_GRACE_S = 1.0  # for the steps of a generation under way at its deadline
 
 V = TypeVar("V")
-A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped)  # what a worker answers
+A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped, ForcedSteps)  # what a worker answers
 LoadBlob = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -189,13 +190,19 @@ class Pool:
         """What one operator gives for what it is said to take. Raises like `compute`, but never BadInput."""
         return await self._ask(model, None, RunOperator(operator, exhibit), OperatorRun, timeout_s)
 
-    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer:
-        """`trace` or `run_operator`, whichever is asked."""
+    async def inspect(self, model: bytes, question: AnyQuestion, timeout_s: float) -> AnyAnswer:
+        """`trace` or `run_operator`, whichever is asked, or the same of a step of a generation (`engine.steps`)."""
         match question:
             case TraceModel(inputs, operator):
                 return await self.trace(model, inputs, timeout_s, operator)
             case RunOperator(operator, exhibit):
                 return await self.run_operator(model, operator, exhibit, timeout_s)
+            case ForceSteps():
+                return await self._ask(model, None, question, ForcedSteps, timeout_s)
+            case TraceStep():
+                return await self._ask(model, None, question, TracedRun, timeout_s)
+            case RunPart():
+                return await self._ask(model, None, question, OperatorRun, timeout_s)
 
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
@@ -375,7 +382,7 @@ class Pool:
 
     def _end(self, slot: _Slot, error: EngineError, question: Message) -> None:
         # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
-        self._count_kill(slot.model, error, not isinstance(question, RunOperator))
+        self._count_kill(slot.model, error, not isinstance(question, RunOperator | RunPart))
         self._discard(slot)
 
     def _dispatch(self) -> None:

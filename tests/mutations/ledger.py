@@ -498,7 +498,7 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/proofs/trace.py",
-        "        if compute_tensors_digest(item.tensors) != trace[item.operator]:",
+        "        if compute_tensors_digest(item.tensors) != digests[item.operator]:",
         "        if False:",
         (DISPUTES + "test_what_is_published_for_an_operator_is_what_the_trace_says",),
         "an exhibit is what the trace says",

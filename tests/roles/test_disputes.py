@@ -24,7 +24,8 @@ from protocol.proofs.trace import (
 )
 from protocol.signing import sign
 from protocol.tensor import Tensor
-from roles.challenger import CHALLENGE, SPARE_MS, WAIT_MS, Challenge, Challenger
+from roles.challenge import CHALLENGE, SPARE_MS, WAIT_MS, Challenge
+from roles.challenger import Challenger
 from roles.defender import AGAIN_MS, Defender
 from roles.referee import EXHIBIT_TRIES, Referee
 from roles.role import Fetch, Inspect, Record, Reply, Request, SetTimer, Store, Submit
@@ -312,7 +313,7 @@ def test_a_restarted_challenger_names_the_operator_of_a_dispute_it_has_opened() 
     kept = find(doubt.begin(), Store)
     doubt.quarrel.open().trace_it()
     doubt.challenger = Challenger(doubt.quarrel.challenger.public)
-    doubt.challenger.restore({kept.key: kept.value}, doubt.scene.now_ms)
+    doubt.challenger.restore({kept.bucket: {kept.key: kept.value}}, doubt.scene.now_ms)
     assert decode(Challenge, kept.value) == doubt.challenge
     assert find(doubt.look(), Inspect).question == TraceModel((ROW,), 0)
     assert find(doubt.trace(), Submit).item == NameOperator(doubt.quarrel.id, 2)

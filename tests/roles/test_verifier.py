@@ -11,7 +11,7 @@ from protocol.jobs import ClaimedWork, Receipt, compute_attestation, compute_cla
 from protocol.messages import Attestations, Claims, GetOpening, Opening, Refused
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.challenger import Challenge
+from roles.challenge import Challenge
 from roles.role import (
     Compute,
     Computed,

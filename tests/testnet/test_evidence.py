@@ -14,11 +14,13 @@ from protocol.ledger.block import Block
 from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.state import State
+from protocol.ledger.step_disputes import NameStep
 from protocol.proofs.trace import Judgement
 from testnet.dispute_course import DisputeCourse
 from testnet.evidence import DisputeWords, Evidence, decode_evidence, verify_evidence
 from testnet.explain import Case, History, Try, describe_batched
 from tests.protocol.ledger.test_batches import ALL, SEVERAL, Batch
+from tests.protocol.ledger.test_step_disputes import Quarrel as TextQuarrel
 from tests.support.disputes import FOUR, Quarrel
 from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
@@ -76,6 +78,43 @@ def test_a_worker_that_lost_by_its_silence_has_said_nothing_and_nobody_has_judge
     assert [item.is_shown for item in findings] == [True, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("argue", "is_argued", "what"),
+    [
+        (lambda quarrel: quarrel.argue().judge(), True, "of step 4"),
+        (lambda quarrel: wait(quarrel.ledger), False, "what each operator gave"),
+        (lambda quarrel: wait(quarrel.show().name(4).ledger), False, "what each operator of step 4 gave"),
+        (lambda quarrel: wait(quarrel.show().name(4).trace(4).name_part(1).ledger), False, "operator 1 of step 4"),
+    ],
+)
+def test_the_words_of_a_dispute_about_text_lead_from_its_steps_to_one_part_of_one(
+    argue: Callable[[TextQuarrel], object], is_argued: bool, what: str
+) -> None:
+    quarrel = TextQuarrel()
+    argue(quarrel)
+    evidence = gather(quarrel.ledger)
+    argued = verify_evidence(decode_evidence(encode(evidence)), quarrel.ledger.state)[1]
+    assert argued.is_shown is is_argued
+    assert what in argued.text
+    alone = verify_evidence(evidence)[1]
+    assert not alone.is_shown
+    assert "no ledger that knows the model" in alone.text or not is_argued
+
+
+def test_words_about_another_text_or_another_step_of_it_are_refused() -> None:
+    quarrel, other = TextQuarrel(), TextQuarrel(tokens=(10, 11, 12, 14))
+    quarrel.argue().judge()
+    evidence, key = gather(quarrel.ledger), quarrel.id
+    post, name = (
+        quarrel.ledger.sign(quarrel.worker, quarrel.post(outputs=other.outputs)),
+        quarrel.ledger.sign(quarrel.challenger, NameStep(key, 3)),
+    )
+    for place, word in ((1, post), (2, name)):
+        changed = (*evidence.transactions[:place], word, *evidence.transactions[place + 1 :])
+        with pytest.raises(RemoteError):
+            verify_evidence(replace(evidence, transactions=changed), quarrel.ledger.state)
+
+
 def test_any_flipped_byte_of_evidence_is_refused() -> None:
     ledger = Ledger(FOUR)
     Quarrel(ledger).condemn()
@@ -128,6 +167,23 @@ def test_the_course_of_a_dispute_is_told_block_by_block(argue: Callable[[Quarrel
     lines = course.lines[claim_id]
     assert "disputes it with a bond of 10000000000 grains" in lines[0]
     assert last in lines[-1]
+
+
+def test_the_course_of_a_dispute_about_text_names_the_step_and_the_part_of_it() -> None:
+    quarrel = TextQuarrel().argue().judge()
+    claim_id = compute_claim_id(quarrel.receipt.claim)
+    course = DisputeCourse({claim_id})
+    for before, _, after in replay(quarrel.ledger):
+        course.take(before, after)
+    told = [line.partition(": ")[2] for line in course.lines[claim_id]]
+    assert told[1:6] == [
+        "the worker shows the tokens and what each step gave",
+        "the challenger names step 4",
+        "the worker says what each of 4 parts of step 4 gave",
+        "the challenger names part 1 of step 4",
+        "the worker shows what part 1 of step 4 took",
+    ]
+    assert told[-1] == "validators found the worker wrong"
 
 
 @pytest.mark.parametrize("is_paid", [True, False])

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from protocol.proofs.trace import Answer, Question
+from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from roles.engine.pool import Pool
 from roles.engine.remote.backend import Backend, FindModel
@@ -67,7 +67,7 @@ class Engine:
             return await self._pool.compute(model, inputs, timeout_s, name, say)
         return await backend.compute(inputs, timeout_s, name)
 
-    async def inspect(self, model: bytes, question: Question, timeout_s: float) -> Answer:
+    async def inspect(self, model: bytes, question: AnyQuestion, timeout_s: float) -> AnyAnswer:
         """As `Pool.inspect`: operators are only ever run here. No server gives the digest of each."""
         return await self._pool.inspect(model, question, timeout_s)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from protocol.jobs import Mode
 from protocol.proofs.profiles import Profile
-from protocol.proofs.trace import Answer, Question
+from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from roles.engine.profile import get_isa
 from roles.engine.rows_runner import LEVELS
@@ -51,7 +51,7 @@ class TableEngine:
         dtype = {"i": "int32", "f": "float32"}[row.dtype.kind]
         return (Tensor(dtype, row.shape, row.astype(row.dtype.newbyteorder("<")).tobytes()),), self.profile
 
-    def inspect(self, model: bytes, question: Question) -> Answer:
+    def inspect(self, model: bytes, question: AnyQuestion) -> AnyAnswer:
         return get_engine().inspect(model, question)
 
 

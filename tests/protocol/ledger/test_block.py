@@ -8,6 +8,7 @@ import pytest
 
 from protocol.errors import InvalidBlock, LocalError
 from protocol.keys import PrivateKey
+from protocol.ledger import due
 from protocol.ledger.apply import register_rule
 from protocol.ledger.block import (
     Certificate,
@@ -22,6 +23,7 @@ from protocol.ledger.block import (
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import register_due_kind
+from protocol.ledger.records import DisputePhase
 from protocol.ledger.transactions import Transfer, get_transaction_kind, transaction
 from protocol.types import Grains
 from tests.support.certificates import certify
@@ -155,3 +157,11 @@ def test_kinds_and_rules_do_not_clash() -> None:
         get_transaction_kind(int)
     with pytest.raises(LocalError):
         register_due_kind(1, lambda draft, item: None)
+
+
+def test_every_kind_of_due_item_has_a_number_of_its_own() -> None:
+    kinds = {name: number for name, number in vars(due).items() if name.endswith("_KIND")}
+    first = kinds.pop("DISPUTE_KIND")
+    numbers = [*kinds.values(), *(first + phase for phase in DisputePhase)]
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) <= set(due.HANDLERS)
