@@ -313,6 +313,8 @@ def test_at_most_so_many_requests_are_under_way_so_many_more_wait_and_the_rest_i
             assert not backend.withdraw("job 0"), "it runs"
             with pytest.raises(ComputeTimedOut, match="waiting"):
                 await backend.compute(inputs, 0.01)
+            while server.running < 2:
+                await trio.sleep(0.005)
             server.hold.set()
             while len(ends) < 5:
                 await trio.sleep(0.005)
