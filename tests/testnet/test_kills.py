@@ -50,6 +50,7 @@ def has_caught_up(up: Up, victim: str, pid: int, height: int) -> bool:
     return status.get("pid") == pid and status.get("state") == "serving" and int(status["height"]) >= height
 
 
+@pytest.mark.full  # in `make test`: 25 kills in test_nothing_lost.py, 25 in test_validators.py
 def test_a_worker_the_validator_and_the_client_are_killed_in_mid_run_and_nothing_is_lost(tmp_path: Path) -> None:
     run_through_kills(tmp_path / "net", 100, ["inference-1", "validator-0", "client-0"], seed=21)
 

@@ -42,6 +42,7 @@ class Stopped:
         self.genesis = Genesis.from_json(json.dumps(network.genesis))
 
 
+@pytest.mark.full  # in `make test`: its parts, below
 def test_the_network_makes_transfers_final_and_says_where_its_time_went(monkeypatch):
     monkeypatch.setattr(bench, "SECONDS", 1.5)
     monkeypatch.setattr(bench, "WARM_S", 0.5)
