@@ -34,7 +34,6 @@ def get_steps(said: dict[str, Any]) -> dict[str, tuple[bool, str]]:
     return {item["step"]: (item["shown"], item["text"]) for item in said["steps"]}
 
 
-@pytest.mark.full  # in `make test`: simulated networks, below
 def test_a_request_of_a_real_network_is_explained_from_the_clients_directory_and_the_workers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
