@@ -71,7 +71,7 @@ def show(wanted: Which, /, *, directory: Where = None, json: Json = False) -> No
         "takes": "; ".join(row["inputs"]),
         "gives": "; ".join(row["outputs"]),
         "rows": f"1 to {row['rows_max']} in one request",
-        "labels": ", ".join(row["labels"]) or "none",
+        "labels": ", ".join(label if label.strip() else repr(label) for label in row["labels"]) or "none",
         "size": format_bytes(row["size_bytes"]) if row["size_bytes"] else "not told",
         "owner": row["owner"] or "genesis",
         "deposit": format_role(row["deposit_grains"]),
