@@ -7,7 +7,6 @@ model that ends its workers again and again is refused for a while; one that may
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
@@ -31,8 +30,9 @@ from roles.engine.errors import (
 from roles.engine.frames import Begin, Bound, Failed, GoOn, Load, Loaded, Message, Ran, Run
 from roles.engine.process import PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
+from roles.engine.slots import Job, PoolStats, Slot, Writing
 from roles.engine.specs import IoSpec, verify_generation, verify_inputs, verify_size
-from roles.engine.stepped import STEPS_MAX, Stepped, join
+from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
 from roles.engine.verdicts import Admission, Verdicts
 
 WAITING_MAX = 64  # jobs without a worker yet
@@ -46,57 +46,6 @@ STEP_GRACE_S = 1.0  # for the steps of a generation under way at its deadline
 V = TypeVar("V")
 A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped, ForcedSteps)  # what a worker answers
 LoadBlob = Callable[[bytes], Awaitable[bytes]]
-
-
-@dataclass
-class PoolStats:
-    """Counters since the pool was opened."""
-
-    started: int = 0
-    crashed: int = 0
-    timed_out: int = 0
-    blamed: int = 0
-    refused_busy: int = 0
-    completed: int = 0
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A worker process and the model it holds."""
-
-    model: bytes
-    state: str = "loading"  # then "idle" and "running" in turn, or "spare" without a model, at last "gone"
-    has_begun: bool = False  # whether the process has said what binds it
-    process: WorkerProcess | None = None
-    inputs: tuple[IoSpec, ...] = ()
-    outputs: tuple[IoSpec, ...] = ()
-    used: int = 0
-    since_s: float = 0.0  # when its run began
-
-
-@dataclass(eq=False)
-class _Job:
-    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded."""
-
-    model: bytes
-    runs: bool
-    name: str = ""
-    decided: trio.Event = field(default_factory=trio.Event)
-    slot: _Slot | None = None
-    error: Exception | None = None
-
-
-@dataclass(eq=False)
-class _Writing:
-    """A generation that runs."""
-
-    began_s: float
-    ends_s: float
-    is_unwanted: bool = False
-
-
-def _say_nothing(part: Stepped) -> None:
-    """Nobody wants to hear of a generation before it is over."""
 
 
 @asynccontextmanager
@@ -152,10 +101,10 @@ class Pool:
         self._load_timeout_s, self._run_timeout_s = timeouts
         self._optimise = optimise
         self._module = module
-        self._slots: list[_Slot] = []
-        self._waiting: list[_Job] = []
+        self._slots: list[Slot] = []
+        self._waiting: list[Job] = []
         self._verdicts = Verdicts()
-        self._writing: dict[str, _Writing] = {}  # generations that run, by name
+        self._writing: dict[str, Writing] = {}  # generations that run, by name
         self._clock = 0
         self._is_closed = False
 
@@ -165,7 +114,7 @@ class Pool:
         inputs: tuple[Tensor, ...],
         timeout_s: float,
         name: str = "",
-        say: Callable[[Stepped], None] = _say_nothing,
+        say: Callable[[Stepped], None] = say_nothing,
     ) -> tuple[tuple[Tensor, ...], str]:
         """Outputs and profile of one run of the model with this digest, or of a generation with it, of which `say`
         hears every few steps. `name` is for `withdraw`.
@@ -242,7 +191,7 @@ class Pool:
         """Processes alive."""
         return tuple(slot.process.pid for slot in self._slots if slot.process)
 
-    async def _acquire(self, model: bytes, runs: bool, name: str = "") -> _Slot:
+    async def _acquire(self, model: bytes, runs: bool, name: str = "") -> Slot:
         """A slot that holds the model; when `runs`, it is ours from now on."""
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
@@ -257,7 +206,7 @@ class Pool:
             if waiting >= most:
                 self.stats.refused_busy += 1
                 raise Busy(waiting, most)
-        job = _Job(model, runs, name)
+        job = Job(model, runs, name)
         self._waiting.append(job)
         self._dispatch()
         try:
@@ -294,7 +243,7 @@ class Pool:
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 
-    async def _run(self, slot: _Slot, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A]) -> A:
+    async def _run(self, slot: Slot, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A]) -> A:
         try:
             if inputs is not None:
                 verify_inputs(slot.inputs, inputs)
@@ -309,7 +258,7 @@ class Pool:
         self.stats.completed += 1
         return reply
 
-    async def _talk(self, slot: _Slot, question: Message, answer: type[A]) -> A | Failed:
+    async def _talk(self, slot: Slot, question: Message, answer: type[A]) -> A | Failed:
         """The worker's answer, if it is one to this question."""
         reply = await self._exchange(slot, question)
         if isinstance(reply, answer | Failed):
@@ -330,7 +279,7 @@ class Pool:
             if form is None:
                 ran = await self._run(slot, inputs, Run(inputs), Ran)
                 return ran.outputs, ran.profile
-            writing = self._writing[name] = _Writing(began_s, began_s + timeout_s)
+            writing = self._writing[name] = Writing(began_s, began_s + timeout_s)
             try:
                 verify_generation(inputs, form)
                 return join(await self._write(slot, inputs, writing, say))
@@ -342,7 +291,7 @@ class Pool:
         raise ComputeTimedOut(timeout_s, phase)
 
     async def _write(
-        self, slot: _Slot, inputs: tuple[Tensor, ...], writing: _Writing, say: Callable[[Stepped], None]
+        self, slot: Slot, inputs: tuple[Tensor, ...], writing: Writing, say: Callable[[Stepped], None]
     ) -> list[Stepped]:
         """The parts of a generation, to its end. Raises Withdrawn or ComputeTimedOut between two of them."""
         parts: list[Stepped] = []
@@ -367,7 +316,7 @@ class Pool:
         self._end(slot, error, question)
         raise error
 
-    async def _exchange(self, slot: _Slot, question: Message) -> Message:
+    async def _exchange(self, slot: Slot, question: Message) -> Message:
         """The worker's answer; whatever comes instead of one ends the worker."""
         assert slot.process
         try:
@@ -380,7 +329,7 @@ class Pool:
             self._discard(slot)
             raise
 
-    def _end(self, slot: _Slot, error: EngineError, question: Message) -> None:
+    def _end(self, slot: Slot, error: EngineError, question: Message) -> None:
         # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
         self._count_kill(slot.model, error, not isinstance(question, RunOperator | RunPart))
         self._discard(slot)
@@ -402,7 +351,7 @@ class Pool:
         running = [slot.since_s <= overdue_s for slot in self._slots if slot.state == "running"]
         return len(running) - min(sum(running), self._workers)
 
-    def _assign(self, job: _Job, slot: _Slot) -> None:
+    def _assign(self, job: Job, slot: Slot) -> None:
         self._waiting.remove(job)
         self._clock += 1
         slot.used = self._clock
@@ -426,20 +375,20 @@ class Pool:
             if not idle:
                 return
             self._remove(min(idle, key=lambda slot: slot.used))
-        slot = _Slot(model)
+        slot = Slot(model)
         self._slots.append(slot)
         self._nursery.start_soon(self._tend, slot)
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         if slot.state == "running":
             slot.state = "idle"
         self._dispatch()
 
-    def _discard(self, slot: _Slot) -> None:
+    def _discard(self, slot: Slot) -> None:
         self._remove(slot)
         self._dispatch()
 
-    def _remove(self, slot: _Slot) -> None:
+    def _remove(self, slot: Slot) -> None:
         """Kill its process, which ends its `_tend`; the place is free at once."""
         slot.state = "gone"
         if slot in self._slots:
@@ -447,7 +396,7 @@ class Pool:
         if slot.process:
             slot.process.kill()
 
-    async def _tend(self, slot: _Slot) -> None:
+    async def _tend(self, slot: Slot) -> None:
         """The life of one worker process, from start to end."""
         try:
             await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
@@ -455,7 +404,7 @@ class Pool:
         finally:
             self._discard(slot)
 
-    async def _live(self, slot: _Slot) -> None:
+    async def _live(self, slot: Slot) -> None:
         model = await self._fetch(slot.model)
         if model is None:
             return
@@ -470,7 +419,7 @@ class Pool:
             await slot.process.watch()
             nursery.cancel_scope.cancel()
 
-    async def _reload(self, slot: _Slot) -> None:
+    async def _reload(self, slot: Slot) -> None:
         """Give a process that holds no model one."""
         await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
         model = await self._fetch(slot.model)
@@ -494,7 +443,7 @@ class Pool:
             return None
         return model
 
-    async def _load(self, slot: _Slot, model: bytes) -> None:
+    async def _load(self, slot: Slot, model: bytes) -> None:
         assert slot.process
         has_begun = slot.has_begun
         try:

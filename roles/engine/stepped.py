@@ -25,3 +25,7 @@ def join(parts: Sequence[Stepped]) -> tuple[tuple[Tensor, ...], str]:
     """The outputs that all parts come to, and the profile."""
     tokens = [token for part in parts for token in part.tokens]
     return make_outputs(tokens, b"".join(part.steps for part in parts)), parts[-1].profile
+
+
+def say_nothing(part: Stepped) -> None:
+    """Nobody wants to hear of a generation before it is over."""

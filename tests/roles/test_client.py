@@ -1,7 +1,6 @@
 """What programs import to ask for inference, against a whole network of real nodes in the same trio loop."""
 
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -30,33 +29,10 @@ from roles.client_errors import (
 )
 from roles.config import UserError
 from roles.eventlog import read_events
-from roles.node import run_node
 from testnet.found import NetworkPlan, found_network, load_model_files
+from tests.support.node_network import ROLES, run_network
 
-WAIT_S_MAX = 100.0
-ROLES = {"validator": 1, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
 PRICE = 1_000_000
-
-
-@asynccontextmanager
-async def network(folder):
-    """All nodes of a founded network but its client, whose directory is given."""
-    entries = found_network(NetworkPlan(folder, 12, ROLES, load_model_files()), time.time_ns() // 1_000_000).nodes
-    with trio.fail_after(WAIT_S_MAX):
-        async with trio.open_nursery() as nursery:
-            running = []
-            for entry in entries:
-                if entry.role != "client":
-
-                    async def run(task_status, name=entry.name):
-                        await run_node(folder / "nodes" / name, task_status=task_status)
-
-                    running.append(await nursery.start(run))
-            while not all(node.is_serving for node in running):
-                await trio.sleep(0.02)
-            yield folder / "nodes" / "client-0"
-            for node in running:
-                node.stop()
 
 
 def make_rows(number, count=1):
@@ -67,7 +43,7 @@ def test_a_program_joins_asks_side_by_side_verifies_and_asks_again(tmp_path):
     answers, said = {}, {}
 
     async def main():
-        async with network(tmp_path) as directory:
+        async with run_network(tmp_path, load_model_files()) as directory:
             async with Client.join(directory) as client:
 
                 async def ask(number, **options):
@@ -111,7 +87,7 @@ def test_a_program_joins_asks_side_by_side_verifies_and_asks_again(tmp_path):
 
 def test_cancelling_a_request_tells_its_worker(tmp_path):
     async def main():
-        async with network(tmp_path) as directory, Client.join(directory) as client:
+        async with run_network(tmp_path, load_model_files()) as directory, Client.join(directory) as client:
             await client.infer("digits", make_rows(1), mode="batch")
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:

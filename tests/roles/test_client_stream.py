@@ -1,8 +1,5 @@
 """Text from a whole network of real nodes: handed over piece by piece, vouched for at the end."""
 
-import time
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
@@ -11,36 +8,12 @@ from roles.client import Client
 from roles.client_errors import BadInput, StreamBroken, TooDear, make_error
 from roles.client_stream import decode_tokens, encode_text
 from roles.eventlog import read_events
-from roles.node import run_node
-from testnet.found import NetworkPlan, found_network, load_model_files
+from testnet.found import load_model_files
 from testnet.genesis import load_models
 from tests.support.generations import ENTRY
+from tests.support.node_network import run_network
 
-WAIT_S_MAX = 100.0
-ROLES = {"validator": 1, "inference": 2, "verifier": 2, "storage": 1, "client": 1}
 (PYDOC,) = load_models(("pydoc",))
-
-
-@asynccontextmanager
-async def network(folder):
-    """All nodes of a founded network but its client, whose directory is given."""
-    plan = NetworkPlan(folder, 12, ROLES, load_model_files({"pydoc"}))
-    entries = found_network(plan, time.time_ns() // 1_000_000).nodes
-    with trio.fail_after(WAIT_S_MAX):
-        async with trio.open_nursery() as nursery:
-            running = []
-            for entry in entries:
-                if entry.role != "client":
-
-                    async def run(task_status, name=entry.name):
-                        await run_node(folder / "nodes" / name, task_status=task_status)
-
-                    running.append(await nursery.start(run))
-            while not all(node.is_serving for node in running):
-                await trio.sleep(0.02)
-            yield folder / "nodes" / "client-0"
-            for node in running:
-                node.stop()
 
 
 @pytest.mark.full
@@ -48,7 +21,7 @@ def test_text_comes_in_pieces_and_is_vouched_for_at_the_end(tmp_path):
     said = {}
 
     async def main():
-        async with network(tmp_path) as directory, Client.join(directory) as client:
+        async with run_network(tmp_path, load_model_files({"pydoc"})) as directory, Client.join(directory) as client:
             async with client.stream("pydoc", "The ", max_tokens=200) as stream:
                 with pytest.raises(ValueError, match="not ended"):
                     _ = stream.answer

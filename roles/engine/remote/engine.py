@@ -11,12 +11,8 @@ from roles.engine.pool import Pool
 from roles.engine.remote.backend import Backend, FindModel
 from roles.engine.remote.settings import BackendConfig
 from roles.engine.sandbox import Measure
-from roles.engine.stepped import Stepped
+from roles.engine.stepped import Stepped, say_nothing
 from roles.engine.verdicts import Admission
-
-
-def _say_nothing(part: Stepped) -> None:
-    """For whoever does not follow."""
 
 
 @asynccontextmanager
@@ -59,7 +55,7 @@ class Engine:
         inputs: tuple[Tensor, ...],
         timeout_s: float,
         name: str = "",
-        say: Callable[[Stepped], None] = _say_nothing,
+        say: Callable[[Stepped], None] = say_nothing,
     ) -> tuple[tuple[Tensor, ...], str]:
         """As `Pool.compute`, or as `Backend.compute` for a model that has one, whatever state that is in."""
         backend = next((each for each in self._backends if each.is_for(model)), None)

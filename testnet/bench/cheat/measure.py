@@ -204,7 +204,7 @@ def judge(strategy: Strategy, mode: Mode, sums: Outcomes, honest_gain: int) -> I
         return  # so few lies that nobody may have come upon one: nothing is shown either way
     if sums.gain > honest_gain:
         yield f"it brings {(sums.gain - honest_gain) / GRAINS_PER_ROLE:.6f} ROLE more than honesty"
-    if strategy.lies and strategy.is_provable and mode is Mode.BATCH and sums.gain >= 0:
+    if strategy.lies and mode is Mode.BATCH and sums.gain >= 0:
         yield "the liar ends with no less than it began with"
     if lies and not low <= drawn <= high:
         yield f"{drawn} lies were drawn, arithmetic says {low} to {high}"

@@ -191,7 +191,8 @@ def test_cheats_in_real_processes_come_to_what_simulated_ones_do(strategy: str, 
     piece = Piece(strategy, str(mode), seed=1, jobs=12)
     (row,) = make_rows((chosen,), [Result(piece, *run_piece(piece))], has_twins=False)
     found = row.outcomes
-    assert row.missed == ()
+    # What is not shown: a float model's lie costs no stake, so that its liar gains in batches (docs/cheating.md).
+    assert not row.missed or (not chosen.is_provable and mode is Mode.BATCH)
     assert found.jobs == found.answered == 12
     assert found.lies
     assert bool(found.convictions) == chosen.is_provable

@@ -1,0 +1,55 @@
+"""What a pool keeps of its workers, of who waits for one, and of what it has done."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from roles.engine.process import WorkerProcess
+from roles.engine.specs import IoSpec
+
+
+@dataclass
+class PoolStats:
+    """Counters since the pool was opened."""
+
+    started: int = 0
+    crashed: int = 0
+    timed_out: int = 0
+    blamed: int = 0
+    refused_busy: int = 0
+    completed: int = 0
+
+
+@dataclass(eq=False)
+class Slot:
+    """A worker process and the model it holds."""
+
+    model: bytes
+    state: str = "loading"  # then "idle" and "running" in turn, or "spare" without a model, at last "gone"
+    has_begun: bool = False  # whether the process has said what binds it
+    process: WorkerProcess | None = None
+    inputs: tuple[IoSpec, ...] = ()
+    outputs: tuple[IoSpec, ...] = ()
+    used: int = 0
+    since_s: float = 0.0  # when its run began
+
+
+@dataclass(eq=False)
+class Job:
+    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded."""
+
+    model: bytes
+    runs: bool
+    name: str = ""
+    decided: trio.Event = field(default_factory=trio.Event)
+    slot: Slot | None = None
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class Writing:
+    """A generation that runs."""
+
+    began_s: float
+    ends_s: float
+    is_unwanted: bool = False
