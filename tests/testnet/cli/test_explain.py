@@ -16,9 +16,11 @@ from roles.client import Client
 from testnet.cli import main
 from testnet.cli.output import ExitCode
 from testnet.explain import REASONS, Case, History, Try, explain
-from tests.roles.test_client import make_rows, network
+from testnet.found import load_model_files
+from tests.roles.test_client import make_rows
 from tests.support.core_parts import make_parts
 from tests.support.jobs import get_keys, make_request, pay
+from tests.support.node_network import run_network
 
 PRICE = 1_000_000
 
@@ -40,7 +42,7 @@ def test_a_request_of_a_real_network_is_explained_from_the_clients_directory_and
     ids: dict[str, bytes] = {}
 
     async def ask() -> None:
-        async with network(tmp_path) as directory, Client.join(directory) as client:
+        async with run_network(tmp_path, load_model_files()) as directory, Client.join(directory) as client:
             for mode in Mode:
                 ids[mode] = (await client.infer("digits", make_rows(3), mode=mode)).request_id
             channels = lambda: client.node.core.ledger.channels.values()  # noqa: E731
