@@ -4,7 +4,7 @@ A message is a frozen dataclass registered under a kind number. Kinds below 0x80
 its own from 0x8000 up (`registry`). Streams answer a request with one of these too, so a refusal is a signed statement.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from protocol.consensus.messages import Proposal, Vote
 from protocol.content import BLOB_BYTES_MAX
@@ -18,7 +18,7 @@ from protocol.proofs.trace import TRACE_BYTES_MAX, Exhibit
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
 from protocol.tensor import DIGEST_BYTES, TENSORS_MAX, Tensor
-from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, Whole
+from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, Whole
 
 GOSSIP_LIST_MAX = 64
 GOSSIP_BYTES_MAX = 64 * 1024
@@ -105,18 +105,24 @@ class Result:
 @message(0x0202, "infer.refusal")
 @fast_dataclass(frozen=True)
 class Refusal:
-    """A signed no. `code` is one of `RefusalCode`; it can never be taken for a result."""
+    """A worker's signed no. `code` is one of `RefusalCode`; it can never be taken for a result."""
+
+    DOMAIN: ClassVar[str] = "refusal"
 
     request_id: Digest
     attempt: Whole
     code: Name
     reason: Line
+    signature: Signature
 
 
 @message(0x0203, "infer.direct")
 @fast_dataclass(frozen=True)
 class DirectRequest:
-    """One paid request straight down a stream. Answered by `Accepted`; the result follows as for gossip."""
+    """One paid request straight down a stream.
+
+    Answered by its `Result` or `Refusal`; by `Accepted` if that takes a while, which then follows as for gossip.
+    """
 
     item: PaidRequest
 

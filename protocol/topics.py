@@ -36,6 +36,7 @@ register_protocol(
     frozenset({0x0103, 0x0201, 0x0202, 0x0203, 0x0206, 0x0240, 0x0243}) | _REFUSED,
     ("inference", "client"),
     "direct requests and cancellations; results, pieces of them, refusals and attestations on their way to the client",
+    is_bare=True,
 )
 register_protocol("blob", frozenset({0x0211, 0x0212}) | _REFUSED, ROLES, "blobs by digest")
 register_protocol(

@@ -15,7 +15,7 @@ from protocol.jobs import (
     compute_commitment,
 )
 from protocol.ledger.records import ModelRecord
-from protocol.messages import Requests, Result
+from protocol.messages import Refusal, Requests, Result
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
@@ -27,7 +27,6 @@ REQUESTS_MAX = 16
 RETRY_MS = 2_000
 GOSSIP_TRIES = 3  # the first and two more; then the client goes direct
 REFUSALS_MAX = 4  # kept of one attempt
-REFUSAL_BYTES_MAX = 2_048
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Attempt:
     is_called_off: bool = False
     pulled_ms: int = 0
     began_ms: int = 0
-    refusals: list[bytes] = field(default_factory=list)  # the worker's, in their envelopes
+    refusals: list[Refusal] = field(default_factory=list)
     note: str = ""  # why we gave it up
     is_resumed: bool = False  # begun by an earlier process
     stream: StreamIn | None = None
@@ -139,10 +138,10 @@ class Attempt:
     def is_attested(self) -> bool:
         return self.receipt is not None and len(self.attestations) == len(self.committee)
 
-    def note_refusal(self, sealed: bytes) -> None:
+    def note_refusal(self, refusal: Refusal) -> None:
         """Keep what the worker signed; one that repeats itself adds nothing after a few."""
-        if 0 < len(sealed) <= REFUSAL_BYTES_MAX and len(self.refusals) < REFUSALS_MAX:
-            self.refusals.append(sealed)
+        if len(self.refusals) < REFUSALS_MAX:
+            self.refusals.append(refusal)
 
     def is_agreed(self) -> bool:
         """Every attestation commits to the digest of the worker's receipt."""

@@ -27,16 +27,20 @@ class Answers:
     def on_told(self, event: Requested, now_ms: int) -> list[Effect]:
         accepted = Reply(event.token, Accepted())
         match event.message:
-            case Result() as result:
-                return [accepted, *self.on_result(event.sender, result, now_ms)]
+            case Result() | Refusal() as answer:
+                return [accepted, *self.on_answer(event.sender, answer, now_ms)]
             case Attestations(items):
                 return [accepted, *self.on_attestations(items, now_ms)]
             case Piece() as piece:
                 found = self._find(event.sender, piece.request_id, piece.attempt)
                 return self.streams.on_piece(found, piece, event.token, now_ms)
-            case Refusal() as refusal:
-                return [accepted, *self._refused(event.sender, refusal, event.sealed, now_ms)]
         return [Reply(event.token, Refused("a client takes results and pieces of them, attestations and refusals"))]
+
+    def on_answer(self, worker: bytes, answer: Result | Refusal, now_ms: int) -> list[Effect]:
+        """What a worker says of a job: to the question that ordered it, or later."""
+        if isinstance(answer, Result):
+            return self._on_result(worker, answer, now_ms)
+        return self._on_refusal(worker, answer, now_ms)
 
     def _find(self, sender: bytes, request_id: bytes, number: int) -> tuple[Job, Attempt] | None:
         job = self._jobs.under_way.get(request_id)
@@ -44,7 +48,7 @@ class Answers:
             return None
         return job, job.attempts[number - 1]
 
-    def on_result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
+    def _on_result(self, sender: bytes, result: Result, now_ms: int) -> list[Effect]:
         claim = result.receipt.claim
         owed = self._jobs.debts.find(sender, claim.request_id, claim.attempt)
         if owed is not None:
@@ -85,7 +89,7 @@ class Answers:
         self._purse.note_answered(owed.item.voucher)
         self._jobs.debts.end(owed)
         request_id = owed.item.voucher.request_id
-        kept = self._jobs.log.add_late(request_id, owed.number, (result.receipt,), b"")
+        kept = self._jobs.log.add_late(request_id, owed.number, (result.receipt,), ())
         fields = {"request_id": request_id, "worker": owed.worker, "attempt": owed.number}
         kept += self._keep_late(owed, result)
         return [*kept, Record("result.late", fields), *self._jobs.run(now_ms)]
@@ -141,18 +145,22 @@ class Answers:
         reason = "the verifiers found another output"
         return [*dispute, *self._jobs.fall_back(job, attempt, "dissent", reason, now_ms)]
 
-    def _refused(self, sender: bytes, refusal: Refusal, sealed: bytes, now_ms: int) -> list[Effect]:
+    def _on_refusal(self, sender: bytes, refusal: Refusal, now_ms: int) -> list[Effect]:
+        try:
+            verify_signed(refusal, sender)
+        except ProtocolError as error:
+            return _blame(sender, error)
         owed = self._jobs.debts.find(sender, refusal.request_id, refusal.attempt)
         if owed is not None:
             self._jobs.debts.end(owed)
-            kept = self._jobs.log.add_late(refusal.request_id, refusal.attempt, (), sealed)
+            kept = self._jobs.log.add_late(refusal.request_id, refusal.attempt, (), (refusal,))
             fields = {"request_id": refusal.request_id, "worker": sender, "code": refusal.code}
             return [*kept, Record("request.left", fields), *self._jobs.run(now_ms)]
         found = self._find(sender, refusal.request_id, refusal.attempt)
         if found is None or found[1].receipt is not None:
             return []
         job, attempt = found
-        attempt.note_refusal(sealed)
+        attempt.note_refusal(refusal)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:

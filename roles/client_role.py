@@ -12,8 +12,10 @@ from protocol.messages import (
     Attestations,
     GetAttestations,
     Opening,
+    Refusal,
     Refused,
     Requests,
+    Result,
 )
 from roles.asking import NotAsked, make_job
 from roles.attempts import (
@@ -102,6 +104,8 @@ class ClientRole(Role):
                 return self._jobs.on_opened(error, now_ms)
             case Requested():
                 return self._answers.on_told(event, now_ms)
+            case Received(sender, (Result() | Refusal()) as answer):
+                return self._answers.on_answer(sender, answer, now_ms)
             case Received(sender, Attestations(items)):
                 return self._answers.on_attestations(items, now_ms)
             case Received(sender, Opening() as opening, _, _):

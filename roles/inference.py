@@ -68,7 +68,7 @@ class Inference(Role):
         self._book = Workbook()
         account, node = context.account.public, context.signer.public
         self._committees = Committees(node)
-        self._delivery = Delivery(self._book)
+        self._delivery = Delivery(self._book, context.signer)
         self._intake = Intake(
             Worker(account, node), self._price, self._shelf, self._book, self._committees, self._delivery
         )
@@ -108,7 +108,8 @@ class Inference(Role):
             case Received(sender, Requests(items), "infer/0"):
                 return [effect for item in items for effect in take(sender, item, self._ledger, now_ms)]
             case Requested(sender, DirectRequest(item), _, token):
-                return [Reply(token, Accepted()), *take(sender, item, self._ledger, now_ms, is_direct=True)]
+                before = self._delivery.expect(sender, item, token, now_ms)
+                return [*before, *take(sender, item, self._ledger, now_ms, is_direct=True)]
             case Requested(sender, StreamRequest(item), _, token):
                 self._streams.want(item)
                 return [Reply(token, Accepted()), *take(sender, item, self._ledger, now_ms, is_direct=True)]
@@ -171,6 +172,7 @@ class Inference(Role):
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
         effects += [Store("answered", compute_job_key(*key), None) for key in self._forget_answered()]
         effects += self._intake.take_early(self._ledger, now_ms)
+        effects += self._delivery.accept_slow(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(keep_job(job))

@@ -5,13 +5,13 @@ from protocol.errors import ProtocolError
 from protocol.generation import read_form
 from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
-from protocol.messages import Cancel, Refusal
+from protocol.messages import Cancel
 from protocol.tensor import compute_tensors_digest, decode_tensors
 from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
 from roles.committees import Committees
 from roles.delivery import Delivery
 from roles.models import ModelShelf
-from roles.role import Compute, Effect, Fetch, Record, Send, Withdraw
+from roles.role import Compute, Effect, Fetch, Record, Withdraw
 from roles.streams_out import StreamsOut
 from roles.unwanted import Unwanted
 from roles.workbook import Job, Workbook, compute_job_key
@@ -70,7 +70,7 @@ class Intake:
             self._book.check_order(item.voucher, state, now_ms)
             self._committees.check(item.request, state, now_ms)
         except NotAdmitted as refusal:
-            return [self._delivery.refuse(item, refusal.code, str(refusal))]
+            return self._delivery.refuse(item, refusal.code, str(refusal))
         job = Job(item, rows)
         self._book.add(job)
         taken = Record("request.taken", {"request_id": item.voucher.request_id, "attempt": item.voucher.attempt})
@@ -86,16 +86,13 @@ class Intake:
     def _again(self, known: Job, item: PaidRequest) -> list[Effect]:
         """A repeated request costs nothing: the answer is sent once more if it is there."""
         if known.item.voucher.request_id != item.voucher.request_id:
-            return [
-                self._delivery.refuse(
-                    item, RefusalCode.VOUCHER_REUSED, f"voucher {item.voucher.seq} pays another request"
-                )
-            ]
+            reason = f"voucher {item.voucher.seq} pays another request"
+            return self._delivery.refuse(item, RefusalCode.VOUCHER_REUSED, reason)
         if known.receipt is not None:
             return self._delivery.answer(known)
         if known.zero_reason:
             code = RefusalCode.CANCELLED if known.is_cancelled else RefusalCode.FAILED
-            return [self._delivery.refuse(item, code, "this job has ended already and earns nothing")]
+            return self._delivery.refuse(item, code, "this job has ended already and earns nothing")
         return []
 
     def cancel(self, client: bytes, wish: Cancel, state: State, now_ms: int) -> list[Effect]:
@@ -107,12 +104,10 @@ class Intake:
         channel = state.channels.get(wish.channel)
         if job is None and channel is not None and wish.seq <= channel.settled_seq:
             reason = f"voucher {wish.seq} is behind the settled {channel.settled_seq}"
-            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.VOUCHER_REUSED), reason)
-            return [Send(client, "infer", refusal)]
+            return self._delivery.say_no(client, wish.request_id, wish.attempt, RefusalCode.VOUCHER_REUSED, reason)
         if job is None:
             self._unwanted.add(client, wish)
-            refusal = Refusal(wish.request_id, wish.attempt, str(RefusalCode.CANCELLED), CANCELLED)
-            return [Send(client, "infer", refusal)]
+            return self._delivery.say_no(client, wish.request_id, wish.attempt, RefusalCode.CANCELLED, CANCELLED)
         if (client, wish.request_id) != (job.item.request.client, job.item.voucher.request_id):
             return []
         if job.receipt is not None:
@@ -139,7 +134,7 @@ class Intake:
                 self._early.append((arrived_ms, client, item))
             else:
                 reason = f"channel {item.voucher.channel.hex()} is not on the ledger"
-                effects.append(self._delivery.refuse(item, RefusalCode.UNPAID, reason))
+                effects += self._delivery.refuse(item, RefusalCode.UNPAID, reason)
         return effects
 
     def _compute(self, job: Job, item: PaidRequest, state: State, now_ms: int) -> Effect:

@@ -72,7 +72,7 @@ class LostResults:
         if answer:
             published = decode(Published, answer)
             result = Result(published.receipt, published.outputs)
-            taken = self._answers.on_result(attempt.worker, result, now_ms)
+            taken = self._answers.on_answer(attempt.worker, result, now_ms)
             return [Record("withheld.published", fields), *taken]
         how = "withheld.refunded" if is_forfeit else "withheld.unpaid"
         job = self._jobs.under_way.get(attempt.item.voucher.request_id)

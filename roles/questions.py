@@ -71,7 +71,7 @@ class Questions:
             return [self._answer(protocol, token, Refused(NOT_SERVED), now_ms)]
         if is_bare(protocol):
             return [ToRoles(Requested(peer, question, protocol, BARE_MARK + token), index)]
-        return [ToRoles(Requested(peer, question, protocol, token, asked.data), index)]
+        return [ToRoles(Requested(peer, question, protocol, token), index)]
 
     def ask_here(self, index: int, wanted: Send | Request, now_ms: int) -> Out:
         """A role asks its own node as it would ask a peer."""

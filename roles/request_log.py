@@ -1,7 +1,7 @@
 """What a client keeps of each request so that it can go on with it after a crash, and explain it to anyone later.
 
-Signed statements, as they came: the request as the account ordered it, the vouchers, the workers' refusals in their
-envelopes, receipt and attestations. Outputs are in the receipt file alone.
+Signed statements, as they came: the request as the account ordered it, the vouchers, the workers' refusals,
+receipt and attestations. Outputs are in the receipt file alone.
 """
 
 from collections import OrderedDict
@@ -12,9 +12,10 @@ from typing import Annotated
 from protocol.codec import decode, encode
 from protocol.jobs import Attestation, InferenceRequest, Mode, PaidRequest, Receipt, Voucher, compute_request_id
 from protocol.ledger.records import ModelRecord
+from protocol.messages import Refusal
 from protocol.types import AtMost, Digest, Line, Name, PublicKey, TimeMs, UpTo, Whole
 from roles.admission import check_inputs
-from roles.attempts import GOSSIP_TRIES, REFUSAL_BYTES_MAX, REFUSALS_MAX, RETRY_MS, Ask, Attempt, Job
+from roles.attempts import GOSSIP_TRIES, REFUSALS_MAX, RETRY_MS, Ask, Attempt, Job
 from roles.role import Effect, Store
 
 BUCKET = "requests"
@@ -27,14 +28,14 @@ NOTE_LETTERS_MAX = 400
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One try with one worker. `refusals` are envelopes; `note` is the client's own word on why it gave up."""
+    """One try with one worker. `note` is the client's own word on why it gave up."""
 
     voucher: Voucher
     worker: PublicKey
     sent_ms: TimeMs
     receipts: Annotated[tuple[Receipt, ...], AtMost(1)] = ()
     attestations: Annotated[tuple[Attestation, ...], AtMost(16)] = ()
-    refusals: Annotated[tuple[Annotated[bytes, AtMost(REFUSAL_BYTES_MAX)], ...], AtMost(REFUSALS_MAX)] = ()
+    refusals: Annotated[tuple[Refusal, ...], AtMost(REFUSALS_MAX)] = ()
     note: Line = ""
     is_over: Annotated[int, UpTo(1)] = 0
     is_called_off: Annotated[int, UpTo(1)] = 0
@@ -92,15 +93,16 @@ class RequestLog:
             effects.append(Store(BUCKET, oldest, None, is_synced=False))
         return effects
 
-    def add_late(self, request_id: bytes, number: int, receipts: tuple[Receipt, ...], sealed: bytes) -> list[Effect]:
+    def add_late(
+        self, request_id: bytes, number: int, receipts: tuple[Receipt, ...], refusals: tuple[Refusal, ...]
+    ) -> list[Effect]:
         """What a worker has said about an attempt of a request that had ended."""
         record = self.find(request_id)
         if record is None:
             return []
         attempt = record.attempts[number - 1]
-        is_kept = 0 < len(sealed) <= REFUSAL_BYTES_MAX and len(attempt.refusals) < REFUSALS_MAX
-        refusals = (*attempt.refusals, sealed) if is_kept else attempt.refusals
-        new = replace(attempt, receipts=receipts or attempt.receipts, refusals=refusals, is_over=1)
+        said = (*attempt.refusals, *refusals)[:REFUSALS_MAX]
+        new = replace(attempt, receipts=receipts or attempt.receipts, refusals=said, is_over=1)
         return self.keep(replace(record, attempts=(*record.attempts[: number - 1], new, *record.attempts[number:])))
 
     def _put(self, request_id: bytes, record: RequestRecord) -> bytes:

@@ -63,16 +63,12 @@ class RequestFailed:
 
 @fast_dataclass(frozen=True)
 class Requested:
-    """A peer asks on a stream protocol and waits: answer with `Reply(token, …)`.
-
-    `sealed` is the envelope the message came in, which its sender cannot deny; empty when there was none.
-    """
+    """A peer asks on a stream protocol and waits: answer with `Reply(token, …)`."""
 
     sender: bytes
     message: Any
     protocol: str
     token: str
-    sealed: bytes = b""
 
 
 @fast_dataclass(frozen=True)

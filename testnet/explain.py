@@ -7,9 +7,7 @@ voucher: paid, not paid and why, in a batch, drawn or not, slashed.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from protocol.codec import decode
 from protocol.committee import compute_order, compute_working_set
-from protocol.envelope import decode_envelope, verify_envelope
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import (
     Attestation,
@@ -33,9 +31,7 @@ from protocol.ledger.transactions import ZeroReason
 from protocol.ledger.withheld import compute_challenge_key
 from protocol.messages import Refusal
 from protocol.proofs.receipt_file import Finding
-from protocol.registry import kind_of
 from protocol.signing import verify_signed
-from roles.attempts import REFUSAL_BYTES_MAX
 from testnet.dispute_course import DisputeCourse
 
 REASONS = {
@@ -58,13 +54,13 @@ PHASES = {
 
 @dataclass(frozen=True)
 class Try:
-    """One attempt, as a client or a worker knows of it. `refusals` are envelopes, `note` is nobody's signed word."""
+    """One attempt, as a client or a worker knows of it. `note` is nobody's signed word."""
 
     worker: bytes  # empty where it is not known
     voucher: Voucher
     receipt: Receipt | None = None
     attestations: tuple[Attestation, ...] = ()
-    refusals: tuple[bytes, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     note: str = ""
     is_called_off: bool = False
 
@@ -217,8 +213,8 @@ def _explain_try(case: Case, item: Try, state: State) -> Iterator[Finding]:
         return
     text = f"attempt {voucher.attempt}: {who} was given voucher {voucher.seq} of {voucher.amount} grains"
     yield Finding("paid for", True, text)
-    for sealed in item.refusals:
-        yield _explain_refusal(case, item, sealed)
+    for refusal in item.refusals:
+        yield _explain_refusal(case, item, refusal)
     if item.is_called_off:
         yield Finding("called off", False, f"that {who} was told to leave it: the client's own word, nobody signed it")
     if item.note and not item.refusals:
@@ -227,14 +223,10 @@ def _explain_try(case: Case, item: Try, state: State) -> Iterator[Finding]:
         yield from _explain_receipt(item, item.receipt, state)
 
 
-def _explain_refusal(case: Case, item: Try, sealed: bytes) -> Finding:
+def _explain_refusal(case: Case, item: Try, refusal: Refusal) -> Finding:
     who = format_node(item.worker)
     try:
-        envelope = decode_envelope(sealed, case.request.chain, REFUSAL_BYTES_MAX)
-        verify_envelope(envelope, sealed)
-        if envelope.sender != item.worker or envelope.kind != kind_of(Refusal):
-            raise RemoteError("it is another node's, or no refusal")
-        refusal = decode(Refusal, envelope.body)
+        verify_signed(refusal, item.worker)
         if (refusal.request_id, refusal.attempt) != (case.request_id, item.voucher.attempt):
             raise RemoteError("it is about another attempt")
     except ProtocolError as error:

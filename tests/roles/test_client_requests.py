@@ -10,6 +10,7 @@ from protocol.errors import RemoteError
 from protocol.jobs import Mode
 from protocol.messages import Cancel, DirectRequest, Refusal, Result
 from protocol.proofs.receipt_file import decode_receipt_file
+from protocol.signing import verify_signed
 from protocol.tensor import Tensor
 from roles.attempts import Ask, AskAgain, CallOff, Outcome, verify_result
 from roles.client_role import ClientRole
@@ -71,12 +72,6 @@ def hedge(story: Story, sent: Iterable[Effect]) -> list[Effect]:
     return story.do(TimerFired(timer.name))
 
 
-def refuse(
-    story: Story, worker: bytes, request_id: bytes, attempt: int, code: str, sealed: bytes = b""
-) -> list[Effect]:
-    return story.do(Requested(worker, Refusal(request_id, attempt, code, "because"), "infer", "s", sealed))
-
-
 def get_worker(effects: Iterable[Effect]) -> bytes:
     worker: bytes = find(effects, Record, lambda item: item.name == "request.sent").fields["worker"]
     return worker
@@ -127,7 +122,7 @@ def test_a_loser_holds_its_place_until_it_has_spoken_so_that_no_more_vouchers_ar
     waiting = story.ask("c", mode=Mode.BATCH)
     assert not find_all(waiting, Publish)
 
-    spoken = refuse(story, loser, voucher.request_id, 1, "cancelled")
+    spoken = story.refuse(loser, voucher.request_id, 1, "cancelled")
 
     assert get_worker(spoken) == loser
 
@@ -259,7 +254,7 @@ def test_asking_again_for_what_has_ended_or_never_was_says_so_at_once():
     kept.note(story.answer(sent)[2])
     refused = kept.note(story.ask("r", mode=Mode.BATCH))
     refused_id = find_sent(refused).voucher.request_id
-    kept.note(refuse(story, get_worker(refused), refused_id, 1, "bad_input"))
+    kept.note(story.refuse(get_worker(refused), refused_id, 1, "bad_input"))
     restart(story, kept)
 
     said = [get_outcome(story.do(Commanded(AskAgain("x", each)))) for each in (request_id, refused_id, bytes(32))]
@@ -270,15 +265,17 @@ def test_asking_again_for_what_has_ended_or_never_was_says_so_at_once():
 # What is kept
 
 
-def test_a_refusal_is_kept_in_the_envelope_its_worker_signed():
+def test_a_refusal_is_kept_as_its_worker_signed_it():
     story, kept = Story(), Kept()
     sent = kept.note(story.ask())
     request_id = find_sent(sent).voucher.request_id
 
-    kept.note(refuse(story, get_worker(sent), request_id, 1, "busy", sealed=b"envelope"))
+    kept.note(story.refuse(get_worker(sent), request_id, 1, "busy"))
 
     record = kept.read(request_id)
-    assert record.attempts[0].refusals == (b"envelope",)
+    (refusal,) = record.attempts[0].refusals
+    verify_signed(refusal, get_worker(sent))
+    assert (refusal.code, refusal.reason) == ("busy", "because")
     assert record.attempts[0].note == "busy: because"
     assert record.order[:2] == tuple(attempt.worker for attempt in record.attempts)
     assert record.seed == story.state.epochs[record.request.epoch].seed
@@ -332,7 +329,7 @@ def test_an_error_or_an_empty_body_never_reads_as_a_receipt_or_a_result():
     from protocol.messages import Accepted, Refused
 
     bodies = [b"", b"\x90", b"\xc0", b"{}", b'{"error":{"code":"busy"}}', encode(Accepted()), encode(Refused("busy"))]
-    bodies.append(encode(Refusal(bytes(32), 1, "failed", "boom")))
+    bodies.append(encode(Refusal(bytes(32), 1, "failed", "boom", bytes(64))))
 
     for body in bodies:
         for kind in (Result, Receipt):
@@ -346,7 +343,7 @@ def test_a_refusal_ends_as_a_failure_with_its_code_and_no_outputs():
     story = Story()
     sent = story.ask()
 
-    outcome = get_outcome(refuse(story, get_worker(sent), find_sent(sent).voucher.request_id, 1, "bad_input"))
+    outcome = get_outcome(story.refuse(get_worker(sent), find_sent(sent).voucher.request_id, 1, "bad_input"))
 
     assert isinstance(outcome, Outcome)
     assert not outcome.is_answered

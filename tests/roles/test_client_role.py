@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from protocol.codec import decode
-from protocol.jobs import Receipt, compute_claim_id
+from protocol.jobs import Mode, Receipt, compute_claim_id
 from protocol.keys import PrivateKey
 from protocol.ledger.records import ProvenWrong
 from protocol.ledger.state import State
@@ -20,6 +20,7 @@ from protocol.messages import (
     Result,
 )
 from protocol.proofs.receipt_file import ReceiptFile
+from protocol.signing import sign
 from protocol.tensor import Tensor, compute_tensors_digest
 from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
 from roles.client_role import PULL_MS, ClientRole
@@ -99,6 +100,11 @@ class Story:
         worker = self.find_worker(find(effects, Record, lambda record: record.name == "request.sent").fields["worker"])
         receipt = make_receipt(item, worker, (outputs,))
         return receipt, worker, self.do(Requested(worker.public, Result(receipt, (outputs,)), "infer", "s1"))
+
+    def refuse(self, worker: bytes, request_id: bytes, attempt: int, code: str) -> list[Effect]:
+        """The worker says no, and why."""
+        refusal = sign(Refusal(request_id, attempt, code, "because", bytes(64)), self.find_worker(worker))
+        return self.do(Requested(worker, refusal, "infer", "s"))
 
     def attest(self, receipt: Receipt, worker: PrivateKey, found: Tensor) -> list[Effect]:
         items = attest(self.state, self.parts.foundation, receipt, compute_tensors_digest((found,)))
@@ -328,14 +334,39 @@ def test_a_late_lie_of_a_worker_out_of_reach_is_disputed_once_and_no_third_worke
     assert story.attest(receipt, worker, OUTPUT) == [find(disputed, Reply)]
 
 
+def test_a_worker_that_is_asked_directly_may_answer_the_question_itself():
+    story = Story()
+    sent = story.ask(is_direct=True, mode=Mode.BATCH)
+    item, question = find_sent(sent), find(sent, Request)
+    receipt = make_receipt(item, story.find_worker(question.peer), (OUTPUT,))
+
+    answered = story.do(Received(question.peer, Result(receipt, (OUTPUT,)), token=question.token))
+
+    outcome = get_outcome(answered)
+    assert outcome is not None
+    assert (outcome.request_id, outcome.code) == (item.voucher.request_id, "")
+    assert not find_all(answered, Reply)
+
+
+def test_a_refusal_that_its_worker_has_not_signed_is_blamed_on_whoever_sent_it():
+    story = Story()
+    item = find_sent(sent := story.ask())
+    worker = find(sent, Record).fields["worker"]
+    forged = Refusal(item.voucher.request_id, 1, "bad_input", "because", bytes(64))
+
+    told = story.do(Requested(worker, forged, "infer", "s"))
+
+    assert find(told, Penalise).peer == worker
+    assert get_outcome(told) is None
+
+
 def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
     busy, bad = Story(), Story()
     for story, code in ((busy, "busy"), (bad, "bad_input")):
         sent = story.ask()
         item = find_sent(sent)
         worker = find(sent, Record).fields["worker"]
-        refusal = Refusal(item.voucher.request_id, 1, code, "because")
-        story.last = story.do(Requested(worker, refusal, "infer", "s1"))  # type: ignore[attr-defined]
+        story.last = story.refuse(worker, item.voucher.request_id, 1, code)  # type: ignore[attr-defined]
 
     assert find_sent(busy.last).voucher.attempt == 2  # type: ignore[attr-defined]
     outcome = get_outcome(bad.last)  # type: ignore[attr-defined]

@@ -12,9 +12,10 @@ from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from protocol.messages import Accepted, Attestations, Cancel, Claims, DirectRequest, Refusal, Requests, Result
+from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.claimant import CLAIM_AGAIN_MS, CLAIMS_MS
-from roles.delivery import RESULT_AGAIN_MS
+from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
 from roles.intake import JOBS_MAX
 from roles.role import (
@@ -88,6 +89,9 @@ class Story:
 
     def ask(self, item: PaidRequest) -> list[Effect]:
         return self.do(Received(item.request.client, Requests((item,)), "infer/0"))
+
+    def ask_directly(self, item: PaidRequest, token: str) -> list[Effect]:
+        return self.do(Requested(item.request.client, DirectRequest(item), "infer", token))
 
     def compute(self, taken: Iterable[Effect], output: Tensor = OUTPUT) -> list[Effect]:
         return self.do(Computed(find(taken, Compute).token, (output,), "test"))
@@ -216,11 +220,59 @@ def test_a_repeated_request_is_answered_again_and_run_once_even_after_it_has_set
     story.state = apply(story, body)
     story.do(LedgerAdvanced(story.state))
 
-    again = story.do(Requested(item.request.client, DirectRequest(item), "infer", "s"))
+    again = story.ask_directly(item, "s")
 
-    assert isinstance(find(again, Reply).message, Accepted)
-    assert get_result(again) == get_result(computed)
+    assert find_all(again, Reply) == [Reply("s", get_result(computed))]
     assert not find_all(again, Compute)
+
+
+def test_who_asks_on_a_stream_hears_there_what_came_of_it():
+    story = Story()
+    item = story.make_item()
+
+    computed = story.compute(story.ask_directly(item, "s"))
+
+    kept, reply = (computed.index(find(computed, kind)) for kind in (Store, Reply))
+    assert kept < reply
+    assert computed[reply].token == "s"
+    assert computed[reply].message.receipt.claim.request_id == item.voucher.request_id
+    assert not [send for send in find_all(computed, Send) if isinstance(send.message, Result)]
+    assert not find_all(story.later(HOLD_MS), Reply)
+
+
+def test_who_asks_on_a_stream_hears_a_refusal_there():
+    story = Story()
+    item = story.make_item(deadline_ms=story.now_ms)
+
+    refused = story.ask_directly(item, "s")
+
+    (reply,) = find_all(refused, Reply)
+    assert reply.token == "s"
+    verify_signed(reply.message, story.node.public)
+    assert not find_all(refused, Send)
+
+
+def test_a_result_that_takes_long_is_promised_first_and_sent_later():
+    story = Story()
+    taken = story.ask_directly(story.make_item(), "s")
+    assert not find_all(story.later(HOLD_MS - 1), Reply)
+
+    assert find_all(story.later(1), Reply) == [Reply("s", Accepted())]
+
+    computed = story.compute(taken)
+    assert get_result(computed)
+    assert not find_all(computed, Reply)
+
+
+def test_who_asks_twice_is_answered_once_where_it_asked_last():
+    story = Story()
+    item = story.make_item()
+    taken = story.ask_directly(item, "s1")
+
+    again = story.ask_directly(item, "s2")
+
+    assert again == [Reply("s1", Accepted())]
+    assert [reply.token for reply in find_all(story.compute(taken), Reply)] == ["s2"]
 
 
 def test_a_voucher_pays_one_request_only():

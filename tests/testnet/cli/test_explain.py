@@ -1,17 +1,18 @@
 """`rolemesh explain`: one request told from what was signed and the ledger, and nothing that nobody signed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from protocol.envelope import seal_message
 from protocol.jobs import Mode
 from protocol.keys import PrivateKey
 from protocol.ledger.transactions import ZeroReason
 from protocol.messages import Refusal
+from protocol.signing import sign
 from roles.client import Client
 from testnet.cli import main
 from testnet.cli.output import ExitCode
@@ -119,11 +120,11 @@ class Told:
         self.item = pay(make_request(self.parts.state, self.parts.foundation), self.parts.foundation, b"c" * 32)
 
     def explain(self, signer: PrivateKey, attempt: int = 1, spoil: bool = False) -> dict[str, tuple[bool, str]]:
-        refusal = Refusal(self.item.voucher.request_id, attempt, "busy", "256 jobs are in hand")
-        sealed = seal_message(signer, self.parts.state.chain, refusal, 1, 1, 7)
+        unsigned = Refusal(self.item.voucher.request_id, attempt, "busy", "256 jobs are in hand", bytes(64))
+        refusal = sign(unsigned, signer)
         if spoil:
-            sealed = sealed.replace(b"256 jobs", b"255 jobs")
-        tried = Try(self.worker.public, self.item.voucher, refusals=(sealed,), note="busy: 256 jobs are in hand")
+            refusal = replace(refusal, reason="255 jobs are in hand")
+        tried = Try(self.worker.public, self.item.voucher, refusals=(refusal,), note="busy: 256 jobs are in hand")
         case = Case(self.item.request, (tried,))
         state = self.parts.state
         history = History(case, state.get_epoch(state.epoch), state.params.working_set)
