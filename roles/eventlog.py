@@ -22,12 +22,10 @@ def format_event(time_ms: int, node: str, name: str, fields: Mapping[str, Any]) 
     """
     line = {"time_ms": time_ms, "node": node, "name": name}
     line.update((key, value) for key, value in fields.items() if key not in line)
-    text = json.dumps(line, default=_encode, separators=(",", ":"))
+    text = _encoder.encode(line)
     if len(text) <= LINE_BYTES_MAX:
         return text
-    return json.dumps(
-        {"time_ms": time_ms, "node": node, "name": name, "dropped_bytes": len(text)}, separators=(",", ":")
-    )
+    return _encoder.encode({"time_ms": time_ms, "node": node, "name": name, "dropped_bytes": len(text)})
 
 
 class EventLog:
@@ -107,6 +105,9 @@ def _encode(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     return str(value)
+
+
+_encoder = json.JSONEncoder(default=_encode, separators=(",", ":"))
 
 
 def _older(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """What was written and is not on the disk yet: brought there together, beside the loop, before anything is published.
 
 A stream may carry what builds on it at once: a killed process loses nothing that was written. A power cut may, so what
-everybody hears (claims, transactions) waits until the disk has it.
+everybody hears (claims, transactions) waits until the disk has it; while nothing waits, there is less hurry.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import trio
 from roles.core_effects import NetPublish
 
 GATHER_S = 0.005  # so long writes gather before they are synced
+UNSYNCED_S_MAX = 0.1  # so long they gather at most while nothing waits for them
 
 
 class GroupSync:
@@ -24,6 +25,7 @@ class GroupSync:
         self._is_closed = False
         self._held: list[NetPublish] = []
         self._wake = trio.Event()
+        self._hurry = trio.Event()  # something waits to be published
         self._turn = trio.Lock()
 
     @property
@@ -42,11 +44,14 @@ class GroupSync:
             self._publish(effect)
         else:
             self._held.append(effect)
+            self._hurry.set()
 
     async def run(self) -> None:
         """Sync what was written, and rest as long as the disk took, until `close`. Raises what `sync` does."""
         while not self._is_closed:
             await self._wake.wait()
+            with trio.move_on_after(UNSYNCED_S_MAX):
+                await self._hurry.wait()
             await trio.sleep(GATHER_S)
             begun_s = trio.current_time()
             await self.flush()
@@ -57,6 +62,7 @@ class GroupSync:
         await self.flush()
         self._is_closed = True
         self._wake.set()
+        self._hurry.set()
 
     async def flush(self) -> None:
         """All that was written so far is on the disk when this returns, and what waited for that has left."""
@@ -65,7 +71,7 @@ class GroupSync:
                 await self._flush()
 
     async def _flush(self) -> None:
-        self._wake = trio.Event()
+        self._wake, self._hurry = trio.Event(), trio.Event()
         self._is_dirty, self._is_syncing = False, True
         held, self._held = self._held, []
         try:
