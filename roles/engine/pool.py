@@ -27,8 +27,8 @@ from roles.engine.errors import (
     Withdrawn,
     WorkerCrashed,
 )
-from roles.engine.frames import Begin, Bound, Failed, GoOn, Load, Loaded, Message, Ran, Run
-from roles.engine.process import PROBE, WORKER, WorkerProcess
+from roles.engine.frames import Begin, Bound, Failed, GoOn, Load, Loaded, Message, Ran, Run, pack_frame
+from roles.engine.process import FRAME_NOW_BYTES_MAX, PROBE, WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.slots import Job, PoolStats, Slot, Writing
 from roles.engine.specs import IoSpec, verify_generation, verify_inputs, verify_size
@@ -156,7 +156,7 @@ class Pool:
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model, runs=False)
+            slot = await self._acquire(Job(model, runs=False))
             return slot.inputs, slot.outputs
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, "loading")
@@ -176,9 +176,7 @@ class Pool:
         job = next((job for job in self._waiting if job.runs and job.name == name), None)
         if job is None:
             return False
-        self._waiting.remove(job)
-        job.error = Withdrawn("taken back before it began")
-        job.decided.set()
+        self._fail(job, Withdrawn("taken back before it began"))
         return True
 
     @property
@@ -191,8 +189,9 @@ class Pool:
         """Processes alive."""
         return tuple(slot.process.pid for slot in self._slots if slot.process)
 
-    async def _acquire(self, model: bytes, runs: bool, name: str = "") -> Slot:
-        """A slot that holds the model; when `runs`, it is ours from now on."""
+    async def _acquire(self, job: Job) -> Slot:
+        """A slot that holds the job's model; if it runs, the slot is ours from now on. Raises BadInput."""
+        model = job.model
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
         verdict = self._verdicts.get(model, trio.current_time())
@@ -206,7 +205,6 @@ class Pool:
             if waiting >= most:
                 self.stats.refused_busy += 1
                 raise Busy(waiting, most)
-        job = Job(model, runs, name)
         self._waiting.append(job)
         self._dispatch()
         try:
@@ -217,7 +215,9 @@ class Pool:
         except trio.Cancelled:
             if job in self._waiting:
                 self._waiting.remove(job)
-            if job.slot and runs:
+            if job.slot and job.is_sent:
+                self._nursery.start_soon(self._drop_answer, job.slot)
+            elif job.slot and job.runs:
                 self._release(job.slot)
             raise
         if job.error:
@@ -237,20 +237,16 @@ class Pool:
         """Put one frame to a worker that holds the model. `inputs`, if any, must be what it takes."""
         phase = "waiting"
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(model, runs=True, name=name)
+            frame = pack_frame(question) if isinstance(question, Run) else b""
+            job = Job(model, True, name, inputs, frame if len(frame) <= FRAME_NOW_BYTES_MAX else b"")
+            slot = await self._acquire(job)
             phase = "running"
-            return await self._run(slot, inputs, question, answer)
+            return await self._run(slot, question, answer, job.is_sent)
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 
-    async def _run(self, slot: Slot, inputs: tuple[Tensor, ...] | None, question: Message, answer: type[A]) -> A:
-        try:
-            if inputs is not None:
-                verify_inputs(slot.inputs, inputs)
-        except EngineError:
-            self._release(slot)
-            raise
-        reply = await self._talk(slot, question, answer)
+    async def _run(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A:
+        reply = await self._talk(slot, question, answer, is_sent)
         self._verdicts.forgive(slot.model)
         self._release(slot)
         if isinstance(reply, Failed):
@@ -258,9 +254,9 @@ class Pool:
         self.stats.completed += 1
         return reply
 
-    async def _talk(self, slot: Slot, question: Message, answer: type[A]) -> A | Failed:
+    async def _talk(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A | Failed:
         """The worker's answer, if it is one to this question."""
-        reply = await self._exchange(slot, question)
+        reply = await self._exchange(slot, question, is_sent)
         if isinstance(reply, answer | Failed):
             return reply
         error = WorkerCrashed(f"the worker process answered a {type(question).__name__} with {type(reply).__name__}")
@@ -273,11 +269,16 @@ class Pool:
         began_s, phase = trio.current_time(), "waiting"
         # Between two steps the deadline costs no process; only a step that does not end is cut off.
         with trio.move_on_after(timeout_s + STEP_GRACE_S):
-            slot = await self._acquire(model, runs=True, name=name)
+            slot = await self._acquire(Job(model, True, name))
             phase = "running"
             form = read_form(slot.inputs, slot.outputs)
             if form is None:
-                ran = await self._run(slot, inputs, Run(inputs), Ran)
+                try:
+                    verify_inputs(slot.inputs, inputs)
+                except EngineError:
+                    self._release(slot)
+                    raise
+                ran = await self._run(slot, Run(inputs), Ran)
                 return ran.outputs, ran.profile
             writing = self._writing[name] = Writing(began_s, began_s + timeout_s)
             try:
@@ -316,11 +317,12 @@ class Pool:
         self._end(slot, error, question)
         raise error
 
-    async def _exchange(self, slot: Slot, question: Message) -> Message:
+    async def _exchange(self, slot: Slot, question: Message, is_sent: bool = False) -> Message:
         """The worker's answer; whatever comes instead of one ends the worker."""
         assert slot.process
+        answer = slot.process.receive() if is_sent else slot.process.exchange(question)
         try:
-            return await _within(self._run_timeout_s, "running", slot.process.exchange(question))
+            return await _within(self._run_timeout_s, "running", answer)
         except (ComputeTimedOut, WorkerCrashed) as error:
             self._end(slot, error, question)
             raise
@@ -337,6 +339,8 @@ class Pool:
     def _dispatch(self) -> None:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
         for job in tuple(self._waiting):
+            if job.is_ahead:
+                continue
             slots = [slot for slot in self._slots if slot.model == job.model]
             ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
             if ready:
@@ -344,6 +348,19 @@ class Pool:
                     self._assign(job, ready[0])
             elif len(slots) < self._workers and all(slot.state == "running" for slot in slots):
                 self._start(job.model)
+        if self._count_running() >= self._workers:
+            for slot in self._slots:
+                if slot.state == "running" and slot.has_frame and slot.ahead is None:
+                    self._send_ahead(slot)
+
+    def _send_ahead(self, slot: Slot) -> None:
+        """Give a worker what it is to run next, if it is this model's turn: then it need not wait for us in between."""
+        loaded = {each.model for each in self._slots if each.state in ("idle", "running")}
+        job = next((job for job in self._waiting if not job.is_ahead and job.model in loaded), None)
+        if job is not None and job.model == slot.model and job.frame and self._is_fit(job, slot):
+            assert slot.process
+            if slot.process.send_now(job.frame):
+                job.is_ahead, job.is_sent, slot.ahead = True, True, job
 
     def _count_running(self) -> int:
         """Runs that others wait for. As many overdue ones as there are workers go on beside them."""
@@ -352,13 +369,30 @@ class Pool:
         return len(running) - min(sum(running), self._workers)
 
     def _assign(self, job: Job, slot: Slot) -> None:
+        if not self._is_fit(job, slot):
+            return
         self._waiting.remove(job)
         self._clock += 1
         slot.used = self._clock
         if job.runs:
-            slot.state, slot.since_s = "running", trio.current_time()
+            assert slot.process
+            job.is_ahead, job.is_sent = False, job.is_sent or (bool(job.frame) and slot.process.send_now(job.frame))
+            self._begin_run(slot, job.is_sent)
         job.slot = slot
         job.decided.set()
+
+    def _is_fit(self, job: Job, slot: Slot) -> bool:
+        """Whether the job's inputs are what the model takes. Else it ends here."""
+        try:
+            if job.inputs is not None and not job.is_sent:
+                verify_inputs(slot.inputs, job.inputs)
+        except EngineError as error:
+            self._fail(job, error)
+            return False
+        return True
+
+    def _begin_run(self, slot: Slot, has_frame: bool) -> None:
+        slot.state, slot.since_s, slot.has_frame = "running", trio.current_time(), has_frame
 
     def _start(self, model: bytes) -> None:
         """A new slot, unless all places are taken by models in use: then a later release makes room."""
@@ -382,7 +416,19 @@ class Pool:
     def _release(self, slot: Slot) -> None:
         if slot.state == "running":
             slot.state = "idle"
+            job, slot.ahead = slot.ahead, None
+            if job in self._waiting:
+                self._assign(job, slot)
+            elif job is not None:
+                self._begin_run(slot, has_frame=True)
+                self._nursery.start_soon(self._drop_answer, slot)
         self._dispatch()
+
+    async def _drop_answer(self, slot: Slot) -> None:
+        """Whoever sent what this worker runs has gone."""
+        with suppress(ComputeTimedOut, WorkerCrashed):
+            await self._exchange(slot, Run(()), is_sent=True)
+            self._release(slot)
 
     def _discard(self, slot: Slot) -> None:
         self._remove(slot)
@@ -391,6 +437,9 @@ class Pool:
     def _remove(self, slot: Slot) -> None:
         """Kill its process, which ends its `_tend`; the place is free at once."""
         slot.state = "gone"
+        if slot.ahead is not None:  # not what ended the worker: it waits for another one
+            slot.ahead.is_ahead = slot.ahead.is_sent = False
+            slot.ahead = None
         if slot in self._slots:
             self._slots.remove(slot)
         if slot.process:
@@ -493,9 +542,12 @@ class Pool:
 
     def _fail_waiting(self, model: bytes, error: Exception) -> None:
         for job in [job for job in self._waiting if job.model == model]:
-            self._waiting.remove(job)
-            job.error = error
-            job.decided.set()
+            self._fail(job, error)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._waiting.remove(job)
+        job.error = error
+        job.decided.set()
 
     def _count_kill(self, model: bytes, error: EngineError, is_blamed: bool = True) -> None:
         self.stats.crashed += 1

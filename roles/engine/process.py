@@ -1,6 +1,7 @@
 """One worker process as the pool sees it: started, spoken to frame by frame, killed and reaped."""
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ WORKER = "roles.engine.worker"
 PROBE = "roles.engine.probe"
 _SOURCE = str(Path(__file__).resolve().parents[2])
 _READ_BYTES_MAX = 256 * 1024
+FRAME_NOW_BYTES_MAX = select.PIPE_BUF  # a pipe takes so much as a whole or not at all
 
 
 class WorkerProcess:
@@ -52,6 +54,7 @@ class WorkerProcess:
             self._stderr = _take_pipe(self._popen.stderr)
             undo.pop_all()
         self._tail = b""
+        self._received = bytearray()  # less than a frame and a read more
         self._ended = trio.Event()
 
     @property
@@ -71,8 +74,15 @@ class WorkerProcess:
         return await self._talk(message)
 
     async def receive(self) -> Message:
-        """Get one frame without asking: the first. Raises like `exchange`."""
+        """Get one frame without asking: the first, or what answers `send_now`. Raises like `exchange`."""
         return await self._talk(None)
+
+    def send_now(self, frame: bytes) -> bool:
+        """Whether a frame of at most FRAME_NOW_BYTES_MAX is on its way as a whole; if not, no byte of it is."""
+        try:
+            return os.write(self._stdin.fileno(), frame) == len(frame)
+        except OSError:  # no room, or nobody reads any more: whoever waits for the answer hears of that
+            return False
 
     async def _talk(self, message: Message | None) -> Message:
         try:
@@ -112,13 +122,15 @@ class WorkerProcess:
             shutil.rmtree(self._folder, ignore_errors=True)  # only there still if the worker died in its first moments
 
     async def _receive(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            chunk = await self._stdout.receive_some(min(size - len(data), _READ_BYTES_MAX))
+        received = self._received
+        while len(received) < size:
+            chunk = await self._stdout.receive_some(_READ_BYTES_MAX)
             if not chunk:
                 raise trio.BrokenResourceError("end of the pipe")
-            data += chunk
-        return bytes(data)
+            received += chunk
+        data = bytes(received[:size])
+        del received[:size]
+        return data
 
     async def _read_stderr(self) -> None:
         async for chunk in self._stderr:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from protocol.tensor import Tensor
 from roles.engine.process import WorkerProcess
 from roles.engine.specs import IoSpec
 
@@ -32,15 +33,25 @@ class Slot:
     outputs: tuple[IoSpec, ...] = ()
     used: int = 0
     since_s: float = 0.0  # when its run began
+    has_frame: bool = False  # whether its run is one frame, which it has: then it may be given the next one ahead
+    ahead: "Job | None" = None
 
 
 @dataclass(eq=False)
 class Job:
-    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded."""
+    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded.
+
+    `inputs`, if any, must be what the model takes. `frame` is all there is to say for a run whose answer is one frame
+    too, and small enough to go into a pipe as a whole.
+    """
 
     model: bytes
     runs: bool
     name: str = ""
+    inputs: tuple[Tensor, ...] | None = None
+    frame: bytes = b""
+    is_sent: bool = False  # its frame is in a worker's pipe
+    is_ahead: bool = False  # in that of a worker that has another one to answer first
     decided: trio.Event = field(default_factory=trio.Event)
     slot: Slot | None = None
     error: Exception | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
@@ -424,6 +425,93 @@ def test_the_least_recently_used_model_makes_room():
             assert len(pool.pids) == 2
             await pool.compute(digits, PIXELS, PATIENCE_S)
             assert pool.stats.started == 3
+
+    trio.run(main)
+
+
+@asynccontextmanager
+async def queued(pool, results):
+    """A worker stopped at its first job, with the second ahead and a third that waits. They end in `results`."""
+    await pool.prepare(log, PATIENCE_S)
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+
+    async def run(number):
+        try:
+            outputs, _ = await pool.compute(log, (make_float(number),), PATIENCE_S, f"job {number}")
+            results[number] = outputs[0]
+        except (Withdrawn, trio.TooSlowError) as error:
+            results[number] = type(error)
+
+    async with trio.open_nursery() as nursery:
+        scopes = {}
+        for number in (1, 2, 3):
+            scope = scopes[number] = trio.CancelScope()
+
+            async def run_within(number=number, scope=scope):
+                with scope:
+                    await run(number)
+
+            nursery.start_soon(run_within)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        (slot,) = pool._slots
+        assert slot.ahead is not None
+        assert (slot.ahead.name, pool.waiting) == ("job 2", 2)
+        yield pid, scopes
+        if is_alive(pid):
+            os.kill(pid, signal.SIGCONT)
+
+
+def make_float(number):
+    return Tensor("float32", (1, 2), np.float32([number, 1]).tobytes())
+
+
+def compute_log(number):
+    return Tensor("float32", (1, 2), np.log(np.float32([number, 1])).tobytes())
+
+
+def test_a_worker_has_its_next_job_before_it_has_done_the_one_at_hand():
+    async def main():
+        results = {}
+        async with bounded_pool() as pool, queued(pool, results):
+            pass
+        assert results == {number: compute_log(number) for number in (1, 2, 3)}
+        assert pool.stats.completed == 3
+
+    trio.run(main)
+
+
+def test_what_a_worker_has_ahead_can_be_taken_back_and_its_answer_is_nobodys():
+    async def main():
+        results = {}
+        async with bounded_pool() as pool, queued(pool, results):
+            assert pool.withdraw("job 2")
+            await wait_until(lambda: 2 in results)
+        assert results == {1: compute_log(1), 2: Withdrawn, 3: compute_log(3)}
+        assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_whoever_waits_for_what_a_worker_has_ahead_may_leave_and_no_other_answer_is_touched():
+    async def main():
+        results = {}
+        async with bounded_pool() as pool, queued(pool, results) as (_, scopes):
+            scopes[2].cancel()
+            await wait_until(lambda: pool.waiting == 1)
+        assert results == {1: compute_log(1), 3: compute_log(3)}
+        assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_what_a_killed_worker_had_ahead_is_run_by_the_next_one():
+    async def main():
+        results = {}
+        async with bounded_pool() as pool, queued(pool, results) as (_, scopes):
+            scopes[1].cancel()  # in mid-run: its worker goes with it
+        assert results == {2: compute_log(2), 3: compute_log(3)}
+        assert pool.stats.started == 2
 
     trio.run(main)
 
