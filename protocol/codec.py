@@ -7,9 +7,9 @@ decoded was written by a stranger, so: length, then msgpack under tight limits, 
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgpack
@@ -38,17 +38,22 @@ T = TypeVar("T")
 
 @fast_dataclass(frozen=True)
 class _Plan:
-    """How one type is written and read, and how large it can get."""
+    """How one type is written and read, and how large it can get.
+
+    `is_plain` is a Python expression of `it` that is true for values which both functions give back as they are.
+    """
 
     to_raw: Callable[[Any], Any]
     from_raw: Callable[[Any], Any]
     size_max: int
+    is_plain: str = "False"
     items_max: int = 0
     text_max: int = 0
     bytes_max: int = 0
 
 
 _plans: dict[type, _Plan] = {}
+_IT = re.compile(r"\bit\b")
 
 
 def encode(obj: Any) -> bytes:
@@ -172,30 +177,42 @@ def _compile_record(cls: type, depth: int) -> _Plan:
     plans = tuple(_compile_type(types[name], f"{cls.__name__}.{name}", depth + 1) for name in types)
     if len(plans) > ITEMS_MAX:
         raise LocalError(f"{cls.__name__}: more than {ITEMS_MAX} fields")
-    name, names, count = cls.__name__, tuple(types), len(plans)
-    writers = tuple(plan.to_raw for plan in plans)
-    get_fields = _get_fields(names)
-    readers = tuple(plan.from_raw for plan in plans)
-
-    def to_raw(value: Any) -> tuple[Any, ...]:
-        if type(value) is not cls:
-            raise LocalError(f"wanted a {name}, got a {type(value).__name__}")
-        return tuple([write(item) for write, item in zip(writers, get_fields(value), strict=True)])
-
-    def from_raw(raw: Any) -> Any:
-        if type(raw) is not tuple or len(raw) != count:
-            raise MalformedMessage(f"{name}: not an array of {count}")
-        return cls(*[read(item) for read, item in zip(readers, raw, strict=True)])
-
-    return _enclose(to_raw, from_raw, plans, count, 1)
+    to_raw, from_raw = _write_functions(cls, tuple(types), plans)
+    return _enclose(to_raw, from_raw, plans, len(plans), 1)
 
 
-def _get_fields(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """All fields of a record at once; `attrgetter` gives one alone as itself."""
-    if len(names) < 2:
-        return lambda value: tuple([getattr(value, name) for name in names])
-    get: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
-    return get
+def _write_functions(
+    cls: type, names: tuple[str, ...], plans: tuple[_Plan, ...]
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """`to_raw` and `from_raw` of a record, as code that has each field's test in it.
+
+    A call per field would cost most of the time. What fails its test goes to the field's own function, which says why.
+    """
+    spaces: dict[str, Any] = {"cls": cls, "LocalError": LocalError, "MalformedMessage": MalformedMessage}
+    writes, reads = [], []
+    for number, plan in enumerate(plans):
+        spaces[f"write{number}"], spaces[f"read{number}"] = plan.to_raw, plan.from_raw
+        it = f"it{number}"
+        test = "" if plan.is_plain == "False" else f"if not ({_IT.sub(it, plan.is_plain)}): "
+        writes.append(f"    {test}{it} = write{number}({it})")
+        reads.append(f"    {test}{it} = read{number}({it})")
+    its = "".join(f"it{number}, " for number in range(len(plans)))
+    lines = [
+        "def to_raw(value):",
+        "    if type(value) is not cls:",
+        f"        raise LocalError(f'wanted a {cls.__name__}, got a {{type(value).__name__}}')",
+        *(f"    it{number} = value.{name}" for number, name in enumerate(names)),
+        *writes,
+        f"    return ({its})",
+        "def from_raw(raw):",
+        f"    if type(raw) is not tuple or len(raw) != {len(plans)}:",
+        f"        raise MalformedMessage('{cls.__name__}: not an array of {len(plans)}')",
+        *([f"    {its} = raw"] if plans else []),
+        *reads,
+        f"    return cls({its})",
+    ]
+    exec("\n".join(lines), spaces)  # made of our own classes' field names and of numbers, at import
+    return spaces["to_raw"], spaces["from_raw"]
 
 
 def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:
@@ -257,7 +274,8 @@ def _compile_int(where: str, top: int) -> _Plan:
             raise MalformedMessage(f"{where}: not a whole number from 0 to {top}")
         return raw
 
-    return _Plan(to_raw, from_raw, _header_size(top, (0x7F, 0xFF, 0xFFFF, 0xFFFFFFFF), (1, 2, 3, 5, 9)))
+    size = _header_size(top, (0x7F, 0xFF, 0xFFFF, 0xFFFFFFFF), (1, 2, 3, 5, 9))
+    return _Plan(to_raw, from_raw, size, f"type(it) is int and 0 <= it <= {top}")
 
 
 def _compile_bytes(where: str, size_min: int, size_max: int) -> _Plan:
@@ -273,7 +291,9 @@ def _compile_bytes(where: str, size_min: int, size_max: int) -> _Plan:
             raise MalformedMessage(f"{where}: wanted {wanted}, got {_describe(raw)}")
         return raw
 
-    return _Plan(to_raw, from_raw, size_max + _header_size(size_max, (0xFF, 0xFFFF), (2, 3, 5)), bytes_max=size_max)
+    length = f"len(it) == {size_max}" if size_min == size_max else f"{size_min} <= len(it) <= {size_max}"
+    size = size_max + _header_size(size_max, (0xFF, 0xFFFF), (2, 3, 5))
+    return _Plan(to_raw, from_raw, size, f"type(it) is bytes and {length}", bytes_max=size_max)
 
 
 def _compile_text(where: str, size_max: int) -> _Plan:
@@ -288,7 +308,8 @@ def _compile_text(where: str, size_max: int) -> _Plan:
         return raw
 
     header = _header_size(size_max, (31, 0xFF, 0xFFFF), (1, 2, 3, 5))
-    return _Plan(to_raw, from_raw, size_max + header, text_max=size_max)
+    is_plain = f"type(it) is str and it.isascii() and len(it) <= {size_max}"
+    return _Plan(to_raw, from_raw, size_max + header, is_plain, text_max=size_max)
 
 
 def _is_text(value: str, size_max: int) -> bool:
