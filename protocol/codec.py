@@ -189,6 +189,7 @@ def _write_functions(
     A call per field would cost most of the time. What fails its test goes to the field's own function, which says why.
     """
     spaces: dict[str, Any] = {"cls": cls, "LocalError": LocalError, "MalformedMessage": MalformedMessage}
+    spaces["__builtins__"] = {"type": type, "len": len, "int": int, "bytes": bytes, "str": str, "tuple": tuple}
     writes, reads = [], []
     for number, plan in enumerate(plans):
         spaces[f"write{number}"], spaces[f"read{number}"] = plan.to_raw, plan.from_raw
@@ -211,7 +212,7 @@ def _write_functions(
         *reads,
         f"    return cls({its})",
     ]
-    exec("\n".join(lines), spaces)  # made of our own classes' field names and of numbers, at import
+    exec("\n".join(lines), spaces)  # of our own classes' field names and numbers; it has nothing to reach outside with
     return spaces["to_raw"], spaces["from_raw"]
 
 

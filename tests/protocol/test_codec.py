@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import codec
 from protocol.codec import DEPTH_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX, decode, encode, get_size_max
 from protocol.errors import LocalError, MalformedMessage
 from protocol.types import AtMost, Digest, Exactly, Name, NodeState, UpTo, Whole
@@ -55,6 +56,12 @@ SAMPLE = Outer(bytes(range(32)), 70_000, b"data", Inner(200, "text"), (Inner(0, 
 
 
 @given(values_of(Outer))
+def test_the_code_made_for_a_record_can_reach_nothing_outside():
+    plan = codec._compile(Later)
+    for function in (plan.to_raw, plan.from_raw):
+        assert set(function.__globals__["__builtins__"]) == {"type", "len", "int", "bytes", "str", "tuple"}
+
+
 def test_what_is_encoded_decodes_to_the_same_and_others_read_it_alike(value: Outer) -> None:
     data = encode(value)
 
