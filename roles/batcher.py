@@ -7,6 +7,7 @@ restarted worker builds the same tree again. Jobs are kept until their batch is 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from protocol.codec import encode
@@ -49,7 +50,7 @@ class _Run:
     seq_first: int
     jobs: tuple[Job | None, ...]
 
-    @property
+    @cached_property
     def leaves(self) -> tuple[BatchLeaf, ...]:
         return tuple(_make_leaf(self.channel, seq, job) for seq, job in enumerate(self.jobs, self.seq_first))
 

@@ -40,7 +40,7 @@ from roles.timers import Timers, WallClock
 from roles.wants import Wants
 
 TURN_EVENTS_MAX = 256
-TURN_S_MAX = 0.02  # then others get the loop, and what was taken so far is carried out
+TURN_S_MAX = 0.005  # then others get the loop, and what was taken so far is carried out
 LIGHT_MAX, LIGHT_BYTES_MAX = 64, 16 * 1024  # what is written within the loop in one turn, 0.1 ms each at most
 BLOB_READS_MAX = 8  # at once
 BLOB_READS_WAITING_MAX = 512

@@ -48,7 +48,7 @@ from roles.role import (
     Submitted,
     TimerFired,
 )
-from roles.settler import Settler
+from roles.settler import FORGET, Settler
 from roles.streams_out import PIECE
 from roles.workbook import JournalEntry, Workbook, compute_job_key
 
@@ -145,6 +145,8 @@ class Inference(Role):
                 return self._claimant.publish_claims()
             case TimerFired("tick"):
                 return self._tick(now_ms)
+            case TimerFired(name) if name == FORGET:
+                return self._settler.forget_settled(self._ledger, now_ms)
             case TimerFired(name) if name == DEFENCE:
                 return self._defender.look(self._ledger, now_ms)
             case TimerFired(name) if name.startswith("result|"):
@@ -158,7 +160,7 @@ class Inference(Role):
         self._state = state
         entries = (decode(JournalEntry, data) for data in journal)
         self._book.restore(entries, lambda receipt: self._committees.draw(receipt, state), now_ms)
-        settled, defence = self._settler.forget_settled(state), self._defender.look(state, now_ms)
+        settled, defence = self._settler.forget_settled(state, now_ms), self._defender.look(state, now_ms)
         return [*self._shelf.start(state), *settled, *defence, SetTimer("tick", now_ms + TICK_MS)]
 
     def _advance(self, state: State, now_ms: int) -> list[Effect]:
@@ -166,7 +168,7 @@ class Inference(Role):
         asked = [*self._shelf.advance(state), *self._batcher.answer(state)]
         defence = [*self._defender.look(state, now_ms), *self._publisher.look(state)]
         early = self._intake.take_early(state, now_ms)
-        return [*self._settler.forget_settled(state), *asked, *defence, *early]
+        return [*self._settler.forget_settled(state, now_ms), *asked, *defence, *early]
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]

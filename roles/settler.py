@@ -3,10 +3,12 @@
 from protocol.codec import encode
 from protocol.ledger.state import State
 from roles.batcher import Batcher
-from roles.role import Effect, Record, Store, Submit
+from roles.role import Effect, Record, SetTimer, Store, Submit
 from roles.workbook import Workbook, compute_job_key
 
 SETTLE_MS = 1_000  # between two settlements, so that leaves gather
+FORGET_MAX = 32
+FORGET = "forget"  # the timer for those that are left
 
 
 class Settler:
@@ -32,15 +34,17 @@ class Settler:
             return self._batcher.on_submitted(token, error, now_ms)
         return [Record("settlement.refused", {"reason": error})] if error else self._settle(state, now_ms)
 
-    def forget_settled(self, state: State) -> list[Effect]:
+    def forget_settled(self, state: State, now_ms: int) -> list[Effect]:
+        """Jobs the ledger is through with, FORGET_MAX at once: of a large batch all would hold the node up."""
         settled = {key: channel.settled_seq for key, channel in state.channels.items()}
         effects: list[Effect] = []
-        for job in self._book.forget_settled(settled, self._batcher.list_kept(state)):
+        done = self._book.forget_settled(settled, self._batcher.list_kept(state), FORGET_MAX)
+        for job in done:
             fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
             key = compute_job_key(*job.key)
             kept = [] if job.receipt is None else [Store("answered", key, encode(job.to_entry()))]
             effects += [Store("jobs", key, None), *kept, Record("leaf.settled", fields)]
-        return effects
+        return [*effects, SetTimer(FORGET, now_ms)] if len(done) == FORGET_MAX else effects
 
     def _settle(self, state: State, now_ms: int) -> list[Effect]:
         busy = set().union(*self._under_way.values())

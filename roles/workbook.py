@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated
 
 from protocol.codec import encode
@@ -136,16 +137,19 @@ class Workbook:
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
 
-    def forget_settled(self, settled: Mapping[bytes, int], kept: Mapping[bytes, list[range]]) -> list[Job]:
-        """Drop and return the jobs the ledger is through with.
+    def forget_settled(
+        self, settled: Mapping[bytes, int], kept: Mapping[bytes, list[range]], count_max: int
+    ) -> list[Job]:
+        """Drop and return the jobs the ledger is through with, the oldest so many of them.
 
         `settled` is the last settled seq of each open channel, `kept` the seqs, by channel, it may still ask about.
         """
-        done = [
+        over = (
             job
             for (channel, seq), job in self.jobs.items()
             if seq <= settled.get(channel, seq) and not any(seq in seqs for seqs in kept.get(channel, ()))
-        ]
+        )
+        done = list(islice(over, count_max))
         for job in done:
             del self.jobs[job.key]
             self._claims.pop(job.claim_id, None)

@@ -40,7 +40,8 @@ def test_attested_jobs_settle_on_the_ledger():
     later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
     _, after = later.build([sign_transaction(state, worker, plan)])
     assert after.channels[channel].settled_seq == 3
-    assert len(book.forget_settled({channel: 3}, {})) == 3
+    assert len(book.forget_settled({channel: 3}, {}, 2)) == 2
+    assert len(book.forget_settled({channel: 3}, {}, 2)) == 1
     assert book.plan(after, set(), after.time_ms) is None
 
 

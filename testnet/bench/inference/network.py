@@ -49,8 +49,8 @@ class Network:
         """Forget how long the worker's event loop was blocked so far."""
         self.launcher.kill(WORKER, signal.SIGUSR1)
 
-    def get_loop_ms(self) -> float:
-        """The longest the worker's event loop was blocked since. Raises NotReady."""
+    def get_loop_ms(self) -> tuple[float, float]:
+        """The longest the worker's event loop was blocked since: by what it did, and by the clock. Raises NotReady."""
         path = self.directory / "nodes" / WORKER / LOOP_NAME
         path.unlink(missing_ok=True)
         self.launcher.kill(WORKER, signal.SIGUSR2)
@@ -59,7 +59,8 @@ class Network:
             if time.monotonic() > deadline:
                 raise NotReady(f"the worker does not say how its loop fared: {read_last_words(self.directory)}")
             time.sleep(POLL_S)
-        return float(json.loads(path.read_text())["max_ms"])
+        found = json.loads(path.read_text())
+        return float(found["max_ms"]), float(found["clock_max_ms"])
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
         watch.reset()
 
     def tell(number: int, frame: FrameType | None) -> None:
-        write_atomically(directory / LOOP_NAME, json.dumps({"max_ms": 1_000 * watch.max_s}))
+        found = {"max_ms": 1_000 * watch.max_s, "clock_max_ms": 1_000 * watch.clock_max_s}
+        write_atomically(directory / LOOP_NAME, json.dumps(found))
 
     async def drive(node: RunningNode) -> None:
         watch.start()
