@@ -25,7 +25,7 @@ from protocol.ledger.batches import (
     get_sample_bp,
     make_batch_leaf,
 )
-from protocol.ledger.checks import LeafDigest, RevealDigests
+from protocol.ledger.checks import LeafDigest, RevealDigests, must_show
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
 from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, Channel
 from protocol.ledger.state import State
@@ -229,8 +229,11 @@ class Batcher:
             job = self._book.find(run.channel, seq)
             if check is None or check.is_void or check.output_digest or job is None or job.receipt is None:
                 continue
-            digests.append(LeafDigest(index, job.receipt.salt, job.receipt.output_digest))
-        return RevealDigests(key, tuple(digests)) if digests else None
+            digest = job.receipt.output_digest
+            is_asked = must_show(check, digest, state.models.get(check.claim.model))
+            digests.append(LeafDigest(index, job.receipt.salt, digest, job.outputs if is_asked else ()))
+        parts = pack(digests, SAMPLES_MAX)
+        return RevealDigests(key, parts[0]) if parts else None
 
 
 def _cover(

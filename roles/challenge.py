@@ -9,7 +9,7 @@ from protocol.ledger.disputes import CheckedLeaf
 from protocol.ledger.records import Dispute
 from protocol.ledger.state import State
 from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import AtMost, Digest, Line
+from protocol.types import AtMost, Digest, Line, UpTo
 
 CHALLENGE = "challenge|"  # begins the tokens of all that is done about one
 CHALLENGES_MAX = 32
@@ -30,6 +30,7 @@ class Challenge:
     inputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
     found: Digest
     profile: Line
+    is_beyond: Annotated[int, UpTo(1)] = 0  # a float model's, and shown: validators run all of it, there is no trace
 
 
 class Over:

@@ -3,11 +3,12 @@
 Before it risks the bond it asks the worker, on a stream, for its trace and for what the first differing operator took,
 and runs that one: then it knows what validators will find. A worker that does not answer is made to, on the ledger.
 While another verifier disputes the same claim it waits for the end of that, but not longer than it may: the other might
-do so for show.
+do so for show. Of a float model whose outputs are shown on the ledger and far beyond the bound there is no trace to
+compare: validators run the whole.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -95,7 +96,8 @@ class Challenger:
         """Go on with what an earlier process began: `stored` is all that the role has kept, by bucket."""
         self._steps.restore(stored.get(STEP_BUCKET, {}))
         begun = stored.get(BUCKET, {})
-        self._open = {claim_id: _Under(decode(Challenge, data), Step.OTHERS) for claim_id, data in begun.items()}
+        kept = {claim_id: decode(Challenge, data) for claim_id, data in begun.items()}
+        self._open = {key: _Under(item, Step.OTHERS, is_sure=bool(item.is_beyond)) for key, item in kept.items()}
         return [SetTimer(CHALLENGE, now_ms)] if self.load else []
 
     def begin(self, challenge: Challenge, state: State, now_ms: int, rank: int = 0) -> list[Effect]:
@@ -110,9 +112,10 @@ class Challenger:
             and compare(model, theirs, Computation(challenge.profile, challenge.found)) is Comparison.DISPUTABLE
         )
         is_known = claim_id in self._open or claim_id in self._over or claim_id in state.wrong
-        if not is_provable or is_known or len(self._open) >= CHALLENGES_MAX:
+        if not (is_provable or challenge.is_beyond) or is_known or len(self._open) >= CHALLENGES_MAX:
             return []
-        self._open[claim_id] = _Under(challenge, Step.OTHERS, now_ms + rank * WAIT_MS)
+        challenge = replace(challenge, is_beyond=int(not is_provable))
+        self._open[claim_id] = _Under(challenge, Step.OTHERS, now_ms + rank * WAIT_MS, not is_provable)
         kept: list[Effect] = [
             Store(BUCKET, claim_id, encode(challenge)),
             Record("challenge.begun", {"claim_id": claim_id}),
@@ -228,6 +231,9 @@ class Challenger:
 
     def _open_dispute(self, claim_id: bytes, under: _Under, state: State, now_ms: int) -> list[Effect]:
         under.is_sure = True
+        if find_own(state, under.challenge.claim, self._account)[1] is not None:  # by an earlier process
+            under.step = Step.DISPUTED
+            return []
         if is_left_to_others(under.challenge, state, now_ms, self._account):
             under.step = Step.OTHERS
             return [SetTimer(CHALLENGE, now_ms + AGAIN_MS)]

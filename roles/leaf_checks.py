@@ -1,21 +1,26 @@
-"""A verifier's part in batches: runs drawn leaves again, attests them on the ledger, disputes what it finds wrong."""
+"""A verifier's part in batches: runs drawn leaves again, attests them on the ledger, disputes what it finds wrong.
+
+Of float models it shows its outputs where they are not the worker's and within the bound of them.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from protocol.codec import decode, encode
 from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
-from protocol.ledger.checks import AttestLeaves, LeafAttestation
+from protocol.ledger.checks import AttestLeaves, LeafAttestation, LeafOutputs, ShowOutputs
 from protocol.ledger.disputes import CheckedLeaf
-from protocol.ledger.records import BatchPhase, Check, Checker
+from protocol.ledger.records import BatchPhase, Check, Checker, ModelRecord
 from protocol.ledger.state import State
-from protocol.tensor import compute_tensors_digest
-from protocol.types import Digest, Line
+from protocol.proofs.bounds import get_bound_ppt, is_disputed, is_near
+from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest
+from protocol.types import AtMost, Digest, Line
 from roles.challenge import Challenge
 from roles.challenger import Challenger
 from roles.models import ModelShelf
+from roles.packing import pack
 from roles.role import Compute, Computed, Effect, Record, SetTimer, Store, Submit
 
 LEAF_TOKEN = "leaf|"
@@ -41,10 +46,11 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What this verifier has computed for a leaf."""
+    """What this verifier has computed for a leaf. `outputs` are kept of models that have a bound."""
 
     digest: Digest
     profile: Line
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 class LeafChecks:
@@ -72,6 +78,7 @@ class LeafChecks:
         effects = self._forget(asked)
         said = {key for keys in self._sent.values() for key in keys}
         ready: dict[bytes, list[_Asked]] = {}
+        near: dict[bytes, list[_Asked]] = {}
         for item in asked:
             phase = state.batches[item.batch].phase
             if item.key in said:
@@ -82,9 +89,15 @@ class LeafChecks:
                 else:
                     effects += self._run(item, now_ms + state.params.attest_ms)
             elif phase == BatchPhase.WINDOW and self._dissents(item):
+                if is_near(state.models.get(item.check.claim.model), item.check.outputs, self._found[item.key].outputs):
+                    near.setdefault(item.batch, []).append(item)
+                    continue
                 self._disputed.add(item.key)
                 effects.append(Record("dissent.found", {"batch": item.batch, "leaf": item.leaf}))
-                effects += self._challenger.begin(self._dispute(item), state, now_ms, _compute_rank(item))
+                challenge = self._dispute(item, state.models.get(item.check.claim.model))
+                effects += self._challenger.begin(challenge, state, now_ms, _compute_rank(item))
+        for batch, items in near.items():
+            effects += self._show(batch, items)
         for batch, items in ready.items():
             # One transaction for all of a batch's leaves: it waits for those that still run.
             if not any(key[:32] == batch for key in self._running):
@@ -96,7 +109,10 @@ class LeafChecks:
         self._running.discard(key)
         if event.outputs is None:
             return [Record("leaf.dropped", {"batch": key[:32], "reason": event.error})]
-        found = self._found[key] = Found(compute_tensors_digest(event.outputs), event.profile)
+        check = state.checks.get(key)
+        has_bound = check is not None and get_bound_ppt(state.models.get(check.claim.model))
+        outputs = event.outputs if has_bound else ()
+        found = self._found[key] = Found(compute_tensors_digest(event.outputs), event.profile, outputs)
         return [Store("leaves", key, encode(found)), *self.look(state, now_ms)]
 
     def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
@@ -132,20 +148,36 @@ class LeafChecks:
         said = Record("leaves.attested", {"batch": batch, "leaves": len(items)})
         return [Submit(AttestLeaves(batch, tuple(self._say(item) for item in items)), token), said]
 
+    def _show(self, batch: bytes, items: list[_Asked]) -> list[Effect]:
+        """The worker's outputs are others than ours, and count as the same: so that we are paid, ours are shown."""
+        words = pack([LeafOutputs(item.leaf, self._found[item.key].outputs) for item in items], SAMPLES_MAX)[0]
+        token = f"show-{batch.hex()}"
+        self._sent[token] = tuple(item.key for item in items[: len(words)])
+        return [
+            Submit(ShowOutputs(batch, words), token),
+            Record("outputs.shown", {"batch": batch, "leaves": len(words)}),
+        ]
+
     def _say(self, item: _Asked) -> LeafAttestation:
         claim_id = compute_claim_id(item.check.claim)
         return LeafAttestation(item.leaf, compute_attestation(claim_id, item.own.node, self._found[item.key].digest))
 
-    def _dispute(self, item: _Asked) -> Challenge:
+    def _dispute(self, item: _Asked, model: ModelRecord | None) -> Challenge:
         check, found = item.check, self._found[item.key]
-        leaf = CheckedLeaf(item.batch, item.leaf)
         return Challenge(
-            check.claim, (), (leaf,), check.output_digest, check.request.inputs, found.digest, found.profile
+            claim=check.claim,
+            receipt=(),
+            leaf=(CheckedLeaf(item.batch, item.leaf),),
+            claimed=check.output_digest,
+            inputs=check.request.inputs,
+            found=found.digest,
+            profile=found.profile,
+            is_beyond=int(bool(check.outputs) and is_disputed(model, check.outputs, found.outputs)),
         )
 
     def _dissents(self, item: _Asked) -> bool:
         found = self._found.get(item.key)
-        is_new = bool(item.own.value) and item.key not in self._disputed
+        is_new = bool(item.own.value) and not item.own.is_near and item.key not in self._disputed
         return is_new and found is not None and found.digest != item.check.output_digest
 
 
@@ -154,4 +186,4 @@ def _compute_rank(item: _Asked) -> int:
     check, claim_id = item.check, compute_claim_id(item.check.claim)
     before = check.checkers[: check.checkers.index(item.own)]
     agreed = [compute_attestation(claim_id, other.node, check.output_digest) for other in before]
-    return sum(other.value != value for other, value in zip(before, agreed, strict=True))
+    return sum(other.value != value and not other.is_near for other, value in zip(before, agreed, strict=True))

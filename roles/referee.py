@@ -1,10 +1,11 @@
 """A validator's part in disputes: runs the one operator that is in dispute and puts on the ledger what it found.
 
-Whatever cannot be found out here, for want of the model or of an engine that runs it, is left unsaid: a validator that
-guesses may slash an honest worker.
+Of a float model it runs the whole, once on the inputs and twice on others next to them (`proofs.bounds`). Whatever
+cannot be found out here, for want of the model or of an engine that runs it, is left unsaid: a validator that guesses
+may slash an honest worker.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.codec import decode, encode
 from protocol.content import compute_digest, format_cid
@@ -14,10 +15,12 @@ from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.ledger.step_disputes import read_said
 from protocol.messages import GetExhibit, ShownExhibit
+from protocol.proofs.bounds import NUDGES, WholeRun, get_bound_ppt, judge_outputs, nudge
 from protocol.proofs.profiles import list_differences, parse_profile
 from protocol.proofs.steps import AnyQuestion, Generated, RunPart, find_step_misfit
 from protocol.proofs.trace import Exhibit, Judgement, OperatorRun, RunOperator, judge, judge_fit, unpack_trace
-from roles.role import Effect, Fetch, Inspect, Record, Request, SetTimer, Submit
+from protocol.tensor import Tensor
+from roles.role import Compute, Computed, Effect, Fetch, Inspect, Record, Request, SetTimer, Submit
 
 REFEREE = "referee|"  # begins its tokens
 AGAIN_MS = 2_000
@@ -32,6 +35,7 @@ class _Case:
     exhibit: Exhibit | None = None
     tries: int = 0
     is_under_way: bool = False  # running, or its judgement on its way to the ledger
+    ran: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # outputs of the whole model, by number of nudges
 
 
 class Referee:
@@ -90,6 +94,27 @@ class Referee:
         found = _judge(state, case.dispute, case.exhibit, run)
         return self._say(key, case, found, run.reason)
 
+    def on_computed(self, event: Computed, state: State, now_ms: int) -> list[Effect]:
+        """Outputs of the whole model, on the inputs in dispute or on some next to them."""
+        name, _, number = event.token.removeprefix(REFEREE).partition("|")
+        key = bytes.fromhex(name)
+        case = self._cases.get(key)
+        if case is None:
+            return []
+        if event.outputs is None:
+            case.is_under_way = False
+            return [Record("judgement.delayed", {"dispute": key, "reason": event.error}), _again(now_ms)]
+        case.ran[int(number)] = event.outputs
+        if len(case.ran) <= NUDGES:
+            return []
+        bound_ppt = get_bound_ppt(state.models.get(case.dispute.claim.model))
+        shown = decode(WholeRun, case.dispute.exhibit).outputs
+        found = judge_outputs(bound_ppt, shown, case.ran[0], [case.ran[at] for at in range(1, NUDGES + 1)])
+        if found is None:
+            reason = "near the bound, or of inputs that are hard to compute with"
+            return [Record("judgement.withheld", {"dispute": key, "reason": reason})]
+        return self._say(key, case, found, "")
+
     def on_submitted(self, token: str, error: str, now_ms: int) -> list[Effect]:
         case = self._cases.get(bytes.fromhex(token.removeprefix(REFEREE)))
         if not error or case is None:
@@ -111,6 +136,12 @@ class Referee:
             is_new = model not in self._fetching
             self._fetching.add(model)
             return [Fetch(format_cid(model))] if is_new else []
+        if not dispute.operator:
+            case.is_under_way, case.ran = True, {}
+            inputs = decode(WholeRun, dispute.exhibit).inputs
+            runs = [inputs, *(nudge(inputs, number) for number in range(1, NUDGES + 1))]
+            deadline_ms = now_ms + state.params.dispute_ms
+            return [Compute(f"{token}|{number}", model, run, deadline_ms) for number, run in enumerate(runs)]
         if case.exhibit is None and dispute.blob:
             case.tries += 1
             return [Request(dispute.claim.worker, "trace", GetExhibit((), (key,), dispute.operator), token)]

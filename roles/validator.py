@@ -32,6 +32,7 @@ from roles.mempool import Mempool, is_due
 from roles.referee import REFEREE, Referee
 from roles.role import (
     CatchUp,
+    Computed,
     Context,
     Decided,
     Effect,
@@ -143,6 +144,8 @@ class Validator(Role):
                 return [*self._advance(state, transactions, certificate, now_ms), *self._referee.look(state, now_ms)]
             case Inspected(token, answer, error):
                 return self._referee.on_inspected(token, answer, error, self._ledger, now_ms)
+            case Computed():
+                return self._referee.on_computed(event, self._ledger, now_ms)
             case Fetched(source, data, error):
                 return self._referee.on_fetched(source, data, error, now_ms)
             case Received(message=message, token=token) if token.startswith(REFEREE):

@@ -114,6 +114,9 @@ def _find_argument(evidence: Evidence, state: State | None) -> Finding:
     step = next((word.step for word in words if isinstance(word, NameStep)), 0)
     operator = next((word.operator for word in words if isinstance(word, NameOperator)), 0)
     said, of = (_read_steps(evidence, steps[0], state), f" of step {step}") if steps else (None, "")
+    if not trace and _count_judges(evidence):
+        text = "what the worker gave: validators ran the whole model on what the ledger held of the leaf, not this file"
+        return Finding("argued", False, text)
     if not trace:
         return Finding("argued", False, f"what each operator{of} gave: the worker did not say")
     if said is not None:

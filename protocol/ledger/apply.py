@@ -24,8 +24,10 @@ from protocol.ledger.channels import apply_close_channel, apply_open_channels, a
 from protocol.ledger.checks import (
     AttestLeaves,
     RevealDigests,
+    ShowOutputs,
     apply_attest_leaves,
     apply_reveal_digests,
+    apply_show_outputs,
 )
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.demands import DemandOpening, OpenClaim, apply_demand_opening, apply_open_claim
@@ -130,6 +132,7 @@ _rules: dict[type, Rule] = {
     OpenLeaves: apply_open_leaves,
     AttestLeaves: apply_attest_leaves,
     RevealDigests: apply_reveal_digests,
+    ShowOutputs: apply_show_outputs,
     SettlePrivate: apply_settle_private,
     OpenChannels: apply_open_channels,
     TopUpChannel: apply_top_up_channel,

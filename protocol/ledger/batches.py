@@ -47,6 +47,7 @@ from protocol.ledger.records import (
 )
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
+from protocol.proofs.bounds import get_bound_ppt
 from protocol.signing import compute_domain_prefix
 from protocol.types import BP, AtMost, Digest, Grains, Whole
 
@@ -330,7 +331,7 @@ def is_paid(check: Check, model: ModelRecord | None) -> bool:
     """Whether a checked leaf earns. What can be disputed and was not, or in vain, does; all else only if all agree."""
     if check.is_void:
         return False
-    if model is not None and model.exact:
+    if model is not None and (model.exact or get_bound_ppt(model)):
         return True
     return len(_list_agreeing(check)) == len(check.checkers)
 
@@ -363,7 +364,7 @@ def _list_agreeing(check: Check) -> list[bytes]:
     return [
         checker.account
         for checker in check.checkers
-        if checker.value == compute_attestation(claim_id, checker.node, check.output_digest)
+        if checker.is_near or checker.value == compute_attestation(claim_id, checker.node, check.output_digest)
     ]
 
 

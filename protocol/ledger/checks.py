@@ -2,9 +2,10 @@
 
 Verifiers are drawn with the leaves, from the same seed. Each puts its blind attestation on the ledger itself, so that
 no worker stands between; who is silent is replaced, twice, and a leaf nobody could check is given back. Then the worker
-opens its digests, and silence forfeits the batch. Equal is agreement. Where honest machines cannot differ, a verifier
-that found something else disputes the leaf while the window is open (`disputes`), or its word counts for nothing;
-elsewhere a leaf in dissent is given back. Source: PROTOCOL, "Checking".
+opens its digests, and silence forfeits the batch. Equal is agreement. Of a calibrated float model the worker shows its
+outputs with a digest that a verifier has not found, and that verifier its own: within the bound is agreement too.
+Whoever found something else disputes the leaf while the window is open (`disputes`), or its word counts for nothing.
+Where no bound says how far honest machines may differ, a leaf in dissent is given back. Source: PROTOCOL, "Checking".
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,14 +14,16 @@ from typing import Annotated
 
 from protocol.committee import compute_committee
 from protocol.fast_dataclass import fast_dataclass
-from protocol.jobs import Claim, InferenceRequest, compute_commitment
+from protocol.jobs import Claim, InferenceRequest, compute_attestation, compute_claim_id, compute_commitment
 from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, compute_check_key, forfeit
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
 from protocol.ledger.quality import compute_burnt
-from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem
+from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem, ModelRecord
 from protocol.ledger.transactions import transaction
+from protocol.proofs.bounds import get_bound_ppt, is_near
+from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest
 from protocol.types import AtMost, Digest, Whole
 
 ATTEST_KIND = 14
@@ -47,9 +50,12 @@ class AttestLeaves:
 
 @fast_dataclass(frozen=True)
 class LeafDigest:
+    """`outputs` exactly where `must_show` says so."""
+
     index: Whole
     salt: Digest
     output_digest: Digest
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 @transaction(35)
@@ -59,6 +65,21 @@ class RevealDigests:
 
     batch: Digest
     items: Annotated[tuple[LeafDigest, ...], AtMost(SAMPLES_MAX)]
+
+
+@fast_dataclass(frozen=True)
+class LeafOutputs:
+    index: Whole
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
+
+
+@transaction(46)
+@fast_dataclass(frozen=True)
+class ShowOutputs:
+    """A verifier shows what it has attested: other outputs than the worker's, within the bound of a float model."""
+
+    batch: Digest
+    items: Annotated[tuple[LeafOutputs, ...], AtMost(SAMPLES_MAX)]
 
 
 def begin_check(
@@ -124,8 +145,42 @@ def apply_reveal_digests(draft: Draft, context: TransactionContext, body: Reveal
             raise InvalidBatch(body.batch, f"leaf {item.index} has no digest to be opened")
         if compute_commitment(item.salt, item.output_digest) != check.claim.commitment:
             raise InvalidBatch(body.batch, f"leaf {item.index}: salt and digest do not open the claim")
-        draft.checks.put(key, replace(check, output_digest=item.output_digest))
+        is_asked = must_show(check, item.output_digest, draft.models.get(check.claim.model))
+        if bool(item.outputs) != is_asked:
+            reason = (
+                "outputs are shown of a calibrated float model, where a verifier has found others, and nowhere else"
+            )
+            raise InvalidBatch(body.batch, f"leaf {item.index}: {reason}")
+        if is_asked and compute_tensors_digest(item.outputs) != item.output_digest:
+            raise InvalidBatch(body.batch, f"leaf {item.index}: the outputs do not have the digest")
+        draft.checks.put(key, replace(check, output_digest=item.output_digest, outputs=item.outputs))
     _end_digests(draft, body.batch)
+
+
+def must_show(check: Check, output_digest: bytes, model: ModelRecord | None) -> bool:
+    """Whether a worker that opens this digest has to show the outputs as well."""
+    claim_id = compute_claim_id(check.claim)
+    values = ((item.value, compute_attestation(claim_id, item.node, output_digest)) for item in check.checkers)
+    return bool(get_bound_ppt(model)) and any(value != agreed for value, agreed in values)
+
+
+def apply_show_outputs(draft: Draft, context: TransactionContext, body: ShowOutputs) -> None:
+    """Note that verifiers which attested other digests agree with the worker all the same."""
+    _get_batch(draft, body.batch, BatchPhase.WINDOW)
+    if not body.items:
+        raise InvalidBatch(body.batch, "no outputs are shown")
+    for item in body.items:
+        key = compute_check_key(body.batch, item.index)
+        check = draft.checks.get(key)
+        own = _find_checker(check, context.account)
+        if check is None or own is None or own.is_near:
+            raise AlreadySaid(body.batch, item.index)
+        digest = compute_tensors_digest(item.outputs)
+        if own.value != compute_attestation(compute_claim_id(check.claim), own.node, digest):
+            raise InvalidBatch(body.batch, f"leaf {item.index}: the outputs open no attestation of this account")
+        if not check.outputs or not is_near(draft.models.get(check.claim.model), check.outputs, item.outputs):
+            raise InvalidBatch(body.batch, f"leaf {item.index}: the outputs are not within the bound of the worker's")
+        draft.checks.put(key, _with_checker(check, replace(own, is_near=1)))
 
 
 def close_digests(draft: Draft, item: DueItem) -> None:

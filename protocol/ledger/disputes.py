@@ -3,7 +3,9 @@
 The challenger puts up a bond. The worker posts the digests of all operators, the challenger names one of them, the
 worker publishes what that one takes, and validators, whose nodes have run it outside `apply_block`, say what they
 found. More than two thirds of their stake decides; a party's own leaves vote and total. Whoever is silent has lost;
-when validators do not decide, leaf and bond are given back and nobody is slashed. Source: PROTOCOL, "Dispute".
+when validators do not decide, leaf and bond are given back and nobody is slashed. Of a float model, whose operators
+give other bits elsewhere, validators run the whole: what the worker has shown lies within the bound or far beyond it
+(`proofs.bounds`). Source: PROTOCOL, "Dispute".
 """
 
 from dataclasses import replace
@@ -38,6 +40,7 @@ from protocol.ledger.step_disputes import (
     show_steps,
 )
 from protocol.ledger.transactions import transaction
+from protocol.proofs.bounds import WholeRun
 from protocol.proofs.classes import Comparison, Computation, compare
 from protocol.proofs.steps import find_step_misfit, verify_step_binding
 from protocol.proofs.trace import (
@@ -134,7 +137,9 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
         raise InvalidDispute(context.id, "the challenger found what the worker says")
     model = draft.models.get(claim.model)
     own, other = Computation(claim.profile, output_digest), Computation(body.profile, body.output_digest)
-    if model is None or compare(model, own, other) is not Comparison.DISPUTABLE:
+    is_traced = model is not None and compare(model, own, other) is Comparison.DISPUTABLE
+    shown = b"" if is_traced else _find_shown(draft, body)
+    if not is_traced and not shown:
         reason = "honest outputs may differ: the model is not exact, the profiles differ or operators were joined"
         raise InvalidDispute(context.id, reason)
     draft.debit(context.account, params.dispute_bond)
@@ -144,13 +149,13 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
         challenger=context.account,
         output_digest=output_digest,
         bond=params.dispute_bond,
-        phase=get_first_phase(draft, claim),
+        phase=DisputePhase.VERDICT if shown else get_first_phase(draft, claim),
         deadline_ms=0,
         trace=b"",
         operator=0,
-        exhibit=b"",
+        exhibit=shown,
         blob=(),
-        epoch=0,
+        epoch=draft.epoch if shown else 0,
         votes=(),
     )
     _enter(draft, context.id, dispute)
@@ -292,6 +297,13 @@ def _find_leaf(
     if own is None or own.value != compute_attestation(compute_claim_id(check.claim), own.node, output_digest):
         raise InvalidDispute(context.id, f"the digest opens no attestation of leaf {leaf.index} by this account")
     return check.claim, check.output_digest
+
+
+def _find_shown(draft: Draft, body: OpenDispute) -> bytes:
+    """The whole run in question, if the worker had to show outputs of the leaf in dispute; empty if not."""
+    checks = (draft.checks.get(compute_check_key(leaf.batch, leaf.index)) for leaf in body.leaf)
+    runs = (WholeRun(check.request.inputs, check.outputs) for check in checks if check is not None and check.outputs)
+    return next((encode(run) for run in runs), b"")
 
 
 def _get_dispute(draft: Draft, key: bytes, phase: DisputePhase) -> Dispute:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode, Receipt
+from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import BP, AtMost, Digest, Grains, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
@@ -13,6 +14,7 @@ RUNS_MAX = 64  # channels in one batch
 SHARES_MAX = 1_000  # accounts paid by one settlement
 ROWS_MAX = 64  # of one request
 EVIDENCE_BYTES_MAX = 62 * 1024  # of one party to a dispute: fits one transaction
+SHOWN_BYTES_MAX = 128 * 1024  # what two transactions may hold: an opened request and the outputs for it
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate
 Tip = Annotated[bytes, AtMost(32)]  # empty for none
@@ -260,11 +262,15 @@ class Batch:
 
 @fast_dataclass(frozen=True)
 class Checker:
-    """A verifier drawn for a leaf. `value` is its blind attestation, empty until it has spoken."""
+    """A verifier drawn for a leaf. `value` is its blind attestation, empty until it has spoken.
+
+    `is_near` is 1 once it has shown outputs, other than the worker's, within the bound of a float model.
+    """
 
     account: PublicKey
     node: PublicKey
     value: Tip
+    is_near: Annotated[int, UpTo(1)] = 0
 
 
 @fast_dataclass(frozen=True)
@@ -273,6 +279,7 @@ class Check:
 
     `epoch` is the one whose candidates they are drawn from. `drawn` counts all that were, those replaced for their
     silence too. `output_digest` is empty until the worker opens it. `is_void` is 1 for a leaf nobody could check.
+    `outputs` are the worker's, if some verifier of a calibrated float model has found others.
     """
 
     claim: Claim
@@ -283,6 +290,7 @@ class Check:
     checkers: Annotated[tuple[Checker, ...], AtMost(VERIFIERS_MAX)]
     output_digest: Tip
     is_void: Annotated[int, UpTo(1)]
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 @fast_dataclass(frozen=True)
@@ -344,7 +352,10 @@ class Vote:
 
 @fast_dataclass(frozen=True)
 class Dispute:
-    """A claim in dispute. Both parties by their accounts; what has not been said yet is empty, or 0."""
+    """A claim in dispute. Both parties by their accounts; what has not been said yet is empty, or 0.
+
+    In a verdict about a whole run of a float model (`proofs.bounds`) the operator is 0 and the exhibit a `WholeRun`.
+    """
 
     claim: Claim
     worker: PublicKey
@@ -355,7 +366,7 @@ class Dispute:
     deadline_ms: TimeMs  # of the phase, before any grace
     trace: Annotated[bytes, AtMost(EVIDENCE_BYTES_MAX)]  # packed
     operator: Whole
-    exhibit: Annotated[bytes, AtMost(2 * EVIDENCE_BYTES_MAX)]  # encoded
+    exhibit: Annotated[bytes, AtMost(SHOWN_BYTES_MAX)]  # encoded
     blob: Annotated[tuple[Digest, ...], AtMost(1)]  # instead of the exhibit
     epoch: Whole  # whose validators judge
     votes: Annotated[tuple[Vote, ...], AtMost(32)]

@@ -413,6 +413,61 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/ledger/batches.py",
+        "if model is not None and (model.exact or get_bound_ppt(model)):",
+        "if model is not None and model.exact:",
+        (
+            LEDGER
+            + "test_float_checks.py::test_whoever_finds_something_else_and_does_not_stand_by_it_takes_nobodys_pay",
+        ),
+        "a word alone takes nobody's pay",
+    ),
+    Mutation(
+        "protocol/ledger/checks.py",
+        "        if bool(item.outputs) != is_asked:\n",
+        "        if False:\n",
+        (
+            LEDGER
+            + "test_float_checks.py::test_a_worker_shows_outputs_where_a_verifier_found_others_and_nowhere_else",
+        ),
+        "a worker shows the outputs a verifier has not found",
+    ),
+    Mutation(
+        "protocol/ledger/checks.py",
+        "if own.value != compute_attestation(compute_claim_id(check.claim), own.node, digest):",
+        "if False:",
+        (
+            LEDGER
+            + "test_float_checks.py"
+            + "::test_a_verifier_within_the_bound_shows_what_it_attested_and_is_paid_like_one_that_agrees",
+        ),
+        "a verifier cannot show what it read of the worker",
+    ),
+    Mutation(
+        "protocol/ledger/checks.py",
+        "if not check.outputs or not is_near(draft.models.get(check.claim.model), check.outputs, item.outputs):",
+        "if False:",
+        (LEDGER + "test_float_checks.py::test_what_lies_beyond_the_bound_is_not_agreed_on",),
+        "only what is within the bound is agreed on",
+    ),
+    Mutation(
+        "protocol/proofs/bounds.py",
+        "DISPUTED_HALVES = 3\n",
+        "DISPUTED_HALVES = 2\n",
+        ("tests/protocol/proofs/test_bounds.py::test_an_honest_verifier_loses_no_bond_and_lets_nobody_go_that_is_guilty",),
+        "an honest verifier's bond is out of reach",
+    ),
+    Mutation(
+        "protocol/proofs/bounds.py",
+        "return Judgement.WRONG if is_firm and is_far else None",
+        "return Judgement.WRONG if is_far else None",
+        (
+            "tests/protocol/proofs/test_bounds.py"
+            "::test_of_rows_that_are_hard_to_compute_a_validator_says_nothing_against_anybody",
+        ),
+        "rows that are hard to compute convict nobody",
+    ),
+    Mutation(
+        "protocol/ledger/batches.py",
         "    if pending > limit:\n",
         "    if False:\n",
         (LEDGER + "test_batches.py::test_a_worker_has_no_more_pending_than_its_bond_covers",),

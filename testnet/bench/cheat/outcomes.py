@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from protocol.jobs import compute_attestation, compute_claim_id
+from protocol.jobs import compute_claim_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, decode_transactions
-from protocol.ledger.batches import BatchSettle
+from protocol.ledger.batches import BatchSettle, is_paid
 from protocol.ledger.block import Block
 from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.genesis import build_state
@@ -224,12 +224,7 @@ class _Chain:
 
 def _is_given_back(state: State, check: Check) -> bool:
     """Whether a drawn leaf does not earn: nobody could check it, or its verifiers differ and nothing is provable."""
-    if check.is_void or state.models[check.claim.model].exact:
-        return bool(check.is_void)
-    claim_id = compute_claim_id(check.claim)
-    return any(
-        checker.value != compute_attestation(claim_id, checker.node, check.output_digest) for checker in check.checkers
-    )
+    return not is_paid(check, state.models.get(check.claim.model))
 
 
 def _get_earned(state: State, worker: bytes) -> int:

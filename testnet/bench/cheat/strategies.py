@@ -23,7 +23,7 @@ class Strategy:
     lies: bool = False  # its jobs are wrong, so that detection can be held against arithmetic
     models: tuple[str, ...] = ("digits",)
     rounds: str = ""
-    is_provable: bool = True  # a lie can be proven, so that it costs stake: not so of float models
+    is_provable: bool = True  # a lie costs stake in both modes: of float models only where a leaf of a batch is drawn
 
     @property
     def cheat(self) -> str:
@@ -86,6 +86,12 @@ STRATEGIES = (
         "frame",
         "two verifiers find the same wrong answer, to have honest workers slashed",
         {"verifier-0": "testnet.cheats:Framing", "verifier-1": "testnet.cheats:Framing"},
+    ),
+    Strategy(
+        "frame_fp32",
+        "two verifiers find the same wrong answer of float models",
+        {"verifier-0": "testnet.cheats:Framing", "verifier-1": "testnet.cheats:Framing"},
+        models=FLOATS,
     ),
     _client("underpay", "a client pays a grain less than the price", "Underpaying"),
     _client("replay", "a client pays every request with one voucher number", "Replaying"),

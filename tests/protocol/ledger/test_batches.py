@@ -42,8 +42,9 @@ from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.transactions import CloseChannel, ZeroReason, compute_transaction_id
 from protocol.merkle_sum import SumTree
 from protocol.signing import sign
+from protocol.tensor import Tensor
 from tests.support.disputes import Quarrel
-from tests.support.jobs import PRICE, make_receipt, make_request, pay
+from tests.support.jobs import OUTPUT, PRICE, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger
 
 PARAMS = Params()
@@ -56,7 +57,12 @@ class Batch:
     """A batch of one channel under way: amounts of its leaves, None for a zero leaf."""
 
     def __init__(
-        self, ledger: Ledger, amounts: list[int | None], deposit: int = 100 * PRICE, mode: Mode = Mode.BATCH
+        self,
+        ledger: Ledger,
+        amounts: list[int | None],
+        deposit: int = 100 * PRICE,
+        mode: Mode = Mode.BATCH,
+        outputs: tuple[Tensor, ...] = (OUTPUT,),
     ) -> None:
         self.ledger = ledger
         self.worker = ledger.account("inference-0")
@@ -71,7 +77,7 @@ class Batch:
             number = ledger.state.height * 100 + seq
             request = make_request(ledger.state, ledger.foundation, number, mode=mode)
             item = pay(request, ledger.foundation, self.channel, seq, amount=promised, cumulative=cumulative)
-            receipt = make_receipt(item, ledger.node("inference-0"))
+            receipt = make_receipt(item, ledger.node("inference-0"), outputs)
             reason = 0 if amount is not None else int(ZeroReason.DISSENT)
             claim_id = compute_claim_id(receipt.claim) if amount is not None else bytes(32)
             self.items.append(item)

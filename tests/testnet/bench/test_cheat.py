@@ -33,13 +33,14 @@ def try_out(strategy: Strategy) -> None:
         if strategy.lies:
             # A result that cannot be the model's is not even looked at where it is attested first: it earns nothing.
             is_looked_at = (strategy.name, mode) != ("truncate", Mode.INDIVIDUAL)
-            assert bool(found.convictions) == (strategy.is_provable and is_looked_at)
-            assert found.gain < 0 or not strategy.is_provable
-            # Of a float model a lie cannot be proven: whatever is checked earns nothing, and that is all.
+            # Of a float model attested first, a lie that a verifier has not found is not paid, and that is all.
+            is_convicted = strategy.is_provable or mode is Mode.BATCH
+            assert bool(found.convictions) == (is_convicted and is_looked_at)
+            assert found.gain < 0 or not is_convicted
             assert found.lies_paid < found.lies
 
 
-@pytest.mark.parametrize("name", ["alter", "fp16", "withhold", "abstain", "deny"])
+@pytest.mark.parametrize("name", ["alter", "fp16", "frame_fp32", "withhold", "abstain", "deny"])
 def test_a_cheat_does_what_it_is_called_and_honest_nodes_are_not_slashed(name: str) -> None:
     try_out(next(strategy for strategy in STRATEGIES if strategy.name == name))
 
@@ -50,16 +51,20 @@ def test_every_cheat_does_what_it_is_called(strategy: Strategy) -> None:
     try_out(strategy)
 
 
-@pytest.mark.parametrize("mode", [Mode.INDIVIDUAL, Mode.BATCH])
-def test_verifiers_in_league_cannot_have_an_honest_worker_slashed(mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("model", "mode"), [("digits", Mode.INDIVIDUAL), ("digits", Mode.BATCH), ("digits-fp32", Mode.BATCH)]
+)
+def test_verifiers_in_league_cannot_have_an_honest_worker_slashed(model: str, mode: Mode) -> None:
     """Even if all that can be drawn are of one mind."""
     framing = {"class": "testnet.cheats:Framing"}
     network = simulate(2, ROLES | {"verifier": 2}, options={"verifier": framing, "inference": {"batch_ms": 1_000}})
     bonds = network.bonds
     for row in range(12):
-        network.request("digits", row, mode=mode, timeout_ms=4_000)
+        network.request(model, row, mode=mode, timeout_ms=4_000)
     network.run_for(60_000)
     assert network.bonds == bonds
+    if mode is Mode.BATCH:
+        assert sum(work.paid for work in network.ledger.work.values()) > 0
 
 
 def test_what_was_paid_on_a_channel_that_is_gone_by_now_counts() -> None:
@@ -191,11 +196,10 @@ def test_cheats_in_real_processes_come_to_what_simulated_ones_do(strategy: str, 
     piece = Piece(strategy, str(mode), seed=1, jobs=12)
     (row,) = make_rows((chosen,), [Result(piece, *run_piece(piece))], has_twins=False)
     found = row.outcomes
-    # What is not shown: a float model's lie costs no stake, so that its liar gains in batches (docs/cheating.md).
-    assert not row.missed or (not chosen.is_provable and mode is Mode.BATCH)
+    assert not row.missed
     assert found.jobs == found.answered == 12
     assert found.lies
-    assert bool(found.convictions) == chosen.is_provable
+    assert bool(found.convictions) == (chosen.is_provable or mode is Mode.BATCH)
     assert found.wrong_released == (found.lies if mode is Mode.BATCH else 0)
     assert found.lies_paid < found.lies
     assert row.cost > 0
