@@ -31,6 +31,10 @@ class BadSignature(RemoteError):
     """The signature does not fit what it stands under, or the key is none we accept."""
 
 
+class InvalidProof(RemoteError):
+    """The evidence does not show what it is said to show."""
+
+
 class UnexpectedKind(RemoteError):
     """A known message kind where it has no business, a claim on the topic of requests, say."""
 
@@ -47,6 +51,10 @@ class NotForUs(RemoteError):
     """Honest peers may send this and we cannot use it: ignore it, and blame nobody."""
 
     verdict: ClassVar[Verdict] = Verdict.IGNORE
+
+
+class CannotCheck(NotForUs):
+    """This machine lacks what it takes to check the evidence, which may be good or bad. Says what to do about it."""
 
 
 class UnknownVersion(NotForUs):

@@ -12,7 +12,7 @@ from protocol.registry import ProofKind, all_proof_kinds, register_proof_kind
 from roles.config import ConfigError
 
 ENTRY_POINTS = "rolemesh.proofs"
-BUILT_IN = ("protocol.proofs", "roles.zk.kind")  # each registers its kinds when it is imported
+BUILT_IN = ("protocol.proofs.built_in", "roles.zk.kind")  # each registers its kinds when it is imported
 
 
 def load_proof_kinds() -> tuple[ProofKind, ...]:

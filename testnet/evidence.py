@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from protocol.codec import decode
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import read_form
 from protocol.jobs import Claim, compute_claim_id
@@ -18,7 +19,7 @@ from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
 from protocol.ledger.step_disputes import NameStep, PostSteps
 from protocol.ledger.transactions import Transaction
-from protocol.proofs.kinds import InvalidProof, verify_receipt
+from protocol.proofs.kinds import verify_receipt
 from protocol.proofs.receipt_file import Finding
 from protocol.proofs.steps import ASSEMBLY, Generated, Said, find_step_misfit, read_generated, verify_step_binding
 from protocol.proofs.trace import Exhibit, Judgement, Trace, find_misfit, unpack_trace, verify_binding

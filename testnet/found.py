@@ -11,8 +11,9 @@ from typing import Any
 from p2p.addresses import compute_block
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
+from protocol.ledger.limits import ROWS_MAX
 from protocol.ledger.params import Params
-from protocol.ledger.records import ROWS_MAX, ModelRecord, TensorSpec
+from protocol.ledger.records import ModelRecord, TensorSpec
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis
 from roles.keystore import write_key

@@ -279,6 +279,16 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert HEAVY & set(loaded.stdout.split()) == set()
 
 
+def test_a_process_that_runs_a_model_loads_nothing_of_keys_certificates_and_what_the_ledger_remembers() -> None:
+    script = "import sys, roles.engine.desk; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    modules = set(loaded.stdout.split())
+    assert "onnxruntime" in modules
+    assert {"nacl", "cryptography", "trio", "libp2p", "protocol.keys", "protocol.ledger.records"} & modules == set()
+
+
 def test_importing_protocol_loads_nothing_that_reaches_outside() -> None:
     modules = sorted(
         path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".")

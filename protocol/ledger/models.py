@@ -13,8 +13,8 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidModel, LimitReached, NotYourModel, UnknownModel
+from protocol.ledger.limits import ROWS_MAX
 from protocol.ledger.records import (
-    ROWS_MAX,
     Calibration,
     DueItem,
     Labels,

@@ -6,14 +6,13 @@ from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode, Receipt
+from protocol.ledger.limits import EVIDENCE_BYTES_MAX, ROWS_MAX
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import BP, AtMost, Digest, Grains, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
 
 CANDIDATES_MAX = 1_000
 RUNS_MAX = 64  # channels in one batch
 SHARES_MAX = 1_000  # accounts paid by one settlement
-ROWS_MAX = 64  # of one request
-EVIDENCE_BYTES_MAX = 62 * 1024  # of one party to a dispute: fits one transaction
 SHOWN_BYTES_MAX = 128 * 1024  # what two transactions may hold: an opened request and the outputs for it
 
 VoteKey = Annotated[bytes, AtMost(32)]  # empty for nodes that do not validate

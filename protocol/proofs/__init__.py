@@ -1,15 +1,5 @@
 """Proof kinds: what backs a result, how it is checked, what it shows and what it does not.
 
-Importing this registers ours; a user's module registers others with `registry.register_proof_kind`.
+`built_in` registers ours. A process that runs one model needs what is traced and asked of steps (`trace`, `steps`), and
+none of the ledger and the certificates that the kinds bring along: so this imports nothing.
 """
-
-from protocol.proofs.kinds import REEXEC, SIGNED
-from protocol.proofs.tee import TEE, TEE_SIMULATED
-from protocol.proofs.trace import TRACE
-from protocol.registry import register_proof_kind
-
-register_proof_kind(SIGNED)
-register_proof_kind(REEXEC)
-register_proof_kind(TEE)
-register_proof_kind(TEE_SIMULATED)
-register_proof_kind(TRACE)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
-from protocol.proofs.kinds import InvalidProof
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -10,10 +10,9 @@ from enum import StrEnum
 from operator import sub
 from struct import unpack
 
-from protocol.errors import MalformedMessage
+from protocol.errors import InvalidProof, MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.records import ModelRecord
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.profiles import parse_profile
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
 

@@ -1,10 +1,10 @@
-"""The proof kinds `signed` and `reexec`, and the checks behind them."""
+"""The proof kinds `signed`, `reexec` and `trace`, and the checks behind them."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from protocol.codec import decode
-from protocol.errors import NotForUs, RemoteError
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
     VERIFIERS_MIN,
@@ -17,17 +17,10 @@ from protocol.jobs import (
 from protocol.keys import format_node
 from protocol.ledger.transactions import ATTESTATIONS_MAX
 from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext
+from protocol.proofs.trace import TRACE_BYTES_MAX, unpack_trace, verify_binding
 from protocol.registry import ProofDescription
 from protocol.signing import verify_signed
 from protocol.types import AtMost
-
-
-class InvalidProof(RemoteError):
-    """The evidence does not show what it is said to show."""
-
-
-class CannotCheck(NotForUs):
-    """This machine lacks what it takes to check the evidence, which may be good or bad. Says what to do about it."""
 
 
 @fast_dataclass(frozen=True)
@@ -79,6 +72,27 @@ class Reexec:
         return f"{names} signed that they computed the same output, bit for bit"
 
 
+@fast_dataclass(frozen=True)
+class Traced:
+    """Evidence: the digests of all operators, from the claimed inputs to the receipt's output."""
+
+    name: str = "trace"
+    evidence_bytes_max: int = TRACE_BYTES_MAX
+
+    def describe(self) -> ProofDescription:
+        return ProofDescription(
+            shows="what the worker says each operator of the model gave, so which one it got wrong if the output is",
+            does_not_show="that any of it is right, unless somebody runs the operators again",
+        )
+
+    def verify(self, context: ProofContext, evidence: bytes) -> str:
+        """What it covers. InvalidProof or BadSignature unless it joins the receipt's inputs and output."""
+        receipt, trace = context.receipt, unpack_trace(evidence)
+        verify_receipt(receipt)
+        verify_binding(trace, receipt.claim.input_digest, receipt.output_digest)
+        return f"the worker says what each of {len(trace) - 2} operators gave, from this input to this output"
+
+
 def verify_receipt(receipt: Receipt) -> None:
     """InvalidProof or BadSignature unless the receipt opens its claim and the worker has signed both."""
     claim = receipt.claim
@@ -106,3 +120,4 @@ def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -
 
 SIGNED = Signed()
 REEXEC = Reexec()
+TRACE = Traced()

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Annotated
 
 from protocol.codec import decode, encode
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.block import Certificate, Header, compute_digests_root
 from protocol.ledger.light import Handover, Trusted, follow, follow_restart, verify_header
@@ -27,7 +28,6 @@ from protocol.ledger.state import (
 )
 from protocol.ledger.transactions import TRANSACTION_BYTES_MAX, Transaction
 from protocol.ledger.tree import TreeProof, compute_proven_root, prove
-from protocol.proofs.kinds import InvalidProof
 from protocol.types import AtMost, Digest, Name, Whole
 
 VERSION = 1

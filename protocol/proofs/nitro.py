@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
 from protocol.proofs.certificates import TIME_MS_MAX, Leaf, verify_chain
 from protocol.proofs.context import Measurement
-from protocol.proofs.kinds import InvalidProof
 
 DOCUMENT_BYTES_MAX = 16 * 1024
 DEPTH_MAX = 3  # of CBOR: a payload's map holds maps and lists of plain values

@@ -7,9 +7,10 @@ recomputed from genesis can: that the verifiers were drawn, and that the leaf wa
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
+import protocol.proofs.built_in  # noqa: F401  registers our kinds
 from protocol.codec import decode
 from protocol.committee import compute_committee
-from protocol.errors import InvalidTransaction
+from protocol.errors import CannotCheck, InvalidProof, InvalidTransaction
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, InferenceRequest, Mode, Receipt, Voucher, compute_claim_id, compute_request_id
 from protocol.keys import format_account, format_node
@@ -17,7 +18,7 @@ from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ATTESTATIONS_MAX, ZeroReason
 from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext, Trust
-from protocol.proofs.kinds import REEXEC, SIGNED, CannotCheck, InvalidProof, verify_attestations, verify_receipt
+from protocol.proofs.kinds import REEXEC, SIGNED, verify_attestations, verify_receipt
 from protocol.registry import find_proof_kind
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor

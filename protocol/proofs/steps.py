@@ -11,10 +11,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated
 
-from protocol.errors import MalformedMessage
+from protocol.errors import InvalidProof, MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import Generation, StepForm, make_numbers, read_inputs, read_outputs
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.trace import (
     DIGEST_SIZE,
     Answer,

@@ -6,10 +6,10 @@ The two differ in their root. Neither takes a document of the other, and only a 
 import base64
 import hashlib
 
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import compute_claim_id, compute_request_id
 from protocol.proofs.context import ProofContext
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.nitro import DOCUMENT_BYTES_MAX, Attested, verify_nitro
 from protocol.registry import ProofDescription
 

@@ -1,4 +1,4 @@
-"""The proof kind `trace`: one digest per operator of a model, and which operator two nodes disagree about.
+"""What a trace is: one digest per operator of a model; and which operator two nodes disagree about.
 
 Operators are numbered in the graph's canonical order, in which each comes after those it takes from (`engine.graph`).
 Number 0 stands for the model's inputs and the last number for its outputs, so that a trace begins with the digest that
@@ -11,12 +11,9 @@ from enum import IntEnum
 from typing import Annotated
 
 from protocol.content import BLOB_BYTES_MAX
-from protocol.errors import MalformedMessage, RemoteError
+from protocol.errors import InvalidProof, MalformedMessage, RemoteError
 from protocol.fast_dataclass import fast_dataclass
-from protocol.ledger.records import EVIDENCE_BYTES_MAX
-from protocol.proofs.context import ProofContext
-from protocol.proofs.kinds import InvalidProof, verify_receipt
-from protocol.registry import ProofDescription
+from protocol.ledger.limits import EVIDENCE_BYTES_MAX
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, verify_layout
 from protocol.types import AtMost, Line, Whole
 
@@ -180,27 +177,3 @@ def judge_fit(trace: Trace, operator: int, misfit: str, run: OperatorRun) -> Jud
     """As `judge`, of an exhibit whose `misfit` is known."""
     is_sound = len(trace) == run.operators + 1 and not misfit and run.digest == trace[operator]
     return Judgement.SOUND if is_sound else Judgement.WRONG
-
-
-@fast_dataclass(frozen=True)
-class Traced:
-    """Evidence: the digests of all operators, from the claimed inputs to the receipt's output."""
-
-    name: str = "trace"
-    evidence_bytes_max: int = TRACE_BYTES_MAX
-
-    def describe(self) -> ProofDescription:
-        return ProofDescription(
-            shows="what the worker says each operator of the model gave, so which one it got wrong if the output is",
-            does_not_show="that any of it is right, unless somebody runs the operators again",
-        )
-
-    def verify(self, context: ProofContext, evidence: bytes) -> str:
-        """What it covers. InvalidProof or BadSignature unless it joins the receipt's inputs and output."""
-        receipt, trace = context.receipt, unpack_trace(evidence)
-        verify_receipt(receipt)
-        verify_binding(trace, receipt.claim.input_digest, receipt.output_digest)
-        return f"the worker says what each of {len(trace) - 2} operators gave, from this input to this output"
-
-
-TRACE = Traced()

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Annotated
 
+from protocol.errors import InvalidProof
 from protocol.fast_dataclass import fast_dataclass
-from protocol.proofs.kinds import InvalidProof
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Digest, Exactly
 

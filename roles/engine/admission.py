@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from protocol.ledger.records import ROWS_MAX
+from protocol.ledger.limits import ROWS_MAX
 from protocol.tensor import ITEM_SIZES, RANK_MAX, TENSOR_BYTES_MAX
 from roles.engine.errors import ModelRefused, NotAdmitted
 from roles.engine.growth import compute_values

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from protocol.errors import MalformedMessage
 from protocol.generation import Generation, StepForm, read_inputs
-from protocol.ledger.records import ROWS_MAX
+from protocol.ledger.limits import ROWS_MAX
 from protocol.tensor import RANK_MAX, TENSOR_BYTES_MAX, Tensor, verify_tensor
 from protocol.types import AtMost, Name, UpTo
 from roles.engine.errors import BadInput, ModelRefused

@@ -7,7 +7,7 @@ silence, however honest it is. What an operator takes grows with the rows, so th
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from protocol.ledger.records import ROWS_MAX
+from protocol.ledger.limits import ROWS_MAX
 from protocol.proofs.trace import (
     EXHIBIT_BYTES_MAX,
     GIVEN_MAX,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.codec import decode
+from protocol.errors import InvalidProof
 from protocol.proofs.context import ProofContext
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.zk import EVIDENCE_BYTES_MAX, ZkEvidence, verify_numbers
 from protocol.registry import ProofDescription, register_proof_kind
 from roles.zk.circuit import Circuit, load_iris

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.proofs.kinds import CannotCheck
+from protocol.errors import CannotCheck
 from roles.zk.worker import REFUSED
 
 TIMEOUT_S = {"check": 30.0, "make": 180.0}  # alone, 0.3 s and 2 s at most

@@ -3,8 +3,7 @@
 import json
 import struct
 
-from protocol.errors import LocalError
-from protocol.proofs.kinds import CannotCheck, InvalidProof
+from protocol.errors import CannotCheck, InvalidProof, LocalError
 from protocol.proofs.zk import NUMBER_SIZE, NUMBERS_MAX, PROOF_BYTES_MAX, ZkEvidence
 from protocol.tensor import Tensor
 from roles.zk.circuit import Circuit

@@ -143,7 +143,7 @@ def _choose_class(data: bytes, wanted: str) -> bool:
 
 def _limit_rows(data: bytes, is_exact: bool, output: Output) -> int:
     """The most rows of one request. Raises CommandError when a worker could not defend even one in a dispute."""
-    from protocol.ledger.records import ROWS_MAX
+    from protocol.ledger.limits import ROWS_MAX
     from roles.engine.traceable import find_rows_max
 
     found, reason = find_rows_max(data)

@@ -178,7 +178,7 @@ def _simulate_enclave(file: "ReceiptFile") -> bytes:
 
 def _prove(file: "ReceiptFile", output: Output) -> bytes:
     from protocol.codec import encode
-    from protocol.proofs.kinds import CannotCheck
+    from protocol.errors import CannotCheck
     from roles.zk.circuit import load_iris
     from roles.zk.prove import ProvingFailed, prove
 

@@ -131,9 +131,8 @@ NOT_SHOWN_BY_PROOFS = (
 
 def check_file(path: Path, backing: Backing) -> Checked:
     """Check one file, by its suffix."""
-    from protocol.errors import ProtocolError
+    from protocol.errors import InvalidProof, ProtocolError
     from protocol.jobs import Mode, compute_claim_id
-    from protocol.proofs.kinds import InvalidProof
     from protocol.proofs.receipt_file import decode_receipt_file, verify_receipt_file
     from testnet.evidence import decode_evidence, verify_evidence
     from testnet.explain import describe_batched

@@ -8,13 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import encode
-from protocol.errors import RemoteError
+from protocol.errors import InvalidProof, RemoteError
 from protocol.jobs import compute_claim_id
 from protocol.ledger.block import ValidatorSet, get_validators
 from protocol.ledger.light import Handover, Trusted, trust_genesis
 from protocol.ledger.restart import apply_restart
 from protocol.ledger.transactions import Stake, Transfer
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.ledger_file import (
     VERSION,
     LedgerFile,

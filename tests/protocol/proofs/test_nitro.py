@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.errors import InvalidProof
 from protocol.proofs.certificates import TIME_MS_MAX
 from protocol.proofs.context import Measurement
-from protocol.proofs.kinds import InvalidProof
 from protocol.proofs.nitro import DOCUMENT_BYTES_MAX, verify_document, verify_nitro
 from protocol.proofs.tee import AWS_ROOT, SIMULATED_ROOT
 from testnet.simulated_nitro import (

@@ -6,17 +6,16 @@ from dataclasses import replace
 import pytest
 
 from protocol.codec import encode
-from protocol.errors import MalformedMessage, RemoteError
+from protocol.errors import CannotCheck, InvalidProof, MalformedMessage, RemoteError
 from protocol.jobs import Attestation, Mode, compute_attestation, compute_claim_id, compute_request_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.transactions import Work, ZeroReason
-from protocol.proofs import REEXEC, SIGNED, TEE, TEE_SIMULATED
 from protocol.proofs.context import Trust
-from protocol.proofs.kinds import Attestations, CannotCheck, InvalidProof
+from protocol.proofs.kinds import REEXEC, SIGNED, Attestations
 from protocol.proofs.receipt_file import VERSION, Backing, ReceiptFile, decode_receipt_file, verify_receipt_file
-from protocol.proofs.tee import compute_user_data
+from protocol.proofs.tee import TEE, TEE_SIMULATED, compute_user_data
 from protocol.registry import ProofDescription, find_proof_kind, register_proof_kind, temporary_registrations
 from protocol.signing import sign
 from testnet.simulated_nitro import MEASUREMENT, make_document

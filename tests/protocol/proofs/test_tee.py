@@ -6,11 +6,10 @@ from pathlib import Path
 import cbor2
 import pytest
 
+from protocol.errors import InvalidProof
 from protocol.jobs import compute_claim_id, compute_request_id
-from protocol.proofs import TEE, TEE_SIMULATED
 from protocol.proofs.context import Measurement, ProofContext, Trust
-from protocol.proofs.kinds import InvalidProof
-from protocol.proofs.tee import compute_user_data
+from protocol.proofs.tee import TEE, TEE_SIMULATED, compute_user_data
 from testnet.simulated_nitro import HOUR_MS, MEASUREMENT, make_document
 from tests.support.jobs import OUTPUT, make_receipt, make_request, pay
 from tests.support.ledgers import Ledger

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import MalformedMessage
+from protocol.errors import InvalidProof, MalformedMessage
 from protocol.proofs.context import ProofContext, Trust
-from protocol.proofs.kinds import InvalidProof
+from protocol.proofs.kinds import TRACE
 from protocol.proofs.trace import (
     DIGEST_SIZE,
-    TRACE,
     TRACE_BYTES_MAX,
     Exhibit,
     Given,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.proofs.kinds import InvalidProof
+from protocol.errors import InvalidProof
 from protocol.proofs.zk import (
     FIELD_ORDER,
     Terms,

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.content import compute_digest
 from protocol.errors import LocalError, MissingBlob
-from protocol.ledger.records import ROWS_MAX
+from protocol.ledger.limits import ROWS_MAX
 from protocol.tensor import Tensor, verify_tensor
 from roles.engine import inline
 from roles.engine.errors import BadInput, ComputeFailed, ModelRefused

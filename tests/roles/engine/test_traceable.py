@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protocol.codec import encode
 from protocol.content import BLOB_BYTES_MAX
 from protocol.ledger.disputes import PostTrace
-from protocol.ledger.records import ROWS_MAX
+from protocol.ledger.limits import ROWS_MAX
 from protocol.ledger.transactions import BODY_BYTES_MAX
 from protocol.proofs.trace import (
     EXHIBIT_BYTES_MAX,

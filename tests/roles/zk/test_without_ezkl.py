@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from protocol.codec import encode
+from protocol.errors import CannotCheck, InvalidProof
 from protocol.proofs.context import Trust
-from protocol.proofs.kinds import CannotCheck, InvalidProof
 from protocol.proofs.receipt_file import Backing, verify_receipt_file
 from protocol.proofs.zk import ZkEvidence, encode_number, quantise
 from roles.zk.circuit import FOLDER, load_circuit, load_iris

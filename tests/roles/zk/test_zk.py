@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.codec import encode
-from protocol.errors import RemoteError
-from protocol.proofs.kinds import CannotCheck, InvalidProof
+from protocol.errors import CannotCheck, InvalidProof, RemoteError
 from protocol.proofs.receipt_file import Backing, verify_receipt_file
 from protocol.proofs.zk import FIELD_ORDER, ZkEvidence, decode_number, encode_number
 from protocol.tensor import Tensor

@@ -26,7 +26,7 @@ SEED = 7  # of tests.support.ledgers
 LEDGER = Ledger({"validator": 1, "inference": 2, "verifier": 2, "client": 1})
 FILE = make_iris_file(ledger=LEDGER)
 TOY = """
-from protocol.proofs.kinds import InvalidProof
+from protocol.errors import InvalidProof
 from protocol.registry import ProofDescription
 
 class Seal:
