@@ -72,16 +72,8 @@ class Launcher:
 
     def __enter__(self) -> "Launcher":
         mode = "spawn" if self.spawn else "fork"
-        command = [sys.executable, "-m", "testnet.processes", str(os.getpid()), mode, str(self.grace_s), *self.warm]
         with (self.directory / "logs" / "zygote.log").open("ab") as log:
-            self._zygote = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **SINGLE_THREADED},
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the others in order
-            )
+            self._zygote = start_zygote([str(os.getpid()), mode, str(self.grace_s), *self.warm], log)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,6 +160,18 @@ class Launcher:
                 self.exits.pop(report["name"], None)
             case "exited":
                 self.exits[report["name"]] = report["code"]
+
+
+def start_zygote(arguments: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """A zygote with these arguments (`processes.main`), which takes orders and reports over pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "testnet.processes", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, **SINGLE_THREADED},
+        start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the others in order
+    )
 
 
 def _find_readable(sources: list[IO[bytes] | socket.socket], timeout_s: float) -> list[object]:

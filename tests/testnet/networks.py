@@ -17,7 +17,7 @@ from testnet.cli import main
 from testnet.events import EventFollower
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, read_network_file
-from tests.support.forked import Forked, forked
+from tests.support.forked import Forked, command, forked
 
 CLI = [sys.executable, "-m", "testnet.cli"]
 COMMAND_TIMEOUT_S = 60.0
@@ -59,7 +59,7 @@ class Up:
     """A `testnet up` that runs as a process of its own."""
 
     directory: Path
-    process: "subprocess.Popen[str]"
+    process: "Forked | subprocess.Popen[str]"
 
     @property
     def network(self) -> NetworkFile:
@@ -86,21 +86,38 @@ class Up:
 
 @contextmanager
 def start_network(directory: Path, *arguments: str) -> Iterator[Up]:
-    """`testnet up` in a process group of its own; whatever is left of it is ended on the way out."""
-    command = [*CLI, "testnet", "up", "--dir", str(directory), *arguments, "--json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        up = Up(directory, process)
-        try:
-            yield up
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.communicate(timeout=COMMAND_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+    """`testnet up` in a session of its own, forked; whatever is left of it is ended on the way out."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    log = directory.with_name(f"{directory.name}-up.log")
+    words = ("testnet", "up", "--dir", str(directory), *arguments, "--json")
+    with command(words, log) as process, _ended(Up(directory, process)) as up:
+        yield up
+
+
+@contextmanager
+def start_fresh_network(directory: Path, *arguments: str) -> Iterator[Up]:
+    """As `start_network`, by an interpreter of its own and another for its zygote, as users start it."""
+    words = [*CLI, "testnet", "up", "--dir", str(directory), *arguments, "--json"]
+    with (
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process,
+        _ended(Up(directory, process)) as up,
+    ):
+        yield up
+
+
+@contextmanager
+def _ended(up: Up) -> Iterator[Up]:
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.process.send_signal(signal.SIGTERM)
+            try:
+                up.process.communicate(timeout=COMMAND_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                up.process.kill()
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from tests.testnet.networks import (
     run_cli,
     run_node_process,
     run_process,
+    start_fresh_network,
     start_network,
     wait_until,
 )
@@ -169,7 +170,7 @@ def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
     ],
 )
 def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
-    with start_network(tmp_path / "net", *SMALL) as up:
+    with start_fresh_network(tmp_path / "net", *SMALL) as up:
         up.wait_for_go()
         pids = find_descendants(up.process.pid)
         assert len(pids) >= 4
@@ -198,7 +199,7 @@ def test_a_users_own_role_runs_without_touching_our_files_and_down_ends_its_netw
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
     roles = ("--roles", "validator=1,storage=1,word_count:WordCount=3")
-    with start_network(tmp_path / "net", *roles, "--seed", "3") as up:
+    with start_fresh_network(tmp_path / "net", *roles, "--seed", "3") as up:
         up.wait_for_go()
         logs = [up.directory / f"nodes/wordcount-{index}/events.jsonl" for index in range(3)]
 
