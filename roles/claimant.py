@@ -39,12 +39,14 @@ class Claimant:
             return self._delivery.fail(job, RefusalCode.FAILED, computed.error)
         try:
             receipt = sign_receipt(job, computed, self._random.randbytes(32), self._signer)
-            committee = () if job.mode == Mode.PRIVATE else self._committees.draw(receipt, state)
+            if job.mode == Mode.BATCH:
+                self._committees.verify_enough(receipt, state)
+            committee = self._committees.draw(receipt, state) if job.mode == Mode.INDIVIDUAL else ()
         except ProtocolError as error:  # too few verifiers of other accounts
             return self._delivery.fail(job, RefusalCode.POLICY, str(error))
         job.outputs = computed.outputs
         if job.mode != Mode.INDIVIDUAL:  # checked by who is drawn later, if at all
-            self._book.claim(job, receipt, (), now_ms)
+            self._book.claim(job, receipt, committee, now_ms)
             return [keep_job(job), self._record_claim(job, receipt), *self._delivery.answer(job)]
         self._book.claim(job, receipt, committee, now_ms)
         self._unclaimed.append(job)

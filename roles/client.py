@@ -205,7 +205,10 @@ class Client:
         """A model that is served now, by name (its newest version), CID or digest. Raises UnknownModel."""
         served = [record for record in self.node.core.ledger.models.values() if not record.retired_ms]
         for record in sorted(served, key=lambda record: -record.version):
-            if wanted in (record.name, record.digest, record.digest.hex(), format_cid(record.digest)):
+            if wanted in (record.name, record.digest):
+                return record
+        for record in served:
+            if wanted in (record.digest.hex(), format_cid(record.digest)):
                 return record
         names = ", ".join(sorted({record.name for record in served})) or "none"
         asked = wanted.hex() if isinstance(wanted, bytes) else wanted

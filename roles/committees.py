@@ -4,6 +4,7 @@ from protocol.committee import compute_committee
 from protocol.errors import ProtocolError
 from protocol.jobs import InferenceRequest, Mode, Receipt, compute_request_id
 from protocol.keys import format_node
+from protocol.ledger.records import EpochSnapshot
 from protocol.ledger.state import State
 from roles.admission import NotAdmitted, RefusalCode
 from roles.shunned import Shunned
@@ -16,6 +17,7 @@ class Committees:
         self._worker = worker
         self.shunned = Shunned()
         self.is_choosy = True
+        self._enough: tuple[EpochSnapshot | None, set[int]] = (None, set())  # how many verifiers can be drawn in it
 
     def check(self, request: InferenceRequest, state: State, now_ms: int) -> None:
         """NotAdmitted when a verifier this claim would need has failed this worker lately."""
@@ -33,6 +35,15 @@ class Committees:
     def draw(self, receipt: Receipt, state: State) -> tuple[bytes, ...]:
         claim = receipt.claim
         return self._draw(state, claim.epoch, claim.request_id, claim.verifiers, claim.worker)
+
+    def verify_enough(self, receipt: Receipt, state: State) -> None:
+        """ProtocolError when there are too few verifiers to draw from, whoever will be drawn."""
+        snapshot, verifiers = state.get_epoch(receipt.claim.epoch), receipt.claim.verifiers
+        if snapshot is not self._enough[0]:
+            self._enough = (snapshot, set())
+        if verifiers not in self._enough[1]:
+            self.draw(receipt, state)
+            self._enough[1].add(verifiers)
 
     def _draw(
         self, state: State, epoch: int, request_id: bytes, verifiers: int, worker: bytes = b""

@@ -8,6 +8,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -136,23 +137,26 @@ class DurableWriter:
 
     def _write_receipts(self, receipts: Sequence[Put]) -> list[Path]:
         """Their files, not synced yet."""
-        self._receipts.mkdir(exist_ok=True)
-        paths = [self._receipts / f"{receipt.key.hex()}.receipt" for receipt in receipts]
-        for path, receipt in zip(paths, receipts, strict=True):
+        folder = str(self._receipts)  # of every request: paths of `pathlib` would take as long as the disk
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        names = [f"{receipt.key.hex()}.receipt" for receipt in receipts]
+        for name, receipt in zip(names, receipts, strict=True):
             if receipt.value is None:
-                path.unlink(missing_ok=True)
+                (self._receipts / name).unlink(missing_ok=True)
             else:
-                _write_file(path, receipt.value)
-        return paths
+                _write_file(folder, name, receipt.value)
+        return [self._receipts / name for name in names]
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(folder: str, name: str, data: bytes) -> None:
     """Replace a file as a whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = f"{folder}/.{name}.{secrets.token_hex(4)}"
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
-        os.replace(temporary, path)
+        os.replace(temporary, f"{folder}/{name}")
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise

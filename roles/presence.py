@@ -44,6 +44,7 @@ class Presence:
         self._asked_ms = -REGISTER_AGAIN_MS
         self._snapshot: EpochSnapshot | None = None  # looked at last; a restart changes that of the running epoch
         self._are_keys_replaced = False
+        self._bonded: tuple[State, bool] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -78,6 +79,11 @@ class Presence:
 
     def is_bonded(self, state: State) -> bool:
         """Every role that asks for a bond is registered to our node key with at least that bond."""
+        if self._bonded is None or self._bonded[0] is not state:  # asked after every event
+            self._bonded = (state, self._find_bonded(state))
+        return self._bonded[1]
+
+    def _find_bonded(self, state: State) -> bool:
         names = [name for name in self._names if state.params.get_bond_min(name)]
         if not names:
             return True
