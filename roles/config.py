@@ -1,6 +1,6 @@
 """What sets one node apart: `node.json` in its data directory, read, checked and written; and errors people can act on.
 
-A data directory holds `node.json`, `genesis.json`, `keys/`, `node.db`, `blobs/`, `receipts/`, `events.jsonl`,
+A data directory holds `node.json`, `genesis.json`, `keys/`, `node.db`, `blobs/`, `store/`, `receipts/`, `events.jsonl`,
 `peers.json`, `status.json`, `control.sock` and `lock`.
 """
 

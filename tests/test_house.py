@@ -91,6 +91,7 @@ SHELLS = (
     "roles/recovery.py",
     "roles/rotation.py",
     "roles/status.py",
+    "roles/store/",
     "roles/timers.py",
     "roles/votelog.py",
     "roles/watch.py",
