@@ -40,19 +40,22 @@ class Helper(Protocol):
     def receive(self) -> list[bool]: ...
 
 
-class _Waiting:
-    """A message, and whether its signature is good, once that is known."""
+class _Run:
+    """Messages verified one after the other, here or beside the loop. `good`: of the first ones, as far as is known."""
 
-    __slots__ = ("effect", "is_good", "unproven")
+    __slots__ = ("effects", "good")
 
-    def __init__(self, effect: Validate, unproven: Unproven) -> None:
-        self.effect = effect
-        self.unproven = unproven
-        self.is_good: bool | None = None
+    def __init__(self, effects: list[Validate]) -> None:
+        self.effects = effects
+        self.good: list[bool] = []
+
+    @property
+    def is_known(self) -> bool:
+        return len(self.good) == len(self.effects)
 
 
 class SignatureChecks:
-    """`answer` gets each verdict; `note_error` the topic of one that raised."""
+    """`answer` gets the verdicts, as many at once as are known; `note_error` the topic of one that raised."""
 
     def __init__(
         self,
@@ -63,30 +66,31 @@ class SignatureChecks:
         self.helper = helper
         self._answer = answer
         self._note_error = note_error
-        self._waiting: deque[_Waiting] = deque()
-        self._begun: deque[_Waiting] = deque()  # verified, or given away; all of them before those that wait
-        self._given: deque[_Waiting] = deque()  # of them, those that are not back
+        self._waiting: deque[Validate] = deque()
+        self._begun: deque[_Run] = deque()  # verified, or given away; all of them before those that wait
+        self._given: deque[_Run] = deque()  # of them, those that are not back
         self._by_peer: Counter[bytes] = Counter()
+        self._count = 0
         self._slices_behind = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._begun)
+        return self._count
 
     @property
     def has_work(self) -> bool:
         """Whether `settle` would find anything to do. What was given away is not here to be done."""
-        return bool(self._waiting or (self._begun and self._begun[0].is_good is not None))
+        return bool(self._waiting or (self._begun and self._begun[0].is_known))
 
     def queue(self, effect: Validate) -> None:
-        assert effect.unproven is not None
-        self._waiting.append(_Waiting(effect, effect.unproven))
+        self._waiting.append(effect)
         self._by_peer[effect.forwarder] += 1
+        self._count += 1
         if self.helper is not None and len(self._waiting) >= 2 * BATCH and self.helper.has_room:
             self._share(self.helper)
 
     def is_full(self, peer: bytes) -> bool:
         """Whether nothing more of this peer's should be looked at now. A packet may take it a little beyond."""
-        return len(self) >= WAITING_MAX or self._by_peer[peer] >= WAITING_PER_PEER_MAX
+        return self._count >= WAITING_MAX or self._by_peer[peer] >= WAITING_PER_PEER_MAX
 
     def settle(self) -> None:
         """Verify what waits, for SLICE_S at most, and give the verdicts that are known."""
@@ -94,13 +98,8 @@ class SignatureChecks:
         while True:
             if self.helper is not None:
                 self._share(self.helper)
-            for _ in range(min(IN_A_ROW, len(self._waiting))):
-                check = self._waiting.popleft()
-                if check.is_good is None:
-                    check.is_good = verify(*_get_signed(check.unproven))
-                self._begun.append(check)
-                if time.perf_counter() > until_s:
-                    break
+            if self._waiting:
+                self._verify_some(until_s)
             self._answer_known()
             if not self._waiting:
                 return
@@ -115,41 +114,68 @@ class SignatureChecks:
         if self.helper is not None:
             self._take_answers(self.helper)
         self._given.clear()
-        self._waiting.extendleft(reversed(self._begun))
+        for run in reversed(self._begun):
+            self._waiting.extendleft(reversed(run.effects))
         self._begun.clear()
+
+    def _verify_some(self, until_s: float) -> None:
+        run = _Run([])
+        for _ in range(min(IN_A_ROW, len(self._waiting))):
+            effect = self._waiting.popleft()
+            run.effects.append(effect)
+            run.good.append(verify(*_get_signed(effect)))
+            if time.perf_counter() > until_s:
+                break
+        self._begun.append(run)
 
     def _share(self, helper: Helper) -> None:
         self._take_answers(helper)
         while helper.has_room and len(self._waiting) >= 2 * BATCH_MIN:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting) // 2))]
-            self._begun += batch
-            self._given += batch
-            helper.send([_get_signed(check.unproven) for check in batch])
+            run = _Run([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting) // 2))])
+            self._begun.append(run)
+            self._given.append(run)
+            helper.send([_get_signed(effect) for effect in run.effects])
 
     def _take_answers(self, helper: Helper) -> None:
-        for is_good in helper.receive():
-            self._given.popleft().is_good = is_good
+        good = helper.receive()
+        while good:
+            run = self._given[0]
+            missing = len(run.effects) - len(run.good)
+            run.good += good[:missing]
+            good = good[missing:]
+            if run.is_known:
+                self._given.popleft()
 
     def _answer_known(self) -> None:
-        while self._begun and self._begun[0].is_good is not None:
-            check = self._begun.popleft()
-            peer = check.effect.forwarder
-            self._by_peer[peer] -= 1
-            if not self._by_peer[peer]:
-                del self._by_peer[peer]
-            self._answer(Judged(check.effect.ticket, self._judge(check)))
+        verdicts: list[tuple[int, Verdict]] = []
+        while self._begun and self._begun[0].is_known:
+            run = self._begun.popleft()
+            for effect, is_good in zip(run.effects, run.good, strict=True):
+                verdicts.append((effect.ticket, self._judge(effect, is_good)))
+            self._let_go(run)
+        if verdicts:
+            self._answer(Judged(verdicts))
 
-    def _judge(self, check: _Waiting) -> Verdict:
+    def _let_go(self, run: _Run) -> None:
+        self._count -= len(run.effects)
+        for effect in run.effects:
+            self._by_peer[effect.forwarder] -= 1
+            if not self._by_peer[effect.forwarder]:
+                del self._by_peer[effect.forwarder]
+
+    def _judge(self, effect: Validate, is_good: bool) -> Verdict:
+        assert effect.unproven is not None
         try:
-            return check.unproven.conclude(bool(check.is_good))
+            return effect.unproven.conclude(is_good)
         except Exception:  # a bug of ours that this message brought out: the message is lost, the node is not
-            self._note_error(check.effect.topic)
-            logger.exception("the check of %s failed", check.effect.topic)
+            self._note_error(effect.topic)
+            logger.exception("the check of %s failed", effect.topic)
             return Verdict.IGNORE
 
 
-def _get_signed(unproven: Unproven) -> tuple[bytes, bytes, bytes]:
-    return unproven.public, unproven.signed, unproven.signature
+def _get_signed(effect: Validate) -> tuple[bytes, bytes, bytes]:
+    assert effect.unproven is not None
+    return effect.unproven[:3]
 
 
 def verify_unproven(unproven: Unproven) -> Verdict:

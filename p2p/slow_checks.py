@@ -48,7 +48,8 @@ class SlowChecks:
                 self._wake = trio.Event() if self._wake.is_set() else self._wake
                 await self._wake.wait()
             ticket, topic, data, forwarder, _ = self._waiting.popleft()
-            self._answer(Judged(ticket, await self._seek(topic, data, forwarder)))
+            verdict = await self._seek(topic, data, forwarder)
+            self._answer(Judged(((ticket, verdict),)))
 
     async def _seek(self, topic: str, data: bytes, forwarder: bytes) -> Verdict:
         check = self.by_topic.get(topic)

@@ -1,8 +1,9 @@
-"""When a node sees to what has gathered: at once after a quiet moment, a little later when much is going on.
+"""When a node sees to what has gathered: at once while little comes, a little later when it comes in a stream.
 
-A packet costs its sender and its receiver far more than a message in it. While messages come in a trickle, waiting a
-moment for more lets several of them share a packet; after a turn that found plenty there is no need to. The moment is
-as long as what was done last took: a node that has little to do would win little, and every hop would be late.
+A packet costs its sender and its receiver far more than a message in it. After a turn that found several things more
+will follow, and waiting a moment lets them share a packet; after one that found little a wait would win little, and
+every hop would be late; and after one that found plenty as much gathers by itself. The moment is a few times as long as
+what was done last took.
 """
 
 import math
@@ -13,7 +14,9 @@ import trio
 
 GATHER_S = 0.002  # at most; while a turn takes longer enough gathers by itself
 QUIET_S = 0.020  # after a turn: what comes later is seen to at once
-PLENTY = 32  # things seen to in one turn
+GATHER_TIMES = 4  # what was done last
+SEVERAL = 4  # things seen to in one turn
+PLENTY = 32
 
 
 class _Process:
@@ -26,7 +29,7 @@ class _Process:
     def gather(self, now_s: float) -> float:
         """Until when to wait for more."""
         if self._until_s <= now_s:
-            self._until_s = now_s + min(GATHER_S, self.spent_s)
+            self._until_s = now_s + min(GATHER_S, GATHER_TIMES * self.spent_s)
             self.spent_s = 0.0
         return self._until_s
 
@@ -60,8 +63,8 @@ class Turns:
         """Wait for the next turn; the last one saw to `done` things, and there may be more already."""
         spent_s = self._get_spent() - self._began_s
         self._process.spent_s += spent_s
-        is_calm = done < PLENTY and spent_s <= GATHER_S and not self._now.is_set()
-        self._quiet_s = trio.current_time() + QUIET_S if is_calm else -math.inf
+        gathers = SEVERAL <= done < PLENTY and spent_s <= GATHER_S and not self._now.is_set()
+        self._quiet_s = trio.current_time() + QUIET_S if gathers else -math.inf
         self._now = trio.Event()
         self._is_rung = is_more
         with trio.CancelScope() as self._scope:
@@ -69,6 +72,7 @@ class Turns:
                 self._aim()
             await self._now.wait()
         self._scope = None
+        self._now = trio.Event()  # set again, it says that somebody hurried during the turn
         self._began_s = self._get_spent()
 
     def _aim(self) -> None:

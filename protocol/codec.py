@@ -53,6 +53,7 @@ class _Plan:
 
 
 _plans: dict[type, _Plan] = {}
+_packer = msgpack.Packer()  # `packb` makes one each time
 _IT = re.compile(r"\bit\b")
 
 
@@ -76,7 +77,7 @@ def decode(cls: type[T], data: bytes, size_max: int = MESSAGE_BYTES_MAX) -> T:
     plan = _compile(cls)
     raw = unpack(data, min(size_max, plan.size_max), plan.items_max, plan.text_max, plan.bytes_max)
     value: T = plan.from_raw(raw)
-    if msgpack.packb(raw) != data:
+    if _packer.pack(raw) != data:
         raise MalformedMessage(f"{cls.__name__}: not the canonical spelling")
     return value
 
@@ -128,7 +129,7 @@ def get_field_types(cls: type) -> dict[str, Any]:
 
 
 def _pack(raw: tuple[Any, ...], plan: _Plan) -> bytes:
-    data: bytes = msgpack.packb(raw)
+    data: bytes = _packer.pack(raw)
     if len(data) > plan.size_max:
         raise LocalError(f"{len(data)} bytes, at most {plan.size_max} allowed")
     return data

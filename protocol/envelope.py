@@ -23,6 +23,7 @@ VERSION = 1
 OVERHEAD_MAX = 160  # bytes an envelope adds to its body, at most
 _FIELDS = 9
 _ARRAY = 0x90  # msgpack's header of an array of up to fifteen items
+_UNSIGNED_HEAD = bytes((_ARRAY + _FIELDS - 1,))
 _SIGNATURE_WIRE_SIZE = 2 + 64
 
 
@@ -81,7 +82,7 @@ def verify_envelope(envelope: Envelope, wire: bytes) -> None:
 def compute_signed_part(envelope: Envelope, wire: bytes) -> bytes:
     """What the signature of an envelope covers. `wire` is what it was decoded from."""
     # Decoding left one spelling, so hashing what came is hashing the canonical array, without building it again.
-    return _compute_preimage(envelope.kind, bytes((_ARRAY + _FIELDS - 1,)) + wire[1:-_SIGNATURE_WIRE_SIZE])
+    return _compute_preimage(envelope.kind, _UNSIGNED_HEAD + wire[1:-_SIGNATURE_WIRE_SIZE])
 
 
 def open_envelope(wire: bytes, chain: bytes, size_max: int) -> Envelope:

@@ -162,7 +162,7 @@ class SimGossip:
     def _validate(self, effect: Validate) -> None:
         # No topic here lacks a judge, so what is asked for is a signature. It takes no time of the simulated network's.
         assert effect.unproven is not None
-        self._do(Judged(effect.ticket, verify_unproven(effect.unproven)))
+        self._do(Judged(((effect.ticket, verify_unproven(effect.unproven)),)))
 
     def _send_control(self, effect: SendControl) -> None:
         pipe = self._pipes.get(effect.peer)

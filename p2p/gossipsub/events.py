@@ -4,7 +4,7 @@ Effects are carried out in order. A `packet` is fields of an RPC, ready to be pu
 put behind one another too and then wrapped once per packet (`wire.wrap_control`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from p2p.gossipsub.params import TopicParams
@@ -76,10 +76,10 @@ class Publish(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Answers `Validate`. Unknown and expired tickets are ignored."""
+    """Answers `Validate`: tickets and what is thought of their messages, in order. Unknown and expired tickets are
+    ignored."""
 
-    ticket: int
-    verdict: Verdict
+    verdicts: Sequence[tuple[int, Verdict]]
 
 
 class Blamed(NamedTuple):

@@ -7,7 +7,7 @@ from p2p.gossipsub.events import Deliver, Judged, SendMessage, Validate
 from p2p.gossipsub.lazy import LazyPull
 from p2p.gossipsub.signing import ED25519_HEAD, Author, compute_content_id, get_default_id, verify_author
 from p2p.gossipsub.state import Peer, State, Topic
-from p2p.gossipsub.wire import Message, count_plain, get_hint, write_message, write_plain
+from p2p.gossipsub.wire import HINT_BYTES_MIN, Message, count_plain, get_hint, write_message, write_plain
 from protocol.errors import NotForUs, RemoteError
 from protocol.types import Unproven, Verdict
 
@@ -76,7 +76,8 @@ class Messages:
         self._recent_bytes += len(field)
         if len(self.recent) >= RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX:
             self.forget_recent()
-        self.recent[get_hint(field)] = Recent(topic, sighting, len(message.data or b""), field)
+        hint = field if len(field) <= HINT_BYTES_MIN else get_hint(field)
+        self.recent[hint] = Recent(topic, sighting, len(message.data or b""), field)
         return sighting
 
     def take(self, peer: Peer, topic: Topic, message: Message, field: bytes) -> None:
@@ -231,10 +232,11 @@ class Messages:
         self._waiting[self._tickets] = Waiting(peer, topic, message, field, key, due_ms)
         state.effects.append(Validate(self._tickets, topic.name, message.data or b"", peer.node, unproven))
 
-    def take_verdict(self, event: Judged) -> None:
-        waiting = self._waiting.pop(event.ticket, None)
-        if waiting is not None:
-            self._settle(waiting, event.verdict)
+    def take_verdicts(self, event: Judged) -> None:
+        for ticket, verdict in event.verdicts:
+            waiting = self._waiting.pop(ticket, None)
+            if waiting is not None:
+                self._settle(waiting, verdict)
 
     def _settle(self, waiting: Waiting, verdict: Verdict) -> None:
         peer, topic, message, field, key, _ = waiting
@@ -243,16 +245,16 @@ class Messages:
         sighting = state.seen.sightings.get(key)
         if sighting is None or state.topics.get(topic.key) is not topic:
             return  # so much came meanwhile that it is forgotten, or we left the topic
-        senders = [peer, *(state.peers[node] for node in sighting.peers or () if node in state.peers)]
+        others = [state.peers[node] for node in sighting.peers if node in state.peers] if sighting.peers else []
         sighting.judged_ms = state.now_ms
         if verdict is Verdict.ACCEPT:
             sighting.standing = _ACCEPTED
-            for other in senders[1:]:
+            for other in others:
                 self._reward_copy(other, topic)
             self._accept(peer, topic, message, field, key, sighting)
         elif verdict is Verdict.REJECT:
             sighting.standing = _REJECTED
-            for sender in senders:
+            for sender in (peer, *others):
                 self._reject(sender, topic)
         else:
             sighting.standing = _IGNORED

@@ -71,7 +71,7 @@ class Router:
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
             Publish: self._publisher.publish,
-            Judged: self._messages.take_verdict,
+            Judged: self._messages.take_verdicts,
             Blamed: self._take_blame,
             Rated: self._rate,
             Recorded: self._note_record,

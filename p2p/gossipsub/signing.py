@@ -46,8 +46,8 @@ def compute_message_id(topic: str, data: bytes) -> bytes:
 def compute_content_id(prefix: bytes, data: bytes) -> bytes:
     """The same, with the prefix built before."""
     if len(data) < COPIED_BYTES_MAX:
-        return blake3(prefix + data).digest(ID_BYTES)
-    return blake3(prefix).update(data).digest(ID_BYTES)
+        return blake3(prefix + data).digest()[:ID_BYTES]  # asked for so many it takes half as long again
+    return blake3(prefix).update(data).digest()[:ID_BYTES]
 
 
 def get_default_id(message: Message) -> bytes:

@@ -346,6 +346,8 @@ def write_plain(data: bytes, topic_field: bytes) -> bytes:
 def count_plain(data: bytes, topic_field: bytes) -> int:
     """How many bytes `write_plain` writes."""
     size = len(data)
+    if size >= 0x80 and size + len(topic_field) < 0x4000 - 3:
+        return size + len(topic_field) + 6  # two tags, two lengths of two bytes each: the common case
     inner = 1 + _count_varint(size) + size + len(topic_field)
     return 1 + _count_varint(inner) + inner
 

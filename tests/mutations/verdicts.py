@@ -71,7 +71,7 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/gossipsub/messages.py",
-        ("for sender in senders:\n                self._reject(sender, topic)"),
+        ("for sender in (peer, *others):\n                self._reject(sender, topic)"),
         "self._reject(peer, topic)",
         ROUTER,
         "a late reject is held against all who sent it",

@@ -3,7 +3,7 @@
 import logging
 
 from p2p import signature_checks
-from p2p.gossipsub import Judged, Validate
+from p2p.gossipsub import Validate
 from p2p.signature_checks import BATCH_MIN, BEHIND_SLICES, WAITING_MAX, WAITING_PER_PEER_MAX, SignatureChecks
 from protocol.keys import PrivateKey, verify
 from protocol.types import Unproven, Verdict
@@ -28,7 +28,7 @@ class Checks(SignatureChecks):
     def __init__(self):
         self.answers = []
         self.errors = []
-        super().__init__(self.answers.append, self.errors.append)
+        super().__init__(lambda judged: self.answers.extend(judged.verdicts), self.errors.append)
 
 
 def test_each_is_answered_once_in_the_order_they_came():
@@ -38,7 +38,7 @@ def test_each_is_answered_once_in_the_order_they_came():
     while checks:
         checks.settle()
 
-    assert checks.answers == [Judged(ticket, conclude(ticket != 1)) for ticket in range(5)]
+    assert checks.answers == [(ticket, conclude(ticket != 1)) for ticket in range(5)]
 
 
 def test_a_slice_ends_when_its_time_is_over_and_never_before_one_is_answered(monkeypatch):
@@ -83,7 +83,7 @@ def test_a_check_that_fails_costs_its_message_and_no_other(caplog):
         while checks:
             checks.settle()
 
-    assert checks.answers == [Judged(1, Verdict.IGNORE), Judged(2, Verdict.ACCEPT)]
+    assert checks.answers == [(1, Verdict.IGNORE), (2, Verdict.ACCEPT)]
     assert checks.errors == ["t"]
 
 
@@ -135,7 +135,7 @@ def test_verdicts_come_in_order_whoever_verifies():
     while checks:
         checks.settle()
 
-    assert checks.answers == [Judged(ticket, conclude(ticket not in (3, 30))) for ticket in range(40)]
+    assert checks.answers == [(ticket, conclude(ticket not in (3, 30))) for ticket in range(40)]
 
 
 def test_what_was_given_away_counts_against_its_peer_until_it_is_back():
@@ -162,7 +162,7 @@ def test_what_gets_no_answer_is_verified_here():
     while checks:
         checks.settle()
 
-    assert checks.answers == [Judged(ticket, conclude(ticket not in (1, 50))) for ticket in range(100)]
+    assert checks.answers == [(ticket, conclude(ticket not in (1, 50))) for ticket in range(100)]
 
 
 def test_few_are_verified_here_and_nobody_is_wanted_by_a_loop_that_keeps_up(monkeypatch):

@@ -21,7 +21,7 @@ async def running(check):
     verdicts, errors = {}, []
 
     def answer(judged: Judged) -> None:
-        verdicts[judged.ticket] = judged.verdict
+        verdicts.update(judged.verdicts)
 
     checks = SlowChecks(answer, errors.append, PATIENCE_S)
     checks.by_topic[TOPIC] = check

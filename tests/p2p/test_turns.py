@@ -5,7 +5,7 @@ import itertools
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from p2p.turns import GATHER_S, PLENTY, QUIET_S, Turns
+from p2p.turns import GATHER_S, GATHER_TIMES, PLENTY, QUIET_S, SEVERAL, Turns
 
 
 def make_turns(spent_s: float) -> Turns:
@@ -14,7 +14,7 @@ def make_turns(spent_s: float) -> Turns:
 
 
 def wait_for_next(
-    done: int = 1, is_more: bool = False, after_s: float = 0.0, hurries: bool = False, spent_s: float = GATHER_S
+    done: int = SEVERAL, is_more: bool = False, after_s: float = 0.0, hurries: bool = False, spent_s: float = GATHER_S
 ) -> float:
     """Seconds from a ring, `after_s` seconds after a turn that saw to `done` things, to the next turn."""
 
@@ -47,8 +47,47 @@ def test_soon_after_a_turn_more_is_gathered_for_a_moment() -> None:
     assert 0 < wait_for_next() <= GATHER_S * 1.001
 
 
-def test_no_longer_is_gathered_than_the_last_turn_took() -> None:
-    assert 0 < wait_for_next(spent_s=GATHER_S / 8) <= GATHER_S / 8 * 1.001
+def test_the_less_the_last_turn_took_the_shorter_is_gathered() -> None:
+    assert 0 < wait_for_next(spent_s=GATHER_S / 64) <= GATHER_TIMES * GATHER_S / 64 * 1.001
+
+
+def test_what_comes_after_one_or_two_is_seen_to_at_once() -> None:
+    assert wait_for_next(done=SEVERAL - 1) == 0
+
+
+def test_a_turn_that_came_at_once_does_not_keep_the_next_from_gathering() -> None:
+    async def main() -> float:
+        turns = make_turns(GATHER_S)
+        ends: list[float] = []
+
+        async def take_two() -> None:
+            for _ in range(2):
+                await turns.next(SEVERAL, False)
+                ends.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_two)
+            for after_s in (2 * QUIET_S, QUIET_S / 2):
+                await wait_all_tasks_blocked()
+                await trio.sleep(after_s)
+                rung_s = trio.current_time()
+                turns.ring()
+        return ends[1] - rung_s
+
+    assert 0 < trio.run(main, clock=MockClock(autojump_threshold=0)) <= GATHER_S * 1.001
+
+
+def test_whoever_hurries_during_a_turn_has_the_next_at_once() -> None:
+    async def main() -> float:
+        turns = make_turns(GATHER_S)
+        turns.hurry()
+        await turns.next(SEVERAL, True)
+        turns.hurry()
+        began_s = trio.current_time()
+        await turns.next(SEVERAL, True)
+        return trio.current_time() - began_s
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == 0
 
 
 def test_a_turn_that_found_plenty_is_followed_at_once() -> None:
@@ -69,7 +108,7 @@ def test_two_nodes_of_one_process_gather_until_the_same_moment() -> None:
         ends: list[float] = []
 
         async def take_one(turns: Turns) -> None:
-            await turns.next(1, False)
+            await turns.next(SEVERAL, False)
             ends.append(trio.current_time())
 
         async with trio.open_nursery() as nursery:

@@ -66,7 +66,7 @@ class Node(simulated.Node):
         elif isinstance(effect, ResetStream):
             self.resets.append(effect)
         elif isinstance(effect, Validate) and network.judge_delay_ms is not None:
-            network.at(network.now_ms + network.judge_delay_ms, self, Judged(effect.ticket, Verdict.ACCEPT))
+            network.at(network.now_ms + network.judge_delay_ms, self, Judged([(effect.ticket, Verdict.ACCEPT)]))
 
 
 class FakeNetwork(simulated.Network):

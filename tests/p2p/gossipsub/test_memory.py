@@ -117,7 +117,7 @@ class Strangers:
         if dice.random() < 0.2:
             self.handle(Publish(dice.choice([TOPIC, "elsewhere"]), dice.randbytes(20)))
         while len(self.tickets) > 4:
-            self.handle(Judged(self.tickets.pop(), dice.choice(list(Verdict))))
+            self.handle(Judged([(self.tickets.pop(), dice.choice(list(Verdict)))]))
         if dice.random() < 0.2:
             self.handle(Heartbeat())
 

@@ -219,7 +219,7 @@ class LoneRouter(RuleBasedStateMachine):
             ticket = list(self.tickets)[which % len(self.tickets)]
             if verdict is Verdict.ACCEPT:
                 self.accepted[self.tickets[ticket]] = self.now_ms
-            self.handle(Judged(ticket, verdict))
+            self.handle(Judged([(ticket, verdict)]))
             del self.tickets[ticket]
 
     @rule(peer=peers, which=st.integers(0, 40))

@@ -217,18 +217,27 @@ def test_a_verdict_may_take_its_time_and_nothing_is_forwarded_before_it():
     (asked,) = router.handle(Received(A, plain(b"x")), 1)
     assert asked == Validate(asked.ticket, TOPIC, b"x", A)
     assert router.handle(Received(B, plain(b"x")), 2) == []
-    effects = router.handle(Judged(asked.ticket, Verdict.ACCEPT), 3)
+    effects = router.handle(Judged([(asked.ticket, Verdict.ACCEPT)]), 3)
     assert select(effects, Deliver) == [Deliver(TOPIC, b"x", A)]
     # Who sent a copy meanwhile has it already.
     assert [effect.peers for effect in select(effects, SendMessage)] == [[C]]
-    assert router.handle(Judged(asked.ticket, Verdict.ACCEPT), 4) == []
+    assert router.handle(Judged([(asked.ticket, Verdict.ACCEPT)]), 4) == []
+
+
+def test_several_verdicts_at_once_are_carried_out_in_order_and_unknown_ones_passed_over():
+    router = on_topic(A, B, judge=None)
+    x, y, z = [router.handle(Received(A, plain(data)), 1)[0].ticket for data in (b"x", b"y", b"z")]
+    verdicts = [(z, Verdict.ACCEPT), (99, Verdict.ACCEPT), (x, Verdict.REJECT), (y, Verdict.ACCEPT)]
+    effects = router.handle(Judged(verdicts), 2)
+    assert [effect.data for effect in select(effects, Deliver)] == [b"z", b"y"]
+    assert [effect.peer for effect in select(effects, Fault)] == [A]
 
 
 def test_a_late_reject_is_held_against_all_who_sent_it():
     router = on_topic(A, B, C, judge=None)
     (asked,) = router.handle(Received(A, plain(b"x")), 1)
     router.handle(Received(B, plain(b"x")), 2)
-    router.handle(Judged(asked.ticket, Verdict.REJECT), 3)
+    router.handle(Judged([(asked.ticket, Verdict.REJECT)]), 3)
     assert [router.get_score(peer) < 0 for peer in (A, B, C)] == [True, True, False]
 
 

@@ -44,6 +44,14 @@ def test_an_unsigned_message_is_written_the_same_the_quick_way(data, topic):
     assert wire.write_plain(data, field) == wire.write_message(Message(topic.encode(), data))
 
 
+@pytest.mark.parametrize("around", [0, 0x80, 0x4000, 0x20_0000])
+def test_it_is_known_how_long_an_unsigned_message_gets(around):
+    field = wire.write_bytes(4, b"a topic")
+    for size in range(max(0, around - 20), around + 20):
+        data = bytes(size)
+        assert wire.count_plain(data, field) == len(wire.write_plain(data, field))
+
+
 @given(st.lists(messages, max_size=6), st.lists(st.tuples(st.booleans(), names), max_size=6), st.integers(1, 4))
 def test_what_libp2p_writes_is_read_in_slices_of_any_size(published, subscriptions, fields):
     rpc = rpc_pb2.RPC(publish=[to_pb(message) for message in published])
