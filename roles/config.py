@@ -75,7 +75,8 @@ class NodeConfig:
     `direct` are peers whose operators have agreed to exchange all gossip, each naming the other. With `peer_exchange`
     peers are told of others when they are turned away from a mesh, and peers the operator vouches for are believed.
     `keep_blocks` is how many of the newest blocks are kept, at least KEEP_BLOCKS_MIN; 0 for all. `backends` are the
-    models that servers of the operator's run instead of the node's own worker processes.
+    models that servers of the operator's run instead of the node's own worker processes. `store_bytes_max` is the quota
+    of `store/`.
     """
 
     name: str
@@ -93,6 +94,7 @@ class NodeConfig:
     direct: tuple[BootstrapPeer, ...] = ()
     peer_exchange: bool = False
     keep_blocks: int = 0
+    store_bytes_max: int = 10 * 1024**3
     backends: tuple[BackendConfig, ...] = ()
 
 
@@ -124,6 +126,7 @@ def read_config(directory: Path) -> NodeConfig:
             direct=tuple(_read_peer(peer) for peer in _expect(fields, "direct", list, [])),
             peer_exchange=_expect(fields, "peer_exchange", bool, NodeConfig.peer_exchange),
             keep_blocks=_expect(fields, "keep_blocks", int, NodeConfig.keep_blocks),
+            store_bytes_max=_expect(fields, "store_bytes_max", int, NodeConfig.store_bytes_max),
             backends=tuple(read_backend(entry) for entry in _expect(fields, "backends", list, [])),
         )
         verify_config(config)
@@ -170,6 +173,8 @@ def verify_config(config: NodeConfig) -> None:
         parse_http(config.http)
     if config.keep_blocks and config.keep_blocks < KEEP_BLOCKS_MIN:
         raise ValueError(f"keep_blocks {config.keep_blocks}: 0 for all, or at least {KEEP_BLOCKS_MIN}")
+    if config.store_bytes_max < 0:
+        raise ValueError(f"store_bytes_max {config.store_bytes_max}: a number of bytes")
     verify_backends(config.backends)
 
 

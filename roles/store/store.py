@@ -14,11 +14,11 @@ from protocol.dag_pb import decode_node
 from protocol.errors import MalformedMessage, MissingBlob
 from protocol.unixfs import Root
 from protocol.unixfs_nodes import DEPTH_MAX, File, read_unixfs
+from roles.config import NodeConfig
 from roles.store.files import BlockFiles, list_shards
 from roles.store.index import FOR_EVER, INDEX_NAME, Entry, Index, Pin
 
 STORE_NAME = "store"  # in the data directory of a node
-BYTES_MAX = 10 * 1024**3  # default quota
 FREE_BYTES_MIN = 1024**3  # left to the rest of the node, whose ledger must not run out of disk
 NAME_MAX = 256
 
@@ -26,7 +26,9 @@ NAME_MAX = 256
 class Store:
     """Blocks, and why they are kept. `bytes_max` is the quota; a put that leaves less than `free_bytes_min` fails."""
 
-    def __init__(self, folder: Path, bytes_max: int = BYTES_MAX, free_bytes_min: int = FREE_BYTES_MIN) -> None:
+    def __init__(
+        self, folder: Path, bytes_max: int = NodeConfig.store_bytes_max, free_bytes_min: int = FREE_BYTES_MIN
+    ) -> None:
         """Raises IndexDamaged, OSError."""
         is_lost = not (folder / INDEX_NAME).exists() and any(
             next((folder / shard).glob("*"), None) for shard in list_shards() if (folder / shard).is_dir()

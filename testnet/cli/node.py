@@ -61,6 +61,7 @@ def init(
     role
         What the node will do, unless `node run --role` says otherwise.
     """
+    from roles.store.store import STORE_NAME
     from testnet.join import change_node
 
     output = Output(json)
@@ -68,7 +69,7 @@ def init(
     _check_listen(listen)
     _check_direct(direct or [])
     path, found = open_network(network)
-    if data.exists() and any(data.iterdir()):
+    if data.exists() and any(path.name != STORE_NAME for path in data.iterdir()):
         raise CommandError(
             "directory_in_use",
             f"{data} is not empty",

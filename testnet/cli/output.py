@@ -106,9 +106,11 @@ def format_role(grains: int) -> str:
 def format_bytes(count: int) -> str:
     """A count of bytes for people.
 
-    >>> format_bytes(512), format_bytes(2_048)
-    ('512 B', '2.0 KiB')
+    >>> format_bytes(512), format_bytes(2_048), format_bytes(10 * 1024**3)
+    ('512 B', '2.0 KiB', '10.0 GiB')
     """
     if count < 1024:
         return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
+    if count < 1024 * 1024:
+        return f"{count / 1024:.1f} KiB"
+    return f"{count / 1024**2:.1f} MiB" if count < 1024**3 else f"{count / 1024**3:.1f} GiB"
