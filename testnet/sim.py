@@ -14,6 +14,7 @@ from typing import Any
 
 from protocol.errors import LocalError
 from protocol.jobs import Mode
+from protocol.keys import remember_good
 from protocol.ledger.genesis import ModelRecord, build_state
 from protocol.ledger.state import State, compute_supply
 from protocol.tensor import Tensor
@@ -40,6 +41,7 @@ DEFAULT_ROLES: Mapping[str, int] = {
 FEE_MAX_GRAINS = 100_000_000
 LIMIT_MS = 120_000
 EVENTS_MAX = 2_000_000  # lines of all event logs of one run
+SIGNATURES_REMEMBERED = 4_096  # some megabytes; a message is verified by its nodes within a virtual second
 
 _latest: "weakref.ref[Network] | None" = None
 
@@ -101,6 +103,7 @@ def simulate(
     Raises ConfigError for roles that cannot be loaded, ValueError for counts out of bounds.
     """
     global _latest
+    remember_good(SIGNATURES_REMEMBERED)
     plan = FaultPlan() if faults is None else faults
     network = Network(seed, DEFAULT_ROLES if roles is None else roles, liars, plan, options or {})
     _latest = weakref.ref(network)

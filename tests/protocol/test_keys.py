@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
+from nacl.bindings import crypto_sign_open as open_signed
 
+from protocol import keys
 from protocol.bech32 import format_bech32m, from_groups, parse_bech32m, to_groups
 from protocol.errors import LocalError, MalformedMessage
 from protocol.keys import (
@@ -23,6 +25,7 @@ from protocol.keys import (
     is_valid_public_key,
     parse_account,
     parse_node,
+    remember_good,
     verify,
 )
 
@@ -290,3 +293,28 @@ def test_random_text_is_no_key() -> None:
         for parse in (parse_node, parse_account):
             with pytest.raises(MalformedMessage):
                 parse(text)
+
+
+def test_what_is_remembered_as_good_is_the_key_the_data_and_the_signature_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keys, "_good", set())
+    monkeypatch.setattr(keys, "_good_max", 0)
+    remember_good(3)
+    key, other = PrivateKey.from_seed(bytes(32)), PrivateKey.from_seed(bytes(31) + b"1")
+    signature = key.sign(b"data")
+    opened = []
+    monkeypatch.setattr(keys.bindings, "crypto_sign_open", lambda *given: opened.append(given) or open_signed(*given))
+
+    assert verify(key.public, b"data", signature)
+    assert not opened, "whoever signs here need not be verified here"
+    for _ in range(2):
+        assert not verify(key.public, b"date", signature)
+        assert not verify(other.public, b"data", signature)
+        assert not verify(key.public, b"data", other.sign(b"data"))
+        assert not verify(key.public, signature[-1:] + b"data", signature[:-1])
+    assert len(opened) == 6, "what is bad is found bad each time"
+    signatures = [PrivateKey.sign(key, bytes((number,))) for number in range(10)]
+    assert len(keys._good) <= 3
+    assert all(verify(key.public, bytes((number,)), each) for number, each in enumerate(signatures))
+    assert len(keys._good) <= 3
