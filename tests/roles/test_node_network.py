@@ -71,6 +71,7 @@ async def infer(client, record, count, timeout_ms=30_000):
     return [(await client.outcomes.receive()).outcome for _ in range(count)]
 
 
+@pytest.mark.full  # in `make test` nodes in processes of their own: tests/testnet/test_network.py, test_nothing_lost.py
 def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(tmp_path):
     async def main():
         async with network(tmp_path) as (nodes, restart, record):

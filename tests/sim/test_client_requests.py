@@ -134,7 +134,7 @@ def test_a_request_called_off_while_it_waits_is_never_run_and_never_paid() -> No
     assert not network.deliveries
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 6))])
 @pytest.mark.parametrize("mode", [Mode.INDIVIDUAL, Mode.BATCH])
 def test_a_client_killed_before_the_answer_asks_again_by_id_gets_it_and_pays_once(seed: int, mode: Mode) -> None:
     network = simulate(seed, {**ROLES})

@@ -65,7 +65,7 @@ def run_lossy(seed: int, plan: FaultPlan, requests: int = REQUESTS) -> None:
     assert network.run_until(lambda: not any(node.core.pending_transactions for node in network.nodes.values()))
 
 
-@pytest.mark.parametrize("seed", [35, 130, *(pytest.param(seed, marks=pytest.mark.full) for seed in (101, 116))])
+@pytest.mark.parametrize("seed", [35, *(pytest.param(seed, marks=pytest.mark.full) for seed in (101, 116, 130))])
 def test_what_must_arrive_does_though_gossip_loses_a_third(seed):
     run_lossy(seed, make_plan(seed))
 

@@ -72,7 +72,9 @@ def check(network: Network, modes: list[Mode]) -> None:
     assert not network.find_violations()
 
 
-@pytest.mark.parametrize("modes", [[Mode.INDIVIDUAL], list(Mode)], ids=["individual", "mixed"])
+@pytest.mark.parametrize(
+    "modes", [pytest.param([Mode.INDIVIDUAL], marks=pytest.mark.full), list(Mode)], ids=["individual", "mixed"]
+)
 def test_every_receipt_is_paid_once_or_given_back(modes: list[Mode]) -> None:
     # Of seed 0 the worker was down past a deadline, and gave up a claim that its verifiers had attested.
     check(run(0, modes), modes)

@@ -88,7 +88,7 @@ def test_text_whose_end_was_left_out_is_neither_released_nor_paid() -> None:
     assert not get_paid(network)
 
 
-@pytest.mark.parametrize("mode", [Mode.INDIVIDUAL, Mode.BATCH])
+@pytest.mark.parametrize("mode", [pytest.param(Mode.INDIVIDUAL, marks=pytest.mark.full), Mode.BATCH])
 def test_an_honest_worker_is_paid_for_text_and_nobody_disputes_it(mode: Mode) -> None:
     network = start()
     bonds = network.bonds

@@ -49,7 +49,7 @@ def test_a_network_that_nobody_uses_decides_nothing_and_casts_no_vote():
     assert [len(network.nodes[name].disk.votes) for name in VALIDATORS] == votes == [0] * 4
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.full), 1])
 def test_validators_that_crash_and_are_cut_off_agree_again_and_nothing_is_lost(seed: int):
     cuts = (Partition(3_000, 8_000, (VALIDATORS[:2], VALIDATORS[2:])), Partition(20_000, 25_000, (VALIDATORS[3:],)))
     crashes = tuple(
@@ -126,7 +126,7 @@ def test_a_validator_whose_onion_ends_has_committed_to_the_next_and_every_block_
     assert network.find_violations() == []
 
 
-@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("is_killed", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_vote_key_that_follows_another_votes_from_the_epoch_on_that_names_it(is_killed: bool) -> None:
     network = simulate(seed=9, roles={"validator": 4, "client": 1})
     network.run_until(1_000)

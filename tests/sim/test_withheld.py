@@ -18,7 +18,7 @@ def settle(network: Network) -> None:
     assert network.run_until(lambda: not network.ledger.batches and not network.ledger.withheld)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2))])
 def test_a_client_whose_worker_keeps_the_output_gets_its_money_back(seed: int) -> None:
     network = simulate(seed, ROLES, options={"inference-0": QUICK | {"class": "testnet.cheats:Withholding"}})
     client = network.nodes["client-0"].keys.account.public

@@ -1,6 +1,7 @@
 """Write ONNX models byte by byte, also those no exporter would: tests need no onnx package. Source: onnx.proto."""
 
 import struct
+from functools import cache
 
 FLOAT, UINT8, INT8, INT32, INT64, STRING = 1, 2, 3, 6, 7, 8
 
@@ -108,6 +109,7 @@ def huge_constant(size: int) -> bytes:
     return model(nodes, *ends, (int64s("shape", size, size),))
 
 
+@cache  # several files of tests take the same, made when they are read
 def many_products(count: int, size: int, is_constant: bool) -> bytes:
     """`count` products of size × size matrices, for each row of x: seconds of work out of a few hundred bytes.
 

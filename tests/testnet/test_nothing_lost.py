@@ -127,6 +127,7 @@ def test_engines_are_started_again_and_none_outlives_its_node(tmp_path: Path) ->
     assert up.process.returncode == ExitCode.OK, (stdout, stderr)
 
 
+@pytest.mark.full  # in `make test` workers die with whoever has started them: test_pool.py
 def test_no_engine_outlives_a_node_that_is_killed(tmp_path: Path) -> None:
     roles = "validator=1,inference=1,verifier=2,storage=1,client=1"
     with np.load(SAMPLES) as samples:

@@ -23,6 +23,7 @@ THREE = NAMES[:3]
 TIMEOUTS = 3  # views in which the one that may vote waits for others in vain
 
 
+@pytest.mark.full  # in `make test` simulated: tests/sim/test_restart.py, and the commands: cli/test_recover.py
 def test_operators_restart_a_ledger_whose_validators_lost_their_vote_logs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,7 +84,7 @@ def test_operators_restart_a_ledger_whose_validators_lost_their_vote_logs(
             for which in killed[1:3]:
                 fault("heal", which)
             payments.append(payer.read())  # the one that nobody could decide: the first had to go on by itself
-            assert up.get_status(NAMES[0])["restart"] == {}
+            wait_until(lambda: up.get_status(NAMES[0])["restart"] == {}, "its status says that it is over")
             assert payments[-1]["height"] > height
             fault("heal", killed[3])  # away all the while
             payments += [payer.pay(name) for name in NAMES]
