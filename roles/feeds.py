@@ -6,11 +6,15 @@
 import json
 import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, NoReturn
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from protocol.errors import ProtocolError
 from protocol.types import INT_MAX
+
+if TYPE_CHECKING:
+    import ssl
 
 DOCUMENT_BYTES_MAX = 256 * 1024
 PATH_BYTES_MAX = 256
@@ -55,6 +59,14 @@ def parse_reading(data: bytes, json_path: str, decimals: int) -> int:
     return _scale(_follow(document, json_path), json_path, decimals)
 
 
+@cache
+def _read_certificates() -> "ssl.SSLContext":
+    """Whom https trusts. Read once: a client that is not given it reads all certificates, for a fetch over http too."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 async def fetch_url(url: str, timeout_s: float, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
     """The body of a GET, at most `bytes_max` bytes, within `timeout_s` seconds in all; FetchFailed otherwise.
 
@@ -69,7 +81,10 @@ async def fetch_url(url: str, timeout_s: float, bytes_max: int = DOCUMENT_BYTES_
         try:
             for _ in range(REDIRECTS_MAX + 1):
                 # A proxy from the environment is for the world outside, not for this machine.
-                async with httpx.AsyncClient(timeout=timeout_s, trust_env=not _is_loopback(url)) as client:
+                trusted = _read_certificates()
+                async with httpx.AsyncClient(
+                    timeout=timeout_s, verify=trusted, trust_env=not _is_loopback(url)
+                ) as client:
                     target, body = await _get(client, url, bytes_max)
                 if target is None:
                     return body

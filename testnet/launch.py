@@ -25,7 +25,10 @@ from testnet.network_file import FILE_NAME, LOCK_NAME, NetworkFile, NodeEntry, w
 from testnet.processes import GRACE_S, SINGLE_THREADED
 
 FEED_SERVER = "feed"
-WARM_MODULES = ("httpx", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server")
+WARM_MODULES = (
+    *("httpx", "httpcore", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server"),
+    *("roles.client_role", "roles.inference", "roles.validator", "roles.verifier"),
+)
 POLL_S = 0.1
 KILL_S = 5.0  # for the zygote to reap what it had to kill
 STATUS_BYTES_MAX = 1024 * 1024

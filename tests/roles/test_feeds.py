@@ -1,5 +1,6 @@
 """Readings are exact and bounded, and a fetch is bounded in time, bytes and where it goes."""
 
+import ssl
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.types import INT_MAX
+from roles import feeds
 from roles.feeds import BadReading, FeedError, FetchFailed, fetch_url, parse_reading
 
 
@@ -131,6 +133,18 @@ def test_a_body_is_fetched_whole_up_to_the_bound():
     assert fetch_from(answer(b"x" * 1_000)) == b"x" * 1_000
     with pytest.raises(FetchFailed, match="more than 1000 bytes"):
         fetch_from(answer(b"x" * 1_001))
+
+
+def test_the_certificates_of_the_world_are_read_once_for_all_that_is_fetched(monkeypatch):
+    read = []
+    make = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *given, **how: read.append(make(*given, **how)))
+    feeds._read_certificates.cache_clear()
+
+    assert [fetch_from(answer()) for _ in range(3)] == [b"{}"] * 3
+
+    assert len(read) == 1
+    assert feeds._read_certificates().verify_mode == ssl.CERT_REQUIRED
 
 
 def test_an_endless_body_is_cut_off_at_the_bound():
