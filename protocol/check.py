@@ -151,6 +151,8 @@ def check_attestation(topic: str, sender: bytes, item: Attestation, state: State
     """On its topic a verifier speaks for itself. Whether it was drawn is for whoever holds the claim."""
     if item.verifier != sender:
         return _reject("an attestation of another verifier than the sender")
+    if item.shown:
+        return _reject("an attestation that is not blind")
     node = state.find_node(item.verifier)
     if node is None or "verifier" not in node.roles:
         return _ignore("the sender is no verifier on the ledger")

@@ -16,6 +16,7 @@ from protocol.types import AtMost, ChainId, Digest, Exactly, Grains, Line, Name,
 
 VERIFIERS_MIN = 2
 VERIFIERS_MAX = 16
+SHOWN_BYTES_MAX = 6 * 1024  # of one attestation: those of seven verifiers and the worker's outputs fit a transaction
 
 
 class Mode(StrEnum):
@@ -129,13 +130,18 @@ class Receipt:
 
 @fast_dataclass(frozen=True)
 class Attestation:
-    """A verifier's blind statement about a claim: `value` commits to the digest it computed itself."""
+    """A verifier's blind statement about a claim: `value` commits to the digest it computed itself.
+
+    It is said again, with the outputs of that digest as `shown` (`tensor.encode_tensors`), to who holds the worker's
+    receipt of a float model: outputs that are not the same may be near enough (`proofs.bounds`).
+    """
 
     DOMAIN: ClassVar[str] = "attestation"
 
     claim_id: Digest
     verifier: PublicKey  # node key
     value: Digest
+    shown: Annotated[bytes, AtMost(SHOWN_BYTES_MAX)]
     signature: Signature
 
 

@@ -281,10 +281,11 @@ class GetOpening:
 @message(0x0232, "proof.opening")
 @fast_dataclass(frozen=True)
 class Opening:
-    """The digest a verifier computed itself for a claim."""
+    """The digest a verifier computed itself for a claim; of a float model its attestation too, with its outputs."""
 
     claim_id: Digest
     output_digest: Digest
+    attestation: Annotated[tuple[Attestation, ...], AtMost(1)] = ()
 
 
 @message(0x0233, "trace.get_trace")

@@ -11,11 +11,11 @@ from protocol.jobs import (
     Mode,
     PaidRequest,
     Receipt,
-    compute_attestation,
     compute_commitment,
 )
 from protocol.ledger.records import ModelRecord
 from protocol.messages import Refusal, Requests, Result
+from protocol.proofs.bounds import is_agreed
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
@@ -118,6 +118,7 @@ class Attempt:
     claim_id: bytes = b""
     committee: tuple[bytes, ...] = ()
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
+    unlike: set[bytes] = field(default_factory=set)  # verifiers that found another digest and have shown nothing near
     is_over: bool = False  # refused, disputed or out of reach
     is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
     is_asking: bool = False  # a direct question is on its way
@@ -136,21 +137,21 @@ class Attempt:
 
     @property
     def is_attested(self) -> bool:
-        return self.receipt is not None and len(self.attestations) == len(self.committee)
+        return self.receipt is not None and len(self.attestations) == len(self.committee) and not self.unlike
 
     def note_refusal(self, refusal: Refusal) -> None:
         """Keep what the worker signed; one that repeats itself adds nothing after a few."""
         if len(self.refusals) < REFUSALS_MAX:
             self.refusals.append(refusal)
 
-    def is_agreed(self) -> bool:
-        """Every attestation commits to the digest of the worker's receipt."""
+    def hear(self, item: Attestation, model: ModelRecord) -> bool:
+        """Keep what a drawn verifier says; whether it found what the worker's receipt says, or near it."""
         assert self.receipt is not None
-        digest = self.receipt.output_digest
-        return all(
-            item.value == compute_attestation(self.claim_id, verifier, digest)
-            for verifier, item in self.attestations.items()
-        )
+        self.attestations[item.verifier] = item
+        self.unlike.discard(item.verifier)
+        if not is_agreed(model, item, self.receipt.output_digest, self.outputs):
+            self.unlike.add(item.verifier)
+        return item.verifier not in self.unlike
 
 
 @dataclass

@@ -1,13 +1,18 @@
-"""What a worker claims: receipts signed and kept, claims published, attestations gathered for them."""
+"""What a worker claims: receipts signed and kept, claims published, attestations gathered for them.
+
+A verifier that found another digest of a float model is asked what it found, by the receipt: near is as good as equal.
+"""
 
 import random
+from dataclasses import replace
 
 from protocol.errors import ProtocolError
-from protocol.jobs import Attestation, ClaimedWork, Mode, Receipt, compute_attestation
+from protocol.jobs import Attestation, ClaimedWork, Mode, Receipt
 from protocol.keys import Signer
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
-from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetAttestations
+from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetAttestations, GetOpening, Opening
+from protocol.proofs.bounds import is_near, may_be_shown, read_shown
 from protocol.signing import verify_signed
 from roles.admission import RefusalCode
 from roles.committees import Committees
@@ -19,6 +24,7 @@ from roles.workbook import Job, Workbook
 
 CLAIMS_MS = 30  # claims gather this long before they are published
 CLAIM_AGAIN_MS = 2_000
+NEAR = "near|"  # begins the tokens of questions for a verifier's outputs
 
 
 class Claimant:
@@ -68,7 +74,7 @@ class Claimant:
         jobs, self._unclaimed = self._unclaimed, []
         return _publish(jobs)
 
-    def on_attestations(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
+    def on_attestations(self, items: tuple[Attestation, ...], state: State, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         for item in items:
             job = self._book.find_claim(item.claim_id)
@@ -78,23 +84,40 @@ class Claimant:
                 verify_signed(item, item.verifier)
             except ProtocolError:
                 continue  # pulled from a peer that is not its author: nobody to blame by name
-            job.attestations[item.verifier] = item
-            if job.is_attested:
-                effects += self._complete(job, now_ms)
+            job.hear(item)
+            if len(job.attestations) == len(job.committee):
+                effects += self._complete(job, state, now_ms)
         return effects
 
-    def _complete(self, job: Job, now_ms: int) -> list[Effect]:
-        """All drawn verifiers have spoken: forward them, and settle if they all found what we found."""
+    def on_opening(self, verifier: bytes, token: str, message: object, state: State, now_ms: int) -> list[Effect]:
+        """What a verifier in dissent shows: outputs near to ours, or it stays in dissent, as by saying nothing."""
+        job = self._book.find_claim(bytes.fromhex(token.removeprefix(NEAR)))
+        if job is None or verifier not in job.unlike:
+            return []
+        shown = message.attestation if isinstance(message, Opening) else ()
+        if not any(_is_near_word(job, item, job.attestations[verifier], state) for item in shown):
+            self._dissent(job, verifier, now_ms)
+            return [keep_job(job)]
+        job.hear(shown[0])
+        self._committees.shunned.forgive(verifier)
+        return [keep_job(job), *([] if job.unlike else [_forward(job)])]
+
+    def _complete(self, job: Job, state: State, now_ms: int) -> list[Effect]:
+        """All drawn verifiers have spoken: forward them, and settle if they all found what we found, or near it."""
         assert job.receipt is not None
-        digest = job.receipt.output_digest
-        for verifier, item in job.attestations.items():
-            if item.value == compute_attestation(job.claim_id, verifier, digest):
-                self._committees.shunned.forgive(verifier)
-                continue
-            self._committees.shunned.add(verifier, now_ms)
-            job.zero_reason = job.zero_reason or ZeroReason.DISSENT
-        forward = Send(job.item.request.client, "infer", Attestations(tuple(job.attestations.values())))
-        return [keep_job(job), forward]
+        for verifier in job.attestations.keys() - job.unlike:
+            self._committees.shunned.forgive(verifier)
+        asks: list[Effect] = []
+        for verifier in sorted(job.unlike):
+            if may_be_shown(state.models.get(job.model), job.outputs):
+                asks.append(Request(verifier, "proof", GetOpening(job.receipt, ()), NEAR + job.claim_id.hex()))
+            else:
+                self._dissent(job, verifier, now_ms)
+        return [keep_job(job), _forward(job), *asks]
+
+    def _dissent(self, job: Job, verifier: bytes, now_ms: int) -> None:
+        self._committees.shunned.add(verifier, now_ms)
+        job.zero_reason = job.zero_reason or ZeroReason.DISSENT
 
     def chase(self, now_ms: int) -> list[Effect]:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
@@ -113,6 +136,22 @@ class Claimant:
                     missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
         return [*_publish(overdue), *asks]
+
+
+def _is_near_word(job: Job, shown: Attestation, blind: Attestation, state: State) -> bool:
+    """Whether this shows what the verifier has said before, and that is near to what we found."""
+    outputs = read_shown(shown)
+    if replace(shown, shown=b"", signature=blind.signature) != blind or outputs is None:
+        return False
+    try:
+        verify_signed(shown, blind.verifier)
+    except ProtocolError:
+        return False
+    return is_near(state.models.get(job.model), job.outputs, outputs)
+
+
+def _forward(job: Job) -> Effect:
+    return Send(job.item.request.client, "infer", Attestations(tuple(job.attestations.values())))
 
 
 def _publish(jobs: list[Job]) -> list[Effect]:

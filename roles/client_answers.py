@@ -4,7 +4,8 @@ from protocol.codec import encode
 from protocol.committee import compute_committee
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
-from protocol.messages import Accepted, Attestations, Piece, Refusal, Refused, Result
+from protocol.messages import Accepted, Attestations, GetOpening, Opening, Piece, Refusal, Refused, Result
+from protocol.proofs.bounds import may_be_shown
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
 from roles.admission import FALLBACK_CODES
@@ -13,7 +14,9 @@ from roles.client_jobs import Jobs
 from roles.client_streams import ClientStreams
 from roles.disputes import Disagreement
 from roles.purse import Purse
-from roles.role import Effect, Penalise, Record, Reply, Requested, Store
+from roles.role import Effect, Penalise, Record, Reply, Request, Requested, Store
+
+NEAR = "near|"  # begins the tokens of questions for a verifier's outputs
 
 
 class Answers:
@@ -117,18 +120,35 @@ class Answers:
             if found is None:
                 continue
             job, attempt = found
-            if item.verifier not in attempt.committee or item.verifier in attempt.attestations:
+            known = attempt.attestations.get(item.verifier)
+            if item.verifier not in attempt.committee or (known is not None and not _shows(item, known)):
                 continue
             try:
                 verify_signed(item, item.verifier)
             except ProtocolError:
                 continue  # not the verifier's word; whoever passed it on may be no more than careless
-            attempt.attestations[item.verifier] = item
-            if not attempt.is_agreed():
-                effects += self._dissent(job, attempt, now_ms)
-            elif attempt.is_attested and (attempt.is_silent or not attempt.is_over):
-                effects += self._jobs.release(job, attempt, now_ms)
+            effects += self._take(job, attempt, item, now_ms)
         return effects
+
+    def _take(self, job: Job, attempt: Attempt, item: Attestation, now_ms: int) -> list[Effect]:
+        """A drawn verifier's word. One that found another digest of a float model is asked what it found."""
+        model = self._jobs.ledger.models[job.request.model]
+        if not attempt.hear(item, model):
+            if item.shown or not may_be_shown(model, attempt.outputs):
+                return self._dissent(job, attempt, now_ms)
+            assert attempt.receipt is not None
+            question = GetOpening(attempt.receipt, attempt.item.request.inputs)
+            return [Request(item.verifier, "proof", question, NEAR + attempt.claim_id.hex())]
+        if attempt.is_attested and (attempt.is_silent or not attempt.is_over):
+            return self._jobs.release(job, attempt, now_ms)
+        return []
+
+    def on_opening(self, verifier: bytes, token: str, message: object, now_ms: int) -> list[Effect]:
+        """What a verifier shows that found another digest. To say nothing of use is to stay in dissent."""
+        effects = self.on_attestations(message.attestation if isinstance(message, Opening) else (), now_ms)
+        found = self._jobs.claims.get(bytes.fromhex(token.removeprefix(NEAR)))
+        dissent = self._dissent(*found, now_ms) if found is not None and verifier in found[1].unlike else []
+        return [*effects, *dissent]
 
     def _dissent(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         """One drawn verifier found something else: whatever the others say, another worker is asked."""
@@ -169,6 +189,11 @@ class Answers:
             return [record, *self._jobs.fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
         attempt.is_over = True
         return [record, *self._jobs.fail(job, refusal.code, refusal.reason, now_ms)]
+
+
+def _shows(item: Attestation, blind: Attestation) -> bool:
+    """Whether this is what the verifier has said before, with its outputs this time."""
+    return bool(item.shown) and not blind.shown and item.value == blind.value
 
 
 def _blame(sender: bytes, error: ProtocolError) -> list[Effect]:

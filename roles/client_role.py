@@ -28,7 +28,7 @@ from roles.attempts import (
     Job,
     Outcome,
 )
-from roles.client_answers import Answers
+from roles.client_answers import NEAR, Answers
 from roles.client_jobs import HEDGE, Jobs
 from roles.dispatch import go_direct
 from roles.lost_results import LOST, LostResults
@@ -108,6 +108,10 @@ class ClientRole(Role):
                 return self._answers.on_answer(sender, answer, now_ms)
             case Received(sender, Attestations(items)):
                 return self._answers.on_attestations(items, now_ms)
+            case Received(sender, message, token=token) if token.startswith(NEAR):
+                return self._answers.on_opening(sender, token, message, now_ms)
+            case RequestFailed(peer, token) if token.startswith(NEAR):
+                return self._answers.on_opening(peer, token, None, now_ms)
             case Received(sender, Opening() as opening, _, _):
                 self._jobs.disputes.learn(sender, opening)
                 return []

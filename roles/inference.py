@@ -21,7 +21,7 @@ from protocol.messages import (
 )
 from roles.admission import Worker
 from roles.batcher import BATCH_MS, Batcher
-from roles.claimant import Claimant
+from roles.claimant import NEAR, Claimant
 from roles.committees import Committees
 from roles.defender import DEFENCE, Defender
 from roles.delivery import Delivery, keep_job
@@ -132,7 +132,11 @@ class Inference(Role):
             case Computed():
                 return self._computed(event, now_ms)
             case Received(message=Attestations(items)):
-                return self._claimant.on_attestations(items, now_ms)
+                return self._claimant.on_attestations(items, self._ledger, now_ms)
+            case Received(sender, message, token=token) if token.startswith(NEAR):
+                return self._claimant.on_opening(sender, token, message, self._ledger, now_ms)
+            case RequestFailed(peer, token) if token.startswith(NEAR):
+                return self._claimant.on_opening(peer, token, None, self._ledger, now_ms)
             case RequestFailed(_, token, reason):
                 return self._delivery.on_undelivered(token, reason, now_ms)
             case Submitted(token, _, error) if token.startswith(DEFENCE):

@@ -5,7 +5,7 @@ who shows it the worker's signed receipt.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from protocol.check import ACCEPTED, check_claim
@@ -15,8 +15,9 @@ from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
 from protocol.jobs import Attestation, Claim, ClaimedWork, Receipt, compute_attestation, compute_claim_id
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
+from protocol.proofs.bounds import may_be_shown
 from protocol.signing import sign, verify_signed
-from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors
+from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, decode_tensors, encode_tensors
 from protocol.types import AtMost, Digest, TimeMs
 from roles.challenge import CHALLENGE, Challenge
 from roles.challenger import Challenger
@@ -56,12 +57,13 @@ REPEAT_MS = 1_000  # the same claim again within this time is not answered again
 
 @dataclass(frozen=True)
 class Attested:
-    """What this verifier has said about a claim, and the digest that opens it."""
+    """What this verifier has said about a claim, and the digest that opens it; of a float model the outputs too."""
 
     attestation: Attestation
     output_digest: Digest
     job: Annotated[bytes, AtMost(64)]
     deadline_ms: TimeMs
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 @dataclass
@@ -237,8 +239,9 @@ class Verifier(Role):
         digest = compute_tensors_digest(outputs)
         own = self.context.signer.public
         value = compute_attestation(claim_id, own, digest)
-        attestation = sign(Attestation(claim_id, own, value, bytes(64)), self.context.signer)
-        attested = Attested(attestation, digest, _compute_job(work), work.claim.deadline_ms)
+        attestation = sign(Attestation(claim_id, own, value, b"", bytes(64)), self.context.signer)
+        kept_outputs = outputs if may_be_shown(self._ledger.models.get(work.claim.model), outputs) else ()
+        attested = Attested(attestation, digest, _compute_job(work), work.claim.deadline_ms, kept_outputs)
         self._remember(claim_id, attested)
         fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": work.claim.worker}
         # Kept before it is sent: a restarted verifier must still be able to open what it has signed.
@@ -272,7 +275,10 @@ class Verifier(Role):
             verify_signed(receipt, receipt.claim.worker)
         except ProtocolError as error:
             return Refused(f"the receipt does not bind its worker: {error}"[:500])
-        return Opening(claim_id, attested.output_digest)
+        if not attested.outputs or attested.output_digest == receipt.output_digest:
+            return Opening(claim_id, attested.output_digest)
+        shown = replace(attested.attestation, shown=encode_tensors(attested.outputs))
+        return Opening(claim_id, attested.output_digest, (sign(shown, self.context.signer),))
 
     def _challenge(self, receipt: Receipt, inputs: tuple[Tensor, ...], now_ms: int) -> list[Effect]:
         """Its worker has signed another digest than ours: unless one drawn before us does, we dispute it.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from protocol.codec import encode
 from protocol.errors import InvalidTransaction
-from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, Voucher, compute_claim_id
+from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, Voucher, compute_attestation, compute_claim_id
 from protocol.ledger.settlement import RunTrial
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
@@ -44,6 +44,7 @@ class Job:
     claim_id: bytes = b""
     committee: tuple[bytes, ...] = ()
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
+    unlike: set[bytes] = field(default_factory=set)  # verifiers that found another digest and have shown nothing near
     zero_reason: int = 0
     claimed_ms: int = 0
     asked_ms: int = 0
@@ -61,8 +62,12 @@ class Job:
         return self.item.request.mode
 
     @property
+    def model(self) -> bytes:
+        return self.item.request.model
+
+    @property
     def is_attested(self) -> bool:
-        return bool(self.committee) and len(self.attestations) == len(self.committee)
+        return bool(self.committee) and len(self.attestations) == len(self.committee) and not self.unlike
 
     @property
     def has_ended(self) -> bool:
@@ -81,7 +86,19 @@ class Job:
         assert self.receipt is not None
         attestations = tuple(self.attestations[verifier] for verifier in self.committee)
         receipt = self.receipt
-        return Leaf(0, (Work(self.item.voucher, receipt.claim, receipt.salt, receipt.output_digest, attestations),))
+        outputs = self.outputs if any(item.shown for item in attestations) else ()
+        work = Work(self.item.voucher, receipt.claim, receipt.salt, receipt.output_digest, attestations, outputs)
+        return Leaf(0, (work,))
+
+    def hear(self, item: Attestation) -> None:
+        """Keep what a drawn verifier says; what it shows takes the place of its blind word."""
+        assert self.receipt is not None
+        self.attestations[item.verifier] = item
+        value = compute_attestation(self.claim_id, item.verifier, self.receipt.output_digest)
+        if item.shown or item.value == value:
+            self.unlike.discard(item.verifier)
+        else:
+            self.unlike.add(item.verifier)
 
 
 def compute_job_key(channel: bytes, seq: int) -> bytes:
@@ -114,7 +131,8 @@ class Workbook:
             if entry.receipts:
                 committee = draw(entry.receipts[0]) if job.mode == Mode.INDIVIDUAL else ()
                 self.claim(job, entry.receipts[0], committee, now_ms=0)
-                job.attestations = {item.verifier: item for item in entry.attestations}
+                for item in entry.attestations:
+                    job.hear(item)
             self.add(job)
 
     def restore_answered(self, entries: Iterable[JournalEntry]) -> None:

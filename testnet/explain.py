@@ -30,6 +30,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.ledger.withheld import compute_challenge_key
 from protocol.messages import Refusal
+from protocol.proofs.bounds import read_shown
 from protocol.proofs.receipt_file import Finding
 from protocol.signing import verify_signed
 from testnet.dispute_course import DisputeCourse
@@ -252,7 +253,11 @@ def _explain_receipt(item: Try, receipt: Receipt, state: State) -> Iterator[Find
     agreeing = [
         format_node(each.verifier)
         for each in item.attestations
-        if each.value == compute_attestation(claim_id, each.verifier, receipt.output_digest) and _is_signed(each)
+        if (
+            read_shown(each) is not None
+            or each.value == compute_attestation(claim_id, each.verifier, receipt.output_digest)
+        )
+        and _is_signed(each)
     ]
     is_shown = len(agreeing) == claim.verifiers
     text = f"{len(agreeing)} of {claim.verifiers} verifiers signed the same output: {', '.join(agreeing) or 'nobody'}"

@@ -16,7 +16,6 @@ from protocol.jobs import (
     Attestation,
     Claim,
     Mode,
-    compute_attestation,
     compute_claim_id,
     compute_commitment,
 )
@@ -47,6 +46,8 @@ from protocol.ledger.transactions import (
     compute_transaction_id,
     get_transaction_kind,
 )
+from protocol.proofs.bounds import is_agreed
+from protocol.tensor import Tensor, compute_tensors_digest
 
 PAYOUT_KIND = 2
 LOST = "its worker did not open it when that was demanded"
@@ -211,7 +212,7 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
         raise AlreadyProven(claim_id)
     if is_lost(draft, claim_id):
         raise InvalidLeaf(voucher.seq, LOST)
-    fault = find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest)
+    fault = find_fault(draft, context, claim, claim_id, work.attestations, work.output_digest, work.outputs)
     if fault:
         raise InvalidLeaf(voucher.seq, fault)
     context.verify_signed(voucher, channel.payer)
@@ -243,6 +244,7 @@ def find_fault(
     claim_id: bytes,
     attestations: tuple[Attestation, ...],
     output_digest: bytes,
+    outputs: tuple[Tensor, ...] = (),
 ) -> str:
     """Why a claim does not count as attested with this digest by everyone drawn for it; empty when it does."""
     if not VERIFIERS_MIN <= claim.verifiers <= draft.params.verifiers_max:
@@ -254,8 +256,13 @@ def find_fault(
     committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
     if tuple(item.verifier for item in attestations) != committee:
         return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"
+    if bool(outputs) != any(item.shown for item in attestations):
+        return "the worker's outputs stand beside those that attestations show, and nowhere else"
+    if outputs and compute_tensors_digest(outputs) != output_digest:
+        return "the outputs do not have this digest"
+    model = draft.models.get(claim.model)
     for item in attestations:
-        if item.claim_id != claim_id or item.value != compute_attestation(claim_id, item.verifier, output_digest):
+        if item.claim_id != claim_id or not is_agreed(model, item, output_digest, outputs):
             return f"the attestation of {item.verifier.hex()} does not open to this digest"
         context.verify_signed(item, item.verifier)
     return ""

@@ -21,6 +21,7 @@ from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
 from protocol.ledger.state import State
 from protocol.signing import compute_domain_prefix
+from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, TimeMs, Whole
 
 TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
@@ -293,13 +294,17 @@ class ZeroReason(IntEnum):
 
 @fast_dataclass(frozen=True)
 class Work:
-    """A job done, with all that shows it: paid only if everything fits."""
+    """A job done, with all that shows it: paid only if everything fits.
+
+    `outputs` exactly where an attestation shows others: of a float model they need only be near (`proofs.bounds`).
+    """
 
     voucher: Voucher
     claim: Claim
     salt: Digest
     output_digest: Digest
     attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 @fast_dataclass(frozen=True)

@@ -18,12 +18,14 @@ from dataclasses import replace
 from struct import iter_unpack, pack
 from typing import Annotated
 
+from protocol.errors import MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import read_form
+from protocol.jobs import SHOWN_BYTES_MAX, Attestation, compute_attestation
 from protocol.ledger.records import ModelRecord
 from protocol.proofs.classes import is_within
 from protocol.proofs.trace import Judgement
-from protocol.tensor import TENSORS_MAX, Tensor
+from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, decode_tensors, encode_tensors
 from protocol.types import AtMost
 
 DISPUTED_HALVES = 3
@@ -61,6 +63,29 @@ def is_disputed(model: ModelRecord | None, theirs: Sequence[Tensor], own: Sequen
     """Whether a verifier that found `own` stands up against a worker."""
     bound_ppt = get_bound_ppt(model)
     return bool(bound_ppt) and not is_within(theirs, own, bound_ppt * DISPUTED_HALVES // 2)
+
+
+def may_be_shown(model: ModelRecord | None, outputs: tuple[Tensor, ...]) -> bool:
+    """Whether a verifier shows these beside its attestation: a settlement holds those of all verifiers of a leaf."""
+    return bool(get_bound_ppt(model)) and len(encode_tensors(outputs)) <= SHOWN_BYTES_MAX
+
+
+def read_shown(item: Attestation) -> tuple[Tensor, ...] | None:
+    """The outputs an attestation shows; None unless they are those it was made of."""
+    try:
+        shown = decode_tensors(item.shown)
+    except MalformedMessage:
+        return None
+    value = compute_attestation(item.claim_id, item.verifier, compute_tensors_digest(shown))
+    return shown if item.value == value else None
+
+
+def is_agreed(model: ModelRecord | None, item: Attestation, digest: bytes, outputs: Sequence[Tensor]) -> bool:
+    """Whether an attestation stands for outputs with this digest: bit for bit, or by others it shows that are near."""
+    if item.value == compute_attestation(item.claim_id, item.verifier, digest):
+        return True
+    shown = read_shown(item)
+    return shown is not None and is_near(model, outputs, shown)
 
 
 def judge_outputs(

@@ -20,6 +20,7 @@ from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext
 from protocol.proofs.trace import TRACE_BYTES_MAX, unpack_trace, verify_binding
 from protocol.registry import ProofDescription
 from protocol.signing import verify_signed
+from protocol.tensor import compute_tensors_digest, decode_tensors
 from protocol.types import AtMost
 
 
@@ -67,6 +68,8 @@ class Reexec:
     def verify(self, context: ProofContext, evidence: bytes) -> str:
         """Who has attested. InvalidProof, MalformedMessage or BadSignature unless the evidence is `Attestations`."""
         attestations = decode(Attestations, evidence, EVIDENCE_BYTES_MAX).items
+        if any(item.shown for item in attestations):
+            raise InvalidProof("an attestation shows other outputs: near is not the same, bit for bit")
         verify_attestations(context.receipt, attestations)
         names = " and ".join(format_node(item.verifier) for item in attestations)
         return f"{names} signed that they computed the same output, bit for bit"
@@ -103,7 +106,10 @@ def verify_receipt(receipt: Receipt) -> None:
 
 
 def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -> None:
-    """InvalidProof or BadSignature unless as many others as the claim names have attested the receipt's digest."""
+    """InvalidProof or BadSignature unless as many others as the claim names have attested the receipt's digest.
+
+    Or the digest of outputs that they show: how near these are is for who knows the model.
+    """
     verify_receipt(receipt)
     claim, claim_id = receipt.claim, compute_claim_id(receipt.claim)
     verifiers = {item.verifier for item in attestations}
@@ -112,8 +118,8 @@ def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -
     if len(verifiers) != len(attestations) or claim.worker in verifiers:
         raise InvalidProof("a verifier attests twice, or the worker attests itself")
     for item in attestations:
-        value = compute_attestation(claim_id, item.verifier, receipt.output_digest)
-        if item.claim_id != claim_id or item.value != value:
+        digest = compute_tensors_digest(decode_tensors(item.shown)) if item.shown else receipt.output_digest
+        if item.claim_id != claim_id or item.value != compute_attestation(claim_id, item.verifier, digest):
             raise InvalidProof(f"the attestation of {item.verifier.hex()} is not of this claim and output")
         verify_signed(item, item.verifier)
 

@@ -17,6 +17,7 @@ from protocol.keys import format_account, format_node
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ATTESTATIONS_MAX, ZeroReason
+from protocol.proofs.bounds import is_agreed
 from protocol.proofs.context import EVIDENCE_BYTES_MAX, ProofContext, Trust
 from protocol.proofs.kinds import REEXEC, SIGNED, verify_attestations, verify_receipt
 from protocol.registry import find_proof_kind
@@ -97,14 +98,28 @@ def verify_receipt_file(
         verify_receipt(file.receipt)
         return (*signed, Finding("attested", False, _UNATTESTED[file.request.mode]), *_find_backings(file, trust))
     verify_attestations(file.receipt, file.attestations)
-    names = " and ".join(format_node(item.verifier) for item in file.attestations)
     return (
         *signed,
-        Finding("attested", True, f"{names} signed that they computed the same output, bit for bit"),
+        _find_attested(file, state),
         *_find_backings(file, trust),
         _find_drawn(file, state, leaves),
         _find_settled(file, leaves),
     )
+
+
+def _find_attested(file: ReceiptFile, state: State | None) -> Finding:
+    """Who found the same; of a float model the ledger says how far apart outputs are that count as the same."""
+    names = " and ".join(format_node(item.verifier) for item in file.attestations)
+    near = [item for item in file.attestations if item.shown]
+    if not near:
+        return Finding("attested", True, f"{names} signed that they computed the same output, bit for bit")
+    model = state.models.get(file.request.model) if state is not None else None
+    if model is None:
+        text = f"that {names} found the same: outputs differ in their last bits, and no ledger that knows the model"
+        return Finding("attested", False, f"{text} was given")
+    if not all(is_agreed(model, item, file.receipt.output_digest, file.outputs) for item in near):
+        raise InvalidProof("a verifier found outputs that are not within the model's bound of the worker's")
+    return Finding("attested", True, f"{names} signed that they computed the same output, within the model's bound")
 
 
 def _verify_parts(file: ReceiptFile) -> None:

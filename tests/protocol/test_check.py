@@ -36,7 +36,7 @@ class Scene:
         self.work = ClaimedWork(self.claim, self.request)
         claim_id, own = compute_claim_id(self.claim), self.verifier.public
         value = compute_attestation(claim_id, own, bytes(32))
-        self.attestation = sign(Attestation(claim_id, own, value, bytes(64)), self.verifier)
+        self.attestation = sign(Attestation(claim_id, own, value, b"", bytes(64)), self.verifier)
         self.feed = next(iter(self.state.feeds))
         round_number = self.now_ms // self.state.params.oracle_heartbeat_ms
         unsigned = SignedObservation(self.feed, round_number, 5, self.now_ms, self.oracle.public, bytes(64))
@@ -135,6 +135,8 @@ def test_an_attestation(scene: Scene) -> None:
     assert scene.say("proofs", scene.verifier, Attestations((replace(good, value=bytes(32)),))) is R
     stranger = sign(replace(good, verifier=scene.worker.public), scene.worker)
     assert scene.say("proofs", scene.worker, Attestations((stranger,))) is I
+    telling = sign(replace(good, shown=b"what all could copy"), scene.verifier)
+    assert scene.say("proofs", scene.verifier, Attestations((telling,))) is R
 
 
 def test_an_observation(scene: Scene) -> None:

@@ -37,7 +37,7 @@ def make_puller(topics=("proofs", "claims", "node"), seed=1, key=None):
 
 def attest(number, key=VERIFIER):
     claim_id = number.to_bytes(32, "big")
-    return Attestations((sign(Attestation(claim_id, key.public, b"v" * 32, bytes(64)), key),))
+    return Attestations((sign(Attestation(claim_id, key.public, b"v" * 32, b"", bytes(64)), key),))
 
 
 def seal(message, key=VERIFIER, at_ms=NOW_MS):

@@ -9,8 +9,9 @@ from protocol.codec import decode
 from protocol.content import format_cid
 from protocol.jobs import ClaimedWork, Receipt, compute_attestation, compute_claim_id
 from protocol.messages import Attestations, Claims, GetOpening, Opening, Refused
+from protocol.proofs.bounds import read_shown
 from protocol.signing import sign, verify_signed
-from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
+from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors, encode_tensors
 from roles.challenge import Challenge
 from roles.role import (
     Compute,
@@ -31,8 +32,9 @@ from roles.role import (
 )
 from roles.verifier import BATCH_MS, REPEAT_MS, Verifier
 from testnet.found import load_model_files
+from tests.protocol.ledger.test_models import CALIBRATION
 from tests.roles.test_admission import make_ledger
-from tests.support.jobs import OUTPUT, ROW, get_keys, make_receipt, make_request, pay
+from tests.support.jobs import OUTPUT, ROW, find_model, get_keys, make_receipt, make_request, pay
 
 DIGEST = compute_tensors_digest((OUTPUT,))
 
@@ -178,6 +180,24 @@ def test_an_attestation_is_opened_to_the_worker_s_signed_receipt_only():
 
     assert opened == Opening(compute_claim_id(receipt.claim), DIGEST)
     assert isinstance(refused, Refused)
+
+
+def test_of_a_float_model_the_outputs_are_shown_with_the_attestation_and_to_the_receipt_alone():
+    story = Story()
+    model = find_model(story.state)
+    story.state = replace(story.state, models={model.digest: replace(model, exact=0, calibration=(CALIBRATION,))})
+    story.start({})
+    work, receipt = lie(story)
+    story.attest(work)
+    (blind,) = story.publish().items
+    assert not blind.shown
+
+    told = find(story.do(Requested(work.request.client, GetOpening(receipt, ()), "proof", "s1")), Reply).message
+
+    (shown,) = told.attestation
+    assert decode_tensors(shown.shown) == read_shown(shown) == (OUTPUT,)
+    assert replace(shown, shown=b"", signature=blind.signature) == blind
+    verify_signed(shown, blind.verifier)
 
 
 def test_a_restarted_verifier_says_and_opens_the_same():

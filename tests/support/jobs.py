@@ -131,6 +131,8 @@ def attest(state: State, foundation: Foundation, receipt: Receipt, output_digest
     keys = {get_keys(foundation, name)[0].public: get_keys(foundation, name)[0] for name in foundation.nodes}
     claim_id = compute_claim_id(receipt.claim)
     return tuple(
-        sign(Attestation(claim_id, node, compute_attestation(claim_id, node, output_digest), bytes(64)), keys[node])
+        sign(
+            Attestation(claim_id, node, compute_attestation(claim_id, node, output_digest), b"", bytes(64)), keys[node]
+        )
         for node in draw(state, receipt)
     )

@@ -33,14 +33,19 @@ NEAR = outputs_at(0.6)
 FAR = outputs_at(20)
 
 
+def calibrate(ledger: Ledger) -> None:
+    """The model of the tests is a float one from now on."""
+    model = find_model(ledger.state)
+    inexact = replace(model, exact=0, calibration=(CALIBRATION,))
+    ledger.state = replace(ledger.state, models=dict(ledger.state.models) | {model.digest: inexact})
+    ledger.state = replace(ledger.state, tree=ledger.rebuild())
+
+
 class FloatBatch(Batch):
     """A batch of a model that is calibrated. Its worker says SAID; `found` is what verifiers found, in their order."""
 
     def __init__(self, ledger: Ledger, amounts: list[int | None]) -> None:
-        model = find_model(ledger.state)
-        inexact = replace(model, exact=0, calibration=(CALIBRATION,))
-        ledger.state = replace(ledger.state, models=dict(ledger.state.models) | {model.digest: inexact})
-        ledger.state = replace(ledger.state, tree=ledger.rebuild())
+        calibrate(ledger)
         super().__init__(ledger, amounts, outputs=SAID)
 
     def attest_as(self, *found: tuple[Tensor, ...]) -> "FloatBatch":

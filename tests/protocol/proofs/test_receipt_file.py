@@ -143,7 +143,7 @@ def _attest_as(story: Story, receipt: object, names: tuple[str, ...]) -> tuple[A
     for name in names:
         key = story.ledger.node(name)
         value = compute_attestation(claim_id, key.public, receipt.output_digest)  # type: ignore[attr-defined]
-        made.append(sign(Attestation(claim_id, key.public, value, bytes(64)), key))
+        made.append(sign(Attestation(claim_id, key.public, value, b"", bytes(64)), key))
     return tuple(made)
 
 

@@ -34,13 +34,16 @@ def test_profiles_agree_to_the_bit_on_the_exact_model_and_not_on_every_float_mod
     assert digests["digits-cnn"] > 1
 
 
-@pytest.mark.parametrize(("model", "mode"), [("digits", "individual"), ("digits-cnn", "batch")])
+@pytest.mark.parametrize(
+    ("model", "mode"), [("digits", "individual"), ("digits-cnn", "individual"), ("digits-cnn", "batch")]
+)
 def test_honest_nodes_of_many_profiles_are_paid_and_not_blamed(table: Path, model: str, mode: str) -> None:
     piece = Piece(model, mode, seed=2, jobs=24)
     outcomes, _ = simulate_mix(str(table), piece)
     (row,) = make_rows([Result(piece, outcomes, {})])
     assert row.missed == ()
     assert outcomes.answered == outcomes.jobs == 24
+    assert not outcomes.again
 
 
 def test_a_table_of_honest_nodes_says_what_they_suffered() -> None:
