@@ -35,6 +35,7 @@ from roles.role import (
     Publish,
     Received,
     Record,
+    Reply,
     Send,
     SetTimer,
     Submit,
@@ -149,8 +150,7 @@ class Withholding(Inference):
         return [effect for effect in super().handle(event, now_ms) if not self._is_kept(effect)]
 
     def _is_kept(self, effect: Effect) -> bool:
-        is_result = isinstance(effect, Send) and isinstance(effect.message, Result)
-        return is_result or (isinstance(effect, Submit) and isinstance(effect.item, PublishOutput))
+        return _is_result(effect) or (isinstance(effect, Submit) and isinstance(effect.item, PublishOutput))
 
 
 class Unsettling(Withholding):
@@ -165,7 +165,7 @@ class Mumbling(Withholding):
     """Sends nobody the result, as if all its replies were lost, but publishes what it is asked for."""
 
     def _is_kept(self, effect: Effect) -> bool:
-        return isinstance(effect, Send) and isinstance(effect.message, Result)
+        return _is_result(effect)
 
 
 # Verifiers
@@ -311,6 +311,11 @@ class Denying(ClientRole):
                 if channel.payer == own and not channel.closing_ms:
                     effects.append(Submit(CloseChannel(key), f"deny-{key.hex()}"))
         return effects
+
+
+def _is_result(effect: Effect) -> bool:
+    """Sent, or in answer to a question on a stream."""
+    return isinstance(effect, Send | Reply) and isinstance(effect.message, Result)
 
 
 def _truncate(tensor: Tensor) -> Tensor:
