@@ -120,6 +120,25 @@ def inference(
         raise CommandError("not_ready", str(error), hint, ExitCode.UNREACHABLE) from error
 
 
+@app.command(help_epilogue="Examples:\n\n  rolemesh bench store\n\n  rolemesh bench store --full --at /srv/data --json")
+def store(
+    *,
+    json: JsonLines = False,
+    full: Full = False,
+    only: Only = (),
+    at: Annotated[Path | None, Parameter(help="Folder on the disk to measure; that of temporary files else.")] = None,
+) -> int:
+    """A folder put durably and got back, every block hashed, beside the disk and the hash alone. --full takes 2 GiB."""
+    from testnet.bench.store import NAMES, RoundFailed, measure
+
+    output = Output(json)
+    try:
+        return report(measure(output.note, full, choose(only, NAMES), at), output)
+    except (RoundFailed, OSError) as error:
+        hint = "it needs four times the folder on that disk; --at names another"
+        raise CommandError("not_measured", str(error), hint) from error
+
+
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh bench soak\n\n  rolemesh bench soak --minutes 5 --json\n\n"
     "Exit code 6 names what grew. Below 20 minutes caches still fill up to their bounds: the bar for memory is loose."
