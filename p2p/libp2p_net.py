@@ -3,7 +3,7 @@
     async with open_libp2p_net(seed, "127.0.0.1", 0, on_event) as net:
         net.subscribe(topic, check)
 
-Methods return at once. Events reach `on_event` one at a time, in order, from a task of this network: never from within
+Methods return at once. Events reach `on_event` one at a time, in order, from tasks of this network: never from within
 a call to it.
 """
 
@@ -115,8 +115,8 @@ class Libp2pNet:
             params=dataclasses.replace(PARAMS, peer_exchange=self._options.peer_exchange),
         )
         host.announce(self.announced)
-        self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, tasks)
-        self._answers = Answers(self._emit, self._blame)
+        self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, self._emit_now, tasks)
+        self._answers = Answers(self._emit_now, self._blame)
         host.serve(MESHSUB, self._gossip.take_stream)
         self._dialback = DialBack(host, self.announced, self._on_reach)
         host.serve(dialback.PROTOCOL, self._dialback.take_stream)
@@ -248,6 +248,13 @@ class Libp2pNet:
     def _emit(self, event: NetEvent) -> None:
         self._events.append(event)
         self._turns.hurry()
+
+    def _emit_now(self, event: NetEvent) -> None:
+        """As `_emit`, for what is no part of a call to us: without a turn of its own, but in order."""
+        if self._events:
+            self._emit(event)
+        else:
+            self._on_event(event)
 
     def _has_room(self) -> bool:
         return self._delivered_waiting < DELIVERED_MAX

@@ -8,17 +8,19 @@ Lengths are checked before a body is read, every wait has a deadline, and each r
 import heapq
 import itertools
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import trio
-from libp2p.io.exceptions import IOException
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frames, Header, write_frame
+from p2p.frame_stream import FrameStream
+from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frame, Header
 from p2p.host_streams import StreamRefused
+from p2p.muxed_stream import MuxedStream
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, NetEvent, Unanswered
 from p2p.peer_ids import to_node
 
@@ -28,135 +30,14 @@ REQUESTS_MAX = 4_096  # our own, under way
 PER_PEER_MAX = 64  # one peer's, waiting for our answer
 PER_PEER_BYTES_MAX = 16 * 1024 * 1024  # of such requests together
 REPLY_S = 60.0  # an `Asked` not answered by then is forgotten
-FRAME_S = 30.0  # for a frame to arrive whole once its first byte is here
-CHUNK = 64 * 1024 - 12  # the largest yamux frame that every implementation takes
-OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting to be sent to one peer, on all streams together
 REASON_BYTES_MAX = 256
-
-
-@dataclass
-class Wire:
-    """One open stream and what waits to be written to it. `waiting` counts bytes by peer, over all its streams."""
-
-    peer: bytes
-    waiting: Counter[bytes]
-    frames: deque[bytes] = field(default_factory=deque)
-    size: int = 0
-    wake: trio.Event = field(default_factory=trio.Event)
-
-    def push(self, kind: int, number: int, body: bytes) -> bool:
-        if self.waiting[self.peer] + len(body) > OUT_BYTES_MAX:
-            return False
-        frame = write_frame(kind, number, body)
-        self.frames.append(frame)
-        self._count(len(frame))
-        self.wake.set()
-        return True
-
-    def _count(self, change: int) -> None:
-        self.size += change
-        self.waiting[self.peer] += change
-        if not self.waiting[self.peer]:
-            del self.waiting[self.peer]
-
-    def clear(self) -> None:
-        """The stream has ended; nothing waits for it any more."""
-        self.frames.clear()
-        self._count(-self.size)
-
-    async def write_to(self, stream: NetStream) -> None:
-        """Write frames as they come, in chunks, until the stream breaks or this is cancelled between two."""
-        while True:
-            while not self.frames:
-                self.wake = trio.Event()
-                await self.wake.wait()
-            frame = self.frames.popleft()
-            for start in range(0, len(frame), CHUNK):
-                await stream.write(frame[start : start + CHUNK])
-            self._count(-len(frame))
-
-
-class SlowFrame(Exception):
-    """A frame has begun and does not end."""
-
-    def __init__(self) -> None:
-        super().__init__(f"a frame took more than {FRAME_S} s")
-
-
-class Reader:
-    """Frames off a stream, several per read. IOException at the end, BadFrame, or SlowFrame."""
-
-    def __init__(self, stream: NetStream) -> None:
-        self._stream = stream
-        self._frames = Frames()
-        self._due_s = 0.0  # when the frame under way must be whole
-
-    async def read_header(self) -> Header:
-        """Wait for the next frame's. `read_body` or `skip_body` must follow. Raises BadFrame."""
-        if not len(self._frames):
-            await self._read_more(float("inf"))
-        self._due_s = trio.current_time() + FRAME_S
-        while (header := self._frames.read_header()) is None:
-            await self._read_more(self._due_s)
-        return header
-
-    async def read_body(self) -> bytes:
-        while (frame := self._frames.take()) is None:
-            await self._read_more(self._due_s)
-        return frame.body
-
-    async def skip_body(self) -> None:
-        """Pass over a body, keeping none of it."""
-        while not self._frames.drop():
-            await self._read_more(self._due_s)
-
-    async def _read_more(self, due_s: float) -> None:
-        with trio.move_on_at(due_s):
-            data = await self._stream.read(CHUNK)
-            if not data:
-                raise IOException("the stream ended")
-            self._frames.feed(data)
-            return
-        raise SlowFrame
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Why a stream is over, and what its peer did wrong, if it did; a violation is what no implementation does."""
-
-    reason: str
-    fault: str = ""
-    is_violation: bool = False
-
-
-async def carry(read: Callable[[], Awaitable[None]], write: Callable[[], Awaitable[None]]) -> Ended:
-    """Read and write until one of the two fails, and why it did: neither ends otherwise.
-
-    Errors do not leave by the nursery: trio hands them on together with frames that refer to them, and such a ring
-    holds the connection until the garbage collector comes by.
-    """
-    ended: list[Ended] = []
-
-    async def until_over(half: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await half()
-        except IOException as error:
-            ended.append(Ended(f"the stream broke: {error!r}"))
-        except (BadFrame, SlowFrame) as error:
-            ended.append(Ended(f"the peer broke a rule: {error}", str(error), isinstance(error, BadFrame)))
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(until_over, write)
-        await until_over(read)
-    return ended[0]
 
 
 @dataclass
 class Channel:
     """Our requests to one peer on one protocol: sent or about to be, by number."""
 
-    wire: Wire
+    wire: FrameStream
     waiting: dict[int, str] = field(default_factory=dict)
 
 
@@ -167,11 +48,14 @@ class Requests:
         self,
         connect: Callable[[bytes], Awaitable[bool]],
         open_stream: Callable[[bytes, str], Awaitable[NetStream]],
+        refuse: Callable[[NetEvent], None],
         emit: Callable[[NetEvent], None],
         tasks: trio.Nursery,
     ) -> None:
+        """`refuse` hears of requests that end within the call that makes them, `emit` of all others."""
         self._connect = connect
         self._open_stream = open_stream
+        self._refuse = refuse
         self._emit = emit
         self._tasks = tasks
         self._channels: dict[tuple[bytes, str], Channel] = {}
@@ -184,17 +68,18 @@ class Requests:
     def ask(self, peer: bytes, protocol: str, data: bytes, token: str, timeout_ms: int) -> None:
         """Send a request, opening the stream and dialling the peer as needed."""
         if token in self._under_way or len(self._under_way) >= REQUESTS_MAX or len(data) > STREAM_BYTES_MAX:
-            self._emit(Unanswered(token, _explain_refusal(token in self._under_way, len(data))))
+            self._refuse(Unanswered(token, _explain_refusal(token in self._under_way, len(data))))
             return
         channel = self._get_channel(peer, protocol)
         number = next(self._numbers) % 2**32
         if not channel.wire.push(ASK, number, data):
-            self._emit(Unanswered(token, "too much is waiting to be sent to this peer"))
+            self._refuse(Unanswered(token, "too much is waiting to be sent to this peer"))
             return
         channel.waiting[number] = token
         self._under_way[token] = channel, number
         heapq.heappush(self._deadlines, (trio.current_time() + timeout_ms / 1000, token))
-        self._wake.set()
+        if self._deadlines[0][1] == token:
+            self._wake.set()
 
     def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
         """As `ask`, but nobody answers, and nobody hears what became of it."""
@@ -204,7 +89,7 @@ class Requests:
     def _get_channel(self, peer: bytes, protocol: str) -> Channel:
         channel = self._channels.get((peer, protocol))
         if channel is None:
-            channel = self._channels[peer, protocol] = Channel(Wire(peer, self._sending))
+            channel = self._channels[peer, protocol] = Channel(FrameStream(peer, self._sending))
             self._tasks.start_soon(self._run, peer, protocol, channel)
         return channel
 
@@ -255,23 +140,20 @@ class Requests:
     async def _use(self, stream: NetStream, channel: Channel) -> str:
         """Send and receive until the stream ends, and say why it did."""
         try:
-            return (await carry(partial(self._read, stream, channel), partial(channel.wire.write_to, stream))).reason
+            muxed = cast(MuxedStream, stream.muxed_stream)
+            return (await channel.wire.carry(muxed, lambda header: True, partial(self._take, channel))).reason
         finally:
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
-    async def _read(self, stream: NetStream, channel: Channel) -> None:
-        reader = Reader(stream)
-        while True:
-            kind, number, _ = await reader.read_header()
-            body = await reader.read_body()
-            token = channel.waiting.get(number)
-            if token is None:
-                continue  # late: it was given up
-            if kind == ANSWER:
-                self._end(token, "", body)
-            else:
-                self._end(token, "refused: " + body[:REASON_BYTES_MAX].decode("utf-8", "replace"))
+    def _take(self, channel: Channel, frame: Frame) -> None:
+        token = channel.waiting.get(frame.number)
+        if token is None:
+            return  # late: it was given up
+        if frame.kind == ANSWER:
+            self._end(token, "", frame.body)
+        else:
+            self._end(token, "refused: " + frame.body[:REASON_BYTES_MAX].decode("utf-8", "replace"))
 
 
 def _explain_refusal(is_repeated: bool, size: int) -> str:
@@ -284,7 +166,7 @@ def _explain_refusal(is_repeated: bool, size: int) -> str:
 class Open:
     """A peer's request that waits for our answer. None is sent without a number: it has only told us something."""
 
-    wire: Wire
+    wire: FrameStream
     number: int | None
     size: int
     until_s: float
@@ -297,56 +179,54 @@ class Answers:
         self._emit = emit
         self._fault = fault
         self._open: dict[str, Open] = {}  # oldest first; bounded by peers x PER_PEER_MAX
-        self._held: Counter[bytes] = Counter()
-        self._held_bytes: Counter[bytes] = Counter()
+        self._held: dict[bytes, int] = {}  # questions, by peer
+        self._held_bytes: dict[bytes, int] = {}
         self._sending: Counter[bytes] = Counter()
         self._tokens = itertools.count(1)
 
     async def take_stream(self, protocol: str, stream: NetStream) -> None:
         """Serve one peer's stream until it ends."""
-        wire = Wire(to_node(stream.muxed_conn.peer_id), self._sending)
+        wire = FrameStream(to_node(stream.muxed_conn.peer_id), self._sending)
+        asking = _Asking(self, protocol, wire)
         try:
-            ended = await carry(partial(self._read, protocol, stream, wire), partial(wire.write_to, stream))
+            ended = await wire.carry(cast(MuxedStream, stream.muxed_stream), asking.begin, asking.take)
             logger.debug("a stream of %s ended: %s", protocol, ended.reason)
             if ended.fault:
                 self._fault(wire.peer, ended.fault, ended.is_violation)
         finally:
+            asking.end()
             for token in [token for token, asked in self._open.items() if asked.wire is wire]:
                 self._close(token)
             wire.clear()
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
-    async def _read(self, protocol: str, stream: NetStream, wire: Wire) -> None:
-        reader = Reader(stream)
-        while True:
-            kind, number, length = await reader.read_header()
-            if kind not in (ASK, TELL):
-                raise BadFrame("only requests may be sent on a stream its sender opened")
-            self._expire()
-            if self._held[wire.peer] >= PER_PEER_MAX or self._held_bytes[wire.peer] + length > PER_PEER_BYTES_MAX:
-                await reader.skip_body()
-                if kind == ASK:
-                    wire.push(REFUSAL, number, b"busy: too many of your requests wait here")
-                continue
-            # Counted before it is here: a peer may begin as many bodies as it has streams.
-            self._hold(wire.peer, length)
-            try:
-                body = await reader.read_body()
-            except BaseException:
-                self._let_go(wire.peer, length)
-                raise
-            token = f"asked-{next(self._tokens)}"
-            self._open[token] = Open(wire, number if kind == ASK else None, length, trio.current_time() + REPLY_S)
-            self._emit(Asked(protocol, wire.peer, body, token))
+    def begin(self, wire: FrameStream, header: Header) -> bool:
+        """Whether there is room for what a peer begins to ask. Counted before it is here: it may begin many."""
+        if header.kind not in (ASK, TELL):
+            raise BadFrame("only requests may be sent on a stream its sender opened")
+        self._expire()
+        held_bytes = self._held_bytes.get(wire.peer, 0) + header.length
+        if self._held.get(wire.peer, 0) >= PER_PEER_MAX or held_bytes > PER_PEER_BYTES_MAX:
+            if header.kind == ASK:
+                wire.push(REFUSAL, header.number, b"busy: too many of your requests wait here")
+            return False
+        self._held[wire.peer] = self._held.get(wire.peer, 0) + 1
+        self._held_bytes[wire.peer] = held_bytes
+        return True
 
-    def _hold(self, peer: bytes, size: int) -> None:
-        self._held[peer] += 1
-        self._held_bytes[peer] += size
+    def take(self, protocol: str, wire: FrameStream, frame: Frame) -> None:
+        token = f"asked-{next(self._tokens)}"
+        number = frame.number if frame.kind == ASK else None
+        self._open[token] = Open(wire, number, len(frame.body), trio.current_time() + REPLY_S)
+        self._emit(Asked(protocol, wire.peer, frame.body, token))
 
-    def _let_go(self, peer: bytes, size: int) -> None:
-        self._held -= Counter((peer,))
-        self._held_bytes -= Counter({peer: size})
+    def let_go(self, peer: bytes, size: int) -> None:
+        """What was counted when it began is not here any more, or never came whole."""
+        self._held[peer] -= 1
+        self._held_bytes[peer] -= size
+        if not self._held[peer]:
+            del self._held[peer], self._held_bytes[peer]
 
     def reply(self, token: str, data: bytes) -> None:
         self._expire()
@@ -361,7 +241,7 @@ class Answers:
     def _close(self, token: str) -> Open | None:
         asked = self._open.pop(token, None)
         if asked is not None:
-            self._let_go(asked.wire.peer, asked.size)
+            self.let_go(asked.wire.peer, asked.size)
         return asked
 
     def _expire(self) -> None:
@@ -372,3 +252,26 @@ class Answers:
     def get_sizes(self) -> dict[str, int]:
         """How much is remembered, by name."""
         return {"asked": len(self._open), "askers": len(self._held) + len(self._held_bytes)}
+
+
+class _Asking:
+    """What one stream of a peer's is about to ask."""
+
+    def __init__(self, answers: Answers, protocol: str, wire: FrameStream) -> None:
+        self._answers = answers
+        self._protocol = protocol
+        self._wire = wire
+        self._begun: Header | None = None  # counted, and not whole yet
+
+    def begin(self, header: Header) -> bool:
+        is_taken = self._answers.begin(self._wire, header)
+        self._begun = header if is_taken else None
+        return is_taken
+
+    def take(self, frame: Frame) -> None:
+        self._begun = None
+        self._answers.take(self._protocol, self._wire, frame)
+
+    def end(self) -> None:
+        if self._begun is not None:
+            self._answers.let_go(self._wire.peer, self._begun.length)

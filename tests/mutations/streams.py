@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 STREAM_LIMITS = ("tests/p2p/test_stream_limits.py",)
 STREAMS = ("tests/p2p/test_streams.py",)
+ENDS = ("tests/p2p/test_stream_ends.py",)
 
 MUTATIONS = (
     Mutation(
@@ -116,35 +117,35 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/streams.py",
-        "if self._held[wire.peer] >= PER_PEER_MAX or self",
-        "if self",
+        "if self._held.get(wire.peer, 0) >= PER_PEER_MAX or held",
+        "if held",
         STREAMS,
         "one peer has only so many requests waiting",
     ),
     Mutation(
         "p2p/streams.py",
-        "self._held_bytes[wire.peer] + length > PER_PEER_BYTES_MAX",
+        "held_bytes > PER_PEER_BYTES_MAX",
         "False",
         STREAMS,
         "one peer's requests hold only so many bytes",
     ),
     Mutation(
         "p2p/streams.py",
-        ("            self._hold(wire.peer, length)\n            try:"),
-        "            try:",
+        "        self._held_bytes[wire.peer] = held_bytes\n",
+        "        self._held_bytes[wire.peer] = held_bytes - header.length\n",
         STREAMS,
         "a request counts before its body is here",
     ),
     Mutation(
         "p2p/streams.py",
-        ("            except BaseException:\n                self._let_go(wire.peer, length)\n                raise"),
-        ("            except BaseException:\n                raise"),
+        "            asking.end()\n",
+        "",
         STREAMS,
         "a request that never became whole is no longer counted",
     ),
     Mutation(
-        "p2p/streams.py",
-        "if self.waiting[self.peer] + len(body) > OUT_BYTES_MAX:",
+        "p2p/frame_stream.py",
+        "if self._waiting[self.peer] + len(body) > OUT_BYTES_MAX:",
         "if False:",
         STREAMS,
         "only so much waits to be sent to one peer",
@@ -175,17 +176,45 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/streams.py",
-        "            if kind not in (ASK, TELL):",
-        "            if False:",
+        "        if self._deadlines[0][1] == token:\n            self._wake.set()",
+        "        pass",
+        STREAMS,
+        "a request that is due before all others is looked after in time",
+    ),
+    Mutation(
+        "p2p/streams.py",
+        "        if header.kind not in (ASK, TELL):",
+        "        if False:",
         STREAMS,
         "only requests come on a stream its sender opened",
     ),
     Mutation(
-        "p2p/streams.py",
+        "p2p/frame_stream.py",
         "self._due_s = trio.current_time() + FRAME_S",
-        'self._due_s = float("inf")',
+        "self._due_s = math.inf",
         STREAMS,
         "a frame that has begun must end",
+    ),
+    Mutation(
+        "p2p/frame_stream.py",
+        "                self._due_s = math.inf\n",
+        "                pass\n",
+        ENDS,
+        "each frame has its own time",
+    ),
+    Mutation(
+        "p2p/frame_stream.py",
+        "if self._out and now_s >= self._moving_since_s + STALL_S_MAX:",
+        "if False:",
+        ENDS,
+        "a peer that takes nothing loses its stream",
+    ),
+    Mutation(
+        "p2p/frame_stream.py",
+        "        if not self._out:\n            self._moved",
+        "        if math.isinf(self._moving_since_s):\n            self._moved",
+        ENDS,
+        "a stream on which nothing waits may stay open",
     ),
     Mutation(
         "p2p/streams.py",

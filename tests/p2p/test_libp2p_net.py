@@ -324,7 +324,7 @@ def test_a_peer_that_takes_no_bytes_does_not_hold_up_closing() -> None:
                     a.request(paused.node, protocol, bytes(2**20), f"fill {protocol}", 60_000)
                 (ours,) = cast(Any, a._host.swarm.connections.values())
                 muxed = ours[0].muxed_conn
-                await until(lambda: muxed._writer._unsent and len(muxed._writer._blocked) > len(protocols) // 4)
+                await until(lambda: muxed._writer._unsent and len(muxed._writer._feeding) > len(protocols) // 4)
                 start = trio.current_time()
             return trio.current_time() - start
 

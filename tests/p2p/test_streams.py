@@ -6,40 +6,58 @@ from typing import Any
 
 import pytest
 import trio
-from libp2p.io.exceptions import IOException
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from p2p import streams
+from p2p import frame_stream, streams
+from p2p.frame_stream import FRAME_S
 from p2p.frames import ANSWER, ASK, REFUSAL, TELL, Frame, Frames, write_frame
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, Unanswered
 from p2p.peer_ids import to_peer
-from p2p.streams import FRAME_S, PER_PEER_MAX, REPLY_S, Answers, Requests
+from p2p.streams import PER_PEER_MAX, REPLY_S, Answers, Requests
 
 PEER = b"p" * 32
 PROTOCOL = "/echo/1"
 
 
 class FakeStream:
-    """One end of a stream of a peer's."""
+    """One end of a stream of a peer's, pushed to and fed from as `MuxedStream` is. `end` is the peer's."""
 
-    def __init__(self, end: Any, node: bytes = PEER) -> None:
-        self._end = end
+    def __init__(self, nursery: trio.Nursery, node: bytes = PEER) -> None:
+        self.end, self._ours = memory_stream_pair()
+        self.muxed_stream = self
         self.muxed_conn = SimpleNamespace(peer_id=to_peer(node))
+        self._nursery = nursery
+        self._more = trio.Event()
 
-    async def read(self, size: int) -> bytes:
-        try:
-            return bytes(await self._end.receive_some(size))
-        except trio.BrokenResourceError as error:
-            raise IOException("reset") from error
+    def push_to(self, on_data: Callable[[bytes], None], on_end: Callable[[str | None], None]) -> None:
+        async def push() -> None:
+            try:
+                while data := bytes(await self._ours.receive_some(65_536)):
+                    on_data(data)
+                on_end(None)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                on_end(repr(error))
 
-    async def write(self, data: bytes) -> None:
-        try:
-            await self._end.send_all(data)
-        except trio.BrokenResourceError as error:
-            raise IOException("reset") from error
+        self._nursery.start_soon(push)
+
+    def feed_from(self, produce: Callable[[int], bytes]) -> None:
+        async def feed() -> None:
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                try:
+                    while data := produce(1_000):
+                        await self._ours.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+
+        self._nursery.start_soon(feed)
+
+    def has_more(self) -> None:
+        self._more.set()
 
     async def reset(self) -> None:
-        await self._end.aclose()
+        await self._ours.aclose()
 
 
 class Server:
@@ -55,9 +73,9 @@ class Server:
 
     def open(self, node: bytes = PEER) -> Any:
         """A stream of a peer's; the peer's end of it."""
-        theirs, ours = memory_stream_pair()
-        self._nursery.start_soon(self.answers.take_stream, PROTOCOL, FakeStream(ours, node))
-        return theirs
+        stream = FakeStream(self._nursery, node)
+        self._nursery.start_soon(self.answers.take_stream, PROTOCOL, stream)
+        return stream.end
 
     @property
     def tokens(self) -> list[str]:
@@ -167,7 +185,7 @@ def test_a_question_nobody_answers_is_forgotten_and_so_are_those_of_a_stream_tha
 
 
 def test_answers_a_peer_does_not_read_are_refused_beyond_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "OUT_BYTES_MAX", 1_000)
+    monkeypatch.setattr(frame_stream, "OUT_BYTES_MAX", 1_000)
 
     async def main(nursery: trio.Nursery) -> None:
         server = Server(nursery)
@@ -228,23 +246,25 @@ class Asker:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.events: list[Any] = []
         self.ends: list[Any] = []
-        self.requests = Requests(self._connect, self._open_stream, self.events.append, nursery)
+        self._nursery = nursery
+        self.requests = Requests(self._connect, self._open_stream, self.events.append, self.events.append, nursery)
         nursery.start_soon(self.requests.expire_forever)
 
     async def _connect(self, node: bytes) -> bool:
         return True
 
     async def _open_stream(self, node: bytes, protocol: str) -> Any:
-        theirs, ours = memory_stream_pair()
-        self.ends.append(theirs)
-        return FakeStream(ours, node)
+        stream = FakeStream(self._nursery, node)
+        self.ends.append(stream.end)
+        return stream
 
 
 def test_a_request_ends_when_its_time_is_up_and_an_answer_after_that_is_nobodys() -> None:
     async def main(nursery: trio.Nursery) -> None:
         asker = Asker(nursery)
-        asker.requests.ask(PEER, PROTOCOL, b"q", "quick", 1_000)
         asker.requests.ask(PEER, PROTOCOL, b"q", "slow", 5_000)
+        await wait_all_tasks_blocked()
+        asker.requests.ask(PEER, PROTOCOL, b"q", "quick", 1_000)
         await trio.sleep(2)
         assert asker.events == [Unanswered("quick", "timeout: no answer in time")]
         (end,) = asker.ends

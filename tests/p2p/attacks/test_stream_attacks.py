@@ -11,7 +11,9 @@ PROTOCOLS = (*scene.PROTOCOLS, dialback.PROTOCOL, "/ipfs/id/1.0.0", "/ipfs/ping/
 HASTY = {
     "p2p.outgoing.WRITE_BEATS_MAX": 2,
     "p2p.inbound.PACKET_BEATS_MAX": 2,
-    "p2p.streams.FRAME_S": 2.0,
+    "p2p.frame_stream.FRAME_S": 2.0,
+    "p2p.frame_stream.LOOK_S": 1.0,
+    "p2p.frame_stream.STALL_S_MAX": 2.0,
     "p2p.muxed_stream.STALL_S_MAX": 2.0,
     "p2p.muxed_writer.STUCK_S_MAX": 2.0,
 }
