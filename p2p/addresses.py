@@ -2,11 +2,15 @@
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ADDRESSES_REMEMBERED = 1_024  # those of a node's connections are read several times a second
 
+
+@lru_cache(ADDRESSES_REMEMBERED)
 def parse_ip(text: str) -> Address | None:
     """An IP address, None for any other text. IPv4 inside IPv6 is IPv4: one caller must not count as two.
 

@@ -5,6 +5,7 @@ there is one `verify` with one rule: libsodium's (key and R canonical and not of
 no cofactor). A node is written as its libp2p peer id (`12D3Koo…`), an account as bech32m (`rm1…`).
 """
 
+from functools import lru_cache
 from typing import Protocol
 
 import base58
@@ -18,6 +19,7 @@ KEY_SIZE = 32
 SIGNATURE_SIZE = 64
 ACCOUNT_PREFIX = "rm"
 NODE_TEXT_MAX = 64
+NAMES_REMEMBERED = 1_024  # nodes name their peers again and again, in logs and every second in their status
 # Identity multihash of 36 bytes: the libp2p PublicKey message {1: Ed25519, 2: 32 bytes of key}.
 _PEER_ID_PREFIX = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
 _good: set[tuple[bytes, bytes, bytes]] = set()  # what `verify` need not verify again: key, data and signature
@@ -116,7 +118,12 @@ def format_node(public: bytes) -> str:
     >>> format_node(bytes(32))
     '12D3KooW9pNAk8aiBuGVQtWRdbkLmo5qVL3e2h5UxbN2Nz9ttwiw'
     """
-    return base58.b58encode(_PEER_ID_PREFIX + _expect_key(public)).decode()
+    return _write_peer_id(_expect_key(public))
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _write_peer_id(public: bytes) -> str:
+    return base58.b58encode(_PEER_ID_PREFIX + public).decode()
 
 
 def parse_node(text: str) -> bytes:
