@@ -107,13 +107,11 @@ class Claimant:
         assert job.receipt is not None
         for verifier in job.attestations.keys() - job.unlike:
             self._committees.shunned.forgive(verifier)
-        asks: list[Effect] = []
-        for verifier in sorted(job.unlike):
-            if may_be_shown(state.models.get(job.model), job.outputs):
-                asks.append(Request(verifier, "proof", GetOpening(job.receipt, ()), NEAR + job.claim_id.hex()))
-            else:
-                self._dissent(job, verifier, now_ms)
-        return [keep_job(job), _forward(job), *asks]
+        if may_be_shown(state.models.get(job.model), job.outputs):
+            return [keep_job(job), _forward(job), *_ask(job)]
+        for verifier in job.unlike:
+            self._dissent(job, verifier, now_ms)
+        return [keep_job(job), _forward(job)]
 
     def _dissent(self, job: Job, verifier: bytes, now_ms: int) -> None:
         self._committees.shunned.add(verifier, now_ms)
@@ -123,19 +121,23 @@ class Claimant:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
+        unlike: list[Effect] = []
         for job in self._book.jobs.values():
             if job.mode != Mode.INDIVIDUAL or job.receipt is None or job.has_ended:
                 continue
             if now_ms < max(job.claimed_ms, job.asked_ms) + CLAIM_AGAIN_MS:
                 continue
             job.asked_ms = now_ms
+            if len(job.attestations) == len(job.committee):
+                unlike += _ask(job)
+                continue
             overdue.append(job)
             for verifier in job.committee:
                 if verifier not in job.attestations:
                     self._committees.shunned.add(verifier, now_ms)
                     missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
-        return [*_publish(overdue), *asks]
+        return [*_publish(overdue), *asks, *unlike]
 
 
 def _is_near_word(job: Job, shown: Attestation, blind: Attestation, state: State) -> bool:
@@ -148,6 +150,13 @@ def _is_near_word(job: Job, shown: Attestation, blind: Attestation, state: State
     except ProtocolError:
         return False
     return is_near(state.models.get(job.model), job.outputs, outputs)
+
+
+def _ask(job: Job) -> list[Effect]:
+    """What have those found that did not find what we did?"""
+    assert job.receipt is not None
+    question = GetOpening(job.receipt, ())
+    return [Request(verifier, "proof", question, NEAR + job.claim_id.hex()) for verifier in sorted(job.unlike)]
 
 
 def _forward(job: Job) -> Effect:

@@ -4,10 +4,12 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
+
 from protocol.codec import decode
-from protocol.jobs import Mode, Receipt, compute_claim_id
+from protocol.jobs import Attestation, Mode, Receipt, compute_attestation, compute_claim_id
 from protocol.keys import PrivateKey
-from protocol.ledger.records import ProvenWrong
+from protocol.ledger.records import ProvenWrong, TensorSpec
 from protocol.ledger.state import State
 from protocol.messages import (
     Attestations,
@@ -21,7 +23,7 @@ from protocol.messages import (
 )
 from protocol.proofs.receipt_file import ReceiptFile
 from protocol.signing import sign
-from protocol.tensor import Tensor, compute_tensors_digest
+from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
 from roles.client_role import PULL_MS, ClientRole
 from roles.disputes import ASK_AGAIN_MS, REMIND_MS
@@ -44,6 +46,7 @@ from roles.role import (
     Submit,
     TimerFired,
 )
+from tests.protocol.ledger.test_models import CALIBRATION
 from tests.support.core_parts import make_parts
 from tests.support.jobs import (
     OUTPUT,
@@ -187,6 +190,69 @@ def test_one_dissent_has_the_receipt_shown_to_the_verifiers_and_another_worker_a
     assert find_sent(disputed).voucher.attempt == 2
     assert not find_all(disputed, Submit)  # it stakes nothing on what verifiers say
     assert not find_shown(story.do(Requested(worker.public, Attestations(items), "infer", "s3")))
+
+
+FLOATS = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 10)  # a hundred
+CLOSE = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 9 + b"\4\0\xc8\x42")  # and its last number a bit more
+DISTANT = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 9 + b"\0\1\xc8\x42")
+
+
+def attest_floats(found: Tensor) -> tuple[Story, list[Request], dict[bytes, Attestation]]:
+    """A float model's answer whose verifiers found something else; what they are asked, and what they would show."""
+    story = Story()
+    model = find_model(story.state)
+    inexact = replace(model, exact=0, calibration=(CALIBRATION,), outputs=(TensorSpec("float32", (0, 10)),))
+    story.state = replace(story.state, models=dict(story.state.models) | {model.digest: inexact})
+    story.do(LedgerAdvanced(story.state))
+    asked = story.ask()
+    story.state = replace(story.state, models=dict(story.state.models) | {model.digest: inexact})
+    story.do(LedgerAdvanced(story.state))
+    receipt, worker, _ = story.answer(asked, FLOATS)
+    effects = story.attest(receipt, worker, found)
+    assert get_outcome(effects) is None
+    names = story.parts.foundation.nodes
+    keys = {
+        get_keys(story.parts.foundation, name)[0].public: get_keys(story.parts.foundation, name)[0] for name in names
+    }
+    items = attest(story.state, story.parts.foundation, receipt, compute_tensors_digest((found,)))
+    shown = {item.verifier: sign(replace(item, shown=encode_tensors((found,))), keys[item.verifier]) for item in items}
+    return story, find_shown(effects), shown
+
+
+def show(story: Story, question: Request, item: Attestation) -> list[Effect]:
+    opening = Opening(item.claim_id, compute_tensors_digest((CLOSE,)), (item,))
+    return story.do(Received(question.peer, opening, token=question.token))
+
+
+def test_an_answer_is_released_when_every_verifier_has_shown_something_near():
+    story, asked, shown = attest_floats(CLOSE)
+    assert {question.peer for question in asked} == shown.keys()
+    first, second = asked
+    assert get_outcome(show(story, first, shown[first.peer])) is None
+    outcome = get_outcome(show(story, second, shown[second.peer]))
+    assert outcome is not None
+    assert outcome.outputs == (FLOATS,)
+    assert outcome.is_attested
+    assert all(item.shown for item in decode(ReceiptFile, outcome.receipt_file).attestations)
+
+
+@pytest.mark.parametrize("said", ["nothing", "distant", "not before", "blind"])
+def test_a_verifier_that_shows_nothing_near_has_another_worker_asked(said: str):
+    story, asked, shown = attest_floats(DISTANT if said == "distant" else CLOSE)
+    first = asked[0]
+    item = shown[first.peer]
+    match said:
+        case "nothing":
+            effects = story.do(RequestFailed(first.peer, first.token, "gone"))
+        case "distant":
+            effects = show(story, first, item)
+        case "blind":
+            effects = show(story, first, replace(item, shown=b""))
+        case _:
+            fresh = compute_attestation(item.claim_id, item.verifier, compute_tensors_digest((FLOATS,)))
+            effects = show(story, first, replace(item, value=fresh, shown=encode_tensors((FLOATS,))))
+    assert get_outcome(effects) is None
+    assert find_sent(effects).voucher.attempt == 2
 
 
 def test_a_client_killed_in_a_dispute_goes_on_with_it_until_the_ledger_has_decided():

@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 
 from protocol.content import format_cid
-from protocol.jobs import PaidRequest
+from protocol.jobs import Attestation, PaidRequest, compute_attestation
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
-from protocol.messages import Accepted, Attestations, Cancel, Claims, DirectRequest, Refusal, Requests, Result
-from protocol.signing import verify_signed
+from protocol.messages import (
+    Accepted,
+    Attestations,
+    Cancel,
+    Claims,
+    DirectRequest,
+    Opening,
+    Refusal,
+    Refused,
+    Requests,
+    Result,
+)
+from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.claimant import CLAIM_AGAIN_MS, CLAIMS_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
@@ -29,6 +40,7 @@ from roles.role import (
     Publish,
     Received,
     Reply,
+    Request,
     Requested,
     RequestFailed,
     Send,
@@ -42,6 +54,7 @@ from roles.role import (
 from roles.settler import SETTLE_MS
 from roles.workbook import VOID_GRACE_MS
 from testnet.found import load_model_files
+from tests.protocol.ledger.test_models import CALIBRATION
 from tests.roles.test_admission import make_ledger
 from tests.support.jobs import (
     OUTPUT,
@@ -181,6 +194,79 @@ def test_a_job_the_verifiers_dissent_from_earns_nothing():
     assert body is not None
     assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.DISSENT]
     apply(story, body)
+
+
+FLOATS = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 10)  # a hundred
+CLOSE = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 9 + b"\4\0\xc8\x42")  # and its last number a bit more
+DISTANT = Tensor("float32", (1, 10), b"\0\0\xc8\x42" * 9 + b"\0\1\xc8\x42")
+
+
+def attest_floats(found: Tensor) -> tuple[Story, list[Request], dict[bytes, Attestation]]:
+    """A float model's worker whose verifiers all found something else; what it asks them, and what they would show."""
+    story = Story()
+    model = find_model(story.state)
+    models = dict(story.state.models) | {model.digest: replace(model, exact=0, calibration=(CALIBRATION,))}
+    story.state = replace(story.state, models=models)
+    story.worker = story.start({})
+    computed = story.compute(story.ask(story.make_item()), FLOATS)
+    receipt = get_result(computed).receipt
+    asked = find_all(story.attest(computed, found), Request)
+    items = attest(story.state, story.parts.foundation, receipt, compute_tensors_digest((found,)))
+    keys = [get_keys(story.parts.foundation, name)[0] for name in story.parts.foundation.nodes]
+    shown = {
+        item.verifier: sign(
+            replace(item, shown=encode_tensors((found,))), next(key for key in keys if key.public == item.verifier)
+        )
+        for item in items
+    }
+    return story, asked, shown
+
+
+def answer_shown(story: Story, question: Request, item: Attestation) -> list[Effect]:
+    opening = Opening(item.claim_id, compute_tensors_digest((CLOSE,)), (item,))
+    return story.do(Received(question.peer, opening, token=question.token))
+
+
+def test_verifiers_that_found_something_near_are_asked_for_it_and_the_job_is_settled_with_it():
+    story, asked, shown = attest_floats(CLOSE)
+    assert {question.peer for question in asked} == shown.keys()
+    assert get_settlement(story.later(SETTLE_MS)) is None  # it has not ended yet
+    first, second = asked
+    answer_shown(story, first, shown[first.peer])
+    again = find_all(story.later(CLAIM_AGAIN_MS), Request)
+    assert [question.peer for question in again] == [second.peer]
+
+    stored = find(answer_shown(story, second, shown[second.peer]), Store)
+    story.worker = story.start({stored.key: stored.value})
+
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    (leaf,) = body.runs[0].leaves
+    assert leaf.work[0].outputs == (FLOATS,)
+    assert all(item.shown for item in leaf.work[0].attestations)
+
+
+@pytest.mark.parametrize("said", ["nothing", "refused", "distant", "of another's", "not before"])
+def test_a_verifier_that_shows_nothing_near_stays_in_dissent(said: str):
+    story, asked, shown = attest_floats(DISTANT if said == "distant" else CLOSE)
+    first, second = asked
+    item = shown[first.peer]
+    match said:
+        case "nothing":
+            story.do(RequestFailed(first.peer, first.token, "gone"))
+        case "refused":
+            story.do(Received(first.peer, Refused("no"), token=first.token))
+        case "distant":
+            answer_shown(story, first, item)
+        case "of another's":
+            answer_shown(story, first, shown[second.peer])
+        case _:
+            fresh = compute_attestation(item.claim_id, item.verifier, compute_tensors_digest((FLOATS,)))
+            answer_shown(story, first, replace(item, value=fresh, shown=encode_tensors((FLOATS,))))
+
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.DISSENT]
 
 
 def test_an_unattested_job_is_chased_and_then_void():

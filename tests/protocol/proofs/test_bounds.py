@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.ledger.models import BOUND_TIMES
@@ -69,6 +69,7 @@ def test_between_the_bound_and_guilt_nobody_is_paid_by_it_nor_slashed(
     assert judge_outputs(BOUND, shown, TRUE, [TRUE] * NUDGES) is word
 
 
+@example(at=1.55, apart=0.25)  # a verifier that disputes from one bound on
 @given(at=st.floats(0, 6), apart=st.floats(-1 / BOUND_TIMES, 1 / BOUND_TIMES))
 def test_an_honest_verifier_loses_no_bond_and_lets_nobody_go_that_is_guilty(at: float, apart: float) -> None:
     """Verifier and validator are honest, and so at most a quarter of the bound apart."""
