@@ -1,7 +1,8 @@
 """Files and folders as blocks, cut and linked as the profile `unixfs-v1-2025` has it, so that names equal IPFS tools'.
 
 A file is cut into raw leaves of 1 MiB; nodes of up to 1,024 links stand over them, all leaves at one depth. A file of
-one leaf is that leaf. A folder is a node with one link per entry, ordered by name. Modes and times are not kept.
+one leaf is that leaf. A folder is a node with one link per entry, ordered by name, or more nodes when it is large
+(`shards`). Modes and times are not kept.
 Source: UnixFS specification; IPIP-499.
 """
 
@@ -11,10 +12,11 @@ from typing import NamedTuple
 from protocol.cid import DAG_PB, RAW, Cid, compute_cid
 from protocol.dag_pb import Link, Node, encode_node, write_number
 from protocol.errors import MalformedMessage
+from protocol.shards import Spread, format_place, spread_names, write_places
 
 CHUNK_BYTES = 1024 * 1024
 LINKS_MAX = 1_024  # of a file's node
-FOLDER_BYTES_MAX = 256 * 1024  # a folder's node; above, it is divided
+FOLDER_BYTES_MAX = 256 * 1024  # a folder's node; above, it is divided: `shards`
 NAME_BYTES_MAX = 255
 FOLDER, FILE = 1, 2  # types of UnixFS nodes
 TYPE_FIELD, FILE_BYTES_FIELD, PART_BYTES_FIELD = 1, 3, 4
@@ -34,15 +36,6 @@ class Root(NamedTuple):
     cid: Cid
     content_bytes: int
     dag_bytes: int
-
-
-class FolderTooLarge(MalformedMessage):
-    """A folder whose entries do not fit one node."""
-
-    def __init__(self, entries: int, size_bytes: int) -> None:
-        super().__init__(f"{entries} entries in one folder take {size_bytes} bytes, at most {FOLDER_BYTES_MAX} fit")
-        self.entries = entries
-        self.size_bytes = size_bytes
 
 
 class FileBuilder:
@@ -107,17 +100,34 @@ def link_parts(parts: Iterable[Root]) -> tuple[Root, Block]:
     return _make_node(Node(tuple(Link(part.cid, "", part.dag_bytes) for part in parts), data), content_bytes)
 
 
-def link_entries(entries: Mapping[str, Root]) -> tuple[Root, Block]:
-    """The node of a folder. MalformedMessage for a name that no folder may hold, FolderTooLarge."""
+def link_entries(entries: Mapping[str, Root]) -> tuple[Root, list[Block]]:
+    """The nodes of a folder, its root last. MalformedMessage for a name that no folder may hold."""
     for name in entries:
         verify_entry_name(name)
     links = tuple(Link(entries[name].cid, name, entries[name].dag_bytes) for name in sorted(entries, key=str.encode))
-    root, block = _make_node(
-        Node(links, write_number(TYPE_FIELD, FOLDER)), sum(entry.content_bytes for entry in entries.values())
-    )
-    if len(block.data) > FOLDER_BYTES_MAX:
-        raise FolderTooLarge(len(links), len(block.data))
-    return root, block
+    content_bytes = sum(entry.content_bytes for entry in entries.values())
+    root, block = _make_node(Node(links, write_number(TYPE_FIELD, FOLDER)), content_bytes)
+    if len(block.data) <= FOLDER_BYTES_MAX:
+        return root, [block]
+    return _link_spread(spread_names(entries), entries)
+
+
+def _link_spread(spread: Spread, entries: Mapping[str, Root]) -> tuple[Root, list[Block]]:
+    """The nodes of a divided folder, or of a part of it."""
+    links: list[Link] = []
+    blocks: list[Block] = []
+    content_bytes = 0
+    for place, found in spread.places.items():
+        if isinstance(found, str):
+            below = entries[found]
+            links.append(Link(below.cid, format_place(place) + found, below.dag_bytes))
+        else:
+            below, made = _link_spread(found, entries)
+            blocks += made
+            links.append(Link(below.cid, format_place(place), below.dag_bytes))
+        content_bytes += below.content_bytes
+    root, block = _make_node(Node(tuple(links), write_places(spread.places)), content_bytes)
+    return root, [*blocks, block]
 
 
 def verify_entry_name(name: str) -> None:

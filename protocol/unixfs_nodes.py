@@ -1,10 +1,12 @@
 """What a node of a file or folder says, checked before anything below it is fetched or written."""
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from protocol.cid import Cid
 from protocol.dag_pb import Link, decode_node, read_fields
 from protocol.errors import MalformedMessage
+from protocol.shards import SHARD, Shard, list_links, read_shard
 from protocol.unixfs import (
     FILE,
     FILE_BYTES_FIELD,
@@ -15,7 +17,7 @@ from protocol.unixfs import (
     verify_entry_name,
 )
 
-SYMLINK, SHARD = 4, 5  # types that are not read
+SYMLINK = 4  # a type that is not read
 DEPTH_MAX = 128  # of nodes below each other, folders and files together
 
 
@@ -37,7 +39,7 @@ class Folder(NamedTuple):
     entries: tuple[Link, ...]
 
 
-def read_unixfs(block: bytes) -> File | Folder:
+def read_unixfs(block: bytes) -> File | Folder | Shard:
     """The file or folder of a dag-pb block. MalformedMessage says what is wrong with it."""
     node = decode_node(block)
     fields = read_fields(node.data)
@@ -46,9 +48,30 @@ def read_unixfs(block: bytes) -> File | Folder:
         return _read_file(node.links, fields)
     if types == [FOLDER]:
         return _read_folder(node.links, fields)
-    known = {SYMLINK: "a symbolic link, which could lead anywhere", SHARD: "a divided folder"}
-    kind = types[0] if len(types) == 1 and isinstance(types[0], int) else 0
-    raise MalformedMessage(f"neither a file nor a folder, but {known.get(kind, 'something else')}")
+    if types == [SHARD]:
+        return read_shard(node.links, node.data)
+    kind = "a symbolic link, which could lead anywhere" if types == [SYMLINK] else "something else"
+    raise MalformedMessage(f"neither a file nor a folder, but {kind}")
+
+
+def list_entries(folder: Folder | Shard, read: Callable[[Cid], bytes]) -> Iterator[Link]:
+    """The entries of a folder; nodes of a divided one come from `read`. MalformedMessage, and what `read` raises."""
+    if isinstance(folder, Folder):
+        yield from folder.entries
+    else:
+        yield from _list_shard(folder, b"", read)
+
+
+def _list_shard(shard: Shard, path: bytes, read: Callable[[Cid], bytes]) -> Iterator[Link]:
+    for below, link in list_links(shard, path):
+        if link.name:
+            verify_entry_name(link.name)
+            yield link
+            continue
+        node = read_unixfs(read(link.cid))
+        if not isinstance(node, Shard):
+            raise MalformedMessage(f"{link.cid} is not the part of a divided folder it is said to be")
+        yield from _list_shard(node, below, read)
 
 
 def _read_file(links: tuple[Link, ...], fields: list[tuple[int, int | bytes]]) -> File:

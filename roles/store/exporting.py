@@ -15,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 from protocol.cid import RAW, Cid
 from protocol.errors import MalformedMessage
-from protocol.unixfs_nodes import DEPTH_MAX, File, Folder, Part, read_unixfs
+from protocol.shards import Shard
+from protocol.unixfs_nodes import DEPTH_MAX, File, Folder, Part, list_entries, read_unixfs
 from roles.store.store import Store
 
 READERS = 2
@@ -69,7 +70,7 @@ def export_stream(store: Store, cid: Cid, stream: BinaryIO, tell: Tell = lambda 
         writer = _Writer(store.read, pool, tell)
         try:
             node = writer.read_node(cid)
-            if isinstance(node, Folder):
+            if isinstance(node, Folder | Shard):
                 raise MalformedMessage("a folder cannot be written to a stream")
             writer.write_content(cid, node, stream)
         except BaseException:
@@ -86,7 +87,7 @@ class _Writer:
         self.files = 0
         self.content_bytes = 0
 
-    def read_node(self, cid: Cid) -> File | Folder | None:
+    def read_node(self, cid: Cid) -> File | Folder | Shard | None:
         """None for a leaf."""
         return None if cid.codec == RAW else read_unixfs(self._read(cid))
 
@@ -95,9 +96,9 @@ class _Writer:
         if depth >= DEPTH_MAX:
             raise MalformedMessage(f"more than {DEPTH_MAX} folders inside each other")
         node = self.read_node(cid)
-        if isinstance(node, Folder):
+        if isinstance(node, Folder | Shard):
             path.mkdir()
-            for entry in node.entries:
+            for entry in list_entries(node, self._read):
                 self.write_entry(entry.cid, path / entry.name, entry.name, depth + 1)
             return
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

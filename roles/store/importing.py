@@ -183,11 +183,9 @@ def _import_folder(put: _Put, folder: Path, depth: int) -> Root:
         except MalformedMessage as error:
             raise NotStorable(path, str(error)) from error
         entries[name] = _import_folder(put, path, depth + 1) if _is_folder(path) else _import_file(put, path)
-    try:
-        root, block = link_entries(entries)
-    except MalformedMessage as error:
-        raise NotStorable(folder, str(error)) from error
-    put.add(block)
+    root, blocks = link_entries(entries)
+    for block in blocks:
+        put.add(block)
     return root
 
 

@@ -13,7 +13,7 @@ from protocol.cid import DAG_PB, RAW, Cid
 from protocol.dag_pb import decode_node
 from protocol.errors import MalformedMessage, MissingBlob
 from protocol.unixfs import Root
-from protocol.unixfs_nodes import DEPTH_MAX, File, read_unixfs
+from protocol.unixfs_nodes import DEPTH_MAX, File, list_entries, read_unixfs
 from roles.config import NodeConfig
 from roles.store.files import BlockFiles, list_shards
 from roles.store.index import FOR_EVER, INDEX_NAME, Entry, Index, Pin
@@ -107,7 +107,7 @@ def measure(store: Store, cid: Cid, depth: int = 0) -> Root:
         return Root(cid, node.content_bytes, dag_bytes)
     content_bytes = sum(
         entry.dag_bytes if entry.cid.codec == RAW else measure(store, entry.cid, depth + 1).content_bytes
-        for entry in node.entries
+        for entry in list_entries(node, store.read)
     )
     return Root(cid, content_bytes, dag_bytes)
 
