@@ -5,47 +5,43 @@ cancelled, when it breaks the pipe's rules, and when another model needs its pla
 model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import trio
 
-from protocol.content import compute_digest
-from protocol.errors import MissingBlob
 from protocol.generation import is_generation, read_form
 from protocol.proofs.steps import AnyAnswer, AnyQuestion, ForcedSteps, ForceSteps, RunPart, TraceStep
 from protocol.proofs.trace import Exhibit, OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
+from roles.engine.crew import Crew, LoadBlob, within
 from roles.engine.errors import (
     Busy,
     ComputeFailed,
     ComputeTimedOut,
     EngineError,
     ModelRefused,
-    NotAdmitted,
     Withdrawn,
     WorkerCrashed,
 )
-from roles.engine.frames import Begin, Bound, Failed, GoOn, Load, Loaded, Message, Ran, Run, pack_frame
-from roles.engine.process import FRAME_NOW_BYTES_MAX, PROBE, WORKER, WorkerProcess
+from roles.engine.frames import Begin, Failed, GoOn, Message, Ran, Run, pack_frame
+from roles.engine.process import FRAME_NOW_BYTES_MAX, WORKER
 from roles.engine.sandbox import Measure
 from roles.engine.slots import Job, PoolStats, Slot, Writing
-from roles.engine.specs import IoSpec, verify_generation, verify_inputs, verify_size
+from roles.engine.specs import IoSpec, verify_generation, verify_inputs
 from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
-from roles.engine.verdicts import Admission, Verdicts
+from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
 MODELS_MAX = 4  # processes alive, about 65 MiB each
-START_TIMEOUT_S = 20.0  # start of the process and imports; a busy machine takes seconds for what takes 0.2 s alone
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
 OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
 RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
 STEP_GRACE_S = 1.0  # for the steps of a generation under way at its deadline
 
-V = TypeVar("V")
 A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped, ForcedSteps)  # what a worker answers
-LoadBlob = Callable[[bytes], Awaitable[bytes]]
 
 
 @asynccontextmanager
@@ -67,10 +63,10 @@ async def open_pool(
     reaped.
     """
     async with trio.open_nursery() as nursery:
-        timeouts = (load_timeout_s, run_timeout_s)
-        pool = Pool(nursery, load_blob, workers, models_max, waiting_max, timeouts, optimise, module)
+        crew = partial(Crew, nursery, load_blob, max(models_max, workers), load_timeout_s, optimise, module)
+        pool = Pool(nursery, crew, workers, waiting_max, run_timeout_s)
         if probes:
-            nursery.start_soon(pool._probe)
+            nursery.start_soon(pool._crew.probe)
         try:
             yield pool
         finally:
@@ -83,30 +79,29 @@ class Pool:
     def __init__(
         self,
         nursery: trio.Nursery,
-        load_blob: LoadBlob,
+        crew: Callable[[Callable[[], None], Callable[[bytes, Exception], None]], Crew],
         workers: int,
-        models_max: int,
         waiting_max: int,
-        timeouts: tuple[float, float],
-        optimise: str,
-        module: str,
+        run_timeout_s: float,
     ) -> None:
-        self.stats = PoolStats()
-        self.measures: tuple[Measure, ...] = ()  # what binds the newest worker process, by its own account
         self._nursery = nursery
-        self._load_blob = load_blob
-        self._workers = workers
-        self._slots_max = max(models_max, workers)
+        self._crew = crew(self._dispatch, self._give_up)
+        self._running_max = workers
         self._waiting_max = waiting_max
-        self._load_timeout_s, self._run_timeout_s = timeouts
-        self._optimise = optimise
-        self._module = module
-        self._slots: list[Slot] = []
+        self._run_timeout_s = run_timeout_s
         self._waiting: list[Job] = []
-        self._verdicts = Verdicts()
         self._writing: dict[str, Writing] = {}  # generations that run, by name
         self._clock = 0
         self._is_closed = False
+
+    @property
+    def stats(self) -> PoolStats:
+        return self._crew.stats
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What binds the newest worker process, by its own account."""
+        return self._crew.measures
 
     async def compute(
         self,
@@ -163,7 +158,7 @@ class Pool:
 
     def get_admissions(self) -> dict[bytes, Admission]:
         """The verdicts on models that have been asked for, by digest; bounded."""
-        return self._verdicts.get_all(trio.current_time())
+        return self._crew.verdicts.get_all(trio.current_time())
 
     def withdraw(self, name: str) -> bool:
         """Whether a job of this name was still waiting, or is a generation: then it ends with Withdrawn.
@@ -187,18 +182,18 @@ class Pool:
     @property
     def pids(self) -> tuple[int, ...]:
         """Processes alive."""
-        return tuple(slot.process.pid for slot in self._slots if slot.process)
+        return tuple(slot.process.pid for slot in self._crew.slots if slot.process)
 
     async def _acquire(self, job: Job) -> Slot:
         """A slot that holds the job's model; if it runs, the slot is ours from now on. Raises BadInput."""
         model = job.model
         if self._is_closed:
             raise WorkerCrashed("the pool is closed")
-        verdict = self._verdicts.get(model, trio.current_time())
+        verdict = self._crew.verdicts.get(model, trio.current_time())
         if verdict is not None and not verdict.is_admitted:
             raise ModelRefused(verdict.reason)
         # Where more models than one are in use, none may keep the others out: a quarter of the queue is not for it.
-        models = {slot.model for slot in self._slots if slot.model} | {job.model for job in self._waiting}
+        models = {slot.model for slot in self._crew.slots if slot.model} | {job.model for job in self._waiting}
         own_max = self._waiting_max if models <= {model} else -(-3 * self._waiting_max // 4)
         own = sum(job.model == model for job in self._waiting)
         for waiting, most in ((len(self._waiting), self._waiting_max), (own, own_max)):
@@ -247,7 +242,7 @@ class Pool:
 
     async def _run(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A:
         reply = await self._talk(slot, question, answer, is_sent)
-        self._verdicts.forgive(slot.model)
+        self._crew.verdicts.forgive(slot.model)
         self._release(slot)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
@@ -299,7 +294,7 @@ class Pool:
         question: Begin | GoOn = Begin(inputs)
         while len(parts) < STEPS_MAX:
             reply = await self._talk(slot, question, Stepped)
-            self._verdicts.forgive(slot.model)
+            self._crew.verdicts.forgive(slot.model)
             if isinstance(reply, Failed):
                 raise ComputeFailed(reply.reason)
             parts.append(reply)
@@ -322,40 +317,40 @@ class Pool:
         assert slot.process
         answer = slot.process.receive() if is_sent else slot.process.exchange(question)
         try:
-            return await _within(self._run_timeout_s, "running", answer)
+            return await within(self._run_timeout_s, "running", answer)
         except (ComputeTimedOut, WorkerCrashed) as error:
             self._end(slot, error, question)
             raise
         except trio.Cancelled:
             # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
-            self._discard(slot)
+            self._crew.discard(slot)
             raise
 
     def _end(self, slot: Slot, error: EngineError, question: Message) -> None:
         # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
-        self._count_kill(slot.model, error, not isinstance(question, RunOperator | RunPart))
-        self._discard(slot)
+        self._crew.count_kill(slot.model, error, not isinstance(question, RunOperator | RunPart))
+        self._crew.discard(slot)
 
     def _dispatch(self) -> None:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
         for job in tuple(self._waiting):
             if job.is_ahead:
                 continue
-            slots = [slot for slot in self._slots if slot.model == job.model]
+            slots = [slot for slot in self._crew.slots if slot.model == job.model]
             ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
             if ready:
-                if not job.runs or self._count_running() < self._workers:
+                if not job.runs or self._count_running() < self._running_max:
                     self._assign(job, ready[0])
-            elif len(slots) < self._workers and all(slot.state == "running" for slot in slots):
-                self._start(job.model)
-        if self._count_running() >= self._workers:
-            for slot in self._slots:
+            elif len(slots) < self._running_max and all(slot.state == "running" for slot in slots):
+                self._crew.start(job.model)
+        if self._count_running() >= self._running_max:
+            for slot in self._crew.slots:
                 if slot.state == "running" and slot.has_frame and slot.ahead is None:
                     self._send_ahead(slot)
 
     def _send_ahead(self, slot: Slot) -> None:
         """Give a worker what it is to run next, if it is this model's turn: then it need not wait for us in between."""
-        loaded = {each.model for each in self._slots if each.state in ("idle", "running")}
+        loaded = {each.model for each in self._crew.slots if each.state in ("idle", "running")}
         job = next((job for job in self._waiting if not job.is_ahead and job.model in loaded), None)
         if job is not None and job.model == slot.model and job.frame and self._is_fit(job, slot):
             assert slot.process
@@ -365,8 +360,8 @@ class Pool:
     def _count_running(self) -> int:
         """Runs that others wait for. As many overdue ones as there are workers go on beside them."""
         overdue_s = trio.current_time() - OVERDUE_S
-        running = [slot.since_s <= overdue_s for slot in self._slots if slot.state == "running"]
-        return len(running) - min(sum(running), self._workers)
+        running = [slot.since_s <= overdue_s for slot in self._crew.slots if slot.state == "running"]
+        return len(running) - min(sum(running), self._running_max)
 
     def _assign(self, job: Job, slot: Slot) -> None:
         if not self._is_fit(job, slot):
@@ -394,25 +389,6 @@ class Pool:
     def _begin_run(self, slot: Slot, has_frame: bool) -> None:
         slot.state, slot.since_s, slot.has_frame = "running", trio.current_time(), has_frame
 
-    def _start(self, model: bytes) -> None:
-        """A new slot, unless all places are taken by models in use: then a later release makes room."""
-        # Models that take long to load must leave room for those that do not.
-        if sum(slot.state == "loading" for slot in self._slots) >= max(1, self._slots_max // 2):
-            return
-        for slot in self._slots:
-            if slot.state == "spare":
-                slot.model, slot.state = model, "loading"
-                self._nursery.start_soon(self._reload, slot)
-                return
-        if len(self._slots) >= self._slots_max:
-            idle = [slot for slot in self._slots if slot.state == "idle"]
-            if not idle:
-                return
-            self._remove(min(idle, key=lambda slot: slot.used))
-        slot = Slot(model)
-        self._slots.append(slot)
-        self._nursery.start_soon(self._tend, slot)
-
     def _release(self, slot: Slot) -> None:
         if slot.state == "running":
             slot.state = "idle"
@@ -430,117 +406,7 @@ class Pool:
             await self._exchange(slot, Run(()), is_sent=True)
             self._release(slot)
 
-    def _discard(self, slot: Slot) -> None:
-        self._remove(slot)
-        self._dispatch()
-
-    def _remove(self, slot: Slot) -> None:
-        """Kill its process, which ends its `_tend`; the place is free at once."""
-        slot.state = "gone"
-        if slot.ahead is not None:  # not what ended the worker: it waits for another one
-            slot.ahead.is_ahead = slot.ahead.is_sent = False
-            slot.ahead = None
-        if slot in self._slots:
-            self._slots.remove(slot)
-        if slot.process:
-            slot.process.kill()
-
-    async def _tend(self, slot: Slot) -> None:
-        """The life of one worker process, from start to end."""
-        try:
-            await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
-            await self._live(slot)
-        finally:
-            self._discard(slot)
-
-    async def _live(self, slot: Slot) -> None:
-        model = await self._fetch(slot.model)
-        if model is None:
-            return
-        try:
-            slot.process = WorkerProcess(self._module)
-        except OSError as error:
-            self._fail_waiting(slot.model, WorkerCrashed(f"no worker process could be started: {error}"))
-            return
-        self.stats.started += 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._load, slot, model)
-            await slot.process.watch()
-            nursery.cancel_scope.cancel()
-
-    async def _reload(self, slot: Slot) -> None:
-        """Give a process that holds no model one."""
-        await trio.sleep(self._verdicts.compute_backoff_s(slot.model))
-        model = await self._fetch(slot.model)
-        if model is None:
-            self._discard(slot)
-        elif slot.state == "loading":
-            await self._load(slot, model)
-
-    async def _fetch(self, digest: bytes) -> bytes | None:
-        """A model's bytes; None, and those who wait are told, when there are none to load."""
-        try:
-            model = await self._load_blob(digest)
-            if compute_digest(model) != digest:
-                raise MissingBlob(digest)
-            verify_size(model)  # what is larger fits no frame
-        except (MissingBlob, OSError) as error:
-            self._fail_waiting(digest, error)
-            return None
-        except ModelRefused as refusal:
-            self._refuse(digest, str(refusal))
-            return None
-        return model
-
-    async def _load(self, slot: Slot, model: bytes) -> None:
-        assert slot.process
-        has_begun = slot.has_begun
-        try:
-            if not has_begun:
-                await self._hear_measures(slot.process)
-            has_begun = slot.has_begun = True
-            reply = await _within(self._load_timeout_s, "loading", slot.process.exchange(Load(model, self._optimise)))
-            if isinstance(reply, Loaded):
-                slot.inputs, slot.outputs, slot.state = reply.inputs, reply.outputs, "idle"
-                self._verdicts.settle(slot.model, Admission(True, _describe(reply)))
-                self._dispatch()
-                return
-            if not isinstance(reply, Failed):
-                raise WorkerCrashed(f"the worker process answered a load with {type(reply).__name__}")
-            self._refuse(slot.model, reply.reason)
-            if reply.code == NotAdmitted.code and not any(each.state == "spare" for each in self._slots):
-                # Nobody but our own reader has seen those bytes: the process is as good as new.
-                slot.model, slot.state = b"", "spare"
-                self._dispatch()
-                return
-        except (ComputeTimedOut, WorkerCrashed) as error:
-            self._count_kill(slot.model, error, has_begun)
-            self._fail_waiting(slot.model, error)
-        self._discard(slot)
-
-    async def _hear_measures(self, process: WorkerProcess) -> None:
-        reply = await _within(START_TIMEOUT_S, "starting", process.receive())
-        if not isinstance(reply, Bound):
-            raise WorkerCrashed(f"the worker process began with {type(reply).__name__}")
-        self.measures = reply.measures
-
-    async def _probe(self) -> None:
-        """Ask a process that loads nothing what would bind it, so that it is known before the first job."""
-        try:
-            process = WorkerProcess(PROBE)
-        except OSError:
-            return  # the first job will say so, to someone who can act on it
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(process.watch)
-            with suppress(WorkerCrashed, ComputeTimedOut):
-                await self._hear_measures(process)
-            process.kill()
-
-    def _refuse(self, model: bytes, reason: str) -> None:
-        self._verdicts.settle(model, Admission(False, reason))
-        self._fail_waiting(model, ModelRefused(reason))
-
-    def _fail_waiting(self, model: bytes, error: Exception) -> None:
+    def _give_up(self, model: bytes, error: Exception) -> None:
         for job in [job for job in self._waiting if job.model == model]:
             self._fail(job, error)
 
@@ -549,12 +415,6 @@ class Pool:
         job.error = error
         job.decided.set()
 
-    def _count_kill(self, model: bytes, error: EngineError, is_blamed: bool = True) -> None:
-        self.stats.crashed += 1
-        if refusal := self._verdicts.count_kill(model, str(error), trio.current_time(), is_blamed):
-            self.stats.blamed += 1
-            self._fail_waiting(model, ModelRefused(refusal.reason))
-
     def _close(self) -> None:
         self._is_closed = True
         for job in self._waiting:
@@ -562,14 +422,3 @@ class Pool:
             job.decided.set()
         self._waiting.clear()
         self._nursery.cancel_scope.cancel()
-
-
-async def _within(timeout_s: float, phase: str, answer: Awaitable[V]) -> V:
-    """The answer, or ComputeTimedOut."""
-    with trio.move_on_after(timeout_s):
-        return await answer
-    raise ComputeTimedOut(timeout_s, phase)
-
-
-def _describe(loaded: Loaded) -> str:
-    return f"takes {', '.join(map(str, loaded.inputs))}; gives {', '.join(map(str, loaded.outputs))}"

@@ -454,7 +454,7 @@ async def queued(pool, results):
 
             nursery.start_soon(run_within)
             await trio.testing.wait_all_tasks_blocked(0.01)
-        (slot,) = pool._slots
+        (slot,) = pool._crew.slots
         assert slot.ahead is not None
         assert (slot.ahead.name, pool.waiting) == ("job 2", 2)
         yield pid, scopes

@@ -12,6 +12,7 @@ import trio
 
 from protocol.content import compute_digest
 from protocol.tensor import Tensor
+from roles.engine import crew as crews
 from roles.engine import pool as pools
 from roles.engine.admission import verify_model
 from roles.engine.errors import EngineError, ModelRefused
@@ -93,7 +94,7 @@ def test_admission_says_what_it_found_and_lets_through_only_what_hurts_by_runnin
     ],
 )
 def test_no_model_of_the_zoo_hurts_the_node(module, names, monkeypatch, tmp_path):
-    monkeypatch.setattr(pools, "WorkerProcess", WatchedProcess)
+    monkeypatch.setattr(crews, "WorkerProcess", WatchedProcess)
     monkeypatch.setattr(WatchedProcess, "all", [])
     # What "data beside" is after, if anybody's folder were the worker's.
     monkeypatch.chdir(tmp_path)
