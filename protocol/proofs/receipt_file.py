@@ -100,20 +100,22 @@ def verify_receipt_file(
     verify_attestations(file.receipt, file.attestations)
     return (
         *signed,
-        _find_attested(file, state),
+        _find_attested(file, state, leaves),
         *_find_backings(file, trust),
         _find_drawn(file, state, leaves),
         _find_settled(file, leaves),
     )
 
 
-def _find_attested(file: ReceiptFile, state: State | None) -> Finding:
+def _find_attested(file: ReceiptFile, state: State | None, leaves: Leaves | None) -> Finding:
     """Who found the same; of a float model the ledger says how far apart outputs are that count as the same."""
     names = " and ".join(format_node(item.verifier) for item in file.attestations)
     near = [item for item in file.attestations if item.shown]
     if not near:
         return Finding("attested", True, f"{names} signed that they computed the same output, bit for bit")
     model = state.models.get(file.request.model) if state is not None else None
+    if model is None and _is_settled(file, leaves):
+        return Finding("attested", True, f"the ledger settled this claim, near enough to what {names} signed")
     if model is None:
         text = f"that {names} found the same: outputs differ in their last bits, and no ledger that knows the model"
         return Finding("attested", False, f"{text} was given")

@@ -15,11 +15,11 @@ ROLES = {"validator": 1, "inference": 2, "verifier": 3, "storage": 1, "client": 
 ASKED = 24
 
 
-def ask(network: Network, mode: Mode, count: int = ASKED) -> list[Asked]:
+def ask(network: Network, mode: Mode, count: int = ASKED, model: str = "digits") -> list[Asked]:
     """Requests of two clients, one after another."""
     asked = []
     for number in range(count):
-        one = network.request("digits", number, client=f"client-{number % 2}", mode=mode)
+        one = network.request(model, number, client=f"client-{number % 2}", mode=mode)
         asked.append(one)
         assert network.run_until(lambda one=one: one.is_done)  # type: ignore[misc]
     return asked
@@ -106,6 +106,24 @@ def test_who_is_killed_in_the_middle_of_a_batch_goes_on_with_it(phase: BatchPhas
     settle(network, asked)
     assert paid(network) == sum(one.is_answered for one in asked) * 1_000_000
     assert not network.get_events("settlement.refused")
+    assert not network.find_violations()
+
+
+@pytest.mark.parametrize("name", ["inference", "verifier", "validator"])
+def test_who_lies_about_a_float_model_is_slashed_whoever_is_killed_in_the_middle_of_the_dispute(name: str) -> None:
+    network = simulate(2, ROLES, liars=1, options={"inference": {"lie_bp": 10_000, "batch_ms": 2_000}})
+    before = network.bonds
+    asked = ask(network, Mode.BATCH, model="digits-fp32")
+    assert network.run_until(lambda: bool(network.ledger.disputes))
+    killed = [node for node in network.nodes if node.startswith(name)]
+    for node in killed:
+        network.crash(node)
+    network.run_for(300)
+    for node in killed:
+        network.start(node)
+    settle(network, asked)
+    liars = {event["node"] for event in network.get_events("lie.told")}
+    assert {node for node, bond in network.bonds.items() if bond < before[node]} == liars
     assert not network.find_violations()
 
 

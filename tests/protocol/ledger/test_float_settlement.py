@@ -8,6 +8,7 @@ from protocol.errors import RemoteError
 from protocol.jobs import SHOWN_BYTES_MAX, Attestation, compute_attestation, compute_claim_id
 from protocol.ledger.errors import InvalidLeaf
 from protocol.ledger.params import Params
+from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.transactions import Work
 from protocol.proofs.bounds import may_be_shown, read_shown
 from protocol.proofs.receipt_file import VERSION, ReceiptFile, verify_receipt_file
@@ -100,6 +101,10 @@ def test_a_receipt_file_with_near_outputs_holds_where_the_ledger_says_how_near_t
     shown = {item.level: item for item in verify_receipt_file(job.file, job.ledger.state)}
     assert shown["attested"].is_shown
     assert "within the model's bound" in shown["attested"].text
+    claim_id = compute_claim_id(job.work.claim)
+    settled = SettledLeaf(job.channel, 1, 9, bytes(32), 0, PRICE, claim_id)
+    by_leaf = {item.level: item for item in verify_receipt_file(job.file, None, {(job.channel, 1): settled})}
+    assert by_leaf["attested"].is_shown
     far = Job(FAR)
     with pytest.raises(RemoteError, match="not within the model's bound"):
         verify_receipt_file(far.file, far.ledger.state)
