@@ -36,6 +36,9 @@ class Signer(Protocol):
     def sign(self, data: bytes) -> bytes:
         """64 bytes."""
 
+    def __hash__(self) -> int:
+        """So that what follows from a key is worked out once."""
+
 
 class PrivateKey:
     """An Ed25519 private key. Its repr shows the public half alone, and it cannot be pickled."""

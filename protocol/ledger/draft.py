@@ -53,6 +53,8 @@ _UNTOUCHED: Any = object()  # an entry that is as it was
 class Overlay(Generic[K, V]):
     """One table of a draft. Iteration is in key order, whatever order entries came in."""
 
+    __slots__ = ("_base", "_changed", "_count", "_undo")  # a draft makes 26 of them
+
     def __init__(self, base: Mapping[K, V], undo: list[Callable[[], None]]) -> None:
         self._base = base
         self._undo = undo

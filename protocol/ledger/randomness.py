@@ -39,6 +39,7 @@ class OnionSecret:
     tip: bytes
 
 
+@lru_cache(maxsize=32)  # a validator looks at its own after every block, and each look would be a signature
 def grow_onion(vote: Signer, number: int) -> OnionSecret:
     """The onion of a vote key that has this number; each number gives another one."""
     return _grow(hashlib.sha256(vote.sign(_ONION + number.to_bytes(8, "big"))).digest(), LAYERS)
@@ -100,7 +101,6 @@ def mix_seed(draft: Draft, builder: bytes, reveal: bytes) -> None:
     draft.seed = hashlib.sha256(_SEED + draft.seed + (reveal or draft.height.to_bytes(8, "big"))).digest()
 
 
-@lru_cache(maxsize=8)
 def _grow(secret: bytes, count: int) -> OnionSecret:
     layers, left, layer = {}, {}, secret
     for number in range(1, count + 1):
