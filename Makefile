@@ -23,7 +23,7 @@ demo:  ## a local network for a minute: real processes, a real model, checked, p
 	@.ci/setup run
 	@.venv/bin/rolemesh testnet up --load digits --duration 60s $(ARGS)
 
-test: setup  ## the tests, in at most 5 minutes
+test: setup  ## the tests, in less than 10 minutes
 	@$(python) -m pytest $(parallel) -m "not full and not nightly" $(ARGS)
 
 test-full: setup  ## the tests and the longer ones, in at most an hour

@@ -162,11 +162,11 @@ def test_a_node_dies_with_whoever_started_it(tmp_path):
     wait_until(lambda: read_status(directory).liveness is Liveness.STALE, "end of the orphan")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_starting_is_obeyed_too(tmp_path, signal_number):
+@pytest.mark.parametrize(("signal_number", "start"), [(signal.SIGINT, node_process), (signal.SIGTERM, forked_node)])
+def test_a_signal_while_starting_is_obeyed_too(tmp_path, signal_number, start):
     directory = found(tmp_path / "node")
 
-    with node_process(directory) as process:
+    with start(directory) as process:
         wait_until(lambda: (directory / "lock").exists(), "lock")
         process.send_signal(signal_number)
         assert process.wait(WAIT_S_MAX) == EXIT_OK

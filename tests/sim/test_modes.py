@@ -91,7 +91,7 @@ def test_a_worker_that_lies_in_batches_is_slashed_and_earns_nothing_by_it(seed: 
     assert not network.find_violations()
 
 
-@pytest.mark.parametrize("name", ["inference", "verifier"])
+@pytest.mark.parametrize("name", ["inference", pytest.param("verifier", marks=pytest.mark.full)])
 @pytest.mark.parametrize("phase", list(BatchPhase))
 def test_who_is_killed_in_the_middle_of_a_batch_goes_on_with_it(phase: BatchPhase, name: str) -> None:
     network = simulate(5, ROLES, options={"inference": {"batch_ms": 2_000}})

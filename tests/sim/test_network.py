@@ -111,7 +111,7 @@ def test_models_come_from_the_storage_node_and_prices_reach_the_ledger():
     assert {state.value for state in network.ledger.feeds.values()} != reports
 
 
-@pytest.mark.parametrize("seed", [0, 3, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.full) for seed in (0, 1, 2))])
 def test_every_lie_is_caught_none_is_paid_and_no_honest_node_is_slashed(seed):
     network = simulate(seed, liars=1, options={"inference": {"lie_bp": 7_000}})
     bonds = network.bonds

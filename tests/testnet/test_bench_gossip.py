@@ -51,7 +51,7 @@ def test_everyone_in_the_ring_has_six_neighbours():
     [
         pytest.param("ours", "nosign", marks=pytest.mark.full),
         ("ours", "sign"),
-        ("ours", "envelope"),
+        pytest.param("ours", "envelope", marks=pytest.mark.full),
         ("stock", "nosign"),
         pytest.param("raw", "nosign", marks=pytest.mark.full),  # what counts deliveries in the tests below
         pytest.param("js", "sign", marks=pytest.mark.skipif(bool(find_missing_js()), reason=find_missing_js())),
