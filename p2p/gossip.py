@@ -137,8 +137,11 @@ class Gossip:
         """Queue for peers on the topic; how many. LocalError when it is too large: the caller's mistake."""
         if len(data) > GOSSIP_BYTES_MAX:
             raise LocalError(f"a gossip message has {len(data)} bytes, at most {GOSSIP_BYTES_MAX}")
-        effects = self.router.handle(Publish(topic, data, self._get_params(topic)), _now_ms())
-        return sum(self._outgoing.send(effect) for effect in effects if type(effect) is SendMessage)
+        sent = 0
+        for effect in self.router.handle(Publish(topic, data, self._get_params(topic)), _now_ms()):
+            if type(effect) is SendMessage:
+                sent += self._outgoing.send(effect)
+        return sent
 
     def subscribers(self, topic: str) -> tuple[bytes, ...]:
         """Node keys of connected peers on the topic, sorted."""

@@ -148,20 +148,19 @@ class SignatureChecks:
 
     def _answer_known(self) -> None:
         verdicts: list[tuple[int, Verdict]] = []
+        by_peer = self._by_peer
         while self._begun and self._begun[0].is_known:
             run = self._begun.popleft()
             for effect, is_good in zip(run.effects, run.good, strict=True):
                 verdicts.append((effect.ticket, self._judge(effect, is_good)))
-            self._let_go(run)
+                left = by_peer[effect.forwarder] - 1
+                if left:
+                    by_peer[effect.forwarder] = left
+                else:
+                    del by_peer[effect.forwarder]
         if verdicts:
+            self._count -= len(verdicts)
             self._answer(Judged(verdicts))
-
-    def _let_go(self, run: _Run) -> None:
-        self._count -= len(run.effects)
-        for effect in run.effects:
-            self._by_peer[effect.forwarder] -= 1
-            if not self._by_peer[effect.forwarder]:
-                del self._by_peer[effect.forwarder]
 
     def _judge(self, effect: Validate, is_good: bool) -> Verdict:
         assert effect.unproven is not None

@@ -15,7 +15,7 @@ import trio
 GATHER_S = 0.002  # at most; while a turn takes longer enough gathers by itself
 QUIET_S = 0.020  # after a turn: what comes later is seen to at once
 GATHER_TIMES = 4  # what was done last
-SEVERAL = 4  # things seen to in one turn
+SEVERAL = 8  # things seen to in one turn
 PLENTY = 32
 
 

@@ -178,10 +178,11 @@ class Messages:
         """Deliver and forward. Source: gossipsub v1.0, Message Processing; v1.1, P₂: First Message Deliveries."""
         state = self._state
         conduct = peer.conduct.topics.get(topic.key) or state.get_conduct(peer, topic)
-        conduct.first = min(conduct.first + 1, conduct.params.first_deliveries_cap)
-        if conduct.in_mesh and conduct.params.mesh_deliveries_cap:
-            conduct.mesh = min(conduct.mesh + 1, conduct.params.mesh_deliveries_cap)
-            if conduct.params.mesh_deliveries_weight:
+        params = conduct.params
+        conduct.first = min(conduct.first + 1, params.first_deliveries_cap)
+        if conduct.in_mesh and params.mesh_deliveries_cap:
+            conduct.mesh = min(conduct.mesh + 1, params.mesh_deliveries_cap)
+            if params.mesh_deliveries_weight:
                 sighting.peers = sighting.peers or {}
                 sighting.peers[peer.node] = None
         data = message.data or b""

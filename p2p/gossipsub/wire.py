@@ -339,6 +339,10 @@ def _write_optional(fields: Iterable[tuple[int, bytes | None]]) -> bytes:
 def write_plain(data: bytes, topic_field: bytes) -> bytes:
     """As `write_message` for an unsigned message whose topic field is already written: the common case, quickly."""
     size = len(data)
+    inner = size + len(topic_field) + 3
+    if size >= 0x80 and inner < 0x4000:  # two lengths of two bytes each: the common case
+        low, high = inner & 0x7F | 0x80, inner >> 7
+        return bytes((0x12, low, high, 0x12, size & 0x7F | 0x80, size >> 7)) + data + topic_field
     head = write_varint(size)
     return b"".join((b"\x12", write_varint(1 + len(head) + size + len(topic_field)), b"\x12", head, data, topic_field))
 

@@ -45,10 +45,11 @@ def test_an_unsigned_message_is_written_the_same_the_quick_way(data, topic):
 
 
 @pytest.mark.parametrize("around", [0, 0x80, 0x4000, 0x20_0000])
-def test_it_is_known_how_long_an_unsigned_message_gets(around):
+def test_an_unsigned_message_is_written_the_same_where_its_lengths_get_longer_and_that_is_known_before(around):
     field = wire.write_bytes(4, b"a topic")
     for size in range(max(0, around - 20), around + 20):
         data = bytes(size)
+        assert wire.write_plain(data, field) == wire.write_message(Message(b"a topic", data))
         assert wire.count_plain(data, field) == len(wire.write_plain(data, field))
 
 
