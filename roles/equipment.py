@@ -19,10 +19,11 @@ from p2p.guard import MemoryDamaged
 from p2p.libp2p_net import Libp2pNet, NetOptions, open_libp2p_net
 from p2p.listening import CannotListen
 from p2p.net import NetEvent
+from protocol.errors import MissingBlob
 from protocol.keys import PrivateKey, parse_node
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
 from roles import core_effects as ce
-from roles.blobs import BlobStore
+from roles.blobs import BlobStore, read_blob
 from roles.carrier import Core, Equipment
 from roles.chain import DATABASE_NAME, Chain
 from roles.config import ConfigError, NodeConfig, read_config, read_genesis
@@ -37,6 +38,7 @@ from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.recovery import read_pending
 from roles.role import VoteHistory
+from roles.store.store import STORE_NAME
 from roles.timers import WallClock
 from roles.votelog import VoteLog, open_vote_log
 
@@ -97,7 +99,7 @@ async def open_equipment(
         blobs = _open_blobs(plan)
 
         async def load_blob(digest: bytes) -> bytes:
-            return await trio.to_thread.run_sync(blobs.get, digest)
+            return await trio.to_thread.run_sync(find_blob, blobs, plan.directory / STORE_NAME, digest)
 
         async with (
             open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as pool,
@@ -222,6 +224,14 @@ def _restore(chain: Chain) -> ce.Restored:
         return chain.start()
     except sqlite3.Error as error:
         raise StoreFailed(error) from error
+
+
+def find_blob(blobs: BlobStore, store: Path, digest: bytes) -> bytes:
+    """A block that the node works with, or that somebody keeps in its store. MissingBlob when it is in neither."""
+    try:
+        return blobs.get(digest)
+    except MissingBlob:
+        return read_blob(store, digest)
 
 
 def _open_blobs(plan: Plan) -> BlobStore:

@@ -6,6 +6,7 @@ Synchronous: called from threads. Any number of processes may have one store ope
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from protocol.dag_pb import decode_node
 from protocol.errors import MalformedMessage, MissingBlob
 from protocol.unixfs import Root
 from protocol.unixfs_nodes import DEPTH_MAX, File, list_entries, read_unixfs
+from roles.blobs import DiskFull
 from roles.config import NodeConfig
 from roles.store.files import BlockFiles, list_shards
 from roles.store.index import FOR_EVER, INDEX_NAME, Entry, Index, Pin
@@ -58,7 +60,9 @@ class Store:
             return self.files.read(cid.digest)
         except MissingBlob:
             if self.files.has_file(cid.digest):
-                self.set_aside(cid.digest)
+                # On a full disk it stays where it is, and is found damaged by every read.
+                with suppress(DiskFull):
+                    self.set_aside(cid.digest)
             raise
 
     def set_aside(self, digest: bytes) -> None:

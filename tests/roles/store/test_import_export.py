@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,39 @@ def test_what_is_here_already_is_not_written_again(store, tmp_path):
     assert (
         store.index.get_used_bytes() == used == first.new_bytes == sum(f.stat().st_size for f in block_files(tmp_path))
     )
+
+
+def test_bytes_are_on_disk_before_they_have_a_name_and_names_before_the_pin(store, tmp_path, monkeypatch):
+    done = []
+    sync, rename, end = os.fsync, os.rename, store.index.end_put
+
+    def note_sync(handle):
+        done.append(("sync", os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    def note_rename(source, target):
+        done.append(("name", str(source), str(target)))
+        rename(source, target)
+
+    def note_end(*arguments):
+        done.append(("pin",))
+        end(*arguments)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    monkeypatch.setattr(store.index, "end_put", note_end)
+    monkeypatch.setattr("roles.store.importing.WRITERS", 1)
+
+    import_stream(store, io.BytesIO(os.urandom(3 * 2**20)))
+
+    named = [step for step in done if step[0] == "name"]
+    assert len(named) == 4
+    assert done[-1] == ("pin",)
+    for step in named:
+        _, source, target = step
+        at = done.index(step)
+        assert ("sync", source) in done[:at]
+        assert ("sync", str(Path(target).parent)) in done[at:]
 
 
 def test_a_stream_is_one_file_and_comes_out_as_one(store):
