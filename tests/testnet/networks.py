@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -36,9 +37,11 @@ def run_cli(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def run_process(*arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, dict[str, Any]]:
-    """As `run_cli`, by a process of its own: for what takes signals, or stays."""
-    done = subprocess.run([*CLI, *arguments, "--json"], capture_output=True, text=True, timeout=timeout_s, check=False)
-    return done.returncode, _read_object(done.stdout, done.stderr)
+    """As `run_cli`, by a process of its own, forked: for what takes signals, or stays."""
+    with tempfile.TemporaryDirectory() as folder, command((*arguments, "--json"), Path(folder) / "log") as process:
+        said, told = process.communicate(timeout_s)
+    assert process.returncode is not None
+    return process.returncode, _read_object(said, told)
 
 
 def _read_object(said: str, told: str) -> dict[str, Any]:

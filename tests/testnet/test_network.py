@@ -170,7 +170,8 @@ def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
     ],
 )
 def test_however_a_network_is_ended_no_process_and_no_lock_stays(tmp_path: Path, how: str) -> None:
-    with start_fresh_network(tmp_path / "net", *SMALL) as up:
+    start = start_fresh_network if how == "group" else start_network
+    with start(tmp_path / "net", *SMALL) as up:
         up.wait_for_go()
         pids = find_descendants(up.process.pid)
         assert len(pids) >= 4
