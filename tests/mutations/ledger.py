@@ -467,6 +467,20 @@ MUTATIONS = (
         "rows that are hard to compute convict nobody",
     ),
     Mutation(
+        "protocol/ledger/settlement.py",
+        "    if outputs and compute_tensors_digest(outputs) != output_digest:\n",
+        "    if False:\n",
+        (LEDGER + "test_float_settlement.py::test_what_lies_beyond_the_bound_or_is_not_shown_pays_nobody",),
+        "a worker settles with the outputs it has claimed",
+    ),
+    Mutation(
+        "protocol/proofs/bounds.py",
+        "return shown if item.value == value else None",
+        "return shown",
+        (LEDGER + "test_float_settlement.py::test_what_lies_beyond_the_bound_or_is_not_shown_pays_nobody",),
+        "a verifier shows what it has attested",
+    ),
+    Mutation(
         "protocol/ledger/batches.py",
         "    if pending > limit:\n",
         "    if False:\n",
