@@ -167,6 +167,21 @@ def test_collections_beside_puts_of_the_same_blocks_take_nothing_that_is_acknowl
     other.close()
 
 
+def test_what_was_left_to_be_collected_is_safe_once_a_put_that_goes_on_counts_on_it(store, tmp_path):
+    data = os.urandom(24 * 2**20)
+    store.unpin(put(store, data))
+
+    def collect_late(content_bytes):
+        # Most is in the index by now, and was there before: nothing of it is written again.
+        if content_bytes == len(data):
+            collect(store)
+
+    cid = import_stream(store, io.BytesIO(data), tell=collect_late).root.cid
+
+    assert check(store, cid).damaged == ()
+    assert check(store, cid).blocks == 25
+
+
 def test_a_pin_that_comes_while_a_collection_goes_on_is_seen(store, tmp_path, monkeypatch):
     monkeypatch.setattr("roles.store.collecting.TURN_BLOCKS", 1)
     first, second = put(store, b"first"), put(store, b"second")
