@@ -322,6 +322,19 @@ def test_a_damaged_block_is_never_handed_out_is_found_and_is_mended_by_another_p
     assert check(store).damaged == ()
 
 
+def test_putting_a_file_again_mends_damage_that_nobody_has_read(store, tmp_path):
+    data = os.urandom(1_000)
+    cid = import_stream(store, io.BytesIO(data)).root.cid
+    (path,) = block_files(tmp_path)
+    path.write_bytes(bytes(1_000))
+
+    again = import_stream(store, io.BytesIO(data))
+
+    assert (again.root.cid, again.new_bytes) == (cid, 1_000)
+    assert store.read(cid) == data
+    assert list((tmp_path / "store" / "corrupt").iterdir()) == []
+
+
 def test_below_a_damaged_node_everything_stays_for_when_it_is_mended(store, tmp_path):
     make_tree(tmp_path / "in")
     root = import_path(store, tmp_path / "in").root.cid
