@@ -20,10 +20,12 @@ class Debts:
     def __init__(self, purse: Purse) -> None:
         self._purse = purse
         self._owed: dict[bytes, dict[tuple[bytes, int], Attempt]] = {}
+        self._looked: dict[bytes, State] = {}  # at the debts of a worker with which state of the ledger
 
     def begin(self, attempt: Attempt) -> None:
         """The request is over, and the worker may hold its voucher."""
         self._owed.setdefault(attempt.worker, {})[attempt.item.voucher.request_id, attempt.number] = attempt
+        self._looked.pop(attempt.worker, None)
 
     def find(self, worker: bytes, request_id: bytes, number: int) -> Attempt | None:
         return self._owed.get(worker, {}).get((request_id, number))
@@ -32,18 +34,20 @@ class Debts:
         return [attempt for held in self._owed.values() for attempt in held.values()]
 
     def end(self, attempt: Attempt) -> None:
+        self._looked.pop(attempt.worker, None)  # what it has answered weighs against what it was paid
         held = self._owed.get(attempt.worker, {})
         held.pop((attempt.item.voucher.request_id, attempt.number), None)
         if not held:
             self._owed.pop(attempt.worker, None)
 
-    def owes(self, worker: bytes, state: State, now_ms: int) -> bool:
-        """Whether the worker gets no voucher now."""
-        return any(not _is_left(attempt, now_ms) for attempt in self._list_open(worker, state))
-
-    def count_left(self, worker: bytes, state: State, now_ms: int) -> int:
-        """How many vouchers the worker may hold of jobs that it was told to leave."""
-        return sum(_is_left(attempt, now_ms) for attempt in self._list_open(worker, state))
+    def weigh(self, worker: bytes, state: State, now_ms: int) -> tuple[int, bool]:
+        """How many vouchers the worker may hold of jobs that it was told to leave, and whether it gets no other now."""
+        if self._looked.get(worker) is not state:  # asked for each job; a debt ends on the ledger
+            self._end_settled(worker, state)
+            self._looked[worker] = state
+        held = self._owed.get(worker, {})
+        left = sum(_is_left(attempt, now_ms) for attempt in held.values())
+        return left, left < len(held)
 
     def press(self, worker: bytes, now_ms: int) -> Iterator[Attempt]:
         """What to ask the worker for once more, now and then: an honest one answers or refuses, however late."""
@@ -52,11 +56,10 @@ class Debts:
                 attempt.sent_ms = now_ms
                 yield attempt
 
-    def _list_open(self, worker: bytes, state: State) -> list[Attempt]:
+    def _end_settled(self, worker: bytes, state: State) -> None:
         for attempt in list(self._owed.get(worker, {}).values()):
             if self._is_ended(attempt, state):
                 self.end(attempt)
-        return list(self._owed.get(worker, {}).values())
 
     def _is_ended(self, attempt: Attempt, state: State) -> bool:
         voucher = attempt.item.voucher

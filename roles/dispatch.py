@@ -97,11 +97,11 @@ class Dispatch:
                 job.last_code, job.last_reason = epoch_over if candidate is None else too_dear
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
-            left = self._debts.count_left(worker, state, now_ms)
+            left, owes = self._debts.weigh(worker, state, now_ms)
             if len(self._in_flight.get(worker, ())) + left >= self._step:
                 pressed += self._debts.press(worker, now_ms) if left else ()
                 continue
-            if self._debts.owes(worker, state, now_ms):
+            if owes:
                 pressed += self._debts.press(worker, now_ms)
                 job.last_reason = "the workers left hold vouchers they have not answered"
                 continue
