@@ -4,7 +4,8 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -221,13 +222,14 @@ def run_network(order: Order, output: Output) -> int:
         _wait_until_ready(run)
         launcher.record_pids()
         _print_nodes(run, output, time.monotonic() - started_s)
-        (order.directory / GO_NAME).touch()
-        output.say("ready")
-        if order.load is None:
-            _give_network(run, output)
-        ready_s = time.monotonic()
-        ended_by = _stay_with_faults(run, programs)
-        ran_s = time.monotonic() - ready_s
+        with _faults_taken(run, programs):  # by the time it says that it is ready
+            (order.directory / GO_NAME).touch()
+            output.say("ready")
+            if order.load is None:
+                _give_network(run, output)
+            ready_s = time.monotonic()
+            ended_by = _stay(run)
+            ran_s = time.monotonic() - ready_s
     run.progress.end()
     if ended_by == "interrupt":
         raise KeyboardInterrupt
@@ -312,8 +314,9 @@ def _wait_until_ready(run: Run) -> None:
         )
 
 
-def _stay_with_faults(run: Run, programs: list[Program]) -> str:
-    """As `_stay`, and meanwhile play the plan of faults and take in those that are asked for."""
+@contextmanager
+def _faults_taken(run: Run, programs: list[Program]) -> Iterator[None]:
+    """Inside, while the launcher waits, it plays the plan of faults and takes in those that are asked for."""
     from testnet.fault_control import open_control, serve_one
     from testnet.fault_desk import PLAN, FaultDesk
 
@@ -323,7 +326,7 @@ def _stay_with_faults(run: Run, programs: list[Program]) -> str:
         with open_control(order.directory) as launcher.listener:
             launcher.on_call = partial(serve_one, launcher.listener, desk)
             desk.add(order.faults, PLAN)
-            return _stay(run)
+            yield
     finally:
         launcher.listener = None
         desk.close()
