@@ -6,6 +6,7 @@ By hand, because a router spends its time here. Source: Protocol Buffers, Encodi
 from collections.abc import Iterator
 
 from protocol.errors import RemoteError
+from protocol.varint import write_varint as write_varint
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -76,23 +77,6 @@ def read_fields(message: bytes, fields_max: int) -> list[tuple[int, int, bytes]]
         return list(Looks(fields_max).fields(message, 0, len(message), fields_max))
     except IndexError as error:
         raise MalformedPacket("a message that is cut off") from error
-
-
-def write_varint(value: int) -> bytes:
-    """
-    >>> write_varint(300)
-    b'\\xac\\x02'
-    """
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def write_bytes(number: int, data: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from protocol.cid import Cid, unpack_cid
 from protocol.errors import LocalError, MalformedMessage
+from protocol.varint import write_varint
 
 NUMBER_MAX = 2**63 - 1
 _LINKS, _DATA = 2, 1  # fields of a node; links stand first
@@ -96,12 +97,7 @@ def read_fields(message: bytes) -> list[tuple[int, int | bytes]]:
 def _write_varint(number: int) -> bytes:
     if not 0 <= number <= NUMBER_MAX:
         raise LocalError(f"{number} is not a size")
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
+    return write_varint(number)
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:

@@ -6,6 +6,8 @@ inside a message is bytes here: read it with `read_fields` again. Source: protob
 
 from collections.abc import Iterable, Iterator
 
+from protocol.varint import write_varint
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _SIZES = {FIXED64: 8, FIXED32: 4}
 
@@ -125,13 +127,3 @@ def write_fields(fields: Iterable[tuple[int, int, int | bytes | memoryview]]) ->
             parts.append(write_varint(len(value)))
         parts.append(value)
     return b"".join(parts)
-
-
-def write_varint(value: int) -> bytes:
-    """A whole number that is not negative: add 2**64 to one that is."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
