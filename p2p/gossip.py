@@ -14,7 +14,7 @@ from typing import Any
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.gossip_params import PARAMS, build_topic_params, get_priority
+from p2p.gossip_params import PARAMS, build_topic_params, get_priority, is_urgent
 from p2p.gossipsub import (
     Author,
     Blamed,
@@ -96,7 +96,7 @@ class Gossip:
         self._dial = dial
         self._seek = seek
         self._slow = SlowChecks(self._do, self._note_check_error, params.validation_ms_max / 1_000)
-        self._signatures = SignatureChecks(self._do, self._note_check_error)
+        self._signatures = SignatureChecks(self._do, self._note_check_error, is_urgent)
         self._verifier = SignatureProcess(turns.hurry, self._signatures.take_back)
         self._signatures.helper = self._verifier
         self._incoming = Incoming(self._do, fault, is_refused, has_room, self._signatures, turns)

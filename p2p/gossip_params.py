@@ -22,6 +22,11 @@ def get_priority(topic: str) -> int:
     return PRIORITIES.get(parts[3], CHATTER) if len(parts) > 3 and parts[1] == "rolemesh" else CHATTER
 
 
+def is_urgent(topic: str) -> bool:
+    """Whether its messages overtake others where these wait: consensus, and what disputes and payments hang on."""
+    return get_priority(topic) == 0
+
+
 def build_topic_params(topic: str) -> TopicParams:
     """What counts on a topic of ours that nobody said anything special about."""
     return TopicParams(priority=get_priority(topic), data_bytes_max=GOSSIP_BYTES_MAX)

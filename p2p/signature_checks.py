@@ -1,9 +1,9 @@
 """Signatures of messages that wait for a verdict: verified between turns of the loop, a little at a time.
 
-When the loop falls behind, a process beside it verifies some of them (decision 0065). Verdicts come in the order of the
-messages, whoever verified them: what an author says in order is heard so. Not in threads: each signature ends with a
-fight for the interpreter, and a thread beside a busy loop verifies 850 a second, the loop by itself 11,000 (decision
-0097).
+When the loop falls behind, a process beside it verifies some of them (decision 0065). The urgent go first; among
+themselves they and the others get their verdicts in the order they came, whoever verified them: what an author says in
+order is heard so. Not in threads: each signature ends with a fight for the interpreter, and a thread beside a busy loop
+verifies 850 a second, the loop by itself 11,000 (decision 0097).
 """
 
 import logging
@@ -19,8 +19,11 @@ from protocol.types import Unproven, Verdict
 logger = logging.getLogger(__name__)
 
 SLICE_S = 0.002  # at a time; what takes longer by itself is done whole
-WAITING_MAX = 512  # with so many nothing more is taken in
-WAITING_PER_PEER_MAX = 192
+MESSAGE_BYTES = 512  # what a message counts for beside its own bytes: its signature
+# With so much nothing more is taken in. Counted in bytes, as a verdict takes longer the more a message holds: of one
+# peer that is some 180 votes, or fourteen messages of 64 transactions each.
+WAITING_BYTES_MAX = 448 * 1024
+WAITING_PER_PEER_BYTES_MAX = 160 * 1024
 BATCH = 32  # given away at once, at most; half of what waits, so that both have something to do
 BATCH_MIN = 8  # fewer are sooner verified than given away
 IN_A_ROW = 8  # verified here before the next look at what was given away
@@ -41,36 +44,60 @@ class Helper(Protocol):
 
 
 class _Run:
-    """Messages verified one after the other, here or beside the loop. `good`: of the first ones, as far as is known."""
+    """Messages verified one after the other, here or beside the loop. `good`: of the first ones, as far as is known.
 
-    __slots__ = ("effects", "good")
+    `answered`: of how many of them the verdict has been given.
+    """
+
+    __slots__ = ("answered", "effects", "good")
 
     def __init__(self, effects: list[Validate]) -> None:
         self.effects = effects
         self.good: list[bool] = []
+        self.answered = 0
 
     @property
     def is_known(self) -> bool:
         return len(self.good) == len(self.effects)
 
 
+class _Lane:
+    """Messages that keep their order."""
+
+    __slots__ = ("begun", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Validate] = deque()
+        self.begun: deque[_Run] = deque()  # verified, or given away; all of them before those that wait
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to be done here. What was given away is not."""
+        return bool(self.waiting or (self.begun and self.begun[0].is_known))
+
+
 class SignatureChecks:
-    """`answer` gets the verdicts, as many at once as are known; `note_error` the topic of one that raised."""
+    """`answer` gets the verdicts, as many at once as are known; `note_error` the topic of one that raised.
+
+    What `is_urgent` by its topic overtakes the rest: a vote must not wait behind a thousand transactions.
+    """
 
     def __init__(
         self,
         answer: Callable[[Judged], object],
         note_error: Callable[[str], None],
+        is_urgent: Callable[[str], bool],
         helper: Helper | None = None,
     ) -> None:
         self.helper = helper
         self._answer = answer
         self._note_error = note_error
-        self._waiting: deque[Validate] = deque()
-        self._begun: deque[_Run] = deque()  # verified, or given away; all of them before those that wait
-        self._given: deque[_Run] = deque()  # of them, those that are not back
-        self._by_peer: Counter[bytes] = Counter()
+        self._is_urgent = is_urgent
+        self._urgent, self._others = _Lane(), _Lane()
+        self._given: deque[_Run] = deque()  # to the helper, and not back
         self._count = 0
+        self._size = 0
+        self._size_by_peer: Counter[bytes] = Counter()
         self._slices_behind = 0
 
     def __len__(self) -> int:
@@ -78,34 +105,36 @@ class SignatureChecks:
 
     @property
     def has_work(self) -> bool:
-        """Whether `settle` would find anything to do. What was given away is not here to be done."""
-        return bool(self._waiting or (self._begun and self._begun[0].is_known))
+        """Whether `settle` would find anything to do."""
+        return self._urgent.has_work or self._others.has_work
 
     def queue(self, effect: Validate) -> None:
-        self._waiting.append(effect)
-        self._by_peer[effect.forwarder] += 1
+        lane = self._urgent if self._is_urgent(effect.topic) else self._others
+        lane.waiting.append(effect)
+        size = _weigh(effect)
+        self._size_by_peer[effect.forwarder] += size
+        self._size += size
         self._count += 1
-        if self.helper is not None and len(self._waiting) >= 2 * BATCH and self.helper.has_room:
-            self._share(self.helper)
+        if self.helper is not None and len(lane.waiting) >= 2 * BATCH and self.helper.has_room:
+            self._share(lane, self.helper)
 
     def is_full(self, peer: bytes) -> bool:
         """Whether nothing more of this peer's should be looked at now. A packet may take it a little beyond."""
-        return self._count >= WAITING_MAX or self._by_peer[peer] >= WAITING_PER_PEER_MAX
+        return self._size >= WAITING_BYTES_MAX or self._size_by_peer[peer] >= WAITING_PER_PEER_BYTES_MAX
 
     def settle(self) -> None:
-        """Verify what waits, for SLICE_S at most, and give the verdicts that are known."""
+        """Verify what waits and give the verdicts that are known: for SLICE_S at most, but one of each lane."""
         until_s = time.perf_counter() + SLICE_S
-        while True:
-            if self.helper is not None:
-                self._share(self.helper)
-            if self._waiting:
-                self._verify_some(until_s)
-            self._answer_known()
-            if not self._waiting:
-                return
-            if time.perf_counter() > until_s:
-                break
-        self._slices_behind += 1
+        for lane in (self._urgent, self._others):
+            while True:
+                if self.helper is not None:
+                    self._share(lane, self.helper)
+                if lane.waiting:
+                    self._verify_some(lane, until_s)
+                self._answer_known(lane, until_s)
+                if not lane.has_work or time.perf_counter() > until_s:
+                    break
+        self._slices_behind += self.has_work
         if self._slices_behind >= BEHIND_SLICES and self.helper is not None:
             self.helper.want()
 
@@ -114,25 +143,26 @@ class SignatureChecks:
         if self.helper is not None:
             self._take_answers(self.helper)
         self._given.clear()
-        for run in reversed(self._begun):
-            self._waiting.extendleft(reversed(run.effects))
-        self._begun.clear()
+        for lane in (self._urgent, self._others):
+            for run in reversed(lane.begun):
+                lane.waiting.extendleft(reversed(run.effects[run.answered :]))
+            lane.begun.clear()
 
-    def _verify_some(self, until_s: float) -> None:
+    def _verify_some(self, lane: _Lane, until_s: float) -> None:
         run = _Run([])
-        for _ in range(min(IN_A_ROW, len(self._waiting))):
-            effect = self._waiting.popleft()
+        for _ in range(min(IN_A_ROW, len(lane.waiting))):
+            effect = lane.waiting.popleft()
             run.effects.append(effect)
             run.good.append(verify(*_get_signed(effect)))
             if time.perf_counter() > until_s:
                 break
-        self._begun.append(run)
+        lane.begun.append(run)
 
-    def _share(self, helper: Helper) -> None:
+    def _share(self, lane: _Lane, helper: Helper) -> None:
         self._take_answers(helper)
-        while helper.has_room and len(self._waiting) >= 2 * BATCH_MIN:
-            run = _Run([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting) // 2))])
-            self._begun.append(run)
+        while helper.has_room and len(lane.waiting) >= 2 * BATCH_MIN:
+            run = _Run([lane.waiting.popleft() for _ in range(min(BATCH, len(lane.waiting) // 2))])
+            lane.begun.append(run)
             self._given.append(run)
             helper.send([_get_signed(effect) for effect in run.effects])
 
@@ -146,21 +176,29 @@ class SignatureChecks:
             if run.is_known:
                 self._given.popleft()
 
-    def _answer_known(self) -> None:
+    def _answer_known(self, lane: _Lane, until_s: float) -> None:
+        """Conclude in order what is known, for as long as there is time: of a list, that takes far longer than this."""
         verdicts: list[tuple[int, Verdict]] = []
-        by_peer = self._by_peer
-        while self._begun and self._begun[0].is_known:
-            run = self._begun.popleft()
-            for effect, is_good in zip(run.effects, run.good, strict=True):
-                verdicts.append((effect.ticket, self._judge(effect, is_good)))
-                left = by_peer[effect.forwarder] - 1
-                if left:
-                    by_peer[effect.forwarder] = left
-                else:
-                    del by_peer[effect.forwarder]
+        while lane.begun and lane.begun[0].is_known:
+            run = lane.begun[0]
+            effect = run.effects[run.answered]
+            verdicts.append((effect.ticket, self._judge(effect, run.good[run.answered])))
+            self._forget(effect)
+            run.answered += 1
+            if run.answered == len(run.effects):
+                lane.begun.popleft()
+            if time.perf_counter() > until_s:
+                break
         if verdicts:
-            self._count -= len(verdicts)
             self._answer(Judged(verdicts))
+
+    def _forget(self, effect: Validate) -> None:
+        size = _weigh(effect)
+        self._count -= 1
+        self._size -= size
+        self._size_by_peer[effect.forwarder] -= size
+        if not self._size_by_peer[effect.forwarder]:
+            del self._size_by_peer[effect.forwarder]
 
     def _judge(self, effect: Validate, is_good: bool) -> Verdict:
         assert effect.unproven is not None
@@ -170,6 +208,10 @@ class SignatureChecks:
             self._note_error(effect.topic)
             logger.exception("the check of %s failed", effect.topic)
             return Verdict.IGNORE
+
+
+def _weigh(effect: Validate) -> int:
+    return MESSAGE_BYTES + len(effect.data)
 
 
 def _get_signed(effect: Validate) -> tuple[bytes, bytes, bytes]:

@@ -66,7 +66,7 @@ class NetworkPlan:
     spare_accounts: int = 8
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per role
     classes: Mapping[str, str] = field(default_factory=dict)  # role -> class to run instead of ours
-    base_fee_min: int = Params().base_fee_min
+    fee_idle_ms: int = Params().fee_idle_ms
 
 
 def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
@@ -75,7 +75,7 @@ def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
     counts = {name: plan.roles[role] for name, role in short.items()}
     records = tuple(model.record for model in plan.models)
     foundation = build_genesis(plan.seed, counts, records, plan.spare_accounts, now_ms)
-    params = replace(foundation.genesis.params, base_fee_min=plan.base_fee_min)
+    params = replace(foundation.genesis.params, fee_idle_ms=plan.fee_idle_ms)
     genesis = replace(foundation.genesis, params=params)
     chain = compute_chain_id(genesis)
     block = find_addresses(plan.seed, len(foundation.nodes))

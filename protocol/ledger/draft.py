@@ -3,9 +3,8 @@
 Everything written can be taken back to a mark, so a transaction that fails half-way leaves nothing behind.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from protocol.codec import encode
@@ -50,22 +49,43 @@ _NO_ACCOUNT = Account(0, 0)
 _UNTOUCHED: Any = object()  # an entry that is as it was
 
 
+class _Changes:
+    """What was written to one table, and how many entries it has with that. A None stands for an entry that is gone."""
+
+    __slots__ = ("count", "entries")
+
+    def __init__(self, count: int) -> None:
+        self.entries: dict[Any, Any] = {}
+        self.count = count
+
+    def take_back(self, key: Any, before: Any, count: int) -> None:
+        self.count = count
+        if before is _UNTOUCHED:
+            del self.entries[key]
+        else:
+            self.entries[key] = before
+
+
+# For each write its table, the key, what was written there before, and the count before. It must not know the overlays,
+# which know it: drafts are made by the hundred a second, and each would be garbage that only the collector frees.
+UndoLog = list[tuple[_Changes, Any, Any, int]]
+
+
 class Overlay(Generic[K, V]):
     """One table of a draft. Iteration is in key order, whatever order entries came in."""
 
-    __slots__ = ("_base", "_changed", "_count", "_undo")  # a draft makes 26 of them
+    __slots__ = ("_base", "_changes", "_undo")  # a draft makes 26 of them
 
-    def __init__(self, base: Mapping[K, V], undo: list[Callable[[], None]]) -> None:
+    def __init__(self, base: Mapping[K, V], undo: UndoLog) -> None:
         self._base = base
         self._undo = undo
-        self._changed: dict[K, V | None] = {}
-        self._count = len(base)
+        self._changes = _Changes(len(base))
 
     def __len__(self) -> int:
-        return self._count
+        return self._changes.count
 
     def get(self, key: K) -> V | None:
-        value = self._changed.get(key, _UNTOUCHED)
+        value: V | None = self._changes.entries.get(key, _UNTOUCHED)
         return self._base.get(key) if value is _UNTOUCHED else value
 
     def put(self, key: K, value: V) -> None:
@@ -75,46 +95,39 @@ class Overlay(Generic[K, V]):
         self._write(key, None)
 
     def items(self) -> Iterator[tuple[K, V]]:
-        for key in sorted(self._base.keys() | self._changed.keys()):  # type: ignore[type-var]
+        for key in sorted(self._base.keys() | self._changes.entries.keys()):  # type: ignore[type-var]
             value = self.get(key)
             if value is not None:
                 yield key, value
 
     def items_under(self: "Overlay[bytes, V]", prefix: bytes) -> Iterator[tuple[bytes, V]]:
         """Entries whose keys begin so, in key order."""
-        for key in sorted(key for key in self._base.keys() | self._changed.keys() if key.startswith(prefix)):
+        for key in sorted(key for key in self._base.keys() | self._changes.entries.keys() if key.startswith(prefix)):
             value = self.get(key)
             if value is not None:
                 yield key, value
 
     def list_changes(self, table: Table) -> Iterator[RowChange]:
         """What was written, as rows, by key."""
-        for key, record in sorted(self._changed.items(), key=lambda change: table.key_to_bytes(change[0])):
+        for key, record in sorted(self._changes.entries.items(), key=lambda change: table.key_to_bytes(change[0])):
             yield table.name, table.key_to_bytes(key), None if record is None else encode(record)
 
     @property
     def is_changed(self) -> bool:
-        return bool(self._changed)
+        return bool(self._changes.entries)
 
     def freeze(self) -> Mapping[K, V]:
         """The table with all changes."""
-        merged = {**self._base, **self._changed}
+        merged = {**self._base, **self._changes.entries}
         return {key: value for key, value in merged.items() if value is not None}
 
     def _write(self, key: K, value: V | None) -> None:
-        changed = self._changed
-        before = changed.get(key, _UNTOUCHED)
-        self._undo.append(partial(self._take_back, key, before, self._count))
+        changes = self._changes
+        before = changes.entries.get(key, _UNTOUCHED)
+        self._undo.append((changes, key, before, changes.count))
         held = self._base.get(key) if before is _UNTOUCHED else before
-        self._count += (value is not None) - (held is not None)
-        changed[key] = value
-
-    def _take_back(self, key: K, before: Any, count: int) -> None:
-        self._count = count
-        if before is _UNTOUCHED:
-            del self._changed[key]
-        else:
-            self._changed[key] = before
+        changes.count += (value is not None) - (held is not None)
+        changes.entries[key] = value
 
 
 @fast_dataclass(frozen=True)
@@ -146,7 +159,7 @@ class Draft:
         self.fees = self.tips = 0  # of this block's transactions so far, until they are divided
         self.units = 0
         self.is_epoch_over = False  # set by the due queue; the change itself ends the block
-        self._undo: list[Callable[[], None]] = []
+        self._undo: UndoLog = []
         self.accounts: Overlay[bytes, Account] = Overlay(base.accounts, self._undo)
         self.nodes: Overlay[bytes, NodeRecord] = Overlay(base.nodes, self._undo)
         self.node_owners: Overlay[bytes, KeyOwner] = Overlay(base.node_owners, self._undo)
@@ -180,7 +193,8 @@ class Draft:
     def go_back(self, mark: Mark) -> None:
         """Take back everything written since `mark`."""
         while len(self._undo) > mark.writes:
-            self._undo.pop()()
+            changes, key, before, count = self._undo.pop()
+            changes.take_back(key, before, count)
         self.treasury, self.burned = mark.treasury, mark.burned
         self.fees, self.tips, self.units = mark.fees, mark.tips, mark.units
 

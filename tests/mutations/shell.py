@@ -3,9 +3,46 @@
 from tests.mutations.mutation import Mutation
 
 GOSSIP_SHELL = ("tests/p2p/test_gossip_shell.py",)
+SIGNATURES = ("tests/p2p/test_signature_checks.py",)
+INBOX = ("tests/roles/test_timers_and_inbox.py",)
 SLOW_CHECKS = ("tests/p2p/test_slow_checks.py",)
 
 MUTATIONS = (
+    Mutation(
+        "p2p/signature_checks.py",
+        "lane = self._urgent if self._is_urgent(effect.topic) else self._others",
+        "lane = self._others",
+        SIGNATURES,
+        "votes do not wait for the signatures of transactions",
+    ),
+    Mutation(
+        "p2p/signature_checks.py",
+        "                lane.begun.popleft()\n            if time.perf_counter() > until_s:\n                break\n",
+        "                lane.begun.popleft()\n",
+        SIGNATURES,
+        "a slice ends by the clock while verdicts are concluded",
+    ),
+    Mutation(
+        "p2p/signature_checks.py",
+        "return MESSAGE_BYTES + len(effect.data)",
+        "return MESSAGE_BYTES",
+        SIGNATURES,
+        "what waits of a peer is counted by its size",
+    ),
+    Mutation(
+        "roles/inbox.py",
+        "can_wait = isinstance(event, Delivered) and not is_urgent(event.topic)",
+        "can_wait = False",
+        INBOX,
+        "votes do not wait behind transactions",
+    ),
+    Mutation(
+        "roles/inbox.py",
+        "or self._in_a_row >= URGENT_IN_A_ROW",
+        "",
+        INBOX,
+        "what can wait does not wait for ever",
+    ),
     Mutation(
         "p2p/outgoing.py",
         ("else:\n                counts.dropped += 1"),

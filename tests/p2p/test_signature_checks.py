@@ -4,7 +4,14 @@ import logging
 
 from p2p import signature_checks
 from p2p.gossipsub import Validate
-from p2p.signature_checks import BATCH_MIN, BEHIND_SLICES, WAITING_MAX, WAITING_PER_PEER_MAX, SignatureChecks
+from p2p.signature_checks import (
+    BATCH_MIN,
+    BEHIND_SLICES,
+    MESSAGE_BYTES,
+    WAITING_BYTES_MAX,
+    WAITING_PER_PEER_BYTES_MAX,
+    SignatureChecks,
+)
 from protocol.keys import PrivateKey, verify
 from protocol.types import Unproven, Verdict
 
@@ -16,10 +23,10 @@ def conclude(is_good):
     return Verdict.ACCEPT if is_good else Verdict.REJECT
 
 
-def make_effect(ticket, is_good=True, peer=PEER, then=conclude):
+def make_effect(ticket, is_good=True, peer=PEER, then=conclude, topic="t", size=0):
     signed = b"message %d" % ticket
     signature = KEY.sign(signed if is_good else b"another")
-    return Validate(ticket, "t", signed, peer, Unproven(KEY.public, signed, signature, then))
+    return Validate(ticket, topic, signed.ljust(size), peer, Unproven(KEY.public, signed, signature, then))
 
 
 class Checks(SignatureChecks):
@@ -28,7 +35,7 @@ class Checks(SignatureChecks):
     def __init__(self):
         self.answers = []
         self.errors = []
-        super().__init__(lambda judged: self.answers.extend(judged.verdicts), self.errors.append)
+        super().__init__(lambda judged: self.answers.extend(judged.verdicts), self.errors.append, "urgent".__eq__)
 
 
 def test_each_is_answered_once_in_the_order_they_came():
@@ -54,17 +61,60 @@ def test_a_slice_ends_when_its_time_is_over_and_never_before_one_is_answered(mon
         assert len(checks) == 3 - answered
 
 
+def test_what_is_urgent_overtakes_the_rest_and_each_keeps_its_order():
+    checks = Checks()
+    for ticket in range(20):
+        checks.queue(make_effect(ticket))
+    for ticket in range(20, 23):
+        checks.queue(make_effect(ticket, topic="urgent"))
+    while checks:
+        checks.settle()
+
+    assert [ticket for ticket, _ in checks.answers] == [20, 21, 22, *range(20)]
+
+
+def test_urgent_messages_never_keep_the_others_from_being_judged(monkeypatch):
+    checks = Checks()
+    now_s = iter(range(1_000))
+    monkeypatch.setattr(signature_checks.time, "perf_counter", lambda: float(next(now_s)))
+    checks.queue(make_effect(0))
+    for ticket in range(1, 9):
+        checks.queue(make_effect(ticket, topic="urgent"))
+
+    checks.settle()
+
+    assert [ticket for ticket, _ in checks.answers] == [1, 0]
+
+
+def test_conclusions_that_take_long_end_a_slice_too(monkeypatch):
+    checks = Checks()
+    now_s = [0.0]
+    monkeypatch.setattr(signature_checks.time, "perf_counter", lambda: now_s[0])
+
+    def conclude_slowly(is_good):
+        now_s[0] += 1.0
+        return conclude(is_good)
+
+    for ticket in range(4):
+        checks.queue(make_effect(ticket, then=conclude_slowly))
+    for answered in range(1, 5):
+        checks.settle()
+        assert [ticket for ticket, _ in checks.answers] == list(range(answered))
+    assert not checks.has_work
+
+
 def test_a_peer_is_held_back_before_all_are_and_let_go_on_when_its_messages_are_judged():
     checks = Checks()
-    for ticket in range(WAITING_PER_PEER_MAX):
+    size = 40 * 1024 - MESSAGE_BYTES
+    for ticket in range(WAITING_PER_PEER_BYTES_MAX // (40 * 1024)):
         assert not checks.is_full(PEER)
-        checks.queue(make_effect(ticket))
+        checks.queue(make_effect(ticket, size=size))
     assert checks.is_full(PEER)
     assert not checks.is_full(b"q" * 32)
 
-    others = iter(range(WAITING_PER_PEER_MAX, WAITING_MAX))
-    for number in others:
-        checks.queue(make_effect(number, peer=number.to_bytes(32, "big")))
+    for number in range(len(checks), -(-WAITING_BYTES_MAX // (40 * 1024))):
+        assert not checks.is_full(b"q" * 32)
+        checks.queue(make_effect(number, peer=number.to_bytes(32, "big"), size=size))
     assert checks.is_full(b"q" * 32)
 
     checks.settle()
@@ -140,7 +190,7 @@ def test_verdicts_come_in_order_whoever_verifies():
 
 def test_what_was_given_away_counts_against_its_peer_until_it_is_back():
     helper = Beside(room=99)
-    checks = make_busy(helper, count=WAITING_PER_PEER_MAX)
+    checks = make_busy(helper, count=WAITING_PER_PEER_BYTES_MAX // MESSAGE_BYTES)
     while checks.has_work:
         checks.settle()
     assert checks.is_full(PEER)

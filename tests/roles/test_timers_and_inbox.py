@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.net import Answered, Asked, Delivered, PeerConnected
-from roles.inbox import Inbox
+from roles.inbox import URGENT_IN_A_ROW, Inbox
 from roles.timers import STALE_ENTRIES_MAX, Timers, WallClock
 
 
@@ -61,8 +61,24 @@ def test_a_flood_is_dropped_and_counted_while_answers_get_through():
 
     kinds = [type(inbox.take()).__name__ for _ in range(len(inbox))]
 
-    assert kinds == ["Delivered", "Delivered", "Answered", "PeerConnected"]
+    assert kinds == ["Answered", "PeerConnected", "Delivered", "Delivered"]
     assert inbox.dropped == {"delivered": 2, "asked": 1}
+    assert inbox.take() is None
+
+
+def test_a_vote_overtakes_transactions_and_they_do_not_wait_for_ever():
+    inbox = Inbox()
+    for number in range(3):
+        inbox.put_from_net(Delivered("/rolemesh/00/txs/1", bytes([number]), bytes(32)))
+    votes = 2 * URGENT_IN_A_ROW
+    for number in range(votes):
+        inbox.put_from_net(Delivered("/rolemesh/00/consensus/1", bytes([number]), bytes(32)))
+
+    taken = [inbox.take() for _ in range(len(inbox))]
+
+    assert [event.data[0] for event in taken if "consensus" in event.topic] == list(range(votes))
+    assert [event.data[0] for event in taken if "txs" in event.topic] == [0, 1, 2]
+    assert ["txs" in event.topic for event in taken].index(True) == URGENT_IN_A_ROW
     assert inbox.take() is None
 
 

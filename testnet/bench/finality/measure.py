@@ -22,6 +22,7 @@ WARM_S = 2.0  # of each phase, and does not count
 LIGHT_PER_S = 10.0  # transfers of others, one a message, at moments of their own
 BUSY_SHARE = 0.8  # of what the network can take
 WINDOW = 2_048  # under way at once: two full blocks, one being decided while the next gathers
+UNDER_WAY_MAX = 8_192  # of what comes whatever the network does: mempools hold no more, wallets wait with the rest
 BATCH = 64  # transfers in a message, when there are many
 GATHER_S = 0.05  # so long transfers wait for others to share a message with, when there are many
 PER_S_MAX = 4_000  # more is not signed beforehand
@@ -168,7 +169,8 @@ class Run:
     async def pace(self, per_s: float) -> list[float]:
         """Seconds until final of transfers that come at this rate whatever the network does, at moments of their own.
 
-        Whoever forwards many waits for GATHER_S or a full message; what a transfer waits there counts too.
+        Whoever forwards many waits for GATHER_S or a full message, and while UNDER_WAY_MAX are under way; what a
+        transfer waits there counts too.
         """
         await self._sign(per_s * (WARM_S + self._seconds))
         self._note(f"finality: {VALIDATORS} validators, {per_s:.0f} transfers a second, {self._seconds:g} s")
@@ -178,6 +180,8 @@ class Run:
         while items := self._purse.take(min(BATCH, max(1, int(per_s * GATHER_S)))):
             dues_s = list(accumulate((dice.expovariate(per_s) for _ in items), initial=dues_s[-1]))[1:]
             await trio.sleep(max(0.0, dues_s[-1] - time.monotonic()))
+            if not await client.wait_until_below(UNDER_WAY_MAX, DRAIN_S):
+                break  # nothing becomes final any more
             client.publish(items, dues_s)
         await client.wait_until_below(1, DRAIN_S)
         taken = [latency_s for at_s, latency_s in client.final if at_s - latency_s >= begun_s + WARM_S]

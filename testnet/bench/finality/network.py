@@ -26,9 +26,9 @@ SHARES_S = 5.0
 POLL_S = 0.05
 CLIENT = 200  # last number of the client's address
 TARGET = "testnet.bench.finality.validator:main"
-# Full blocks raise the fee by an eighth each, and a minute holds more than a hundred: it begins as low as it can, or
-# transfers would wait for a fee they had agreed to rather than for the network.
-BASE_FEE_MIN_GRAINS = 1
+# Full blocks raise the fee by an eighth each, and a minute holds two hundred: here it falls again every millisecond
+# between two blocks, or transfers would wait for a fee they had agreed to rather than for the network.
+FEE_IDLE_MS = 1
 WARM = ("p2p.libp2p_net", "roles.node")
 
 
@@ -95,7 +95,7 @@ def run_validators(target: str = TARGET) -> Iterator[Validators]:
     with TemporaryDirectory(prefix="rolemesh-bench-") as folder:
         directory = Path(folder) / "net"
         plan = NetworkPlan(
-            directory, SEED, {"validator": VALIDATORS}, (), spare_accounts=PAYERS, base_fee_min=BASE_FEE_MIN_GRAINS
+            directory, SEED, {"validator": VALIDATORS}, (), spare_accounts=PAYERS, fee_idle_ms=FEE_IDLE_MS
         )
         directory.mkdir()
         try:
