@@ -1,4 +1,5 @@
-"""Draws everyone can repeat: the workers an account is served by, their order for a request, the verifiers of a claim.
+"""Draws everyone can repeat: the workers an account is served by, their order for a request, the verifiers of a claim,
+the storage nodes of a lease.
 
 All draws are by bond and quality, without replacement, from a seed, in whole numbers. No node weighs more than a
 quarter of those it is drawn among, from five of them on (with fewer, that cap could not be met). Nodes are named by
@@ -17,6 +18,7 @@ CAPPED_FROM = 5
 _WORKING_SET = compute_domain_prefix("working-set")
 _ORDER = compute_domain_prefix("order")
 _COMMITTEE = compute_domain_prefix("committee")
+_STORES = compute_domain_prefix("stores")
 
 
 @fast_dataclass(frozen=True)
@@ -52,6 +54,11 @@ def compute_committee(
     if len(eligible) < k:
         raise TooFewCandidates(len(eligible), k)
     return _draw(_COMMITTEE + seed + request_id + worker, eligible, k)
+
+
+def draw_stores(seed: bytes, lease: bytes, eligible: Sequence[Candidate], k: int) -> tuple[bytes, ...]:
+    """The k storage nodes a lease is offered to, in the order drawn; all of the eligible if there are no more."""
+    return _draw(_STORES + seed + lease, eligible, min(k, len(eligible)))
 
 
 def _draw(seed: bytes, eligible: Sequence[Candidate], k: int) -> tuple[bytes, ...]:

@@ -66,6 +66,15 @@ from protocol.ledger.escrow import (
 )
 from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
+from protocol.ledger.lease_audits import AnswerAudit, apply_answer_audit
+from protocol.ledger.leases import (
+    KeepBlob,
+    LeaseBlob,
+    OfferSpace,
+    apply_keep_blob,
+    apply_lease_blob,
+    apply_offer_space,
+)
 from protocol.ledger.models import RegisterModel, RetireModel, apply_register_model, apply_retire_model
 from protocol.ledger.money import apply_transfer
 from protocol.ledger.nodes import apply_register_node, apply_rotate_keys
@@ -152,6 +161,10 @@ _rules: dict[type, Rule] = {
     ReportOracle: apply_report_oracle,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,
+    OfferSpace: apply_offer_space,
+    LeaseBlob: apply_lease_blob,
+    KeepBlob: apply_keep_blob,
+    AnswerAudit: apply_answer_audit,
 }
 
 

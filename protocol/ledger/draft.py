@@ -25,9 +25,11 @@ from protocol.ledger.records import (
     FeedState,
     Job,
     KeyOwner,
+    Lease,
     ModelName,
     ModelRecord,
     NodeRecord,
+    Offer,
     Onion,
     Pending,
     Pool,
@@ -74,7 +76,7 @@ UndoLog = list[tuple[_Changes, Any, Any, int]]
 class Overlay(Generic[K, V]):
     """One table of a draft. Iteration is in key order, whatever order entries came in."""
 
-    __slots__ = ("_base", "_changes", "_undo")  # a draft makes 26 of them
+    __slots__ = ("_base", "_changes", "_undo")  # a draft makes 28 of them
 
     def __init__(self, base: Mapping[K, V], undo: UndoLog) -> None:
         self._base = base
@@ -186,6 +188,8 @@ class Draft:
         self.models: Overlay[bytes, ModelRecord] = Overlay(base.models, self._undo)
         self.model_names: Overlay[str, ModelName] = Overlay(base.model_names, self._undo)
         self.feeds: Overlay[str, FeedState] = Overlay(base.feeds, self._undo)
+        self.offers: Overlay[bytes, Offer] = Overlay(base.offers, self._undo)
+        self.leases: Overlay[bytes, Lease] = Overlay(base.leases, self._undo)
 
     def mark(self) -> Mark:
         return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)

@@ -19,6 +19,9 @@ from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
+from protocol.ledger.lease_audits import ANSWER_KIND, begin_audit, end_audit
+from protocol.ledger.lease_places import PLACE_KIND, close_places
+from protocol.ledger.leases import AUDIT_KIND
 from protocol.ledger.models import MODEL_KIND, release_model
 from protocol.ledger.openings import close_openings
 from protocol.ledger.records import DisputePhase, DueItem
@@ -67,6 +70,9 @@ _handlers: dict[int, Handler] = {
     WITHHELD_KIND: after_grace(close_withheld),
     DEMAND_KIND: after_grace(close_demand),
     FORGET_KIND: forget_demand,
+    AUDIT_KIND: begin_audit,
+    ANSWER_KIND: after_grace(end_audit),
+    PLACE_KIND: close_places,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

@@ -350,6 +350,34 @@ class AlreadySaid(InvalidTransaction):
         self.index = index
 
 
+class UnknownLease(InvalidTransaction):
+    """Never opened, or ended already."""
+
+    def __init__(self, lease: bytes) -> None:
+        super().__init__(f"there is no lease {lease.hex()}")
+        self.lease = lease
+
+
+class InvalidLease(InvalidTransaction):
+    """A lease that cannot be opened or changed like this, or a word about it that is not the sender's to say now."""
+
+    def __init__(self, lease: bytes, reason: str) -> None:
+        super().__init__(f"lease {lease.hex()}: {reason}")
+        self.lease = lease
+
+
+class TooFewStores(InvalidTransaction):
+    """A lease begins with as many replicas as it asks for."""
+
+    def __init__(self, have: int, need: int, size_bytes: int, price: int) -> None:
+        super().__init__(
+            f"{have} storage nodes of other accounts than the payer's let {size_bytes} bytes for {price} grains a MiB "
+            f"and hour, {need} are needed"
+        )
+        self.have = have
+        self.need = need
+
+
 class InvalidModel(InvalidTransaction):
     """What is registered contradicts itself or the ledger."""
 

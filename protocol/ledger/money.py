@@ -20,6 +20,17 @@ def split_inference_fee(fee: int, verifiers: int, params: Params) -> tuple[int, 
     return worker, each, treasury, fee - worker - each * verifiers - treasury
 
 
+def split_lease_pay(pay: int, params: Params) -> tuple[int, int, int]:
+    """Divide what a lease pays for one audit into (storage node, treasury, burn). The burn takes what rounding leaves.
+
+    >>> split_lease_pay(1_001, Params())
+    (880, 100, 21)
+    """
+    storage = pay * params.lease_storage_bp // BP
+    treasury = pay * params.lease_treasury_bp // BP
+    return storage, treasury, pay - storage - treasury
+
+
 def apply_transfer(draft: Draft, context: TransactionContext, body: Transfer) -> None:
     if not body.amount:
         raise InvalidAmount("a transfer", body.amount, 1)

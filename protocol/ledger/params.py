@@ -35,6 +35,8 @@ class Params:
     inference_worker_bp: ShareBp = 8_000
     inference_verifiers_bp: ShareBp = 800
     inference_treasury_bp: ShareBp = 1_000  # the rest burns
+    lease_storage_bp: ShareBp = 8_800
+    lease_treasury_bp: ShareBp = 1_000  # the rest burns
     bonds: Annotated[tuple[RoleBond, ...], AtMost(64)] = (
         RoleBond("inference", 100 * GRAINS_PER_ROLE),
         RoleBond("oracle", 100 * GRAINS_PER_ROLE),
@@ -72,6 +74,13 @@ class Params:
     demand_ms: Whole = 20_000  # to open a claim a drawn verifier demands
     demand_penalty: Grains = GRAINS_PER_ROLE  # of the stake of a worker that does not
     demands_max: Whole = 1_000
+    audit_ms: Whole = 30_000  # from one audit of a lease to the next, and what a node is paid for at a time
+    audit_answer_ms: Whole = 5_000  # to answer one
+    audit_fee: Grains = GRAINS_PER_ROLE // 50  # for each answer, beside the price: it takes room on the ledger
+    audit_penalty_times: Whole = 20  # an audit without an answer costs so many times what the answer would have brought
+    audit_misses_max: Whole = 1  # in a row; one more loses the lease
+    lease_accept_ms: Whole = 10_000  # for a drawn node to accept a lease, and a second more for each MiB
+    leases_max: Whole = 100_000
     grace_ms: Whole = 10_000  # after the block that reaches a deadline which punishes silence
     evidence_epochs: Whole = 3  # votes can be held against a validator for so long
     unbonding_ms: Whole = 400_000  # outlasts all evidence
@@ -97,7 +106,7 @@ class Params:
 
 def verify_params(params: Params) -> None:
     """ValueError for numbers no ledger could run with."""
-    at_least_one = ("base_fee_min", "due_items_max", "epoch_ms", "fee_idle_ms", "oracle_heartbeat_ms")
+    at_least_one = ("audit_ms", "base_fee_min", "due_items_max", "epoch_ms", "fee_idle_ms", "oracle_heartbeat_ms")
     zero = next((name for name in at_least_one if not getattr(params, name)), None)
     if zero is not None:
         raise ValueError(f"{zero} must be at least 1")
@@ -130,6 +139,8 @@ def verify_params(params: Params) -> None:
         raise ValueError(f"the shares of a transaction fee exceed {BP} basis points")
     if params.inference_worker_bp + params.inference_verifiers_bp + params.inference_treasury_bp > BP:
         raise ValueError(f"the shares of an inference fee exceed {BP} basis points")
+    if params.lease_storage_bp + params.lease_treasury_bp > BP:
+        raise ValueError(f"the shares of what a lease pays exceed {BP} basis points")
     if params.reporter_bp > BP // 2:
         raise ValueError(f"at least half of a slash burns: reporter_bp is {params.reporter_bp}, at most {BP // 2}")
     if len({bond.role for bond in params.bonds}) != len(params.bonds):

@@ -126,6 +126,24 @@ def slash(draft: Draft, account: bytes, reporter: bytes, share_bp: int) -> int:
     return taken
 
 
+def take_penalty(draft: Draft, account: bytes, amount: int) -> int:
+    """Burn so much of an account's own stake, bonded first and then on its way back, or all there is; what it was."""
+    pay_rewards(draft, account)
+    node = draft.nodes.get(account)
+    left = amount
+    if node is not None:
+        part = min(node.bond, left)
+        draft.nodes.put(account, replace(node, bond=node.bond - part))
+        left -= part
+    for key, entry in list(draft.unbonding.items()):
+        if entry.account == entry.validator == account and left:
+            part = min(entry.amount, left)
+            draft.unbonding.put(key, replace(entry, amount=entry.amount - part))
+            left -= part
+    draft.burned += amount - left
+    return amount - left
+
+
 def _compute_answers_until(draft: Draft, account: bytes, epoch: int) -> int:
     """Until when an account answers for its votes as a validator of an epoch; 0 when it does no more or never did.
 

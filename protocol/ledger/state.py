@@ -26,9 +26,11 @@ from protocol.ledger.records import (
     FeedState,
     Job,
     KeyOwner,
+    Lease,
     ModelName,
     ModelRecord,
     NodeRecord,
+    Offer,
     Onion,
     Pending,
     Pool,
@@ -96,6 +98,8 @@ TABLES = (
     Table("models", ModelRecord),
     Table("model_names", ModelName, str),
     Table("feeds", FeedState, str),
+    Table("offers", Offer),
+    Table("leases", Lease),
 )
 
 
@@ -170,6 +174,8 @@ class State:
     models: Mapping[bytes, ModelRecord]  # by digest
     model_names: Mapping[str, ModelName]
     feeds: Mapping[str, FeedState]
+    offers: Mapping[bytes, Offer]  # by account
+    leases: Mapping[bytes, Lease]  # by leases.compute_lease_id
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
@@ -217,8 +223,9 @@ def compute_supply(state: State) -> int:
     withheld = sum(challenge.fee for challenge in state.withheld.values())
     demands = sum(demand.fee for demand in state.demands.values())
     models = sum(model.deposit for model in state.models.values())
+    leases = sum(lease.balance for lease in state.leases.values())
     stakes = bonded + delegated + rewards + unbonding
-    held = channels + pending + jobs + batches + disputes + withheld + demands + models
+    held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases
     return liquid + vesting + stakes + held + state.treasury + state.burned
 
 

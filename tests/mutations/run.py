@@ -27,6 +27,7 @@ from tests.mutations import (
     doors,
     gossip,
     keeper,
+    leases,
     ledger,
     mesh,
     pages,
@@ -42,7 +43,23 @@ from tests.mutations.mutation import DoesNotApply, Mutation, read_source
 ROOT = Path(__file__).parents[2]
 COPIED = ("protocol", "p2p", "roles", "testnet", "tests", "docs", "pyproject.toml", "README.md")
 TEST_S_MAX = 60  # a mutation may well make a test hang
-TABLES = (doors, bans, keeper, reach, streams, queues, shell, verdicts, mesh, gossip, pages, pull, consensus, ledger)
+TABLES = (
+    doors,
+    bans,
+    keeper,
+    reach,
+    streams,
+    queues,
+    shell,
+    verdicts,
+    mesh,
+    gossip,
+    pages,
+    pull,
+    consensus,
+    ledger,
+    leases,
+)
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import
 
