@@ -12,7 +12,9 @@ from protocol.errors import LocalError, RemoteError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_request_id
 from protocol.ledger.block import InvalidCertificate, verify_certificate
 from protocol.ledger.errors import UnknownTransactionKind
+from protocol.ledger.feeds import get_observers
 from protocol.ledger.fees import compute_base_fee, count_units
+from protocol.ledger.oracle import SEQUENCES_MAX
 from protocol.ledger.signatures import verify_transaction
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, read_transaction
@@ -168,21 +170,23 @@ def check_transaction_message(topic: str, sender: bytes, message: Transactions, 
 
 
 def check_observation(topic: str, sender: bytes, message: ObservationMessage, state: State, now_ms: int) -> Checked:
-    """An oracle's own reading, on the topic of its feed, of the round its time falls into."""
+    """An observer's own reading, on the topic of its feed, of the round its time falls into."""
     item = message.observation
     if item.observer != sender:
         return _reject("an observation of another oracle than the sender")
     if topic != oracle_topic(item.feed):
         return _reject(f"an observation of feed {item.feed!r} on {topic}")
-    if item.time_ms // state.params.oracle_heartbeat_ms != item.round:
-        return _reject(f"time {item.time_ms} is not of round {item.round}")
+    if item.sequence >= SEQUENCES_MAX:
+        return _reject(f"a round has {SEQUENCES_MAX} reports, none is number {item.sequence}")
     if abs(item.time_ms - now_ms) > WINDOW_MS:
         return _ignore(f"observed {item.time_ms - now_ms:+d} ms from now")
-    if item.feed not in state.feeds:
+    terms = state.feed_terms.get(item.feed)
+    if terms is None or terms.retired_ms:
         return _ignore(f"feed {item.feed!r} is not on the ledger")
-    epoch = state.get_epoch(state.epoch)
-    if epoch is None or all(item.observer != each.node for each in epoch.get_candidates("oracle")):
-        return _ignore("the sender is no oracle of this epoch")
+    if item.time_ms // terms.heartbeat_ms != item.round:
+        return _reject(f"time {item.time_ms} is not of round {item.round}")
+    if item.observer not in get_observers(state, terms, item.round):
+        return _ignore("the sender does not observe this feed")
     try:
         verify_signed(item, item.observer)
     except RemoteError as error:

@@ -31,11 +31,12 @@ from roles.engine.sandbox import Measure
 from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
-from roles.feeds import FeedError, fetch_url
+from roles.feeds import fetch_address
 from roles.group_sync import GroupSync
 from roles.inbox import Inbox
 from roles.orders import Orders
 from roles.role import Computed, Inspected, Progressed
+from roles.sources import FeedError
 from roles.timers import Timers, WallClock
 from roles.wants import Wants
 
@@ -387,7 +388,7 @@ class Carrier:
 
         async def fetch() -> None:
             try:
-                data = await fetch_url(url, timeout_ms / 1_000)
+                data = await fetch_address(url, timeout_ms / 1_000)
             except FeedError as error:
                 self._inbox.put(ce.UrlFetched(url, None, str(error)))
             else:

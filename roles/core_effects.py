@@ -222,7 +222,7 @@ class PutBlob:
 
 @fast_dataclass(frozen=True)
 class FetchUrl:
-    """Get bytes over HTTP. Ends in exactly one `UrlFetched`."""
+    """Get bytes over HTTP, from a file or a program (`sources.SCHEMES`). Ends in exactly one `UrlFetched`."""
 
     url: str
     timeout_ms: int

@@ -1,62 +1,101 @@
-"""Outside data: fetch a small JSON document over HTTP and read one number out of it, exactly.
-
-`parse_reading` is pure and never makes a float: what oracles sign must come out the same on every machine.
-"""
+"""Goes where readings come from: over HTTP, to a file, to a program. All within a time and a number of bytes."""
 
 import json
-import re
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+import os
+import signal
+import stat
+import subprocess
+from contextlib import suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from protocol.errors import ProtocolError
-from protocol.types import INT_MAX
+from roles.sources import DOCUMENT_BYTES_MAX, FILE, PROGRAM, SERIES_BYTES_MAX, FetchFailed
 
 if TYPE_CHECKING:
     import ssl
 
-DOCUMENT_BYTES_MAX = 256 * 1024
-PATH_BYTES_MAX = 256
-DECIMALS_MAX = 12
-DIGITS_MAX = 64  # of a number as written
+    import trio
+
 REDIRECTS_MAX = 3
 _LOOPBACK = ("localhost", "::1")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_CONTEXT = Context(prec=2 * DIGITS_MAX, Emin=-999_999, Emax=999_999)
 
 
-class FeedError(ProtocolError):
-    """No reading; the reason is for people."""
+async def fetch_address(address: str, timeout_s: float) -> bytes:
+    """What is at an address of a source; FetchFailed when it cannot be had whole within `timeout_s` seconds."""
+    if address.startswith(FILE):
+        return await read_series(address.removeprefix(FILE), timeout_s)
+    if address.startswith(PROGRAM):
+        return await run_program(json.loads(address.removeprefix(PROGRAM)), timeout_s)
+    return await fetch_url(address, timeout_s)
 
 
-class FetchFailed(FeedError):
-    """The document could not be had."""
+async def read_series(path: str, timeout_s: float, bytes_max: int = SERIES_BYTES_MAX) -> bytes:
+    """A regular file of at most `bytes_max` bytes; FetchFailed otherwise."""
+    import trio
+
+    with trio.move_on_after(timeout_s):
+        # The type stubs that come with libp2p know an older trio.
+        read = partial(trio.to_thread.run_sync, abandon_on_cancel=True)  # type: ignore[call-arg]
+        return await read(partial(_read_file, path, bytes_max))
+    raise FetchFailed(f"{path}: not read within {timeout_s} s")
 
 
-class BadReading(FeedError):
-    """The document came and holds no such number."""
+async def run_program(words: list[str], timeout_s: float, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
+    """What a program prints before it ends well; FetchFailed otherwise. It and what it started are killed then."""
+    import trio
 
-
-def parse_reading(data: bytes, json_path: str, decimals: int) -> int:
-    """The number at `json_path` as a whole number of 10^-decimals, half to even; BadReading otherwise.
-
-    The path goes through objects by key and through lists by index: `a.b.0.c`. The number may be written as text.
-
-    >>> parse_reading(b'{"prices": [{"usd": 1.0181722}]}', "prices.0.usd", 6)
-    1018172
-    """
-    if not 0 <= decimals <= DECIMALS_MAX:
-        raise BadReading(f"decimals is 0 to {DECIMALS_MAX}, not {decimals}")
-    if len(json_path.encode()) > PATH_BYTES_MAX:
-        raise BadReading(f"a path has at most {PATH_BYTES_MAX} bytes")
-    if len(data) > DOCUMENT_BYTES_MAX:
-        raise BadReading(f"a document has at most {DOCUMENT_BYTES_MAX} bytes, this one {len(data)}")
     try:
-        document = json.loads(data, parse_int=_parse_number, parse_float=_parse_number, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadReading(f"not a JSON document: {error}") from error
-    return _scale(_follow(document, json_path), json_path, decimals)
+        process = await trio.lowlevel.open_process(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        raise FetchFailed(f"{words[0]}: {error.strerror or error}") from error
+    try:
+        with trio.move_on_after(timeout_s):
+            said = await _read_output(process, words[0], bytes_max)
+            code = await process.wait()
+            if code:
+                raise FetchFailed(f"{words[0]}: ended with {code}")
+            return said
+        raise FetchFailed(f"{words[0]}: did not end within {timeout_s} s")
+    finally:
+        await _end_group(process)
+
+
+async def _read_output(process: "trio.Process", name: str, bytes_max: int) -> bytes:
+    assert process.stdout is not None  # a pipe was asked for
+    said = bytearray()
+    while chunk := await process.stdout.receive_some():
+        said += chunk
+        if len(said) > bytes_max:
+            raise FetchFailed(f"{name}: printed more than {bytes_max} bytes")
+    return bytes(said)
+
+
+async def _end_group(process: "trio.Process") -> None:
+    import trio
+
+    with suppress(ProcessLookupError):  # all of them have ended
+        os.killpg(process.pid, signal.SIGKILL)
+    with trio.CancelScope(shield=True):
+        await process.wait()
+        if process.stdout is not None:
+            await process.stdout.aclose()
+
+
+def _read_file(path: str, bytes_max: int) -> bytes:
+    try:
+        # Opening a named pipe would wait for a writer, for good.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FetchFailed(f"{path}: no regular file")
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise FetchFailed(f"{path}: {error.strerror or error}") from error
+    if len(data) > bytes_max:
+        raise FetchFailed(f"{path}: more than {bytes_max} bytes")
+    return data
 
 
 @cache
@@ -128,55 +167,3 @@ def _verify_url(url: str, before: str) -> None:
 def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return host in _LOOPBACK or host.startswith("127.")
-
-
-def _parse_number(text: str) -> Decimal:
-    if len(text) > DIGITS_MAX:
-        raise ValueError(f"a number of {len(text)} characters, at most {DIGITS_MAX} are read")
-    # Decimal would also take 1_5, NaN and the digits of other scripts.
-    if not _NUMBER.fullmatch(text):
-        raise ValueError("not written as JSON writes numbers")
-    return Decimal(text)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-def _follow(document: Any, json_path: str) -> Any:
-    value = document
-    for step in json_path.split(".") if json_path else ():
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isascii() and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            raise BadReading(f"path {json_path!r} ends at {step!r}: there is {_describe(value)}")
-    return value
-
-
-def _scale(value: Any, json_path: str, decimals: int) -> int:
-    if isinstance(value, str):
-        try:
-            value = _parse_number(value.strip())
-        except (ValueError, ArithmeticError) as error:
-            raise BadReading(f"the text at {json_path!r} is no number: {value[:40]!r}") from error
-    if not isinstance(value, Decimal) or not value.is_finite():
-        raise BadReading(f"at {json_path!r} stands no number but {_describe(value)}")
-    # The size first, by the exponent alone: 1e999999 must not be written out.
-    if value < 0 or value.adjusted() + decimals > 19:
-        raise BadReading(f"the number at {json_path!r} is {value:.6E}: not between 0 and {INT_MAX} / 10^{decimals}")
-    scaled = int(value.scaleb(decimals, _CONTEXT).to_integral_value(ROUND_HALF_EVEN, _CONTEXT))
-    if scaled > INT_MAX:
-        raise BadReading(f"the number at {json_path!r} is {value:.6E}: more than {INT_MAX} / 10^{decimals}")
-    return scaled
-
-
-def _describe(value: Any) -> str:
-    match value:
-        case dict():
-            return f"an object with {', '.join(sorted(value)[:8]) or 'nothing in it'}"
-        case list():
-            return f"a list of {len(value)}"
-        case _:
-            return f"{type(value).__name__} {str(value)[:40]!r}"

@@ -260,7 +260,8 @@ class Withdraw:
 
 @fast_dataclass(frozen=True)
 class Fetch:
-    """Get bytes: by CID (`bafk…`, from disk or storage nodes, hash-checked) or by URL (oracles).
+    """Get bytes: by CID (`bafk…`, from disk or storage nodes, hash-checked), or what a source of a feed
+    names (`sources.SCHEMES`).
 
     With `local` set, a CID is looked up on our own disk only.
     """

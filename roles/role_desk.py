@@ -16,6 +16,7 @@ from roles.courier import Courier, Out, ToRoles
 from roles.follower import Follower
 from roles.questions import Questions
 from roles.recent import Recent
+from roles.sources import SCHEMES
 from roles.submitter import Submitter
 
 URL_TIMEOUT_MS = 5_000
@@ -104,7 +105,7 @@ class RoleDesk:
             case seam.Withdraw(token):
                 return [ce.Withdraw(_join(index, token))]
             case seam.Fetch(source, local):
-                if source.startswith(("http://", "https://")):
+                if source.startswith(SCHEMES):
                     return [ce.FetchUrl(source, URL_TIMEOUT_MS)]
                 return self._fetcher.fetch(parse_cid(source), index, local)
             case seam.Store("blob", key, value):

@@ -20,7 +20,6 @@ from roles.keystore import write_key
 from roles.votelog import create_vote_log
 from testnet.faults import LIARS
 from testnet.genesis import (
-    FEED_DECIMALS,
     FEED_NAME,
     FEED_PATH,
     MODELS,
@@ -239,5 +238,5 @@ def build_role_options(role: str, feed_url: str) -> dict[str, Any]:
     if role == "inference":
         return {"price": PRICE_GRAINS}
     if role == "oracle" and feed_url:
-        return {"feeds": {FEED_NAME: {"url": feed_url, "path": FEED_PATH, "decimals": FEED_DECIMALS}}}
+        return {"feeds": {FEED_NAME: {"url": feed_url, "path": FEED_PATH}}}
     return {}

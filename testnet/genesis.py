@@ -33,7 +33,6 @@ DEFAULT_ROLES: Mapping[str, int] = {
 MODELS = ("digits", "digits-fp32")  # of those that ship: each one more is a process more at every node that runs them
 FEED_NAME = "GOOG"  # weekly closing prices, see testnet/feed_server.py
 FEED_PATH = "value"
-FEED_DECIMALS = 6
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,16 @@ in the wrong places. Each one is recorded as `lie.told`, so a run can count whet
 import hashlib
 from dataclasses import replace
 
+from protocol.ledger.records import FeedTerms
+from protocol.ledger.transactions import SignedObservation
+from protocol.messages import ObservationMessage
 from protocol.proofs.trace import DIGEST_SIZE, TracedRun
+from protocol.signing import sign
 from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
-from protocol.types import BP
+from protocol.types import BP, INT_MAX
 from roles.inference import Inference
-from roles.role import Computed, Context, Effect, Event, Inspected, Record
+from roles.oracle import Oracle
+from roles.role import Computed, Context, Effect, Event, Inspected, Publish, Record
 from roles.verifier import Verifier
 
 LIE_BP = 3_000
@@ -54,6 +59,28 @@ class LyingInference(Inference):
         """In a dispute every operator is said to give the truth, and the model something else."""
         truth = run.trace[-DIGEST_SIZE:]
         return replace(run, trace=run.trace[:-DIGEST_SIZE] + self._lies.get(truth, truth))
+
+
+class LyingOracle(Oracle):
+    """An oracle that signs whatever it likes instead of what it has read."""
+
+    def _observe(self, terms: FeedTerms, value: int, now_ms: int) -> list[Effect]:
+        lie = self.context.random.choice((0, value * 2 + 1, value // 3, self.context.random.randrange(INT_MAX)))
+        return [Record("lie.told", {"feed": terms.name, "value": lie}), *super()._observe(terms, lie, now_ms)]
+
+
+class EquivocatingOracle(Oracle):
+    """An oracle that signs a second reading for every position."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects = super().handle(event, now_ms)
+        said = [effect for effect in effects if isinstance(effect, Publish)]
+        return [*effects, *map(self._say_otherwise, said)]
+
+    def _say_otherwise(self, publish: Publish) -> Publish:
+        item: SignedObservation = publish.message.observation
+        other = sign(replace(item, value=item.value + 1), self.context.signer)
+        return replace(publish, message=ObservationMessage(other))
 
 
 def would_lie(worker: bytes, token: str, lie_bp: int) -> bool:

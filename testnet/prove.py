@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from protocol.candles import CandleQuery, NoHistory
 from protocol.codec import decode
 from protocol.jobs import compute_claim_id
 from protocol.ledger.block import Block, Certificate, ValidatorSet, get_validators
@@ -12,6 +13,7 @@ from protocol.ledger.light import Handover
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, compute_transaction_id
+from protocol.proofs.feed_proof import list_candle_entries
 from protocol.proofs.ledger_file import (
     VERSION,
     LedgerFile,
@@ -89,6 +91,18 @@ def prove_receipt(ledger: StoredLedger, receipt: ReceiptFile) -> LedgerFile:
     if leaf.height == state.height:
         return _build(ledger, {leaf.height: (proof, leaf)})
     return _build(ledger, {leaf.height: (None, leaf), state.height: (proof, None)})
+
+
+def prove_candles(ledger: StoredLedger, query: CandleQuery) -> LedgerFile:
+    """The newest state's answer to a query of a feed's history. UserError when it has none."""
+    state = ledger.result.state
+    if query.feed not in state.feed_terms:
+        raise UserError(f"the ledger has no feed {query.feed!r}", f"there are {', '.join(sorted(state.feed_terms))}")
+    try:
+        entries = list_candle_entries(state, query)
+    except NoHistory as error:
+        raise UserError(str(error), "ask for another --duration or --count") from error
+    return _build(ledger, {state.height: (build_state_proof(state, entries), None)})
 
 
 def _build(ledger: StoredLedger, wanted: dict[int, tuple[StateProof | None, SettledLeaf | None]]) -> LedgerFile:

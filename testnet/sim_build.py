@@ -10,7 +10,6 @@ from roles import core_effects as ce
 from roles.registry import load_role
 from testnet.faults import LIARS
 from testnet.genesis import (
-    FEED_DECIMALS,
     FEED_NAME,
     FEED_PATH,
     MODELS,
@@ -99,5 +98,5 @@ def _get_options(role: str) -> dict[str, Any]:
     if role == "inference":
         return {"price": PRICE_GRAINS}
     if role == "oracle":
-        return {"feeds": {FEED_NAME: {"url": FEED_URL, "path": FEED_PATH, "decimals": FEED_DECIMALS}}}
+        return {"feeds": {FEED_NAME: {"url": FEED_URL, "path": FEED_PATH}}}
     return {}

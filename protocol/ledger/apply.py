@@ -65,6 +65,16 @@ from protocol.ledger.escrow import (
     apply_settle_job,
 )
 from protocol.ledger.evidence import SubmitEvidence, apply_submit_evidence
+from protocol.ledger.feeds import (
+    AccuseObserver,
+    ObserveFeed,
+    RegisterFeed,
+    RetireFeed,
+    apply_accuse_observer,
+    apply_observe_feed,
+    apply_register_feed,
+    apply_retire_feed,
+)
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
 from protocol.ledger.lease_audits import AnswerAudit, apply_answer_audit
 from protocol.ledger.leases import (
@@ -159,6 +169,10 @@ _rules: dict[type, Rule] = {
     DemandOpening: apply_demand_opening,
     OpenClaim: apply_open_claim,
     ReportOracle: apply_report_oracle,
+    RegisterFeed: apply_register_feed,
+    RetireFeed: apply_retire_feed,
+    ObserveFeed: apply_observe_feed,
+    AccuseObserver: apply_accuse_observer,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,
     OfferSpace: apply_offer_space,

@@ -15,6 +15,7 @@ from protocol.ledger.records import (
     NO_WORK,
     Account,
     Batch,
+    CandlePage,
     Channel,
     Check,
     Delegation,
@@ -23,12 +24,14 @@ from protocol.ledger.records import (
     DueItem,
     EpochSnapshot,
     FeedState,
+    FeedTerms,
     Job,
     KeyOwner,
     Lease,
     ModelName,
     ModelRecord,
     NodeRecord,
+    Observer,
     Offer,
     Onion,
     Pending,
@@ -76,7 +79,7 @@ UndoLog = list[tuple[_Changes, Any, Any, int]]
 class Overlay(Generic[K, V]):
     """One table of a draft. Iteration is in key order, whatever order entries came in."""
 
-    __slots__ = ("_base", "_changes", "_undo")  # a draft makes 28 of them
+    __slots__ = ("_base", "_changes", "_undo")  # a draft makes one for each table
 
     def __init__(self, base: Mapping[K, V], undo: UndoLog) -> None:
         self._base = base
@@ -190,6 +193,9 @@ class Draft:
         self.feeds: Overlay[str, FeedState] = Overlay(base.feeds, self._undo)
         self.offers: Overlay[bytes, Offer] = Overlay(base.offers, self._undo)
         self.leases: Overlay[bytes, Lease] = Overlay(base.leases, self._undo)
+        self.feed_terms: Overlay[str, FeedTerms] = Overlay(base.feed_terms, self._undo)
+        self.observers: Overlay[bytes, Observer] = Overlay(base.observers, self._undo)
+        self.candles: Overlay[bytes, CandlePage] = Overlay(base.candles, self._undo)
 
     def mark(self) -> Mark:
         return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)

@@ -19,6 +19,7 @@ from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
+from protocol.ledger.feeds import FEED_KIND, OBSERVER_KIND, forget_feed, forget_observer
 from protocol.ledger.lease_audits import ANSWER_KIND, begin_audit, end_audit
 from protocol.ledger.lease_places import PLACE_KIND, close_places
 from protocol.ledger.leases import AUDIT_KIND
@@ -73,6 +74,8 @@ _handlers: dict[int, Handler] = {
     AUDIT_KIND: begin_audit,
     ANSWER_KIND: after_grace(end_audit),
     PLACE_KIND: close_places,
+    FEED_KIND: forget_feed,
+    OBSERVER_KIND: forget_observer,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from protocol.ledger.draft import Draft
 from protocol.ledger.params import Params
 from protocol.ledger.pools import pay_all_rewards
-from protocol.ledger.quality import compute_draw_weight, compute_quality, may_verify
+from protocol.ledger.quality import compute_draw_weight, compute_quality, may_observe, may_verify
 from protocol.ledger.records import (
     CANDIDATES_MAX,
     Candidate,
@@ -28,6 +28,7 @@ from protocol.signing import compute_domain_prefix
 EPOCH_KIND = 1
 VALIDATOR = "validator"
 VERIFIER = "verifier"
+ORACLE = "oracle"
 _SEED_PREFIX = compute_domain_prefix("epoch")
 _NO_ID = bytes(32)
 
@@ -144,4 +145,5 @@ def _has_role(
 ) -> bool:
     if role == VALIDATOR:
         return node.account in validators
-    return node.bond >= params.get_bond_min(role) and (role != VERIFIER or may_verify(work, params))
+    is_trusted = {VERIFIER: may_verify, ORACLE: may_observe}.get(role)
+    return node.bond >= params.get_bond_min(role) and (is_trusted is None or is_trusted(work, params))

@@ -399,6 +399,25 @@ class NotYourModel(InvalidTransaction):
         self.account = account
 
 
+class UnknownFeed(InvalidTransaction):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the ledger has no feed {name!r} that is reported on")
+        self.name = name
+
+
+class NotYourFeed(InvalidTransaction):
+    """A feed of another account; those of genesis are nobody's, those of workflows end with them."""
+
+    def __init__(self, name: str, account: bytes) -> None:
+        super().__init__(f"feed {name!r} does not belong to account {account.hex()}")
+        self.name = name
+        self.account = account
+
+
+class InvalidFeed(InvalidTransaction):
+    """A feed, or a part in one, that there cannot be."""
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

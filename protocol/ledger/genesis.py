@@ -12,7 +12,9 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import format_account, format_node, parse_account, parse_node
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
-from protocol.ledger.epochs import EPOCH_KIND, compute_epoch_seed, take_snapshot
+from protocol.ledger.epochs import EPOCH_KIND, ORACLE, compute_epoch_seed, take_snapshot
+from protocol.ledger.feeds import build_genesis_terms, compute_observer_key
+from protocol.ledger.limits import OBSERVERS_MAX
 from protocol.ledger.models import explain_calibration
 from protocol.ledger.params import DELAY_MS_MAX, Params, verify_params
 from protocol.ledger.records import (
@@ -25,6 +27,7 @@ from protocol.ledger.records import (
     ModelName,
     ModelRecord,
     NodeRecord,
+    Observer,
     Onion,
     RoleNames,
     TensorSpec,
@@ -216,7 +219,9 @@ def build_state(genesis: Genesis) -> State:
         "models": {model.digest: model for model in genesis.models},
         "model_names": {model.name: ModelName(b"", model.version, 1) for model in genesis.models},
         "onions": {node.account: Onion(node.onion, 0, b"", 0) for node in genesis.nodes if node.onion},
-        "feeds": {feed.name: FeedState(0, 0, 0, 0) for feed in genesis.feeds},
+        "feeds": {feed.name: FeedState(0, 0, 0, 0, 0, 0) for feed in genesis.feeds},
+        "feed_terms": {feed.name: build_genesis_terms(feed.name, genesis.params) for feed in genesis.feeds},
+        "observers": _list_observers(genesis),
     }
     return State(
         chain=compute_chain_id(genesis),
@@ -235,6 +240,14 @@ def build_state(genesis: Genesis) -> State:
         tree=update_tree(None, list_rows(tables)),
         **tables,
     )
+
+
+def _list_observers(genesis: Genesis) -> dict[bytes, Observer]:
+    """Every oracle of genesis observes every feed of genesis, as far as there is room."""
+    oracles = [node.account for node in genesis.nodes if ORACLE in node.roles][:OBSERVERS_MAX]
+    return {
+        compute_observer_key(feed.name, account): Observer(account, 0) for feed in genesis.feeds for account in oracles
+    }
 
 
 def _to_json(name: str, value: Any) -> Any:

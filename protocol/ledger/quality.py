@@ -3,7 +3,8 @@
 It counts in what has burnt. Work that was paid brings what its fees burnt; what was forfeited, lost in a dispute or not
 said in time takes away many times what it lost. A node without a record has none, so a new name hides nothing: it
 stands where the worst stand. Quality raises the weight a node is drawn by and lowers how many of its leaves are looked
-at, never below a floor. Verifiers that dissent in vain too often are drawn no more.
+at, never below a floor. Verifiers that dissent in vain too often are drawn no more, and oracles that see too often
+what no other sees are heard no more.
 Source: PROTOCOL, "Choosing a worker".
 """
 
@@ -38,6 +39,12 @@ def may_verify(work: WorkCount | None, params: Params) -> bool:
     """Whether a verifier is drawn: not once it has dissented in vain too often for what it has agreed on."""
     known = work or NO_WORK
     return known.minority <= params.minorities_max + known.agreed * params.minority_bp // BP
+
+
+def may_observe(work: WorkCount | None, params: Params) -> bool:
+    """Whether an oracle is heard: not once it has been an outlier too often for what it has observed."""
+    known = work or NO_WORK
+    return known.outliers <= params.minorities_max + known.observed * params.minority_bp // BP
 
 
 def compute_burnt(fee: int, params: Params) -> int:

@@ -16,6 +16,7 @@ from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
     Batch,
+    CandlePage,
     Channel,
     Check,
     Delegation,
@@ -24,12 +25,14 @@ from protocol.ledger.records import (
     DueItem,
     EpochSnapshot,
     FeedState,
+    FeedTerms,
     Job,
     KeyOwner,
     Lease,
     ModelName,
     ModelRecord,
     NodeRecord,
+    Observer,
     Offer,
     Onion,
     Pending,
@@ -100,6 +103,9 @@ TABLES = (
     Table("feeds", FeedState, str),
     Table("offers", Offer),
     Table("leases", Lease),
+    Table("feed_terms", FeedTerms, str),
+    Table("observers", Observer),
+    Table("candles", CandlePage),
 )
 
 
@@ -176,6 +182,9 @@ class State:
     feeds: Mapping[str, FeedState]
     offers: Mapping[bytes, Offer]  # by account
     leases: Mapping[bytes, Lease]  # by leases.compute_lease_id
+    feed_terms: Mapping[str, FeedTerms]
+    observers: Mapping[bytes, Observer]  # by feeds.compute_observer_key
+    candles: Mapping[bytes, CandlePage]  # by candles.compute_page_key
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
@@ -224,8 +233,9 @@ def compute_supply(state: State) -> int:
     demands = sum(demand.fee for demand in state.demands.values())
     models = sum(model.deposit for model in state.models.values())
     leases = sum(lease.balance for lease in state.leases.values())
+    feeds = sum(terms.deposit for terms in state.feed_terms.values())
     stakes = bonded + delegated + rewards + unbonding
-    held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases
+    held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases + feeds
     return liquid + vesting + stakes + held + state.treasury + state.burned
 
 

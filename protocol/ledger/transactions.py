@@ -19,7 +19,6 @@ from protocol.jobs import Attestation, Claim, Mode, Voucher
 from protocol.keys import Signer
 from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
-from protocol.ledger.state import State
 from protocol.signing import compute_domain_prefix
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, TimeMs, Whole
@@ -339,7 +338,8 @@ class SignedObservation:
     DOMAIN: ClassVar[str] = "observation"
 
     feed: Name
-    round: Whole  # time_ms // oracle_heartbeat_ms
+    round: Whole  # time_ms // the feed's heartbeat
+    sequence: Whole  # within the round: 0 for the heartbeat
     value: Whole
     time_ms: TimeMs
     observer: PublicKey
@@ -349,25 +349,25 @@ class SignedObservation:
 @transaction(40)
 @fast_dataclass(frozen=True)
 class ReportOracle:
-    """The observations of one round, by observer; the ledger keeps their median."""
+    """The observations of one position, by observer; the ledger keeps their median."""
 
     observations: Annotated[tuple[SignedObservation, ...], AtMost(64)]
 
     @classmethod
     def of(cls, observations: Sequence[SignedObservation]) -> "ReportOracle":
-        """InvalidReport unless they are of one feed and round and each of another observer."""
+        """InvalidReport unless they are of one feed and position and each of another observer."""
         report = cls(tuple(sorted(observations, key=lambda item: item.observer)))
         verify_report(report)
         return report
 
 
 def verify_report(report: ReportOracle) -> None:
-    """InvalidReport unless the observations are of one feed and round, in strict order of observer."""
+    """InvalidReport unless the observations are of one feed and position, in strict order of observer."""
     items = report.observations
     if not items:
         raise InvalidReport("a report without observations")
-    if len({(item.feed, item.round) for item in items}) != 1:
-        raise InvalidReport("observations of more than one feed or round")
+    if len({(item.feed, item.round, item.sequence) for item in items}) != 1:
+        raise InvalidReport("observations of more than one feed or position")
     observers = [item.observer for item in items]
     if any(first >= second for first, second in pairwise(observers)):
         raise InvalidReport("observers are not in strict order")
@@ -376,10 +376,3 @@ def verify_report(report: ReportOracle) -> None:
 def compute_median(values: Sequence[int]) -> int:
     """The middle one; the lower of two, so that it is always one that somebody observed."""
     return sorted(values)[(len(values) - 1) // 2]
-
-
-def compute_oracle_quorum(state: State) -> int:
-    """2f + 1 of the oracles of this epoch, f being how many of them may lie; at least 1."""
-    snapshot = state.get_epoch(state.epoch)
-    oracles = len(snapshot.get_candidates("oracle")) if snapshot is not None else 0
-    return 2 * (max(oracles - 1, 0) // 3) + 1

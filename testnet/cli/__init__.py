@@ -16,7 +16,22 @@ from testnet.cli.output import CommandError, ExitCode, print_error
 
 def build_app() -> App:
     """The tree of commands. Each group lives in a module of its own and is cheap to import."""
-    from testnet.cli import bench, explain, infer, keys, ledger, model, network, node, peers, proof, sim, store, verify
+    from testnet.cli import (
+        bench,
+        explain,
+        infer,
+        keys,
+        ledger,
+        model,
+        network,
+        node,
+        oracle,
+        peers,
+        proof,
+        sim,
+        store,
+        verify,
+    )
 
     app = App(
         name="rolemesh",
@@ -30,8 +45,9 @@ def build_app() -> App:
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 node unreachable, 5 verification failed, "
         "6 invariant violated, 7 timeout, 130 interrupted.",
     )
-    for group in (network.app, node.app, peers.app, keys.app, ledger.app, model.app, store.app, proof.app, bench.app):
-        app.command(group)
+    groups = (network, node, peers, keys, ledger, model, store, oracle, proof, bench)
+    for group in groups:
+        app.command(group.app)
     for module in (infer, verify, explain, sim):
         module.add_to(app)
     app.command(version, help_epilogue="Examples:\n\n  rolemesh version --json")

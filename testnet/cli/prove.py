@@ -127,7 +127,15 @@ def _read_receipt(path: Path) -> "ReceiptFile":
 
 def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
     from protocol.keys import format_account
-    from protocol.ledger.records import Account, Channel, NodeRecord, WorkCount
+    from protocol.ledger.records import (
+        Account,
+        CandlePage,
+        Channel,
+        FeedState,
+        FeedTerms,
+        NodeRecord,
+        WorkCount,
+    )
     from protocol.proofs.receipt_file import Finding
 
     changes = f"{len(file.handovers)} changes of validators" if file.handovers else "the validators of genesis"
@@ -151,6 +159,17 @@ def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
             case Channel():
                 text = f"{format_role(record.paid)} of {format_role(record.deposit)} in the channel are paid out {at}"
                 yield Finding("channel", True, text)
+            case FeedTerms():
+                text = f"{record.name}: {record.source}, every {record.heartbeat_ms} ms, {record.decimals} decimals"
+                yield Finding("feed", True, text)
+            case FeedState():
+                text = f"{record.value}, the median of {record.observers}; the last report is of round {record.round}"
+                yield Finding("value", True, f"{text} {at}")
+            case CandlePage():
+                text = f"{len(record.candles)} candles, up to period {record.candles[-1].period} of their level {at}"
+                yield Finding("history", True, text)
+            case None if table in ("candles", "feeds", "feed_terms"):
+                yield Finding("no history", True, f"the ledger has nothing there in {table} {at}")
             case None if table == "wrong":
                 yield Finding("not wrong", True, f"nobody has proven claim {key.hex()} wrong {at}")
             case None:

@@ -245,10 +245,10 @@ def _found(order: Order) -> NetworkFile:
 
     options: dict[str, Mapping[str, Any]] = {}
     if order.feed is not None:
-        from testnet.genesis import FEED_DECIMALS, FEED_NAME
+        from testnet.genesis import FEED_NAME
 
         url, path = order.feed
-        options["oracle"] = {"feeds": {FEED_NAME: {"url": url, "path": path, "decimals": FEED_DECIMALS}}}
+        options["oracle"] = {"feeds": {FEED_NAME: {"url": url, "path": path}}}
     plan = NetworkPlan(order.directory, order.seed, order.roles, order.models, order.liars, order.accounts, options)
     try:
         network = found_network(plan, now_ms=time.time_ns() // 1_000_000)

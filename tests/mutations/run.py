@@ -25,6 +25,7 @@ from tests.mutations import (
     bans,
     consensus,
     doors,
+    feeds,
     gossip,
     keeper,
     leases,
@@ -59,6 +60,7 @@ TABLES = (
     consensus,
     ledger,
     leases,
+    feeds,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import

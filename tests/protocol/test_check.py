@@ -39,7 +39,7 @@ class Scene:
         self.attestation = sign(Attestation(claim_id, own, value, b"", bytes(64)), self.verifier)
         self.feed = next(iter(self.state.feeds))
         round_number = self.now_ms // self.state.params.oracle_heartbeat_ms
-        unsigned = SignedObservation(self.feed, round_number, 5, self.now_ms, self.oracle.public, bytes(64))
+        unsigned = SignedObservation(self.feed, round_number, 0, 5, self.now_ms, self.oracle.public, bytes(64))
         self.observation = sign(unsigned, self.oracle)
         self.transfer = self.ledger.sign(self.ledger.spare(), Transfer(bytes(32), 1))
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from protocol.types import INT_MAX
 from roles import feeds
-from roles.feeds import BadReading, FeedError, FetchFailed, fetch_url, parse_reading
+from roles.feeds import fetch_url
+from roles.sources import BadReading, FeedError, FetchFailed, parse_reading
 
 
 @given(whole=st.integers(0, 10**9), part=st.integers(0, 10**8 - 1))

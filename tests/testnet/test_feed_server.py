@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from roles.feeds import fetch_url, parse_reading
+from roles.feeds import fetch_url
+from roles.sources import parse_reading
 from testnet.feed_server import compute_reading, main, parse_listen, parse_series, read_stocks
 
 ROOT = Path(__file__).parents[2]

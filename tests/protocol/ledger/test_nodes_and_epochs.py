@@ -4,19 +4,17 @@ from dataclasses import replace
 
 from protocol.errors import InsufficientBalance
 from protocol.keys import PrivateKey
-from protocol.ledger.apply import check_transaction, next_due_ms
+from protocol.ledger.apply import next_due_ms
 from protocol.ledger.epochs import compute_epoch_seed
 from protocol.ledger.errors import (
     ChannelClosing,
     InsufficientBond,
     InvalidAmount,
     InvalidNode,
-    InvalidReport,
     InvalidSignature,
     LimitReached,
     NotYourChannel,
     RoundNotOpen,
-    RoundOver,
     SelfPayment,
     UnknownChannel,
     UnknownNode,
@@ -27,17 +25,13 @@ from protocol.ledger.transactions import (
     CloseChannel,
     OpenChannels,
     RegisterNode,
-    ReportOracle,
-    SignedObservation,
     Stake,
     TopUpChannel,
     Transfer,
     Unstake,
     ZeroReason,
-    compute_oracle_quorum,
     prove_possession,
 )
-from protocol.signing import sign
 from tests.support.disputes import Quarrel
 from tests.support.jobs import find_model
 from tests.support.ledgers import Ledger
@@ -263,68 +257,6 @@ def test_a_deadline_the_ledger_slept_through_still_gives_its_grace() -> None:
     assert ledger.state.channels[channel].settled_seq == 1
     ledger.block(after_ms=PARAMS.grace_ms)
     assert not ledger.state.channels
-
-
-# Oracle reports
-
-
-def _report(ledger: Ledger, values: dict[str, int], round_number: int, feed: str) -> ReportOracle:
-    heartbeat_ms = ledger.state.params.oracle_heartbeat_ms
-    return ReportOracle.of(
-        [
-            sign(
-                SignedObservation(
-                    feed, round_number, value, round_number * heartbeat_ms, ledger.node(name).public, bytes(64)
-                ),
-                ledger.node(name),
-            )
-            for name, value in values.items()
-        ]
-    )
-
-
-def test_the_first_report_of_a_round_becomes_the_value_of_its_feed() -> None:
-    ledger = Ledger()
-    feed = next(iter(ledger.state.feeds))
-    ledger.block()
-    now = ledger.state.time_ms // PARAMS.oracle_heartbeat_ms
-    report = _report(ledger, {"oracle-0": 42}, now, feed)
-    ledger.do(ledger.spare(), report)
-    state = ledger.state.feeds[feed]
-    assert (state.round, state.value, state.observers) == (now, 42, 1)
-    assert isinstance(ledger.refuse(ledger.spare(), report), RoundOver)
-    future = _report(ledger, {"oracle-0": 1}, now + 1, feed)
-    check_transaction(ledger.state, ledger.sign(ledger.spare(), future))  # not yet, but soon
-    assert ledger.block(ledger.sign(ledger.spare(), future)) == []
-    assert ledger.state.feeds[feed].round == now
-    late = _report(ledger, {"oracle-0": 1}, now - PARAMS.oracle_rounds_late - 1, feed)
-    assert isinstance(ledger.refuse(ledger.spare(), late), RoundOver)
-    assert isinstance(ledger.refuse(ledger.spare(), _report(ledger, {"oracle-0": 1}, now, "none")), InvalidReport)
-    stranger = _report(ledger, {"inference-0": 1}, now + 0, feed)
-    ledger.block(after_ms=PARAMS.oracle_heartbeat_ms)
-    stranger = _report(ledger, {"inference-0": 1}, now + 1, feed)
-    assert isinstance(ledger.refuse(ledger.spare(), stranger), InvalidReport)
-
-
-def test_a_report_needs_a_quorum_of_oracles_and_keeps_their_median() -> None:
-    ledger = Ledger({"validator": 1, "oracle": 4})
-    feed = next(iter(ledger.state.feeds))
-    assert compute_oracle_quorum(ledger.state) == 3
-    ledger.block()
-    now = ledger.state.time_ms // PARAMS.oracle_heartbeat_ms
-    two = _report(ledger, {"oracle-0": 1, "oracle-1": 2}, now, feed)
-    assert isinstance(ledger.refuse(ledger.spare(), two), InvalidReport)
-    three = _report(ledger, {"oracle-0": 1_000_000, "oracle-1": 2, "oracle-3": 3}, now, feed)
-    forged = ReportOracle((replace(three.observations[0], value=9), *three.observations[1:]))
-    assert isinstance(ledger.refuse(ledger.spare(), forged), InvalidSignature)
-    early = replace(three.observations[0], time_ms=three.observations[0].time_ms - 1)
-    signer = next(key for key in map(ledger.node, ("oracle-0", "oracle-1", "oracle-3")) if key.public == early.observer)
-    other_time = ReportOracle((sign(early, signer), *three.observations[1:]))
-    assert isinstance(ledger.refuse(ledger.spare(), other_time), InvalidReport)
-    twice = ReportOracle((three.observations[0], *three.observations))
-    assert isinstance(ledger.refuse(ledger.spare(), twice), InvalidReport)
-    ledger.do(ledger.spare(), three)
-    assert ledger.state.feeds[feed].value == 3
 
 
 def test_a_role_without_a_bond_asks_for_none() -> None:

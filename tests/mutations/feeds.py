@@ -1,0 +1,104 @@
+"""Feeds: positions, quorums, holds, costs, history. Issue 6, "Outside data"."""
+
+from tests.mutations.mutation import Mutation
+
+FEEDS = "tests/protocol/ledger/test_feeds.py::"
+CANDLES = "tests/protocol/test_candles.py::"
+PROOF = "tests/protocol/proofs/test_feed_proof.py::"
+ORACLE = "tests/roles/test_oracle.py::"
+SOURCES = "tests/roles/test_sources.py::"
+
+MUTATIONS = (
+    Mutation(
+        "protocol/ledger/feeds.py",
+        "return max(2 * (max(observers - 1, 0) // 3) + 1, observers_min)",
+        "return max((max(observers - 1, 0) // 3) + 1, observers_min)",
+        (
+            FEEDS + "test_with_f_of_3f_plus_1_observers_lying_a_report_stays_inside_the_honest_range",
+            FEEDS + "test_a_report_needs_a_quorum_of_a_feeds_observers_and_keeps_their_median",
+        ),
+        "f + 1 observations are no quorum",
+    ),
+    Mutation(
+        "protocol/ledger/oracle.py",
+        "oldest = max(feed.round + (not is_further), current - draft.params.oracle_rounds_late)",
+        "oldest = max(feed.round, current - draft.params.oracle_rounds_late)",
+        (FEEDS + "test_the_first_report_of_a_round_becomes_the_value_of_its_feed",),
+        "a round is reported once",
+    ),
+    Mutation(
+        "protocol/ledger/oracle.py",
+        "if (first.round, first.sequence) != (feed.round, feed.sequence + 1) or",
+        "if first.round != feed.round or",
+        (FEEDS + "test_between_heartbeats_only_a_value_that_has_moved_is_reported_and_only_the_next_in_order",),
+        "reports within a round follow one another",
+    ),
+    Mutation(
+        "protocol/ledger/oracle.py",
+        "return not feed.held or is_beyond(feed.held[0], value, terms.jump_bp)",
+        "return not feed.held",
+        (FEEDS + "test_a_second_jump_elsewhere_is_held_in_its_turn",),
+        "a jump is confirmed by one like it",
+    ),
+    Mutation(
+        "protocol/ledger/oracle.py",
+        "is_silent = missed > len(observers)",
+        "is_silent = missed > 0",
+        (FEEDS + "test_who_is_in_one_report_of_so_many_is_not_silent",),
+        "who was left out of some reports is not silent",
+    ),
+    Mutation(
+        "protocol/ledger/feeds.py",
+        "    draft.observers.delete(key)\n    slash(draft, owner.account",
+        "    slash(draft, owner.account",
+        (FEEDS + "test_two_readings_for_one_position_cost_stake_once",),
+        "an equivocation is slashed once",
+    ),
+    Mutation(
+        "protocol/ledger/feeds.py",
+        "if item.account in nodes and not item.left_ms and item.since_ms <= start_ms",
+        "if item.account in nodes and not item.left_ms",
+        (FEEDS + "test_who_joins_within_a_round_observes_from_the_next_one_on",),
+        "nobody joins a round that has begun",
+    ),
+    Mutation(
+        "protocol/candles.py",
+        "if page is not None and page.number > number:",
+        "if page is not None and page.number > number + PAGES:",
+        (CANDLES + "test_candles_of_any_duration_and_either_order_are_those_of_the_whole_history",),
+        "what is overwritten is not told to be empty",
+    ),
+    Mutation(
+        "protocol/proofs/feed_proof.py",
+        "        if entry not in entries:\n"
+        "            raise InvalidProof(f\"the file leaves out page {slot} of level {level} of {query.feed!r}\")\n"
+        "        page = entries[entry]\n",
+        "        page = entries.get(entry)\n",
+        (PROOF + "test_a_file_that_leaves_out_a_page_is_no_answer",),
+        "a proof leaves nothing out",
+    ),
+    Mutation(
+        "roles/oracle.py",
+        "if position is None or (last is not None and position <= (last.round, last.sequence)):",
+        "if position is None:",
+        (
+            ORACLE + "test_it_signs_one_reading_a_position_and_says_it_again_while_it_waits",
+            ORACLE + "test_a_crash_makes_no_equivocation",
+        ),
+        "an observer never contradicts itself",
+    ),
+    Mutation(
+        "roles/oracle.py",
+        "self._signed = {item.feed: item for item in kept}",
+        "self._signed = {}",
+        (ORACLE + "test_a_crash_makes_no_equivocation",),
+        "nor does it after a crash",
+    ),
+    Mutation(
+        "roles/feeds.py",
+        "        os.killpg(process.pid, signal.SIGKILL)\n",
+        "        process.kill()\n",
+        (SOURCES + "test_a_program_that_does_not_end_is_killed_with_all_it_has_started",),
+        "a source leaves no process behind",
+    ),
+)  # fmt: skip
