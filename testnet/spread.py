@@ -14,6 +14,7 @@ from protocol.proofs.classes import DIFFERENCE_FLOOR
 
 Array = np.ndarray[Any, np.dtype[Any]]
 APART = 1.0  # the distance of rows whose whole numbers differ
+FARTHEST = 2.0  # what two rows can be apart: their largest numbers are the same but for the sign
 
 
 class Envelope:
@@ -89,5 +90,5 @@ class _Band:
 
 def _share(difference: Array, largest: Array) -> Array:
     beyond = np.maximum(difference - DIFFERENCE_FLOOR, 0.0)
-    shares: Array = np.divide(beyond, largest, out=np.where(beyond > 0, APART, 0.0), where=largest > 0)
+    shares: Array = np.divide(beyond, largest, out=np.where(beyond > 0, FARTHEST, 0.0), where=largest > 0)
     return shares

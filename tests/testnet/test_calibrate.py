@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.ledger.models import explain_calibration
@@ -34,6 +34,7 @@ def tensors(array: np.ndarray) -> tuple[Tensor, ...]:
     moves=st.lists(st.lists(st.floats(-1e-4, 1e-4), min_size=3, max_size=3), min_size=2, max_size=4),
     cheat=st.lists(st.floats(-1e-2, 1e-2), min_size=3, max_size=3),
 )
+@example(base=[0.0] * 3, moves=[[0.0] * 3, [0.0, 0.0, 4.1e-5], [0.0, 0.0, -2.3e-5]], cheat=[0.0] * 3)
 def test_no_honest_pair_is_beyond_the_measured_distance_and_no_honest_run_nearer_to_the_cheat(
     base: list[float], moves: list[list[float]], cheat: list[float]
 ) -> None:

@@ -13,6 +13,7 @@ from protocol.keys import format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from protocol.proofs.receipt_file import Backing, decode_receipt_file
 from protocol.registry import temporary_registrations
+from roles.proof_kinds import load_proof_kinds
 from roles.zk.process import has_ezkl
 from testnet.cli import main
 from testnet.cli.output import ExitCode
@@ -50,6 +51,7 @@ def _away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "answer.receipt").write_bytes(encode(FILE))
     write_network_file(tmp_path / FILE_NAME, make_network())
+    load_proof_kinds()  # each registers itself once, when it is imported: not for one test alone
     with temporary_registrations():
         yield
 
