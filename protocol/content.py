@@ -10,7 +10,7 @@ from protocol.errors import LocalError, MalformedMessage
 BLOB_BYTES_MAX = 2 * 1024 * 1024  # of one block
 
 
-def compute_digest(data: bytes) -> bytes:
+def compute_digest(data: bytes | memoryview) -> bytes:
     """The sha256 of a block, by which it is stored, asked for and checked."""
     return hashlib.sha256(data).digest()
 

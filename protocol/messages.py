@@ -18,11 +18,12 @@ from protocol.proofs.trace import TRACE_BYTES_MAX, Exhibit
 from protocol.registry import message
 from protocol.sketch import FILTER_BYTES_MAX
 from protocol.tensor import DIGEST_BYTES, TENSORS_MAX, Tensor
-from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, Whole
+from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, Signature, TimeMs, UpTo, Whole
 
 GOSSIP_LIST_MAX = 64
 GOSSIP_BYTES_MAX = 64 * 1024
 MISSED_TOPICS_MAX = 16
+WANTS_MAX = 64
 PROPOSED_MAX = 4
 CERTIFICATES_MAX = 64
 SAID_VOTES_MAX = 256
@@ -191,6 +192,27 @@ class GetBlob:
 @fast_dataclass(frozen=True)
 class Blob:
     data: Annotated[bytes, AtMost(BLOB_BYTES_MAX)]
+
+
+@message(0x0248, "blob.want")
+@fast_dataclass(frozen=True)
+class WantBlocks:
+    """Blocks by digest, the most wanted first."""
+
+    digests: Annotated[tuple[Digest, ...], AtMost(WANTS_MAX)]
+
+
+@message(0x0249, "blob.wanted")
+@fast_dataclass(frozen=True)
+class WantedBlocks:
+    """Wanted blocks in the order they were asked for, one after the other in `data`, `sizes` of them in bytes.
+
+    Those in `missing` are not here. What is in neither did not fit and may be asked for again.
+    """
+
+    sizes: Annotated[tuple[Annotated[int, UpTo(BLOB_BYTES_MAX)], ...], AtMost(WANTS_MAX)]
+    data: Annotated[bytes, AtMost(BLOB_BYTES_MAX)]
+    missing: Annotated[tuple[Digest, ...], AtMost(WANTS_MAX)]
 
 
 @message(0x0221, "sync.get_blocks")

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from p2p.net import Net
+from protocol.cid import Cid
 from protocol.errors import MissingBlob
 from protocol.ledger.restart_terms import Restart
 from protocol.ledger.state import State
@@ -32,11 +33,22 @@ from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
 from roles.feeds import fetch_address
+from roles.file_gatherer import Progress
 from roles.group_sync import GroupSync
 from roles.inbox import Inbox
 from roles.orders import Orders
 from roles.role import Computed, Inspected, Progressed
 from roles.sources import FeedError
+from roles.store_effects import (
+    BlocksRead,
+    DropGathered,
+    Keep,
+    LookUp,
+    PinGathered,
+    ReadBlocks,
+    StoreEffect,
+    StoreEvent,
+)
 from roles.timers import Timers, WallClock
 from roles.wants import Wants
 
@@ -45,6 +57,7 @@ TURN_S_MAX = 0.005  # then others get the loop, and what was taken so far is car
 LIGHT_MAX, LIGHT_BYTES_MAX = 64, 16 * 1024  # what is written within the loop in one turn, 0.1 ms each at most
 BLOB_READS_MAX = 8  # at once
 BLOB_READS_WAITING_MAX = 512
+STORE_THREADS = 6
 FETCHES_MAX = 4
 FETCHES_WAITING_MAX = 64
 OUTCOMES_MAX = 4_096  # for a driver that does not read
@@ -62,6 +75,7 @@ class Core(Protocol):
     state: NodeState
     orders: Orders
     wants: Wants
+    gathers: Wants
 
     @property
     def ledger(self) -> State: ...
@@ -77,6 +91,8 @@ class Core(Protocol):
 
     @property
     def pending_restarts(self) -> tuple[State, tuple[Restart, ...]]: ...
+
+    def get_progress(self, cid: Cid) -> Progress | None: ...
 
     def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
 
@@ -120,13 +136,17 @@ class Halted(UserError):
 
 @dataclass
 class Equipment:
-    """All that a running node has its hands on. `load_blob` raises MissingBlob."""
+    """All that a running node has its hands on. `load_blob` raises MissingBlob.
+
+    `store` is called in threads, several at once: see `roles.store.receiving.StoreDesk`.
+    """
 
     core: Core
     net: CountingNet
     engine: Engine
     writer: DurableWriter
     load_blob: Callable[[bytes], Awaitable[bytes]]
+    store: Callable[[StoreEffect], StoreEvent | None]
     events: EventLog
     clock: WallClock
     addresses: tuple[str, ...] = ()
@@ -174,6 +194,7 @@ class Carrier:
         self._group = GroupSync(equipment.writer.sync, self._publish)
         self._reads = _Gate(BLOB_READS_MAX, BLOB_READS_WAITING_MAX)
         self._fetches = _Gate(FETCHES_MAX, FETCHES_WAITING_MAX)
+        self._store_threads = trio.CapacityLimiter(STORE_THREADS)  # what waits for one the core bounds
         self._computing = 0
         self.is_restarting = False  # whether the core has asked to be started anew
         self._is_stopping = False
@@ -340,6 +361,8 @@ class Carrier:
                 self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
             case ce.LoadBlob(digest):
                 self._start_read(digest)
+            case ReadBlocks() | LookUp() | Keep() | PinGathered() | DropGathered():
+                self._nursery.start_soon(self._use_store, effect)
             case ce.FetchUrl(url, timeout_ms):
                 self._start_fetch(url, timeout_ms)
             case ce.Compute():
@@ -380,6 +403,17 @@ class Carrier:
                 self._inbox.put(ce.BlobLoaded(digest, data))
 
         self._nursery.start_soon(self._reads.run, read)
+
+    async def _use_store(self, effect: StoreEffect) -> None:
+        try:
+            event = await trio.to_thread.run_sync(self._equipment.store, effect, limiter=self._store_threads)
+        except OSError as error:
+            if not isinstance(effect, ReadBlocks):
+                raise StoreFailed(error) from error
+            log.error("blob.unreadable", digest=effect.digests[0].hex(), error=str(error))
+            event = BlocksRead(effect.token, (), effect.digests)
+        if event is not None:
+            self._inbox.put(event)
 
     def _start_fetch(self, url: str, timeout_ms: int) -> None:
         if not self._fetches.enter():

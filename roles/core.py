@@ -13,6 +13,7 @@ from typing import Any
 
 from p2p.net import Answered, Asked, Delivered, PeerConnected, PeerDisconnected, Reachable, Unanswered
 from p2p.net import Published as NetPublished
+from protocol.cid import Cid
 from protocol.errors import InvalidTransaction, RemoteError
 from protocol.ledger.block import get_validators
 from protocol.ledger.genesis import Genesis, build_state
@@ -24,15 +25,19 @@ from protocol.types import NodeState, Unproven, Verdict
 from roles import core_effects as ce
 from roles import role as seam
 from roles.blob_fetcher import BlobFetcher
+from roles.block_server import BlockServer
 from roles.courier import Courier, Out, ToRoles, parse_token
+from roles.file_gatherer import ROUTE as GATHER
+from roles.file_gatherer import FileGatherer, Progress
 from roles.follower import Follower
 from roles.mailbox import Mailbox
 from roles.orders import Orders
 from roles.presence import Presence, list_topics
 from roles.pull import Puller
-from roles.questions import OWN_PROTOCOLS, Questions
+from roles.questions import BLOCKS, OWN_PROTOCOLS, Questions
 from roles.recent import Recent
 from roles.role_desk import RoleDesk
+from roles.store_effects import BlocksRead, Kept, LookedUp, Pinned
 from roles.submitter import Submitter
 from roles.wants import Wants
 
@@ -79,6 +84,7 @@ class NodeCore:
         self._peers: set[bytes] = set()
         self.orders = Orders()
         self.wants = Wants()
+        self.gathers = Wants()
         mailbox = self._mailbox = Mailbox(keys.node, settings.chain, restored.boot)
         courier = self._courier = Courier(mailbox, settings.chain)
         recent = self._recent = Recent()
@@ -90,10 +96,15 @@ class NodeCore:
         listeners = tuple(place for place, role in enumerate(self.roles) if "txs" in role.topics)
         submitter = self._submitter = Submitter(keys.account, self._node, settings.chain, courier, listeners)
         fetcher = self._fetcher = BlobFetcher(self._node, courier, rng)
+        gatherer = self._gatherer = FileGatherer(self._node, courier, rng)
+        blocks = self._blocks = BlockServer(courier)
         topics = sorted({topic for role in self.roles for topic in role.topics})
         puller = self._puller = Puller(tuple(topics), mailbox, courier, rng)
-        self._questions = Questions(self.roles, mailbox, courier, follower, recent, puller, self._get_status)
-        self._desk = RoleDesk(self.roles, self._node, courier, recent, follower, submitter, fetcher, self._questions)
+        questions = Questions(self.roles, mailbox, courier, follower, recent, puller, blocks, self._get_status)
+        self._questions = questions
+        self._desk = RoleDesk(
+            self.roles, self._node, courier, recent, follower, submitter, fetcher, gatherer, questions
+        )
         self._presence = Presence(keys, self.roles, settings.must_be_reachable)
         self._presence.note_ledger(follower.state)
 
@@ -120,6 +131,10 @@ class NodeCore:
     def pending_transactions(self) -> int:
         """How many transactions of this node's account are not on the ledger yet."""
         return len(self._submitter)
+
+    def get_progress(self, cid: Cid) -> Progress | None:
+        """Of a file or folder that is on its way into the store."""
+        return self._gatherer.describe(cid)
 
     def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict | Unproven:
         """The verdict gossip asks for before it forwards or delivers, or the signature it hangs on."""
@@ -153,6 +168,7 @@ class NodeCore:
             self.orders.note(event)
         if index == WANTS:
             self.wants.note(event)
+            self.gathers.note(event)
         return self._desk.tell(index, event, self.now_ms) if 0 <= index < len(self.roles) else []
 
     # What happened, to what is wanted
@@ -179,6 +195,15 @@ class NodeCore:
                 return self._desk.on_inspected(event)
             case ce.Want(digest):
                 return self._fetcher.fetch(digest, WANTS, is_local=False)
+            case ce.GatherWanted(cid, peers, name, expires_ms):
+                learnt = [ce.NetLearn(peer, addresses) for peer, addresses in peers if addresses]
+                nodes = tuple(peer for peer, _ in peers)
+                begun = self._gatherer.gather(cid, nodes, WANTS, name, expires_ms, self.ledger, self.now_ms)
+                return [*learnt, *begun]
+            case BlocksRead():
+                return self._blocks.on_read(event, self.now_ms)
+            case LookedUp() | Kept() | Pinned():
+                return self._gatherer.on_stored(event, self.now_ms)
             case ce.BlobLoaded(digest, data):
                 return self._fetcher.on_loaded(digest, data, self.ledger, self.now_ms)
             case ce.UrlFetched(url, data, error):
@@ -209,7 +234,7 @@ class NodeCore:
         self.state = NodeState.SYNCING
         chain = self.settings.chain
         topics = sorted({*OWN_TOPICS, *(topic for role in self.roles for topic in role.topics)})
-        protocols = sorted({*OWN_PROTOCOLS, *(name for role in self.roles for name in role.protocols)})
+        protocols = sorted({*OWN_PROTOCOLS, BLOCKS, *(name for role in self.roles for name in role.protocols)})
         out: list[Out] = [ce.NetSubscribe(topic_name(chain, topic)) for topic in topics]
         out += [ce.NetServe(protocol_name(chain, name)) for name in protocols]
         out += [ce.NetLearn(peer, known) for peer, known in self.settings.bootstrap if peer != self._node]
@@ -253,6 +278,8 @@ class NodeCore:
             return self._on_pulled(peer, message)
         if route == "submit":
             return self._submitter.on_answer(message, self.ledger, self.now_ms)
+        if route.startswith(GATHER):
+            return self._gatherer.on_answer(route, message, self.now_ms)
         if route.startswith("fetch:"):
             digest = bytes.fromhex(route.removeprefix("fetch:"))
             return self._fetcher.on_answer(digest, peer, message, self.ledger, self.now_ms)
@@ -275,6 +302,8 @@ class NodeCore:
             return self._puller.on_unanswered()
         if route == "submit":
             return self._submitter.on_unanswered()
+        if route.startswith(GATHER):
+            return self._gatherer.on_unanswered(route, reason, self.now_ms)
         if route.startswith("fetch:"):
             digest = bytes.fromhex(route.removeprefix("fetch:"))
             return self._fetcher.on_unanswered(digest, self.ledger, self.now_ms)
@@ -292,6 +321,8 @@ class NodeCore:
             return self._submitter.on_timer(self.ledger, validators, self.now_ms)
         if name == "advert":
             return self._advertise()
+        if name.startswith(GATHER):
+            return self._gatherer.on_timer(name, self.now_ms)
         if name.startswith("fetch:"):
             digest = bytes.fromhex(name.removeprefix("fetch:"))
             return self._fetcher.on_timer(digest, self.ledger, self.now_ms)

@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Any
 
 from p2p.net import NetEvent
+from protocol.cid import Cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger import restart_terms
@@ -20,6 +21,7 @@ from protocol.messages import CertifiedBlock
 from protocol.proofs.steps import AnyQuestion
 from protocol.tensor import Tensor
 from roles.role import Computed, Inspected, Progressed, VoteHistory
+from roles.store_effects import StoreEffect, StoreEvent
 
 # What a core is born with
 
@@ -84,6 +86,19 @@ class Want:
 
 
 @fast_dataclass(frozen=True)
+class GatherWanted:
+    """Whoever runs the node wants a file or folder to be in its store: see `roles.file_gatherer`.
+
+    `peers` are node keys with addresses; without any, the storage nodes on the ledger are asked.
+    """
+
+    cid: Cid
+    peers: tuple[tuple[bytes, tuple[str, ...]], ...]
+    name: str
+    expires_ms: int
+
+
+@fast_dataclass(frozen=True)
 class BlobLoaded:
     """A `LoadBlob` ended: the bytes, hash-checked, or None when the disk does not hold them."""
 
@@ -112,7 +127,21 @@ class Stop:
     """Last event: the node is going down, and what it returns is the last that is carried out."""
 
 
-CoreEvent = Boot | Command | Order | Want | BlobLoaded | UrlFetched | Computed | Progressed | Inspected | Woke | Stop
+CoreEvent = (
+    Boot
+    | Command
+    | Order
+    | Want
+    | GatherWanted
+    | BlobLoaded
+    | StoreEvent
+    | UrlFetched
+    | Computed
+    | Progressed
+    | Inspected
+    | Woke
+    | Stop
+)
 AnyEvent = NetEvent | CoreEvent
 
 # Core effects: something is wanted
@@ -314,6 +343,7 @@ CoreEffect = (
     | Put
     | LoadBlob
     | PutBlob
+    | StoreEffect
     | FetchUrl
     | Compute
     | Inspect

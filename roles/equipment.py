@@ -6,8 +6,9 @@ Whatever cannot be opened is said in terms of what to do about it, and nothing s
 import ipaddress
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -38,7 +39,8 @@ from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.recovery import read_pending
 from roles.role import VoteHistory
-from roles.store.store import STORE_NAME
+from roles.store.receiving import StoreDesk
+from roles.store.store import STORE_NAME, Store
 from roles.timers import WallClock
 from roles.votelog import VoteLog, open_vote_log
 
@@ -91,7 +93,12 @@ async def open_equipment(
     The network comes a second time, with what only whoever runs the node may do to it.
     """
     inbox = Inbox()
-    with closing(_open_chain(plan)) as chain, _open_events(plan) as events, _open_votes(plan) as (votes, history):
+    with (
+        closing(_open_chain(plan)) as chain,
+        _open_events(plan) as events,
+        _open_votes(plan) as (votes, history),
+        ExitStack() as stack,
+    ):
         restored = _restore(chain)
         decided = restored.state if restored.state is not None else build_state(plan.genesis)
         restarts = read_pending(plan.directory, decided)
@@ -101,6 +108,8 @@ async def open_equipment(
         async def load_blob(digest: bytes) -> bytes:
             return await trio.to_thread.run_sync(find_blob, blobs, plan.directory / STORE_NAME, digest)
 
+        desk = StoreDesk(partial(_open_store, plan), partial(_read_for_peers, plan, blobs))
+        stack.callback(desk.close)
         async with (
             open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as pool,
             open_engine(
@@ -114,6 +123,7 @@ async def open_equipment(
                 engine=engine,
                 writer=DurableWriter(plan.directory, chain, blobs.put, None if votes is None else votes.write),
                 load_blob=load_blob,
+                store=desk.do,
                 events=events,
                 clock=WallClock(),
                 addresses=net.announced,
@@ -232,6 +242,17 @@ def find_blob(blobs: BlobStore, store: Path, digest: bytes) -> bytes:
         return blobs.get(digest)
     except MissingBlob:
         return read_blob(store, digest)
+
+
+def _read_for_peers(plan: Plan, blobs: BlobStore, digest: bytes) -> bytes:
+    """What peers may have. Inputs and outputs of a worker's jobs are nobody else's; a storage node's are for all."""
+    if "storage" in plan.config.roles:
+        return find_blob(blobs, plan.directory / STORE_NAME, digest)
+    return read_blob(plan.directory / STORE_NAME, digest)
+
+
+def _open_store(plan: Plan) -> Store:
+    return Store(plan.directory / STORE_NAME, plan.config.store_bytes_max)
 
 
 def _open_blobs(plan: Plan) -> BlobStore:

@@ -35,6 +35,7 @@ from roles.core import CoreSettings, NodeCore
 from roles.durable import StoreFailed
 from roles.engine.sandbox import describe_measures
 from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
+from roles.gather_orders import GatherOrders
 from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
 from roles.passphrase import find_passphrase
@@ -89,6 +90,11 @@ class RunningNode:
     def command(self, role: str, command: Any) -> None:
         """Hand a command to a role, as `ce.Command`."""
         self._equipment.inbox.put(ce.Command(role, command))
+
+    @property
+    def gathers(self) -> GatherOrders:
+        """Files and folders to be fetched into its store."""
+        return GatherOrders(self.core, self._equipment.inbox.put)
 
     @property
     def outcomes(self) -> Outcomes:

@@ -1,6 +1,7 @@
 """Questions that peers and the node's own roles ask of this node: each to whoever answers it, and the answer back.
 
-What every node answers (`OWN_PROTOCOLS`) is answered here, the rest by the role that serves the protocol, in its time.
+What every node answers (`OWN_PROTOCOLS`) is answered here, the rest by the role that serves the protocol, in its time,
+or, of blocks, by the node's `block_server`.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from protocol.messages import (
     Refused,
     Status,
 )
+from roles.block_server import BlockServer
 from roles.core_effects import NetPenalise
 from roles.courier import Courier, Out, ToRoles, is_bare
 from roles.follower import Follower
@@ -27,6 +29,7 @@ from roles.recent import Recent
 from roles.role import Received, Request, Requested, RequestFailed, Role, Send
 
 OWN_PROTOCOLS = ("sync", "status")
+BLOCKS = "blob"
 BARE_MARK = "bare:"  # on tokens of questions without an envelope, which are answered in kind
 NOT_SERVED = "this node does not serve that"
 
@@ -42,6 +45,7 @@ class Questions:
         follower: Follower,
         recent: Recent,
         puller: Puller,
+        blocks: BlockServer,
         get_status: Callable[[], Status],
     ) -> None:
         self._roles = roles
@@ -50,6 +54,7 @@ class Questions:
         self._follower = follower
         self._recent = recent
         self._puller = puller
+        self._blocks = blocks
         self._get_status = get_status
         self._hears_claims = any("claims" in role.topics for role in roles)
         self._asked_here: dict[str, tuple[int, bytes, str]] = {}  # by a role of this node: which, of whom, its token
@@ -67,6 +72,8 @@ class Questions:
             hint = self._get_hint(peer, question, now_ms)
             return [*hint, self._answer(protocol, token, self._find_answer(peer, question, now_ms), now_ms)]
         index = self._find_server(protocol)
+        if index is None and protocol == BLOCKS:
+            return self._blocks.on_asked(peer, token, question, now_ms)
         if index is None:
             return [self._answer(protocol, token, Refused(NOT_SERVED), now_ms)]
         if is_bare(protocol):

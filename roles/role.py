@@ -17,6 +17,7 @@ from protocol.ledger.block import Block, Certificate
 from protocol.ledger.state import State
 from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
+from roles.store_effects import FOR_EVER
 
 # Events: something happened
 
@@ -109,6 +110,16 @@ class Fetched:
 
 
 @fast_dataclass(frozen=True)
+class Gathered:
+    """A `Gather` ended: all of it is in the store and pinned, or `error` says why not."""
+
+    cid: str
+    blocks: int
+    dag_bytes: int
+    error: str = ""
+
+
+@fast_dataclass(frozen=True)
 class Published:
     """How many peers a `Publish` was queued for."""
 
@@ -171,6 +182,7 @@ Event = (
     | Progressed
     | Inspected
     | Fetched
+    | Gathered
     | Published
     | LedgerAdvanced
     | PeerUp
@@ -271,6 +283,20 @@ class Fetch:
 
 
 @fast_dataclass(frozen=True)
+class Gather:
+    """Have a whole file or folder in the node's store, pinned until `expires_ms`; ends in one `Gathered`.
+
+    What is not here is asked of `peers`, or of the storage nodes on the ledger if none are named. Asked for while it is
+    on its way, it comes once, from all peers named, and is kept as it was asked for last.
+    """
+
+    cid: str
+    peers: tuple[bytes, ...] = ()
+    name: str = ""
+    expires_ms: int = FOR_EVER
+
+
+@fast_dataclass(frozen=True)
 class Store:
     """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
 
@@ -366,6 +392,7 @@ Effect = (
     | Inspect
     | Withdraw
     | Fetch
+    | Gather
     | Store
     | Submit
     | LogVote

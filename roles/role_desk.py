@@ -8,11 +8,13 @@ stores, and what a part of the node does for all roles is handed to that part.
 from typing import Any
 
 from p2p.net import GOSSIP_BYTES_MAX
+from protocol.cid import read_cid
 from protocol.content import parse_cid
 from roles import core_effects as ce
 from roles import role as seam
 from roles.blob_fetcher import BlobFetcher
 from roles.courier import Courier, Out, ToRoles
+from roles.file_gatherer import FileGatherer
 from roles.follower import Follower
 from roles.questions import Questions
 from roles.recent import Recent
@@ -34,6 +36,7 @@ class RoleDesk:
         follower: Follower,
         submitter: Submitter,
         fetcher: BlobFetcher,
+        gatherer: FileGatherer,
         questions: Questions,
     ) -> None:
         self._roles = roles
@@ -43,6 +46,7 @@ class RoleDesk:
         self._follower = follower
         self._submitter = submitter
         self._fetcher = fetcher
+        self._gatherer = gatherer
         self._questions = questions
 
     def tell(self, index: int, event: seam.Event, now_ms: int) -> list[Out]:
@@ -108,6 +112,9 @@ class RoleDesk:
                 if source.startswith(SCHEMES):
                     return [ce.FetchUrl(source, URL_TIMEOUT_MS)]
                 return self._fetcher.fetch(parse_cid(source), index, local)
+            case seam.Gather(cid, peers, name, expires_ms):
+                state = self._follower.state
+                return self._gatherer.gather(read_cid(cid), peers, index, name, expires_ms, state, now_ms)
             case seam.Store("blob", key, value):
                 return [] if value is None else [ce.PutBlob(key, value)]
             case seam.Store("receipt", key, value, is_synced):

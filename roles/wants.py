@@ -1,9 +1,9 @@
-"""Blobs that whoever runs the node wants to have here, and what became of them: asked for over the control socket."""
+"""What whoever runs the node wants to have here, and what became of it: asked for over the control socket."""
 
 from collections import OrderedDict
 from typing import Any
 
-from roles.role import Fetched
+from roles.role import Fetched, Gathered
 
 WANTS_MAX = 256
 
@@ -31,6 +31,9 @@ class Wants:
         if isinstance(event, Fetched) and event.source in self._states:
             self._states[event.source] = "missing" if event.data is None else "held"
             self._errors[event.source] = event.error
+        if isinstance(event, Gathered) and event.cid in self._states:
+            self._states[event.cid] = "missing" if event.error else "held"
+            self._errors[event.cid] = event.error
 
     def describe(self, cid: str) -> dict[str, str]:
         """For the control socket: `unknown`, `fetching`, `held`, or `missing` with the reason."""

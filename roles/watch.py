@@ -18,6 +18,7 @@ from roles.config import ConfigError, parse_http
 from roles.control import BadRequest, serve_control
 from roles.durable import StoreFailed
 from roles.equipment import Plan, must_be_reachable
+from roles.gather_orders import GatherOrders
 from roles.health import Page, Vital, choose_page
 from roles.http_server import HttpServer, open_http
 from roles.link_orders import LinkOrders
@@ -43,6 +44,7 @@ class Watch:
         self._events = equipment.events
         self._clock = equipment.clock
         self._put = equipment.inbox.put
+        self._gathers = GatherOrders(equipment.core, self._put)
         self._orders = OrderDesk(equipment.core, plan.keys.account.public, self._put)
         self._link_orders = LinkOrders(net.link_faults.put, self._tell)
         self._version = importlib.metadata.version("rolemesh")
@@ -101,6 +103,8 @@ class Watch:
             return self._spoil_links(command, request)
         if command in ("ledger.submit", "ledger.order"):
             return self._orders.answer(command, request)
+        if command == "store.gather":
+            return self._gathers.answer(request)
         if command == "blob.fetch":
             return self._fetch_blob(str(request.get("cid")), request.get("begin") is True)
         subject = _parse_subject(request.get("subject"))

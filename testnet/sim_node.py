@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p2p.net import NetEvent
+from protocol.cid import Cid
 from protocol.consensus.log import decode_record, get_height
 from protocol.content import compute_digest
-from protocol.errors import LocalError, MissingBlob
+from protocol.errors import LocalError, MalformedMessage, MissingBlob
+from protocol.held import describe_block
 from protocol.ledger.genesis import Genesis
 from protocol.ledger.restart_pending import apply_pending, select_pending
 from protocol.ledger.restart_terms import Restart
@@ -24,6 +26,8 @@ from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
+from roles import store_effects as se
+from roles.block_server import read_blocks
 from roles.core import CoreSettings, NodeCore
 from roles.engine.errors import EngineError
 from roles.engine.stepped import Stepped
@@ -64,6 +68,7 @@ class Disk:
     blocks: dict[int, CertifiedBlock] = field(default_factory=dict)
     kv: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     blobs: dict[bytes, bytes] = field(default_factory=dict)
+    pins: dict[Cid, int] = field(default_factory=dict)  # what is kept whole, and until when
     votes: list[bytes] = field(default_factory=list)
     has_lost_votes: bool = False
     restarts: tuple[Restart, ...] = ()  # loaded by the operator
@@ -107,6 +112,32 @@ class Disk:
                 self.kv.setdefault(bucket, {})[key] = value
             case ce.PutBlob(digest, data):
                 self.keep_blob(data, digest)
+
+    def use_store(self, effect: se.ReadBlocks | se.LookUp | se.Keep | se.PinGathered) -> se.StoreEvent:
+        """What `roles.store.receiving` does, in memory and without a quota."""
+        match effect:
+            case se.ReadBlocks(token, digests, bytes_max):
+                return read_blocks(token, digests, bytes_max, self._read)
+            case se.LookUp(token, cids):
+                held = [describe_block(cid, self.blobs[cid.digest]) for cid in cids if cid.digest in self.blobs]
+                return se.LookedUp(token, tuple(held), tuple(cid for cid in cids if cid.digest not in self.blobs))
+            case se.Keep(token, number, blocks):
+                good = [(cid, bytes(data)) for cid, data in blocks if compute_digest(data) == cid.digest]
+                try:
+                    held = [describe_block(cid, data) for cid, data in good]
+                except MalformedMessage as error:
+                    return se.Kept(token, number, (), (), str(error))
+                self.blobs.update((cid.digest, data) for cid, data in good)
+                bad = tuple(cid for cid, data in blocks if compute_digest(data) != cid.digest)
+                return se.Kept(token, number, tuple(held), bad)
+            case se.PinGathered(token, cid, _, expires_ms):
+                self.pins[cid] = expires_ms
+                return se.Pinned(token)
+
+    def _read(self, digest: bytes) -> bytes:
+        if digest not in self.blobs:
+            raise MissingBlob(digest)
+        return self.blobs[digest]
 
     def keep_blob(self, data: bytes, digest: bytes) -> None:
         if compute_digest(data) != digest:
@@ -331,6 +362,8 @@ class SimNode:
                 self._wake(name, at_ms)
             case ce.LoadBlob(digest):
                 self._later(DISK_MS, self.starts, lambda: ce.BlobLoaded(digest, self.disk.blobs.get(digest)))
+            case se.ReadBlocks() | se.LookUp() | se.Keep() | se.PinGathered() | se.DropGathered():
+                self._use_store(effect)
             case ce.FetchUrl(url):
                 self._later(HTTP_MS, self.starts, lambda: self._fetch(url))
             case ce.Compute():
@@ -368,6 +401,10 @@ class SimNode:
             event = ce.Woke(name)
             self._kernel.record(self.keys.node.public, event)
             self.handle(event)
+
+    def _use_store(self, effect: se.StoreEffect) -> None:
+        if not isinstance(effect, se.DropGathered):
+            self._later(DISK_MS, self.starts, lambda: self.disk.use_store(effect))
 
     def _fetch(self, url: str) -> ce.UrlFetched:
         data = self._around.fetch_url(url, self._kernel.now_ms)

@@ -42,6 +42,13 @@ def collect(store: Store, only_put: int | None = None) -> Collected:
     return Collected(blocks, freed, 0 if only_put is not None else _collect_strays(store))
 
 
+def drop_put(store: Store, put: int) -> None:
+    """A put has failed for good: what only it has touched makes room at once."""
+    with store.lock:
+        store.index.drop_put(put)
+    collect(store, only_put=put)
+
+
 def _collect_strays(store: Store) -> int:
     """Files without a row in the index: a row stands before its file does, so nobody is at work on them."""
     strays = 0

@@ -39,7 +39,7 @@ class BlockFiles:
                 path.mkdir(parents=True, exist_ok=True)
             sync_directory(folder)
 
-    def write(self, put: int, digest: bytes, data: bytes) -> bool:
+    def write(self, put: int, digest: bytes, data: bytes | memoryview) -> bool:
         """Have the block's bytes on disk under its name; whether they were not there yet. Raises DiskFull.
 
         The name itself is durable after `sync` of its shard. What stands under the name with other bytes is replaced.

@@ -19,7 +19,7 @@ from protocol.errors import MalformedMessage
 from protocol.unixfs import CHUNK_BYTES, Block, FileBuilder, Root, link_entries, make_leaf, verify_entry_name
 from protocol.unixfs_nodes import DEPTH_MAX
 from roles.blobs import DiskFull, StoreFull
-from roles.store.collecting import collect
+from roles.store.collecting import drop_put
 from roles.store.errors import NotStorable
 from roles.store.files import get_shard
 from roles.store.index import FOR_EVER, Entry, Pin
@@ -75,12 +75,7 @@ class _Put:
     def flush(self) -> None:
         """Have the batch in the index, and on its way to the disk."""
         batch, self.batch, self.batch_bytes = self.batch, [], 0
-        free = self.store.files.count_free_bytes()
-        need = sum(entry.size for _, entry in batch)
-        if free - need < self.store.free_bytes_min:
-            raise DiskFull(f"{free} bytes are free and {self.store.free_bytes_min} must stay free for the node")
-        with self.store.lock:
-            self.store.index.reserve(self.number, [entry for _, entry in batch], self.store.bytes_max, get_now_ms())
+        self.store.reserve(self.number, [entry for _, entry in batch])
         for block, _ in batch:
             while len(self.writes) >= WRITES_MAX:
                 self._settle()
@@ -151,9 +146,7 @@ def _open_put(store: Store, tell: Tell, with_hidden: bool) -> Iterator[_Put]:
         if isinstance(error, (StoreFull, DiskFull, NotStorable, MalformedMessage)):
             # It would fail again: what it has brought makes room at once. After anything else a repetition goes on
             # from what is here, until the put's grace has passed.
-            with store.lock:
-                store.index.drop_put(number)
-            collect(store, only_put=number)
+            drop_put(store, number)
         raise
     pool.shutdown()
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from protocol.cid import RAW, Cid
 from roles.blobs import DiskFull, StoreFull
 from roles.store.errors import Damaged, IndexDamaged, NotKept, PutExpired
+from roles.store_effects import FOR_EVER as FOR_EVER
 
 INDEX_NAME = "index.db"
 FORMAT = 1
 BUSY_S = 60.0  # how long a turn is waited for
 PUT_ALIVE_MS = 3_600_000  # since a put last moved
-FOR_EVER = 2**62
 _TABLES = """
 CREATE TABLE blocks (digest BLOB PRIMARY KEY, codec INTEGER NOT NULL, size INTEGER NOT NULL, put INTEGER NOT NULL)
     WITHOUT ROWID;
@@ -141,6 +141,13 @@ class Index:
             if new and used + new > bytes_max:
                 raise StoreFull(new, used, bytes_max)
             self._add("used_bytes", new)
+
+    def touch(self, put: int, digests: Sequence[bytes], now_ms: int) -> set[bytes]:
+        """Count on blocks that are in the index already; which of these are. Raises PutExpired."""
+        touch = "UPDATE blocks SET put = ? WHERE digest = ?"
+        with self.turn():
+            self._keep_alive(put, now_ms)
+            return {digest for digest in digests if self._run(touch, put, digest).rowcount}
 
     def end_put(self, put: int, pin: Pin | None, now_ms: int) -> None:
         """Durably: the put is over, and what it brought is pinned, or left to the grace of unpinned blocks."""

@@ -6,6 +6,7 @@ Synchronous: called from threads. Any number of processes may have one store ope
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,14 @@ class Store:
                     self.set_aside(cid.digest)
             raise
 
+    def reserve(self, put: int, entries: Sequence[Entry]) -> None:
+        """Take a put's blocks into the index, before their files are written. StoreFull, DiskFull, PutExpired."""
+        free = self.files.count_free_bytes()
+        if free - sum(entry.size for entry in entries) < self.free_bytes_min:
+            raise DiskFull(f"{free} bytes are free and {self.free_bytes_min} must stay free for the node")
+        with self.lock:
+            self.index.reserve(put, entries, self.bytes_max, get_now_ms())
+
     def set_aside(self, digest: bytes) -> None:
         """Move a damaged block's file away, unless a put has just mended it."""
         with self.lock, self.index.turn():
@@ -88,6 +97,10 @@ class Store:
         """Keep it no longer: the next collection takes what nothing else keeps. Raises NotKept."""
         with self.lock:
             self.index.unpin(cid)
+
+    def get_used_bytes(self) -> int:
+        with self.lock:
+            return self.index.get_used_bytes()
 
     def get_pins(self) -> list[Pin]:
         with self.lock:

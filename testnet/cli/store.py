@@ -4,16 +4,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from testnet.cli.arguments import Json, parse_duration
+from testnet.cli.arguments import Json, Network, parse_duration
 from testnet.cli.node import DATA, Data
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
 from testnet.cli.progress import Progress
+from testnet.cli.store_fetch import fetched
 
 if TYPE_CHECKING:
     from protocol.cid import Cid
@@ -89,32 +90,54 @@ def _tell_put(done: "Imported", took_s: float, output: Output) -> None:
 
 
 @app.command(
-    help_epilogue=f"Examples:\n\n  rolemesh store get {EXAMPLE} hello\n\n  rolemesh store get {EXAMPLE} - | less"
+    help_epilogue=f"Examples:\n\n  rolemesh store get {EXAMPLE} hello\n\n  rolemesh store get {EXAMPLE} - | less\n\n"
+    f"  rolemesh store get {EXAMPLE} hello --network .rolemesh/dev-42/testnet.json\n\n"
+    f"  rolemesh store get {EXAMPLE} --from storage-0"
 )
 def get(
     cid: CidText,
     target: Annotated[Path | None, Parameter(name="TARGET", allow_leading_hyphen=True)] = None,
     /,
     *,
+    network: Network = None,
+    from_: Annotated[list[str] | None, Parameter(name="--from", negative="")] = None,
+    timeout: str = "1h",
     data: Data = DATA,
     json: Json = False,
 ) -> None:
     """Write a file or folder to TARGET, which must not exist; to standard output with -. Each block is checked.
 
+    With --network or --from, what is not here is fetched first: by the node of --data if it runs, into its store, else
+    by a client of its own. Repeated after a failure or Ctrl-C, it goes on from what has come.
+
     Parameters
     ----------
     target
         Where to; the CID, in this directory, unless given.
+    from_
+        Whom to ask: the name of a node of the network, or /ip4/HOST/tcp/PORT/p2p/NODE. May be given often; all
+        storage nodes unless given.
+    timeout
+        How long fetching may take.
     """
-    from roles.store.exporting import export, export_stream
-
     output = Output(json)
     wanted = _read_cid(cid)
     where = target if target is not None else Path(cid)
     _verify_no_option(where)
     if where == PIPE and json:
         raise CommandError("usage", "--json and - both want standard output", "name a file", ExitCode.USAGE)
+    if where != PIPE and os.path.lexists(where):
+        raise CommandError("target_exists", f"{where} exists", "name a path that is free", ExitCode.USAGE)
     begun_s = time.monotonic()
+    with ExitStack() as stack:
+        if network is not None or from_:
+            data = stack.enter_context(fetched(wanted, network, from_ or [], parse_duration(timeout), data, output))
+        _write_out(wanted, where, data, begun_s, output)
+
+
+def _write_out(wanted: "Cid", where: Path, data: Path, begun_s: float, output: Output) -> None:
+    from roles.store.exporting import export, export_stream
+
     with _open(data) as store, _explained(data), _shown(0) as tell:
         if where == PIPE:
             export_stream(store, wanted, sys.stdout.buffer, tell)
@@ -123,7 +146,7 @@ def get(
         done = export(store, wanted, where, tell)
     output.say(f"{where}: {format_count(done.files, 'file')}, {format_bytes(done.content_bytes)}, every block checked")
     fields = {"files": done.files, "content_bytes": done.content_bytes}
-    output.give({"cid": cid, "target": where, **fields, "took_ms": round((time.monotonic() - begun_s) * 1000)})
+    output.give({"cid": str(wanted), "target": where, **fields, "took_ms": round((time.monotonic() - begun_s) * 1000)})
 
 
 @app.command(help_epilogue="Examples:\n\n  rolemesh store ls\n\n  rolemesh store ls --data ./worker --json")

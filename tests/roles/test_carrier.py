@@ -114,6 +114,7 @@ async def running(tmp_path, react, world=None):
     core = FakeCore(react)
     events = EventLog(tmp_path, "node")
     equipment = Equipment(
+        store=lambda effect: None,
         core=core,
         net=world,
         engine=world,

@@ -11,6 +11,7 @@ from p2p.net import Answered, Asked, Delivered, PeerConnected, Unanswered
 from protocol.codec import encode
 from protocol.content import compute_digest, format_cid
 from protocol.envelope import decode_body, decode_envelope, seal_message
+from protocol.held import Held
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import compute_chain_id
 from protocol.ledger.transactions import Transfer
@@ -25,16 +26,33 @@ from protocol.messages import (
     Refused,
     Status,
     Transactions,
+    WantBlocks,
+    WantedBlocks,
 )
 from protocol.registry import register_protocol, temporary_registrations
 from protocol.topics import protocol_name, topic_name
 from protocol.types import NodeState, Verdict
+from protocol.unixfs import make_leaf
 from roles import core_effects as ce
 from roles.core import CoreSettings, NodeCore
+from roles.gathering import STRIKES_MAX
 from roles.presence import list_topics
 from roles.registry import load_role
-from roles.role import Context, Fetched, LedgerAdvanced, Publish, Published, Reply, Request, Requested, Role, Started
-from roles.storage import Storage
+from roles.role import (
+    Context,
+    Fetched,
+    Gather,
+    Gathered,
+    LedgerAdvanced,
+    Publish,
+    Published,
+    Reply,
+    Request,
+    Requested,
+    Role,
+    Started,
+)
+from roles.store_effects import BlocksRead, Kept, LookedUp, LookUp, PinGathered, Pinned, ReadBlocks
 from tests.support.core_parts import GENESIS_MS, make_parts
 from tests.support.jobs import get_keys, sign_transaction
 from tests.support.verdicts import settle
@@ -101,7 +119,7 @@ def test_at_birth_it_listens_serves_learns_and_starts_its_roles():
     topics = [effect.topic for effect in effects if isinstance(effect, ce.NetSubscribe)]
     assert topics == [topic_name(CHAIN, short) for short in ("heads", "heads-up", "node")]
     served = [effect.protocol for effect in effects if isinstance(effect, ce.NetServe)]
-    assert served == [protocol_name(CHAIN, short) for short in ("record", "status", "sync")]
+    assert served == [protocol_name(CHAIN, short) for short in ("blob", "record", "status", "sync")]
     assert isinstance(role.events[0], Started)
 
 
@@ -267,15 +285,20 @@ def decide_a_block(validator: NodeCore) -> CertifiedBlock:
 
 
 def test_roles_of_one_node_talk_without_the_network():
-    recorder, storage = make_recorder(), Storage(make_recorder().context)
-    recorder.answers = [Request(recorder.context.signer.public, "blob", GetStatus(), "mine")]
-    core = make_core(roles=[recorder, storage])
+    recorder, other = make_recorder(), make_recorder()
+    other.protocols = ("infer",)
+    recorder.answers = [Request(recorder.context.signer.public, "infer", GetStatus(), "mine")]
+    other.answers = []
+    core = make_core(roles=[recorder, other])
 
     effects = core.handle(ce.Boot(()), NOW_MS)
 
     assert not [effect for effect in effects if isinstance(effect, ce.NetRequest)]
+    asked = next(event for event in other.events if isinstance(event, Requested))
+    other.answers = [Reply(asked.token, Refused("not today"))]
+    core.handle(PeerConnected(PEER.public), NOW_MS)
     answer = recorder.events[-1]
-    assert (answer.token, type(answer.message)) == ("mine", Refused)
+    assert (answer.token, answer.message) == ("mine", Refused("not today"))
 
 
 def test_a_question_for_a_role_is_answered_by_that_role():
@@ -352,3 +375,58 @@ def test_a_blob_the_operator_wants_is_looked_up_and_what_became_of_it_is_known()
     core.handle(ce.BlobLoaded(compute_digest(data), data), NOW_MS)
 
     assert core.wants.describe(cid)["state"] == "held"
+
+
+def test_any_node_is_asked_for_blocks_and_answers_when_they_are_read():
+    core = make_core("client-0")
+    core.handle(ce.Boot(()), NOW_MS)
+    digest = compute_digest(b"data")
+
+    (read,) = core.handle(ask(WantBlocks((digest,)), "blob"), NOW_MS)
+    effects = core.handle(BlocksRead(read.token, (b"data",), ()), NOW_MS)
+
+    assert isinstance(read, ReadBlocks)
+    assert get_reply(effects) == WantedBlocks((4,), b"data", ())
+
+
+def test_a_role_has_a_file_gathered_from_peers_it_names_and_hears_how_it_ended():
+    role = make_recorder()
+    core = make_core(roles=[role])
+    leaf = make_leaf(b"data")
+    role.answers = [Gather(str(leaf.cid), (PEER.public,), "mine", 99)]
+
+    looks = [effect for effect in core.handle(ce.Boot(()), NOW_MS) if isinstance(effect, LookUp)]
+    (token,) = {look.token for look in looks}
+    (asked,) = core.handle(LookedUp(token, (), (leaf.cid,)), NOW_MS)
+    assert (asked.peer, asked.protocol) == (PEER.public, protocol_name(CHAIN, "blob"))
+    sealed = seal_message(PEER, CHAIN, WantedBlocks((4,), b"data", ()), 1, 1, NOW_MS)
+    (keep,) = core.handle(Answered(asked.token, sealed), NOW_MS)
+    assert [(cid, bytes(data)) for cid, data in keep.blocks] == [(leaf.cid, b"data")]
+    (pin,) = core.handle(Kept(token, keep.number, (Held(leaf.cid, 4),)), NOW_MS)
+    assert pin == PinGathered(token, leaf.cid, "mine", 99)
+    core.handle(Pinned(token), NOW_MS)
+
+    assert role.events[-1] == Gathered(str(leaf.cid), 1, 4)
+
+
+def test_what_the_operator_wants_gathered_is_asked_of_the_storage_nodes_and_its_state_is_known():
+    core = make_core("client-0")
+    core.handle(ce.Boot(()), NOW_MS)
+    leaf = make_leaf(b"data")
+    core.gathers.open(str(leaf.cid))
+
+    _, look = core.handle(ce.GatherWanted(leaf.cid, (), "", 99), NOW_MS)
+    assert core.get_progress(leaf.cid) == (0, 0, 0)
+    (asked,) = core.handle(LookedUp(look.token, (), (leaf.cid,)), NOW_MS)
+    assert asked.peer == get_keys(PARTS.foundation, "storage-0")[0].public
+    for number in range(STRIKES_MAX):
+        effects = core.handle(Unanswered(asked.token, "no route"), NOW_MS + number * 10_000)
+        effects += core.handle(ce.Woke(f"gather:{look.token}"), NOW_MS + (number + 1) * 10_000)
+        asked = next((effect for effect in effects if isinstance(effect, ce.NetRequest)), asked)
+
+    assert core.gathers.describe(str(leaf.cid)) == {
+        "cid": str(leaf.cid),
+        "state": "missing",
+        "reason": "nobody left to ask: 1 asked; no route",
+    }
+    assert core.get_progress(leaf.cid) is None

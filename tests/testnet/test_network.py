@@ -26,6 +26,7 @@ from testnet.launch import is_alive
 from tests.p2p.attacks import stream_attackers
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.withstand import attacking
+from tests.roles.store.parts import make_tree, read_tree
 from tests.testnet.networks import (
     Up,
     find_descendants,
@@ -302,6 +303,42 @@ def test_more_rows_than_a_request_takes_are_refused_before_anything_is_sent(stan
     )
 
     assert (code, result["error"]["code"]) == (ExitCode.USAGE, "wrong_input")
+
+
+def test_a_folder_comes_from_a_running_network_into_an_empty_directory(standing: Up, tmp_path: Path) -> None:
+    make_tree(tmp_path / "in")
+    node = standing.directory / "nodes/storage-0"
+    code, put = run_cli("store", "put", str(tmp_path / "in"), "--data", str(node))
+    assert code == ExitCode.OK
+    where = ("--network", str(standing.directory), "--data", str(tmp_path / "none"))
+
+    code, got = run_cli("store", "get", put["cid"], str(tmp_path / "out"), *where)
+
+    assert (code, got.get("files")) == (ExitCode.OK, 6), got
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "in")
+    code, refused = run_cli("store", "get", put["cid"], str(tmp_path / "more"), *where, "--from", "validator-0")
+    assert (code, refused["error"]["code"]) == (ExitCode.FAILURE, "not_fetched")
+    assert "nobody has it: 1 asked" in refused["error"]["message"]
+    code, refused = run_cli("store", "get", put["cid"], str(tmp_path / "more"), *where, "--from", "nobody")
+    assert (code, refused["error"]["code"]) == (ExitCode.USAGE, "unknown_name")
+
+
+def test_a_running_node_fetches_a_file_into_its_store_and_keeps_it(standing: Up, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_bytes(bytes(3_000_000))
+    source, target = (standing.directory / "nodes" / name for name in ("storage-0", "client-0"))
+    _, put = run_cli("store", "put", str(tmp_path / "notes"), "--data", str(source))
+    peer = standing.network.get_node("storage-0")
+    assert peer is not None
+
+    code, got = run_cli(
+        *("store", "get", put["cid"], str(tmp_path / "out"), "--data", str(target)),
+        *("--from", f"{peer.addresses[0]}/p2p/{peer.node}"),
+    )
+
+    assert (code, got.get("content_bytes")) == (ExitCode.OK, 3_000_000), got
+    assert (tmp_path / "out").read_bytes() == bytes(3_000_000)
+    code, kept = run_cli("store", "ls", "--data", str(target))
+    assert [pin["cid"] for pin in kept["pins"]] == [put["cid"]]
 
 
 @contextmanager
