@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from testnet.bench.figures import Figure, Note, compare
 
-NAMES = ("put", "get", "memory")
+NAMES = ("put", "get", "memory", "transfer")
 MIB = 1024 * 1024
 MB = 1e6
 BYTES, BYTES_FULL = 256 * MIB, 2048 * MIB  # of the folder
@@ -34,9 +34,19 @@ class RoundFailed(Exception):
 
 def measure(note: Note, full: bool, only: frozenset[str], at: Path | None = None) -> Iterator[Figure]:
     """Figures as they come, measured in a folder of their own inside `at`. Raises RoundFailed, OSError."""
+    from testnet.bench.transfer import measure as measure_transfer
+
+    size = BYTES_FULL if full else BYTES
+    if not only or only - {"transfer"}:
+        yield from _measure_store(note, size, only, at)
+    if not only or "transfer" in only:
+        with TemporaryDirectory(prefix="rolemesh-bench-", dir=at) as name:
+            yield from measure_transfer(note, Path(name), size, ROUNDS)
+
+
+def _measure_store(note: Note, size: int, only: frozenset[str], at: Path | None) -> Iterator[Figure]:
     with TemporaryDirectory(prefix="rolemesh-bench-", dir=at) as name:
         folder = Path(name)
-        size = BYTES_FULL if full else BYTES
         note(f"making a folder of {size // MIB} MiB")
         make_folder(folder / "in", size)
         rounds: dict[str, list[float]] = {}

@@ -36,6 +36,7 @@ from tests.mutations import (
     queues,
     reach,
     shell,
+    store,
     streams,
     verdicts,
 )
@@ -61,6 +62,7 @@ TABLES = (
     ledger,
     leases,
     feeds,
+    store,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import
