@@ -9,7 +9,6 @@ knew when the node promised to keep them, for each node others; the answer is th
 a tenth of the pieces answers three audits in a row with a chance of 0.9^30 = 4.2 %.
 """
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
@@ -90,7 +89,7 @@ class AuditTree:
 
     def __init__(self) -> None:
         self.cids: list[Cid] = []
-        self._first = array("Q")  # of each block, the number of its first piece
+        self._first: list[int] = []  # of each block, the number of its first piece
         self._size_bytes = 0
         self._leaves = bytearray()
         self._levels: list[bytes] = []
