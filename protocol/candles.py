@@ -10,14 +10,12 @@ holds the root can check the answer.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Annotated
 
 from protocol.errors import ProtocolError
-from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.limits import CANDLES_PER_PAGE
 from protocol.ledger.records import Candle, CandlePage
+from protocol.queries import CandleQuery
 from protocol.signing import compute_domain_prefix
-from protocol.types import Name, UpTo, Whole
 
 LEVELS = 4
 LEVEL_TIMES = 12  # a level's period is so many of the one below
@@ -30,16 +28,6 @@ GetPage = Callable[[int, int], CandlePage | None]  # by level and slot
 
 class NoHistory(ProtocolError):
     """The ledger does not hold these candles, and why."""
-
-
-@fast_dataclass(frozen=True)
-class CandleQuery:
-    """The `count` newest candles of a feed that have ended, oldest first unless `newest_first`."""
-
-    feed: Name
-    duration_ms: Whole
-    count: Whole
-    newest_first: Annotated[int, UpTo(1)] = 0
 
 
 def compute_feed_key(feed: str) -> bytes:

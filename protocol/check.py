@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from protocol.errors import LocalError, RemoteError
-from protocol.jobs import Attestation, ClaimedWork, PaidRequest, compute_request_id
+from protocol.jobs import Attestation, Claim, ClaimedWork, InferenceRequest, PaidRequest, compute_request_id
 from protocol.ledger.block import InvalidCertificate, verify_certificate
 from protocol.ledger.errors import UnknownTransactionKind
 from protocol.ledger.feeds import get_observers
@@ -127,11 +127,9 @@ def check_claim(topic: str, sender: bytes, item: ClaimedWork, state: State, now_
     worker = epoch.find_candidate(claim.worker)
     if worker is None or not worker.serves(claim.model):
         return _ignore(f"the worker did not serve model {claim.model.hex()} in epoch {claim.epoch}")
-    channel = state.get_channel(claim.channel)
-    if channel is None or channel.payee != worker.account or channel.payer != request.account:
-        return _ignore(f"channel {claim.channel.hex()} from this client to this worker is not known here")
-    if claim.seq <= channel.settled_seq:
-        return _ignore(f"voucher {claim.seq} is settled, the channel is at {channel.settled_seq}")
+    unpaid = _find_unpaid(claim, request, worker.account, state)
+    if unpaid:
+        return _ignore(unpaid)
     try:
         for tensor in request.inputs:
             verify_tensor(tensor)
@@ -274,6 +272,19 @@ def _find_difference(item: ClaimedWork) -> str:
             return f"claim and request differ in {name}"
     if claim.fee > request.fee_max:
         return f"the claim asks {claim.fee} grains, the request allows {request.fee_max}"
+    return ""
+
+
+def _find_unpaid(claim: Claim, request: InferenceRequest, worker: bytes, state: State) -> str:
+    """Why nothing pays for a claim, as far as this node knows: neither a job nor a voucher's channel; else empty."""
+    job = state.jobs.get(claim.channel)
+    if job is not None and (job.payee, job.payer, job.request_id) == (worker, request.account, claim.request_id):
+        return "" if claim.seq == 0 else f"a job has one claim, none is number {claim.seq}"
+    channel = state.get_channel(claim.channel)
+    if channel is None or channel.payee != worker or channel.payer != request.account:
+        return f"channel {claim.channel.hex()} from this client to this worker is not known here"
+    if claim.seq <= channel.settled_seq:
+        return f"voucher {claim.seq} is settled, the channel is at {channel.settled_seq}"
     return ""
 
 

@@ -48,6 +48,7 @@ from roles.role import (
     Submitted,
     TimerFired,
 )
+from roles.runner import BUCKET, RUN, Runner
 from roles.settler import FORGET, Settler
 from roles.streams_out import PIECE
 from roles.workbook import JournalEntry, Workbook, compute_job_key
@@ -79,6 +80,7 @@ class Inference(Role):
         self._defender = Defender(account, self._book.find)
         self._publisher = Publisher(self._book, self._batcher, account)
         self._settler = Settler(self._book, self._batcher)
+        self._runner = Runner(account, context.signer, context.random, self._committees)
 
     @property
     def is_ready(self) -> bool:
@@ -94,7 +96,7 @@ class Inference(Role):
 
     @property
     def load(self) -> int:
-        return self._intake.load
+        return self._intake.load + self._runner.load
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         take = self._intake.take
@@ -102,6 +104,7 @@ class Inference(Role):
             case Started(state, stored):
                 answered = stored.get("answered", {}).values()
                 self._book.restore_answered(decode(JournalEntry, data) for data in answered)
+                self._runner.restore(stored.get(BUCKET, {}), state)
                 return self._start(state, stored.get("jobs", {}).values(), now_ms)
             case LedgerAdvanced(state):
                 return self._advance(state, now_ms)
@@ -129,10 +132,13 @@ class Inference(Role):
                 return [Reply(token, Refused("a worker takes direct requests and cancellations"))]
             case Fetched(source, data, error):
                 return self._fetched(source, data, error, now_ms)
+            case Computed(token) if token.startswith(RUN):
+                return self._runner.on_computed(event, self._ledger, now_ms)
             case Computed():
                 return self._computed(event, now_ms)
             case Received(message=Attestations(items)):
-                return self._claimant.on_attestations(items, self._ledger, now_ms)
+                heard = self._claimant.on_attestations(items, self._ledger, now_ms)
+                return [*heard, *self._runner.on_attestations(items)]
             case Received(sender, message, token=token) if token.startswith(NEAR):
                 return self._claimant.on_opening(sender, token, message, self._ledger, now_ms)
             case RequestFailed(peer, token) if token.startswith(NEAR):
@@ -141,6 +147,8 @@ class Inference(Role):
                 return self._delivery.on_undelivered(token, reason, now_ms)
             case Submitted(token, _, error) if token.startswith(DEFENCE):
                 return self._defender.on_submitted(token, error, now_ms)
+            case Submitted(token, height, error) if token.startswith(RUN):
+                return self._runner.on_submitted(token, height, error)
             case Submitted(token, _, error) if token.startswith(PUBLISH):
                 return self._publisher.on_submitted(token, error)
             case Submitted(token, _, error):
@@ -172,7 +180,8 @@ class Inference(Role):
         asked = [*self._shelf.advance(state), *self._batcher.answer(state)]
         defence = [*self._defender.look(state, now_ms), *self._publisher.look(state)]
         early = self._intake.take_early(state, now_ms)
-        return [*self._settler.forget_settled(state, now_ms), *asked, *defence, *early]
+        drawn = self._runner.look(state, self._shelf.held, now_ms)
+        return [*self._settler.forget_settled(state, now_ms), *asked, *defence, *early, *drawn]
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
@@ -183,6 +192,7 @@ class Inference(Role):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(keep_job(job))
         effects += self._publisher.look(self._ledger)
+        effects += [*self._runner.look(self._ledger, self._shelf.held, now_ms), *self._runner.chase(now_ms)]
         effects += [keep_job(job) for job in self._publisher.list_lost(self._ledger)]
         return [*effects, *self._claimant.chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
 

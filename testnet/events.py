@@ -31,6 +31,7 @@ class Tally:
     proven: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the reporter's record
     blobs: list[dict[str, Any]] = field(default_factory=list)
     reported: int = 0  # oracle reports that reached the ledger
+    runs: int = 0  # of scheduled work, settled
     faults: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id: the line of its start, with `ended_ms`
     blocks: int = 0
     height: int = 0
@@ -81,6 +82,8 @@ class Tally:
                 self.blobs.append(event)
             case "oracle.reported":
                 self.reported += int(bool(event.get("height")))
+            case "run.settled":
+                self.runs += int(bool(event.get("height")))
             case "fault.started" | "fault.ended" if event.get("node") == NETWORK_LOG:
                 self._take_fault(event, time_ms)
             case "block.decided":

@@ -15,9 +15,11 @@ from protocol.codec import encode
 from protocol.keys import format_account
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.block import Block
+from protocol.ledger.escrow import SettleJob
+from protocol.ledger.feeds import FeedSource
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
-from protocol.ledger.transactions import ZeroReason, get_transaction_body
+from protocol.ledger.transactions import ZeroReason, get_transaction_body, get_transaction_kind
 from testnet.evidence import DisputeWords
 from testnet.papers import find_places, read_papers
 from testnet.recompute import Recomputation, recompute_directory
@@ -42,6 +44,7 @@ class Facts:
     burn: int = 0
     proven_wrong: list[dict[str, Any]] = field(default_factory=list)
     feeds: dict[str, list[int]] = field(default_factory=dict)
+    workflows: dict[str, dict[str, int]] = field(default_factory=dict)  # what became of their ticks
     evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded Evidence, in hex
     treasury_held: int = 0
     burned_in_all: int = 0
@@ -62,13 +65,19 @@ class Facts:
             self.fees += leaf.amount
             if leaf.claim_id:
                 self.paid_claims.append(leaf.claim_id.hex())
+        jobs = (item.content for item in transactions if item.kind == get_transaction_kind(SettleJob))
+        self.fees += sum(job.claim.fee for job in jobs)
         self._words.take(transactions)
         self._take_payouts(before, after)
         self._take_proofs(before, after)
         self._words.forget(after)
         for feed, state in after.feeds.items():
-            if state != before.feeds.get(feed):
+            is_observed = after.feed_terms[feed].source != FeedSource.WORKFLOW
+            if is_observed and state.observers and state != before.feeds.get(feed):
                 self.feeds.setdefault(feed, []).append(state.value)
+        for workflow in after.workflows.values():
+            counts = {"fired": workflow.fired, "done": workflow.done, "missed": workflow.missed}
+            self.workflows[workflow.name] = counts
 
     def _take_payouts(self, before: State, after: State) -> None:
         workers = {account for account, node in after.nodes.items() if "inference" in node.roles}

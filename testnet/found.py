@@ -66,6 +66,7 @@ class NetworkPlan:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per role
     classes: Mapping[str, str] = field(default_factory=dict)  # role -> class to run instead of ours
     fee_idle_ms: int = Params().fee_idle_ms
+    feeds: tuple[str, ...] = ()  # to be registered later, which oracles observe as their terms say
 
 
 def found_network(plan: NetworkPlan, now_ms: int) -> NetworkFile:
@@ -201,7 +202,8 @@ def _write_node(
 ) -> None:
     directory = plan.directory / entry.directory
     directory.mkdir(parents=True)
-    options = {entry.role: {**build_role_options(entry.role, feed_url), **plan.options.get(entry.role, {})}}
+    given = build_role_options(entry.role, feed_url, plan.feeds)
+    options = {entry.role: {**given, **plan.options.get(entry.role, {})}}
     role = LIARS["inference"] if is_liar(entry.name, plan.liars) else plan.classes.get(entry.role, classes[entry.role])
     others = [other for other in entries if other is not entry]
     config = NodeConfig(
@@ -233,10 +235,10 @@ def choose_bootstrap(others: list[NodeEntry]) -> list[NodeEntry]:
     return sorted(others, key=lambda node: node.role not in ("validator", "storage"))[:BOOTSTRAP_MAX]
 
 
-def build_role_options(role: str, feed_url: str) -> dict[str, Any]:
+def build_role_options(role: str, feed_url: str, feeds: Collection[str] = ()) -> dict[str, Any]:
     """What a role on a test network is told besides its keys."""
     if role == "inference":
         return {"price": PRICE_GRAINS}
     if role == "oracle" and feed_url:
-        return {"feeds": {FEED_NAME: {"url": feed_url, "path": FEED_PATH}}}
+        return {"feeds": {FEED_NAME: {"url": feed_url, "path": FEED_PATH}, **{name: {} for name in feeds}}}
     return {}

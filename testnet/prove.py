@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from protocol.candles import CandleQuery, NoHistory
+from protocol.candles import NoHistory
 from protocol.codec import decode
 from protocol.jobs import compute_claim_id
 from protocol.ledger.block import Block, Certificate, ValidatorSet, get_validators
@@ -23,6 +23,7 @@ from protocol.proofs.ledger_file import (
     build_state_proof,
 )
 from protocol.proofs.receipt_file import ReceiptFile
+from protocol.queries import CandleQuery
 from roles.chain import open_stored
 from roles.config import UserError, read_genesis
 from testnet.recompute import Recomputation, find_chains, recompute

@@ -161,6 +161,13 @@ def add_oracle(report: Report, ledger: Mapping[str, Any]) -> None:
         report.hold("oracle", False, "no report reached the ledger")
 
 
+def add_workflows(report: Report, ledger: Mapping[str, Any]) -> None:
+    """Ticks of scheduled work: of each workflow some must have come to a result."""
+    for name, counts in ledger["workflows"].items():
+        told = f"{counts['fired']} ticks fired, {counts['done']} done, {counts['missed']} missed"
+        report.hold("workflow", counts["done"] > 0, f"{name}: {told}")
+
+
 def add_blobs(report: Report, tally: Tally, names: Mapping[str, str]) -> None:
     """Who fetched what from whom. `names` maps node keys in hex to names."""
     by_node: dict[str, list[Mapping[str, Any]]] = {}

@@ -32,6 +32,7 @@ from testnet.report import (
     add_reconciliation,
     add_requests,
     add_topics,
+    add_workflows,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def review_run(material: Material) -> Report:
     add_ledger(report, ledger)
     if any(node.role == "oracle" for node in material.network.nodes):
         add_oracle(report, ledger)
+    add_workflows(report, ledger)
     names = {node.node: node.name for node in material.network.nodes}
     add_blobs(report, material.tally, {_to_hex(node): name for node, name in names.items()})
     if material.liars or ledger["proven_wrong"]:

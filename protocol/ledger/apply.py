@@ -121,6 +121,7 @@ from protocol.ledger.withheld import (
     apply_challenge_withheld,
     apply_publish_output,
 )
+from protocol.ledger.workflows import AddWorkflow, EndWorkflow, apply_add_workflow, apply_end_workflow
 
 __all__ = [
     "apply_block",
@@ -173,6 +174,8 @@ _rules: dict[type, Rule] = {
     RetireFeed: apply_retire_feed,
     ObserveFeed: apply_observe_feed,
     AccuseObserver: apply_accuse_observer,
+    AddWorkflow: apply_add_workflow,
+    EndWorkflow: apply_end_workflow,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,
     OfferSpace: apply_offer_space,

@@ -38,11 +38,13 @@ from protocol.ledger.records import (
     Pool,
     ProvenWrong,
     RestartRecord,
+    Run,
     Tombstone,
     Unbonding,
     Vesting,
     Withheld,
     WorkCount,
+    Workflow,
 )
 from protocol.ledger.rows import update_tree
 from protocol.ledger.state import TABLES, RowChange, State, Table
@@ -196,6 +198,8 @@ class Draft:
         self.feed_terms: Overlay[str, FeedTerms] = Overlay(base.feed_terms, self._undo)
         self.observers: Overlay[bytes, Observer] = Overlay(base.observers, self._undo)
         self.candles: Overlay[bytes, CandlePage] = Overlay(base.candles, self._undo)
+        self.workflows: Overlay[bytes, Workflow] = Overlay(base.workflows, self._undo)
+        self.runs: Overlay[bytes, Run] = Overlay(base.runs, self._undo)
 
     def mark(self) -> Mark:
         return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)

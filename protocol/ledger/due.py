@@ -31,6 +31,7 @@ from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State
 from protocol.ledger.vesting import VEST_KIND, release
 from protocol.ledger.withheld import WITHHELD_KIND, close_withheld
+from protocol.ledger.workflows import END_KIND, TICK_KIND, finish, fire
 
 Handler = Callable[[Draft, DueItem], None]
 
@@ -76,6 +77,8 @@ _handlers: dict[int, Handler] = {
     PLACE_KIND: close_places,
     FEED_KIND: forget_feed,
     OBSERVER_KIND: forget_observer,
+    TICK_KIND: fire,
+    END_KIND: finish,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

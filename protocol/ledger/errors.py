@@ -418,6 +418,23 @@ class InvalidFeed(InvalidTransaction):
     """A feed, or a part in one, that there cannot be."""
 
 
+class UnknownWorkflow(InvalidTransaction):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the ledger has no workflow {name!r} that goes on")
+        self.name = name
+
+
+class NotYourWorkflow(InvalidTransaction):
+    def __init__(self, name: str, account: bytes) -> None:
+        super().__init__(f"workflow {name!r} does not belong to account {account.hex()}")
+        self.name = name
+        self.account = account
+
+
+class InvalidWorkflow(InvalidTransaction):
+    """Scheduled work that there cannot be."""
+
+
 class InvalidReport(InvalidTransaction):
     """An oracle report that does not follow from its observations."""
 

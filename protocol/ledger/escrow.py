@@ -25,8 +25,10 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.records import DueItem, Job, Pending, Share
+from protocol.ledger.runs import end_run, find_run_fault
 from protocol.ledger.settlement import LOST, PAYOUT_KIND, find_fault, get_snapshot, is_lost
 from protocol.ledger.transactions import ATTESTATIONS_MAX, transaction
+from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, Digest, Grains, PublicKey, TimeMs, Whole
 
 JOB_KIND = 6
@@ -47,13 +49,17 @@ class OpenJob:
 @transaction(25)
 @fast_dataclass(frozen=True)
 class SettleJob:
-    """The worker's claim for a job, opened, with everyone drawn attesting to it. Its sequence number is 0."""
+    """The worker's claim for a job, opened, with everyone drawn attesting to it. Its sequence number is 0.
+
+    `outputs` of scheduled work always, else where an attestation shows others: a float model's need only be near.
+    """
 
     job: Digest
     claim: Claim
     salt: Digest
     output_digest: Digest
     attestations: Annotated[tuple[Attestation, ...], AtMost(ATTESTATIONS_MAX)]
+    outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
 
 
 @transaction(26)
@@ -94,11 +100,20 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
         raise AlreadyProven(claim_id)
     if is_lost(draft, claim_id):
         raise InvalidJobWork(body.job, LOST)
-    fault = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest)
+    run = draft.runs.get(body.job)
+    shown = body.outputs if run is None or any(item.shown for item in body.attestations) else ()
+    fault = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest, shown)
+    if not fault and run is not None:
+        fault = find_run_fault(run, claim, body.output_digest, body.outputs)
     if fault:
         raise InvalidJobWork(body.job, fault)
     context.verify_signed(claim, claim.worker)
-    _end_job(draft, body.job, job, job.amount - claim.fee)
+    refund = job.amount - claim.fee
+    if run is None:
+        _end_job(draft, body.job, job, refund)
+    else:
+        draft.jobs.delete(body.job)
+        end_run(draft, body.job, job, refund, body.outputs, len(body.attestations))
     worker, each, treasury, burn = split_inference_fee(claim.fee, len(body.attestations), draft.params)
     shares: Counter[bytes] = Counter({context.account: worker})
     accounts = {item.node: item.account for item in get_snapshot(draft, claim.epoch).candidates}
@@ -126,7 +141,10 @@ def refund_job(draft: Draft, item: DueItem) -> None:
 
 def _end_job(draft: Draft, key: bytes, job: Job, refund: int) -> None:
     draft.jobs.delete(key)
-    draft.credit(job.payer, refund)
+    if draft.runs.get(key) is None:
+        draft.credit(job.payer, refund)
+    else:
+        end_run(draft, key, job, refund)
 
 
 def _get_job(draft: Draft, context: TransactionContext, key: bytes) -> Job:

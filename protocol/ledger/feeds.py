@@ -118,6 +118,11 @@ def build_genesis_terms(name: str, params: Params) -> FeedTerms:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether a feed may be called this."""
+    return _NAME.fullmatch(text) is not None
+
+
 def compute_observer_key(feed: str, account: bytes) -> bytes:
     return compute_feed_key(feed) + account
 
@@ -263,6 +268,8 @@ def forget_feed(draft: Draft, item: DueItem) -> None:
             draft.candles.delete(key)
     draft.feeds.delete(name)
     draft.feed_terms.delete(name)
+    if draft.workflows.get(item.id) is not None:
+        draft.workflows.delete(item.id)
     draft.credit(terms.owner, terms.deposit)
 
 
@@ -306,7 +313,7 @@ def _verify_joining(draft: Draft, context: TransactionContext, terms: FeedTerms,
 def _find_fault(body: RegisterFeed) -> str:
     """What of a registration cannot be; empty when nothing is wrong."""
     observed = (FeedSource.HTTP_JSON, FeedSource.REPLAY, FeedSource.COMMAND)
-    if not _NAME.fullmatch(body.name):
+    if not is_name(body.name):
         return f"a name is letters, digits, dots, dashes and underscores, at most 48, not {body.name!r}"
     if body.source not in observed:
         return f"a source is one of {', '.join(observed)}, not {body.source!r}"

@@ -39,12 +39,14 @@ from protocol.ledger.records import (
     Pool,
     ProvenWrong,
     RestartRecord,
+    Run,
     Tip,
     Tombstone,
     Unbonding,
     Vesting,
     Withheld,
     WorkCount,
+    Workflow,
 )
 from protocol.ledger.tree import Tree, get_root
 from protocol.signing import compute_domain_prefix
@@ -106,6 +108,8 @@ TABLES = (
     Table("feed_terms", FeedTerms, str),
     Table("observers", Observer),
     Table("candles", CandlePage),
+    Table("workflows", Workflow),
+    Table("runs", Run),
 )
 
 
@@ -185,6 +189,8 @@ class State:
     feed_terms: Mapping[str, FeedTerms]
     observers: Mapping[bytes, Observer]  # by feeds.compute_observer_key
     candles: Mapping[bytes, CandlePage]  # by candles.compute_page_key
+    workflows: Mapping[bytes, Workflow]  # by the key of their feed
+    runs: Mapping[bytes, Run]  # by the id of their job
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
@@ -234,8 +240,9 @@ def compute_supply(state: State) -> int:
     models = sum(model.deposit for model in state.models.values())
     leases = sum(lease.balance for lease in state.leases.values())
     feeds = sum(terms.deposit for terms in state.feed_terms.values())
+    workflows = sum(workflow.budget for workflow in state.workflows.values())
     stakes = bonded + delegated + rewards + unbonding
-    held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases + feeds
+    held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases + feeds + workflows
     return liquid + vesting + stakes + held + state.treasury + state.burned
 
 

@@ -6,10 +6,11 @@ a period without a report is a proven absence too.
 
 from collections.abc import Mapping
 
-from protocol.candles import CandleQuery, compute_page_key, list_slots, read_candles
+from protocol.candles import compute_page_key, list_slots, read_candles
 from protocol.errors import InvalidProof
 from protocol.ledger.records import Candle, CandlePage, FeedState, FeedTerms
 from protocol.ledger.state import State
+from protocol.queries import CandleQuery
 
 Entries = Mapping[tuple[str, bytes], object | None]
 

@@ -2,7 +2,8 @@
 
 Who serves a model of the exact class answers for its bits with stake, so nobody does before this has been read. Values
 are followed by type from inputs to outputs. Floats may be moved, compared, scaled to bytes and back; sums of them are
-refused, since processors add in different orders. A product of unsigned and signed bytes must fit 16 bits in pairs,
+refused, since processors add in different orders. Whole numbers are divided by constants from 1 up, or by values that
+constants keep there. A product of unsigned and signed bytes must fit 16 bits in pairs,
 where processors without VNNI saturate: such weights lie within ±64. Field numbers: onnx.proto; measured on five
 instruction sets of x86 and three of ARM.
 """
@@ -26,6 +27,7 @@ _MOVES = {
     "Slice Squeeze Tile Transpose Unsqueeze": 0,
     "Where": 1,
 }
+_REARRANGED = frozenset("Flatten Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split())
 _SUMS = frozenset("Abs Add Div Mod Mul Neg ReduceSum Sub".split())  # exact in whole numbers only
 _ALWAYS = {
     "ArgMax ArgMin NonZero Shape Size": _INT64,
@@ -50,6 +52,7 @@ class NotExact(Exception):
 class _Graph:
     types: dict[str, int] = field(default_factory=dict)  # of every value by name
     tensors: dict[str, memoryview] = field(default_factory=dict)  # constants
+    positive: set[str] = field(default_factory=set)  # values that are 1 or more, whatever goes in
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ def _follow(graph: _Graph, node: _Node) -> None:
         _verify_divisor(graph, node)
     dtype = _find_type(graph, node)
     graph.types.update(dict.fromkeys(node.outputs, dtype))
+    if dtype not in _FLOATS and _is_positive(graph, node):
+        graph.positive.update(node.outputs)
 
 
 def _find_type(graph: _Graph, node: _Node) -> int:
@@ -194,8 +199,26 @@ def _verify_scale(graph: _Graph, node: _Node, place: int) -> None:
 
 
 def _verify_divisor(graph: _Graph, node: _Node) -> None:
+    if len(node.inputs) > 1 and node.inputs[1] in graph.positive:
+        return
     if not all(number > 0 for number in _get_constant(graph, node, 1)):
         raise NotExact(f"{node.operator} by a number below 1, where processors differ")
+
+
+def _is_positive(graph: _Graph, node: _Node) -> bool:
+    """Whether a node in whole numbers gives nothing below 1: held up by constants, or moved from what is."""
+    if node.operator == "Clip":
+        bounds = node.inputs[1:]
+        return bool(bounds and bounds[0]) and all(_is_constant_from_1(graph, name) for name in bounds if name)
+    if node.operator == "Max":
+        return any(name in graph.positive or _is_constant_from_1(graph, name) for name in node.inputs)
+    return node.operator in _REARRANGED and bool(node.inputs) and node.inputs[0] in graph.positive
+
+
+def _is_constant_from_1(graph: _Graph, name: str) -> bool:
+    tensor = graph.tensors.get(name)
+    numbers = set(_read_numbers(tensor, graph.types[name])) if tensor is not None else set()
+    return bool(numbers) and min(numbers) >= 1
 
 
 def _get_constant(graph: _Graph, node: _Node, place: int) -> set[float]:

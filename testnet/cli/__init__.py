@@ -31,6 +31,7 @@ def build_app() -> App:
         sim,
         store,
         verify,
+        workflow,
     )
 
     app = App(
@@ -45,7 +46,7 @@ def build_app() -> App:
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 node unreachable, 5 verification failed, "
         "6 invariant violated, 7 timeout, 130 interrupted.",
     )
-    groups = (network, node, peers, keys, ledger, model, store, oracle, proof, bench)
+    groups = (network, node, peers, keys, ledger, model, store, oracle, workflow, proof, bench)
     for group in groups:
         app.command(group.app)
     for module in (infer, verify, explain, sim):

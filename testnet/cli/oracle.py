@@ -15,9 +15,9 @@ from testnet.cli.trusting import Genesis
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
-    from protocol.candles import CandleQuery
     from protocol.ledger.records import Candle, FeedState, FeedTerms
     from protocol.ledger.state import State
+    from protocol.queries import CandleQuery
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -109,7 +109,7 @@ def candles(
     newest_first
         The newest candle first.
     """
-    from protocol.candles import CandleQuery
+    from protocol.queries import CandleQuery
 
     output = Output(json)
     query = CandleQuery(feed, round(parse_duration(duration) * 1_000), count, int(newest_first))

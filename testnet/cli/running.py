@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
 from testnet.cli.progress import Progress
+from testnet.cli.schedule import FEED as SCHEDULED_FEED
+from testnet.cli.schedule import Schedule
 from testnet.events import EventFollower, Tally
 from testnet.faults import FaultPlan
 from testnet.launch import LIVE_STATES, Launcher, Program, Terminated, plan_programs, read_status
@@ -71,6 +73,7 @@ class Order:
     spawn: bool
     duration_s: float | None
     faults: FaultPlan = field(default_factory=FaultPlan)
+    scheduled: "ModelRecord | None" = None  # the model of a workflow over the replayed series
 
 
 @dataclass
@@ -87,6 +90,7 @@ class Run:
     moved_s: float = 0.0
     looked_s: float = 0.0  # when the disks were asked last
     rows_done: "RowsDone | None" = None
+    schedule: Schedule | None = None
 
     @property
     def tally(self) -> Tally:
@@ -111,6 +115,8 @@ class Run:
         if not is_done or (self.desk is not None and not self.desk.is_quiet):
             return False
         if self.order.roles.get("oracle") and tally.reported < REPORTS_WANTED:
+            return False
+        if self.schedule is not None and not tally.runs:
             return False
         return not tally.unsettled or self._is_nothing_under_way()
 
@@ -157,6 +163,8 @@ class Run:
         tally = self.follower.read()
         exits = self.launcher.exits
         faults = 0
+        if self.schedule is not None:
+            self.schedule.tick()
         if self.desk is not None:
             self.desk.tick()
             faults = self.desk.count_on()
@@ -227,6 +235,9 @@ def run_network(order: Order, output: Output) -> int:
             output.say("ready")
             if order.load is None:
                 _give_network(run, output)
+            if order.scheduled is not None:
+                client = order.directory / _list_clients(network)[0].directory
+                run.schedule = Schedule(client, network.feed_url, order.scheduled)
             ready_s = time.monotonic()
             ended_by = _stay(run)
             ran_s = time.monotonic() - ready_s
@@ -249,7 +260,10 @@ def _found(order: Order) -> NetworkFile:
 
         url, path = order.feed
         options["oracle"] = {"feeds": {FEED_NAME: {"url": url, "path": path}}}
-    plan = NetworkPlan(order.directory, order.seed, order.roles, order.models, order.liars, order.accounts, options)
+    feeds = (SCHEDULED_FEED,) if order.scheduled is not None else ()
+    plan = NetworkPlan(
+        order.directory, order.seed, order.roles, order.models, order.liars, order.accounts, options, feeds=feeds
+    )
     try:
         network = found_network(plan, now_ms=time.time_ns() // 1_000_000)
     except NoAddress as error:

@@ -1,5 +1,6 @@
 """Which models a local network serves, and with what a load sends."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ from testnet.cli.output import CommandError, ExitCode
 from testnet.cli.running import Load, Pace
 
 if TYPE_CHECKING:
+    from protocol.ledger.records import ModelRecord
     from testnet.found import ModelFile
 
 
@@ -52,6 +54,29 @@ def choose_models(
         raise CommandError("bad_samples", str(error), hint, ExitCode.USAGE) from error
     kept = labels[:rows] if labels is not None else None
     return files, Load(chosen.record, inputs[:rows], kept, pace)
+
+
+def choose_scheduled(
+    files: tuple["ModelFile", ...], name: str | None, roles: Mapping[str, int], feed: str | None
+) -> tuple[tuple["ModelFile", ...], "ModelRecord | None"]:
+    """The models with the one that --workflow names among them, and its record. Raises CommandError."""
+    from testnet.found import load_model_files
+
+    if name is None:
+        return files, None
+    found = next(iter(load_model_files({name})), None)
+    spec = found.record.inputs[0] if found is not None and len(found.record.inputs) == 1 else None
+    if found is None or spec is None or spec.dtype != "int64" or len(spec.shape) != 2:
+        hint = "use volatility or forecast"
+        raise CommandError("unknown_model", f"no model {name!r} reads a series here", hint, ExitCode.USAGE)
+    for role, least in (("oracle", 1), ("client", 1), ("inference", 1), ("verifier", 2), ("storage", 1)):
+        if roles.get(role, 0) < least:
+            message = f"--workflow needs {least} {role}, there are {roles.get(role, 0)}"
+            raise CommandError("roles", message, f"add {role}={least}", ExitCode.USAGE)
+    if feed is not None:
+        raise CommandError("usage", "--workflow reads the recorded series", "leave --feed out", ExitCode.USAGE)
+    known = any(file.record.digest == found.record.digest for file in files)
+    return (files if known else (*files, found)), found.record
 
 
 def _describe_own(model: Path, exact: bool) -> "ModelFile":

@@ -11,7 +11,7 @@ from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.running import Order, Pace, run_network
-from testnet.cli.served import choose_models
+from testnet.cli.served import choose_models, choose_scheduled
 from testnet.faults import FaultPlan
 from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises
 from testnet.network_file import FILE_NAME, HOME, is_running
@@ -41,6 +41,7 @@ def up(
     accounts: int = 8,
     spawn: Annotated[bool, Parameter(negative="")] = False,
     faults: Path | None = None,
+    workflow: str | None = None,
     json: Json = False,
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
@@ -84,6 +85,8 @@ def up(
         How many spare funded accounts, for nodes and clients that join.
     spawn
         Start every node as a fresh interpreter instead of a fork.
+    workflow
+        Name of a model that ships and reads a series, such as volatility: schedule it over the replayed series.
     faults
         A fault plan as JSON (docs/faults.md) to play from "ready" on; `rolemesh testnet fault` does more at any time.
     """
@@ -92,6 +95,7 @@ def up(
     plan = _read_faults(faults, counts)
     pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
     files, loaded = choose_models(load, rows, pace, model, samples, exact)
+    files, scheduled = choose_scheduled(files, workflow, counts, feed)
     seed = secrets.randbelow(SEEDS) if seed is None else seed
     duration_s = parse_duration(duration) if duration else None
     order = Order(
@@ -106,6 +110,7 @@ def up(
         spawn=spawn,
         duration_s=duration_s,
         faults=plan,
+        scheduled=scheduled,
     )
     try:
         with termination_raises(), hold_directory(order.directory):

@@ -1,4 +1,4 @@
-"""Feeds: positions, quorums, holds, costs, history. Issue 6, "Outside data"."""
+"""Feeds and workflows: positions, quorums, holds, costs, history, ticks. Issue 6, parts 2 and 3."""
 
 from tests.mutations.mutation import Mutation
 
@@ -7,6 +7,8 @@ CANDLES = "tests/protocol/test_candles.py::"
 PROOF = "tests/protocol/proofs/test_feed_proof.py::"
 ORACLE = "tests/roles/test_oracle.py::"
 SOURCES = "tests/roles/test_sources.py::"
+WORKFLOWS = "tests/protocol/ledger/test_workflows.py::"
+RUNNER = "tests/roles/test_runner.py::"
 
 MUTATIONS = (
     Mutation(
@@ -100,5 +102,47 @@ MUTATIONS = (
         "        process.kill()\n",
         (SOURCES + "test_a_program_that_does_not_end_is_killed_with_all_it_has_started",),
         "a source leaves no process behind",
+    ),
+    Mutation(
+        "protocol/ledger/workflows.py",
+        "if terms is None or feed is None or is_stale(terms, feed, draft.time_ms):",
+        "if terms is None or feed is None:",
+        (WORKFLOWS + "test_stale_inputs_are_refused",),
+        "stale inputs are refused",
+    ),
+    Mutation(
+        "protocol/ledger/workflows.py",
+        "        workflow = replace(note_ticks(workflow, slept), next_tick=newest)\n",
+        "        workflow = replace(workflow, next_tick=newest)\n",
+        (WORKFLOWS + "test_a_ledger_that_slept_fires_the_tick_it_wakes_in_and_notes_the_rest_as_one",),
+        "ticks that were slept through are noted",
+    ),
+    Mutation(
+        "protocol/ledger/workflows.py",
+        "    _go_on(draft, replace(workflow, next_tick=newest + 1))\n",
+        "    _go_on(draft, replace(workflow, next_tick=newest + 2))\n",
+        (WORKFLOWS + "test_through_sleeps_stale_feeds_and_bad_workers_each_tick_is_fired_once_or_noted",),
+        "no tick is passed over",
+    ),
+    Mutation(
+        "protocol/ledger/runs.py",
+        "    if not outputs or compute_tensors_digest(outputs) != output_digest:",
+        "    if not outputs:",
+        (WORKFLOWS + "test_a_run_is_settled_with_what_it_asked_for_and_nothing_else",),
+        "a published result is the one that was attested",
+    ),
+    Mutation(
+        "protocol/ledger/runs.py",
+        "        workflow = replace(workflow, budget=workflow.budget + refund)\n",
+        "        workflow = replace(workflow, budget=workflow.budget)\n",
+        (WORKFLOWS + "test_a_run_nobody_does_is_paid_back_and_noted_as_failed",),
+        "what a run did not cost is budget again",
+    ),
+    Mutation(
+        "roles/runner.py",
+        "            self._claim(job, entry, state)\n            self._jobs[key] = job\n",
+        "            self._claim(job, entry, state)\n",
+        (RUNNER + "test_a_worker_that_was_killed_goes_on_with_its_claim",),
+        "a worker claims a run once, killed or not",
     ),
 )  # fmt: skip

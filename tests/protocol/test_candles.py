@@ -11,7 +11,6 @@ from protocol.candles import (
     LEVEL_TIMES,
     LEVELS,
     PAGES,
-    CandleQuery,
     NoHistory,
     add_value,
     choose_level,
@@ -24,6 +23,7 @@ from protocol.candles import (
 )
 from protocol.ledger.limits import CANDLES_PER_PAGE
 from protocol.ledger.records import Candle, CandlePage
+from protocol.queries import CandleQuery
 
 HEARTBEAT_MS = 1_000
 KEPT = (PAGES - 1) * CANDLES_PER_PAGE

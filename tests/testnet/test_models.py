@@ -30,8 +30,10 @@ SCORES_MIN = {
     "digits-trees": 0.96,
     "cancer": 0.95,
     "diabetes": 0.4,
+    "volatility": 0.1,
+    "forecast": 0.8,
 }
-WHOLE_OPERATORS = {"MatMulInteger", "Add", "Clip", "Div", "Cast"}
+WHOLE_OPERATORS = {"MatMulInteger", "Add", "Clip", "Div", "Cast", "Max", "Mul", "ReduceSum", "Slice", "Sub"}
 
 
 def read_model(name):
@@ -64,7 +66,15 @@ def compute_score(entry, outputs, expected):
     if entry["heldout"]["metric"] == "accuracy":
         labels = np.array(entry["labels"])[outputs.argmax(axis=1)]
         return (labels == expected.astype(labels.dtype)).mean()
+    if entry["heldout"]["metric"] == "qlike_skill":
+        constant = np.full(len(expected), entry["heldout"]["baseline"])
+        return 1 - compute_qlike(outputs[:, 0], expected) / compute_qlike(constant, expected)
     return 1 - np.square(outputs[:, 0] - expected).sum() / np.square(expected - expected.mean()).sum()
+
+
+def compute_qlike(said, expected):
+    ratio = np.square(expected / said.astype(np.float64))
+    return (ratio - np.log(ratio) - 1).mean()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -190,6 +200,33 @@ def test_no_order_of_adding_votes_moves_a_bit_of_what_the_trees_say(threads):
     assert np.array_equal(expected * 2**15, np.rint(expected * 2**15))
 
 
+def compute_returns(closes):
+    ratios = closes[:, 1:] * 10**6 // closes[:, :-1]
+    return np.clip(ratios, 0, 2 * 10**6) - 10**6
+
+
+@pytest.mark.parametrize("name", ["volatility", "forecast"])
+def test_the_models_of_series_compute_what_whole_numbers_do(name):
+    """Any closes are legal, also nought and those of a feed with many decimals."""
+    weights = read_graph(read_model(name)).weights
+    rows, _ = read_samples(name)
+    rng = np.random.default_rng(1)
+    wild = np.concatenate([rng.integers(0, 2**62, (40, 9)), rng.integers(0, 3, (40, 9)), rows * 1_000, rows // 1_000])
+    rows = np.concatenate([rows, wild]).astype(np.int64)
+    closes = np.clip(rows, 1, 4 * 10**12)
+    returns = compute_returns(closes)
+
+    got = run_rows(load_session(read_model(name)), rows, 50)[:, 0]
+
+    if name == "volatility":
+        variance = ((np.square(returns) * weights["weights"]).sum(axis=1) + weights["constant"]) >> 16
+        assert np.abs(got - np.sqrt(variance.astype(np.float64))).max() <= 1
+    else:
+        factor = np.clip((returns * weights["weights"]).sum(axis=1) + weights["constant"], 0, 2 * 10**6 << 16) >> 16
+        assert np.array_equal(got, closes[:, -1] * factor // 10**6)
+    assert got.min() >= 0
+
+
 def test_probabilities_of_cancer_add_up_to_one():
     rows, _ = read_samples("cancer")
 
@@ -207,9 +244,12 @@ def test_a_network_serves_the_two_digit_models_unless_others_are_named():
 
 def test_no_held_out_row_was_trained_on():
     pytest.importorskip("sklearn", reason="the training rows come with scikit-learn")
+    pytest.importorskip("onnx", reason="the trainers write graphs")
     from testnet.models.train.data import shift_rows, split_cancer, split_diabetes, split_digits
+    from testnet.models.train.series import AHEAD, split_series
 
-    for name, split in (("digits", split_digits), ("cancer", split_cancer), ("diabetes", split_diabetes)):
+    series = (("volatility", lambda: split_series(AHEAD)), ("forecast", lambda: split_series(1)))
+    for name, split in (("digits", split_digits), ("cancer", split_cancer), ("diabetes", split_diabetes), *series):
         training, heldout = split()
         trained = shift_rows(training) if name == "digits" else training
         rows, _ = read_samples(name)

@@ -22,6 +22,7 @@ from testnet.models.train.digits import train_exact, train_fp32
 from testnet.models.train.generate import train_generator
 from testnet.models.train.graphs import Trained, describe
 from testnet.models.train.scores import CANCER, DIABETES, DIGITS
+from testnet.models.train.series import list_arrays, train_forecast, train_volatility
 from testnet.models.train.sources import SOURCES
 from testnet.models.train.tables import CANCER_LABELS, train_cancer, train_diabetes
 from testnet.models.train.trees import train_trees
@@ -35,6 +36,8 @@ TRAINERS: Mapping[str, Callable[[], Trained]] = {
     "cancer": train_cancer,
     "diabetes": train_diabetes,
     "pydoc": train_generator,
+    "volatility": train_volatility,
+    "forecast": train_forecast,
 }
 
 
@@ -72,6 +75,7 @@ def write_samples(folder: Path) -> list[dict[str, Any]]:
         DIGITS: {"inputs": digits.inputs, "labels": digits.targets.astype(np.uint8)},
         CANCER: {"inputs": cancer.inputs, "labels": np.array(CANCER_LABELS)[cancer.targets]},
         DIABETES: {"inputs": diabetes.inputs, "values": diabetes.targets.astype(np.float32)},
+        **list_arrays(),
     }
     described = []
     for file, arrays in files.items():

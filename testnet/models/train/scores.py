@@ -11,6 +11,8 @@ from testnet.models.train.graphs import run_reference
 DIGITS = "digits-heldout.npz"
 CANCER = "cancer-heldout.npz"
 DIABETES = "diabetes-heldout.npz"
+VOLATILITY = "volatility-heldout.npz"
+FORECAST = "forecast-heldout.npz"
 
 
 def score_labels(model: ModelProto, heldout: Rows, file: str) -> dict[str, Any]:

@@ -22,6 +22,13 @@ SOURCES = {
         "licence": "none of its own, published with the paper; BSD-3-Clause (scikit-learn, which ships the copy)",
         "changes": "442 rows split by seed, in the units they were taken in, kept as float32",
     },
+    "stocks": {
+        "dataset": "weekly closes of six shares, 2018 and 2019, divided by the first",
+        "authors": "plotly, data of IEX",
+        "from": "plotly.data.stocks, the file that the package plotly ships",
+        "licence": "MIT (plotly, which ships the copy)",
+        "changes": "whole millionths; windows of nine closes and what followed; GOOG held out",
+    },
     "pydoc": {
         "dataset": "pydoc_data.topics of Python 3.13.0",
         "authors": "Python Software Foundation and contributors",

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from protocol.candles import LEVELS, PAGES, CandleQuery, NoHistory
+from protocol.candles import LEVELS, PAGES, NoHistory
 from protocol.ledger.errors import InvalidEvidence, InvalidFeed, InvalidReport, RoundOver
 from protocol.ledger.feeds import (
     AccuseObserver,
@@ -18,6 +18,7 @@ from protocol.ledger.oracle import SEQUENCES_MAX
 from protocol.ledger.records import Candle, FeedState
 from protocol.ledger.transactions import compute_median
 from protocol.proofs.feed_proof import read_state_candles
+from protocol.queries import CandleQuery
 from tests.support.feeds import HEARTBEAT_MS, TERMS, found_feed, observe, report
 
 ORACLES = 5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.candles import CandleQuery, NoHistory
+from protocol.candles import NoHistory
 from protocol.codec import encode
 from protocol.errors import InvalidProof, MalformedMessage, RemoteError
 from protocol.ledger.light import trust_genesis
@@ -26,6 +26,7 @@ from protocol.proofs.ledger_file import (
     decode_ledger_file,
     verify_ledger_file,
 )
+from protocol.queries import CandleQuery
 from tests.support.feeds import TERMS, begin_round, found_feed, report
 from tests.support.ledgers import Ledger
 

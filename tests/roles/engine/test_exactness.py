@@ -44,6 +44,13 @@ def divided(by: int) -> bytes:
     return model([node("Div", ["x", "w"], ["y"])], [X32], [Y], (divisor,))
 
 
+def divided_by_kept(operator: str, *bounds: int, moved: str = "Identity") -> bytes:
+    """x divided by what an operator keeps within bounds."""
+    tensors = [tensor(f"b{at}", INT32, (1,), by.to_bytes(4, "little", signed=True)) for at, by in enumerate(bounds)]
+    kept = node(operator, ["x", *(f"b{at}" for at in range(len(bounds)))], ["k"])
+    return model([kept, node(moved, ["k"], ["m"]), node("Div", ["x", "m"], ["y"])], [X32], [Y], tuple(tensors))
+
+
 def quantised(scale: float) -> bytes:
     return model([node("QuantizeLinear", ["x", "s"], ["y"])], [XF], [Y], (floats("s", scale),))
 
@@ -64,6 +71,9 @@ def test_the_shipped_model_of_the_exact_class_is_and_the_float_one_is_not():
         product(weights(255, 0, 200, 1, dtype=UINT8)),
         product(field(1, 2) + field(1, 1) + field(2, INT8) + field(8, "w") + field(5, 64) + field(5, 2**64 - 64)),
         divided(7),
+        divided_by_kept("Clip", 1, 9),
+        divided_by_kept("Clip", 1),
+        divided_by_kept("Max", 1, moved="Transpose"),
         quantised(0.5),
         unary("Relu"),
         unary("Add", INT32),
@@ -123,3 +133,18 @@ def test_mutated_files_are_judged_and_never_crash_the_reader():
             data[rng.choice(places)] = rng.randrange(256)
         refused += bool(find_inexact(bytes(data)))
     assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        divided_by_kept("Clip", 0, 9),
+        divided_by_kept("Clip", 1, 0),
+        divided_by_kept("Clip"),
+        divided_by_kept("Max", 0),
+        divided_by_kept("Min", 1),
+        divided_by_kept("Max", 1, moved="Neg"),
+    ],
+)
+def test_a_divisor_that_may_be_nought_or_less_is_not_exact(data: bytes):
+    assert "Div" in find_inexact(data)

@@ -1,0 +1,161 @@
+"""A worker's part in scheduled work: does the runs the ledger has drawn it for, has them attested, settles them.
+
+Nobody asks for a run and nobody waits for its answer: the ledger holds the request, and takes the result with the
+attestations of everyone drawn. What is claimed is on disk first, so a worker that was killed goes on where it was.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+
+from protocol.codec import decode, encode
+from protocol.errors import ProtocolError
+from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Voucher, compute_claim_id, compute_request_id
+from protocol.keys import Signer
+from protocol.ledger.escrow import SettleJob
+from protocol.ledger.records import Run
+from protocol.ledger.state import State
+from protocol.messages import GOSSIP_LIST_MAX, Claims, GetAttestations
+from protocol.signing import verify_signed
+from roles.committees import Committees
+from roles.packing import pack
+from roles.receipts import sign_receipt
+from roles.role import Compute, Computed, Effect, Publish, Record, Request, Store, Submit
+from roles.workbook import Job, JournalEntry
+
+RUN = "run|"  # begins its tokens
+BUCKET = "runs"
+CLAIM_AGAIN_MS = 1_000
+RUNS_MAX = 64  # in hand
+
+
+class Runner:
+    """Runs by the id of their job on the ledger. `account` is the worker's."""
+
+    def __init__(self, account: bytes, signer: Signer, rng: random.Random, committees: Committees) -> None:
+        self._account = account
+        self._signer = signer
+        self._random = rng
+        self._committees = committees
+        self._jobs: dict[bytes, Job] = {}
+        self._settling: set[bytes] = set()
+
+    @property
+    def load(self) -> int:
+        return sum(job.receipt is None for job in self._jobs.values())
+
+    def restore(self, kept: Mapping[bytes, bytes], state: State) -> None:
+        """Claims of an earlier process."""
+        for key, data in kept.items():
+            entry = decode(JournalEntry, data)
+            job = Job(entry.item, rows=1)
+            self._claim(job, entry, state)
+            self._jobs[key] = job
+
+    def look(self, state: State, models: Iterable[bytes], now_ms: int) -> list[Effect]:
+        """Begin what the ledger has drawn us for, forget what is over there."""
+        over = [key for key in self._jobs if key not in state.runs]
+        effects: list[Effect] = [Store(BUCKET, key, None) for key in over if self._jobs.pop(key).receipt is not None]
+        self._settling -= set(over)
+        held = set(models)
+        for key, run in sorted(state.runs.items()):
+            is_ours = key not in self._jobs and state.jobs[key].payee == self._account and run.request.model in held
+            if is_ours and now_ms < run.request.deadline_ms and len(self._jobs) < RUNS_MAX:
+                self._jobs[key] = Job(_make_item(key, run), rows=1)
+                fields = {"job": key, "request_id": compute_request_id(run.request), "tick": run.tick}
+                compute = Compute(_name(key), run.request.model, run.request.inputs, run.request.deadline_ms)
+                effects += [Record("run.begun", fields), compute]
+        return effects
+
+    def on_computed(self, computed: Computed, state: State, now_ms: int) -> list[Effect]:
+        key = _parse(computed.token)
+        job = self._jobs.get(key)
+        if job is None or job.receipt is not None:
+            return []
+        if computed.outputs is None:
+            return [Record("run.failed", {"job": key, "reason": computed.error})]
+        receipt = sign_receipt(job, computed, self._random.randbytes(32), self._signer)
+        entry = JournalEntry(job.item, (receipt,), computed.outputs, (), 0)
+        self._claim(job, entry, state)
+        job.asked_ms = now_ms
+        return [Store(BUCKET, key, encode(entry)), *_publish([job])]
+
+    def on_attestations(self, items: tuple[Attestation, ...]) -> list[Effect]:
+        effects: list[Effect] = []
+        by_claim = {job.claim_id: (key, job) for key, job in self._jobs.items() if job.receipt is not None}
+        for item in items:
+            key, job = by_claim.get(item.claim_id, (b"", None))
+            if job is None or item.verifier not in job.committee or item.verifier in job.attestations:
+                continue
+            try:
+                verify_signed(item, item.verifier)
+            except ProtocolError:
+                continue  # pulled from a peer that is not its author: nobody to blame by name
+            job.hear(item)
+            effects += self._settle(key, job)
+        return effects
+
+    def chase(self, now_ms: int) -> list[Effect]:
+        """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
+        overdue: list[Job] = []
+        effects: list[Effect] = []
+        for key, job in self._jobs.items():
+            if job.receipt is None or now_ms < job.asked_ms + CLAIM_AGAIN_MS:
+                continue
+            job.asked_ms = now_ms
+            effects += self._settle(key, job)
+            if len(job.attestations) == len(job.committee):
+                continue
+            overdue.append(job)
+            asked = (verifier for verifier in job.committee if verifier not in job.attestations)
+            effects += [Request(verifier, "sync", GetAttestations((job.claim_id,)), "pull") for verifier in asked]
+        return [*_publish(overdue), *effects]
+
+    def on_submitted(self, token: str, height: int | None, error: str) -> list[Effect]:
+        """A refused settlement is tried again at the next chase, for as long as the ledger waits for it."""
+        key = _parse(token)
+        self._settling.discard(key)
+        return [Record("run.settled", {"job": key, "height": height or 0, "error": error})]
+
+    def _claim(self, job: Job, entry: JournalEntry, state: State) -> None:
+        (job.receipt,) = entry.receipts
+        job.outputs = entry.outputs
+        job.claim_id = compute_claim_id(job.receipt.claim)
+        job.committee = self._committees.draw(job.receipt, state)
+
+    def _settle(self, key: bytes, job: Job) -> list[Effect]:
+        if not job.is_attested or job.receipt is None or key in self._settling:
+            return []
+        self._settling.add(key)
+        receipt = job.receipt
+        attestations = tuple(job.attestations[verifier] for verifier in job.committee)
+        body = SettleJob(key, receipt.claim, receipt.salt, receipt.output_digest, attestations, job.outputs)
+        return [Submit(body, _name(key))]
+
+
+def _make_item(key: bytes, run: Run) -> PaidRequest:
+    """The run as a paid request. Its job on the ledger stands where a voucher's channel would, and pays for it."""
+    request = run.request
+    voucher = Voucher(
+        channel=key,
+        seq=0,
+        amount=request.fee_max,
+        cumulative=request.fee_max,
+        request_id=compute_request_id(request),
+        attempt=0,
+        expiry_ms=request.deadline_ms,
+        signature=bytes(64),
+    )
+    return PaidRequest(request, voucher)
+
+
+def _publish(jobs: list[Job]) -> list[Effect]:
+    works = [ClaimedWork(job.receipt.claim, job.item.request) for job in jobs if job.receipt is not None]
+    return [Publish("claims", Claims(items)) for items in pack(works, GOSSIP_LIST_MAX)]
+
+
+def _name(key: bytes) -> str:
+    return RUN + key.hex()
+
+
+def _parse(token: str) -> bytes:
+    return bytes.fromhex(token.removeprefix(RUN))

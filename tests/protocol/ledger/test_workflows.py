@@ -1,0 +1,452 @@
+"""Workflows on the ledger: every tick is fired once or noted as missed, and what is found is a feed's next value."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from protocol.candles import compute_feed_key
+from protocol.ledger.errors import (
+    InvalidFeed,
+    InvalidJobWork,
+    InvalidWorkflow,
+    NotYourFeed,
+    NotYourWorkflow,
+    UnknownWorkflow,
+)
+from protocol.ledger.escrow import RefuseJob, SettleJob
+from protocol.ledger.feeds import ObserveFeed, RetireFeed
+from protocol.ledger.models import RetireModel
+from protocol.ledger.params import Params
+from protocol.ledger.records import ModelRecord, Run, TensorSpec, Workflow
+from protocol.ledger.runs import TICKS_KEPT
+from protocol.ledger.state import compute_supply
+from protocol.ledger.workflows import RUNNING_MAX, AddWorkflow, EndWorkflow, compute_run_key
+from protocol.proofs.feed_proof import read_state_candles
+from protocol.queries import CandleQuery, InputQuery, SeriesQuery
+from protocol.tensor import Tensor
+from protocol.workflow import Outcome
+from tests.support.feeds import HEARTBEAT_MS, TERMS, report
+from tests.support.jobs import PRICE, attest, make_receipt, pay
+from tests.support.ledgers import Ledger
+
+PARAMS = Params()
+MODEL = ModelRecord(
+    name="sum",
+    digest=b"m" * 32,
+    exact=1,
+    inputs=(TensorSpec("int64", (0, 3)),),
+    outputs=(TensorSpec("int64", (0, 1)),),
+    labels=(),
+)
+EVERY_MS = 2_000
+QUERY = InputQuery((SeriesQuery(CandleQuery(TERMS.name, HEARTBEAT_MS, 3), ("close",)),))
+NAME = "mean"
+
+
+def make_body(ledger: Ledger, ticks: int = 10, **changes: object) -> AddWorkflow:
+    body = AddWorkflow(
+        name=NAME,
+        model=MODEL.digest,
+        inputs=(QUERY,),
+        every_ms=EVERY_MS,
+        end_ms=(ledger.state.time_ms // EVERY_MS + ticks) * EVERY_MS,
+        fee=2 * PRICE,
+        verifiers=2,
+        timeout_ms=1_000,
+        budget=1_000 * PRICE,
+        decimals=0,
+        age_ms_max=60_000,
+    )
+    return replace(body, **changes)  # type: ignore[arg-type]
+
+
+def found(**changes: object) -> Ledger:
+    """A ledger with a feed that one oracle observes, three rounds of history, and a model that three nodes serve."""
+    params = replace(PARAMS, grace_ms=100, **changes) if "grace_ms" not in changes else replace(PARAMS, **changes)  # type: ignore[arg-type]
+    roles = {"validator": 1, "oracle": 1, "client": 1, "inference": 3, "verifier": 3}
+    ledger = Ledger(roles, params=params, models=(MODEL,))
+    ledger.do(ledger.account("client-0"), replace(TERMS, jump_bp=0, outlier_bp=0))
+    ledger.do(ledger.account("oracle-0"), ObserveFeed(TERMS.name, 1))
+    for number in range(4):
+        go_to(ledger, (ledger.state.time_ms // HEARTBEAT_MS + 1) * HEARTBEAT_MS)
+        ledger.do(ledger.spare(), report(ledger, {"oracle-0": 100 + number}), after_ms=1)
+    return ledger
+
+
+def go_to(ledger: Ledger, time_ms: int) -> None:
+    """An empty block at a time, unless it has passed."""
+    if time_ms > ledger.state.time_ms:
+        ledger.block(after_ms=time_ms - ledger.state.time_ms)
+
+
+def keep_fresh(ledger: Ledger, time_ms: int, value: int = 200) -> None:
+    """Go on to a time, reporting in every round on the way."""
+    while ledger.state.time_ms // HEARTBEAT_MS < time_ms // HEARTBEAT_MS:
+        go_to(ledger, (ledger.state.time_ms // HEARTBEAT_MS + 1) * HEARTBEAT_MS)
+        ledger.do(ledger.spare(), report(ledger, {"oracle-0": value}), after_ms=1)
+    go_to(ledger, time_ms)
+
+
+def get_workflow(ledger: Ledger) -> Workflow:
+    return ledger.state.workflows[compute_feed_key(NAME)]
+
+
+def list_runs(ledger: Ledger) -> list[tuple[bytes, Run]]:
+    return sorted(ledger.state.runs.items(), key=lambda item: item[1].tick)
+
+
+def find_worker(ledger: Ledger, job: bytes) -> str:
+    payee = ledger.state.jobs[job].payee
+    return next(name for name in ledger.foundation.nodes if ledger.account(name).public == payee)
+
+
+def settle(ledger: Ledger, job: bytes, value: int = 7, fee: int = PRICE, **changes: object) -> SettleJob:
+    run, worker = ledger.state.runs[job], find_worker(ledger, job)
+    outputs = (Tensor("int64", (1, 1), value.to_bytes(8, "little", signed=True)),)
+    item = pay(run.request, ledger.foundation, job, 0, amount=fee)
+    receipt = make_receipt(replace(item, request=replace(run.request, **changes)), ledger.node(worker), outputs)  # type: ignore[arg-type]
+    attestations = attest(ledger.state, ledger.foundation, receipt, receipt.output_digest)
+    return SettleJob(job, receipt.claim, receipt.salt, receipt.output_digest, attestations, outputs)
+
+
+def start(ledger: Ledger, **changes: object) -> int:
+    """A workflow that was just fired for the first time; the tick."""
+    ledger.do(ledger.account("client-0"), make_body(ledger, **changes), after_ms=1)
+    tick = get_workflow(ledger).next_tick
+    keep_fresh(ledger, tick * EVERY_MS)
+    return tick
+
+
+# Registration
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": "a b"}, "a name is"),
+        ({"model": bytes(32)}, "no model"),
+        ({"every_ms": 999}, "ticks are"),
+        ({"end_ms": 1}, "no tick comes"),
+        ({"timeout_ms": 999}, "a run has"),
+        ({"timeout_ms": 60_001}, "a run has"),
+        ({"verifiers": 1}, "verifiers"),
+        ({"fee": 0}, "pays no tick"),
+        ({"budget": 1}, "pays no tick"),
+        ({"decimals": 13}, "results have"),
+        ({"inputs": ()}, "takes 1 inputs"),
+        ({"inputs": (InputQuery(()),)}, "wants columns"),
+        ({"inputs": (InputQuery((replace(QUERY.series[0], columns=("mean",)),)),)}, "wants columns"),
+        ({"inputs": (InputQuery((replace(QUERY.series[0], columns=("open", "close")),)),)}, "gives 6 numbers"),
+        (
+            {"inputs": (InputQuery((SeriesQuery(CandleQuery("none", HEARTBEAT_MS, 3), ("close",)),)),)},
+            "no feed 'none'",
+        ),
+        (
+            {"inputs": (InputQuery((SeriesQuery(CandleQuery(TERMS.name, 1_500, 3), ("close",)),)),)},
+            "whole rounds",
+        ),
+    ],
+)
+def test_scheduled_work_that_cannot_be_is_refused_and_says_why(change, reason) -> None:
+    ledger = found()
+    error = ledger.refuse(ledger.account("client-0"), make_body(ledger, **change))
+    assert isinstance(error, InvalidWorkflow)
+    assert reason in str(error)
+
+
+def test_a_workflow_takes_a_feeds_name_and_locks_its_budget() -> None:
+    ledger = found()
+    owner = ledger.account("client-0")
+    assert isinstance(ledger.refuse(owner, make_body(ledger, name=TERMS.name)), InvalidFeed)
+    before = ledger.state.get_balance(owner.public)
+    ledger.do(owner, make_body(ledger))
+    spent = before - ledger.state.get_balance(owner.public)
+    assert spent == 1_000 * PRICE + PARAMS.model_deposit + PARAMS.base_fee_min
+    assert isinstance(ledger.refuse(owner, RetireFeed(NAME)), NotYourFeed)
+
+
+# Ticks
+
+
+def test_a_tick_opens_one_job_with_the_query_at_its_state_and_a_worker_drawn() -> None:
+    ledger = found()
+    tick = start(ledger)
+    [(job, run)] = list_runs(ledger)
+    assert job == compute_run_key(compute_feed_key(NAME), tick)
+    candles = read_state_candles(ledger.state, QUERY.series[0].candles)
+    assert len(candles) == 3
+    closes = b"".join(candle.close.to_bytes(8, "little") for candle in candles)
+    assert run.request.inputs == (Tensor("int64", (1, 3), closes),)
+    assert find_worker(ledger, job).startswith("inference-")
+    assert ledger.state.jobs[job].amount == 2 * PRICE
+    assert get_workflow(ledger).budget == 998 * PRICE
+    assert [(item.first, item.outcome) for item in get_workflow(ledger).past] == [(tick, Outcome.RUNNING)]
+
+
+def test_a_result_becomes_the_workflows_next_value_and_what_was_not_claimed_is_budget_again() -> None:
+    ledger = found()
+    tick = start(ledger)
+    [(job, _)] = list_runs(ledger)
+    worker = ledger.account(find_worker(ledger, job))
+    ledger.do(worker, settle(ledger, job, value=42), after_ms=1)
+    assert not ledger.state.runs
+    assert job not in ledger.state.jobs
+    feed = ledger.state.feeds[NAME]
+    assert (feed.value, feed.round, feed.observers) == (42, tick, 2)
+    workflow = get_workflow(ledger)
+    assert (workflow.fired, workflow.missed, workflow.done, workflow.budget) == (1, 0, 1, 999 * PRICE)
+    assert [(item.outcome, item.value) for item in workflow.past] == [(Outcome.DONE, (42,))]
+    keep_fresh(ledger, (tick + 1) * EVERY_MS)
+    found_candles = read_state_candles(ledger.state, CandleQuery(NAME, EVERY_MS, 4))
+    assert [(candle.period, candle.close) for candle in found_candles] == [(tick, 42)]
+
+
+def test_a_run_nobody_does_is_paid_back_and_noted_as_failed() -> None:
+    ledger = found()
+    start(ledger)
+    keep_fresh(ledger, ledger.state.time_ms + 1_100)
+    ledger.block(after_ms=200)
+    workflow = get_workflow(ledger)
+    assert not ledger.state.runs
+    assert (workflow.fired, workflow.done, workflow.budget) == (1, 0, 1_000 * PRICE)
+    assert [item.outcome for item in workflow.past] == [Outcome.FAILED]
+
+
+def test_a_worker_that_refuses_ends_the_run() -> None:
+    ledger = found()
+    start(ledger)
+    [(job, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, job)), RefuseJob(job), after_ms=1)
+    assert [item.outcome for item in get_workflow(ledger).past] == [Outcome.FAILED]
+    assert get_workflow(ledger).budget == 1_000 * PRICE
+
+
+@pytest.mark.parametrize("wrong", ["outputs", "none", "inputs", "deadline"])
+def test_a_run_is_settled_with_what_it_asked_for_and_nothing_else(wrong) -> None:
+    ledger = found()
+    start(ledger)
+    [(job, run)] = list_runs(ledger)
+    worker = ledger.account(find_worker(ledger, job))
+    good = settle(ledger, job)
+    bad = {
+        "outputs": replace(good, outputs=(Tensor("int64", (1, 1), bytes(8)),)),
+        "none": replace(good, outputs=()),
+        "inputs": settle(ledger, job, inputs=(Tensor("int64", (1, 3), bytes(24)),)),
+        "deadline": settle(ledger, job, deadline_ms=run.request.deadline_ms + 1),
+    }[wrong]
+    assert isinstance(ledger.refuse(worker, bad), InvalidJobWork)
+    ledger.do(worker, good, after_ms=1)
+
+
+@pytest.mark.parametrize("value", [-1, -(2**63)])
+def test_a_result_that_no_feed_holds_is_paid_and_noted_as_failed(value) -> None:
+    ledger = found()
+    start(ledger)
+    [(job, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, value), after_ms=1)
+    assert [item.outcome for item in get_workflow(ledger).past] == [Outcome.FAILED]
+    assert ledger.state.pending
+    assert not ledger.state.feeds[NAME].reports
+
+
+def test_a_ledger_that_slept_fires_the_tick_it_wakes_in_and_notes_the_rest_as_one() -> None:
+    ledger = found()
+    ledger.do(ledger.account("client-0"), make_body(ledger), after_ms=1)
+    first = get_workflow(ledger).next_tick
+    go_to(ledger, (first + 4) * EVERY_MS + 300)
+    workflow = get_workflow(ledger)
+    assert (workflow.fired, workflow.missed, workflow.next_tick) == (0, 5, first + 5)  # its feed slept too
+    assert [(item.first, item.last, item.outcome) for item in workflow.past] == [
+        (first, first + 3, Outcome.ASLEEP),
+        (first + 4, first + 4, Outcome.STALE),
+    ]
+
+
+def test_stale_inputs_are_refused() -> None:
+    ledger = found()
+    ledger.do(ledger.account("client-0"), make_body(ledger), after_ms=1)
+    first = get_workflow(ledger).next_tick
+    for number in range(3):
+        go_to(ledger, (first + number) * EVERY_MS)
+    assert [item.outcome for item in get_workflow(ledger).past][-1] == Outcome.STALE
+    for _ in range(2):
+        keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+    assert [item.outcome for item in get_workflow(ledger).past][-1] == Outcome.RUNNING
+
+
+@pytest.mark.parametrize("reason", [Outcome.NO_HISTORY, Outcome.NO_FIT, Outcome.NO_WORKER, Outcome.NO_VERIFIERS])
+def test_a_tick_that_cannot_be_fired_says_why(reason) -> None:
+    far = CandleQuery(TERMS.name, 12 * HEARTBEAT_MS, 3)
+    change: dict[Outcome, dict[str, object]] = {
+        Outcome.NO_HISTORY: {"inputs": (InputQuery((SeriesQuery(far, ("close",)),)),)},
+        Outcome.NO_FIT: {},
+        Outcome.NO_WORKER: {"fee": 1},
+        Outcome.NO_VERIFIERS: {"verifiers": 4},
+    }
+    ledger = found()
+    ledger.do(ledger.account("client-0"), make_body(ledger, **change[reason]), after_ms=1)
+    tick = get_workflow(ledger).next_tick
+    keep_fresh(ledger, tick * EVERY_MS, value=2**62 if reason == Outcome.NO_FIT else 5)
+    outcome = get_workflow(ledger).past[-1].outcome
+    assert outcome == (Outcome.RUNNING if reason == Outcome.NO_FIT else reason)  # 2^62 is an int64 still
+    assert get_workflow(ledger).missed == int(reason != Outcome.NO_FIT)
+
+
+def test_a_workflow_has_so_many_runs_at_a_time() -> None:
+    ledger = found()
+    start(ledger, ticks=20, timeout_ms=60_000)
+    for _ in range(RUNNING_MAX):
+        keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+    assert [item.outcome for item in get_workflow(ledger).past] == [Outcome.RUNNING] * RUNNING_MAX + [Outcome.NO_ROOM]
+    job, _ = list_runs(ledger)[0]
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job), after_ms=1)
+    keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+    assert get_workflow(ledger).past[-1].outcome == Outcome.RUNNING
+
+
+def test_a_retired_model_is_asked_no_more() -> None:
+    assert RetireModel(MODEL.digest).digest == MODEL.digest  # of genesis: nobody can; so it is taken away by hand
+    ledger = found()
+    ledger.do(ledger.account("client-0"), make_body(ledger), after_ms=1)
+    ledger.state = replace(ledger.state, models={})
+    ledger.state = replace(ledger.state, tree=ledger.rebuild())
+    keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+    assert get_workflow(ledger).past[-1].outcome == Outcome.NO_MODEL
+
+
+def test_a_workflow_ends_with_its_end_and_with_its_budget_and_gives_back_what_is_left() -> None:
+    for ticks, budget in ((2, 1_000 * PRICE), (10, 5 * PRICE)):
+        ledger = found()
+        owner = ledger.account("client-0")
+        ledger.do(owner, make_body(ledger, ticks=ticks, budget=budget), after_ms=1)
+        before = ledger.state.get_balance(owner.public)
+        while get_workflow(ledger).next_tick:
+            keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+            for job, _ in list_runs(ledger):
+                ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, fee=2 * PRICE), after_ms=1)
+        assert get_workflow(ledger).fired == 2
+        ledger.block(after_ms=2_000)
+        workflow = get_workflow(ledger)
+        assert (workflow.budget, bool(workflow.ended_ms)) == (0, True)
+        assert ledger.state.get_balance(owner.public) == before + budget - 4 * PRICE
+        assert isinstance(ledger.refuse(owner, EndWorkflow(NAME)), UnknownWorkflow)
+        ledger.block(after_ms=PARAMS.unbonding_ms)
+        assert NAME not in ledger.state.feeds
+        assert not ledger.state.workflows
+        assert ledger.state.get_balance(owner.public) == before + budget - 4 * PRICE + PARAMS.model_deposit
+
+
+def test_its_owner_ends_a_workflow_and_the_run_that_is_open_still_counts() -> None:
+    ledger = found()
+    start(ledger)
+    [(job, _)] = list_runs(ledger)
+    assert isinstance(ledger.refuse(ledger.spare(), EndWorkflow(NAME)), NotYourWorkflow)
+    ledger.do(ledger.account("client-0"), EndWorkflow(NAME), after_ms=1)
+    assert isinstance(ledger.refuse(ledger.account("client-0"), EndWorkflow(NAME)), UnknownWorkflow)
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, 9), after_ms=1)
+    assert ledger.state.feeds[NAME].value == 9
+    keep_fresh(ledger, ledger.state.time_ms + 3 * EVERY_MS)
+    assert get_workflow(ledger).fired == 1
+    assert not ledger.state.runs
+
+
+def test_results_of_one_workflow_are_inputs_of_another() -> None:
+    ledger = found()
+    tick = start(ledger)
+    ledger.do(
+        ledger.account("client-0"),
+        make_body(
+            ledger,
+            name="second",
+            every_ms=3 * EVERY_MS,
+            end_ms=ledger.state.time_ms + 10 * EVERY_MS,
+            inputs=(InputQuery((SeriesQuery(CandleQuery(NAME, EVERY_MS, 3, 1), ("close",)),)),),
+        ),
+        after_ms=1,
+    )
+    for number in range(6):
+        for job, run in list_runs(ledger):
+            if run.workflow == compute_feed_key(NAME):
+                ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, 10 + number), after_ms=1)
+        keep_fresh(ledger, (tick + number + 1) * EVERY_MS)
+    second = ledger.state.workflows[compute_feed_key("second")]
+    assert second.fired >= 1
+    outcome = second.past[-1]
+    run = next((run for run in ledger.state.runs.values() if run.workflow == compute_feed_key("second")), None)
+    assert outcome.outcome in (Outcome.RUNNING, Outcome.FAILED)
+    if run is not None:
+        values = [int.from_bytes(run.request.inputs[0].data[at : at + 8], "little") for at in (0, 8, 16)]
+        assert values == sorted(values, reverse=True)
+
+
+# Ten thousand ticks
+
+
+def live(seed: int, ticks: int, is_light: bool) -> tuple[Ledger, int, set[int]]:
+    """A workflow through sleeps, stale feeds and workers of all sorts; the ledger, its first tick, the ticks run."""
+    rng = random.Random(seed)
+    ledger = Ledger(
+        {"validator": 1, "oracle": 1, "client": 1, "inference": 3, "verifier": 3},
+        params=replace(PARAMS, grace_ms=100, jobs_max=1 if seed % 3 == 0 else 100),
+        models=(MODEL,),
+        check_signatures=not is_light,
+    )
+    ledger.do(ledger.account("client-0"), replace(TERMS, jump_bp=0, outlier_bp=0))
+    ledger.do(ledger.account("oracle-0"), ObserveFeed(TERMS.name, 1))
+    body = make_body(ledger, ticks=ticks, budget=10**9, fee=2 * PRICE)
+    ledger.do(ledger.account("client-0"), body, after_ms=1)
+    first, runs = get_workflow(ledger).next_tick, set()
+    while get_workflow(ledger).next_tick:
+        due_ms = get_workflow(ledger).next_tick * EVERY_MS
+        chance = rng.random()
+        if chance < 0.05:
+            go_to(ledger, due_ms + rng.randrange(1, 6 * EVERY_MS))
+        elif chance < 0.1:
+            go_to(ledger, due_ms)
+        else:
+            go_to(ledger, due_ms - HEARTBEAT_MS)
+            ledger.block(ledger.sign(ledger.spare(), report(ledger, {"oracle-0": rng.randrange(1_000)})), after_ms=1)
+            go_to(ledger, due_ms + rng.choice([0, 0, 1, 500, 999]))
+        for job, run in list_runs(ledger):
+            key = run.tick
+            if key in runs:
+                continue
+            runs.add(key)
+            deed = rng.random()
+            if deed < 0.6:
+                ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, rng.randrange(100)), after_ms=1)
+            elif deed < 0.7:
+                ledger.do(ledger.account(find_worker(ledger, job)), RefuseJob(job), after_ms=1)
+    return ledger, first, runs
+
+
+def check_ticks(ledger: Ledger, first: int, runs: set[int], ticks: int) -> None:
+    """Each tick was fired once or is noted as missed, by the tallies and as far as the record reaches word for word."""
+    workflow = get_workflow(ledger)
+    assert workflow.fired == len(runs)
+    assert workflow.fired + workflow.missed == ticks
+    assert {first + number for number in range(ticks)} >= runs
+    at = workflow.past[0].first
+    for item in workflow.past:
+        assert item.first == at
+        assert (item.first in runs) == (item.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.RUNNING))
+        at = item.last + 1
+    assert at == first + ticks
+    assert len(workflow.past) <= TICKS_KEPT
+    assert compute_supply(ledger.state) == ledger.state.supply
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_through_sleeps_stale_feeds_and_bad_workers_each_tick_is_fired_once_or_noted(seed) -> None:
+    ledger, first, runs = live(seed, ticks=60, is_light=False)
+    check_ticks(ledger, first, runs, 60)
+    assert 10 < len(runs) < 60
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_so_are_ten_thousand() -> None:
+    for seed in range(10):
+        ledger, first, runs = live(seed, ticks=1_000, is_light=True)
+        check_ticks(ledger, first, runs, 1_000)

@@ -1,0 +1,92 @@
+"""`rolemesh workflow`: what is asked for is read as people write it, and ticks are told with what became of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from protocol.ledger.genesis import compute_chain_id
+from roles.chain import Chain
+from roles.config import write_genesis
+from roles.core_effects import Commit
+from testnet.cli.output import CommandError, ExitCode
+from testnet.cli.workflow import parse_input
+from testnet.network_file import NetworkFile, NodeEntry, write_network_file
+from tests.protocol.ledger.test_workflows import (
+    EVERY_MS,
+    NAME,
+    find_worker,
+    found,
+    keep_fresh,
+    list_runs,
+    settle,
+    start,
+)
+from tests.testnet.networks import run_cli
+
+NODE = "oracle-0"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network's directory with a workflow that was fired, done, failed and missed, all its nodes stopped."""
+    ledger = found()
+    tick = start(ledger)
+    [(job, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, value=42), after_ms=1)
+    keep_fresh(ledger, (tick + 1) * EVERY_MS + 1_500)
+    ledger.block(after_ms=5 * EVERY_MS)
+    root = tmp_path_factory.mktemp("network")
+    folder = root / "nodes" / NODE
+    folder.mkdir(parents=True)
+    genesis = ledger.foundation.genesis
+    write_genesis(folder, genesis)
+    chain = Chain(folder / "node.db")
+    chain.start()
+    chain.write([Commit(*entry) for entry in ledger.blocks])
+    chain.close()
+    nodes = (NodeEntry(NODE, "oracle", "12D3", "rm1", (), f"nodes/{NODE}"),)
+    told = NetworkFile("dev-7", compute_chain_id(genesis).hex(), 7, 1, json.loads(genesis.to_json()), nodes, ())
+    write_network_file(root / "testnet.json", told)
+    return root
+
+
+def test_workflows_are_listed_with_their_tallies(home: Path) -> None:
+    code, told = run_cli("workflow", "ls", "--dir", str(home))
+    assert code == ExitCode.OK
+    [row] = told["workflows"]
+    assert (row["workflow"], row["model"], row["is_on"]) == (NAME, "sum@1", True)
+    assert (row["fired"], row["done"]) == (2, 1)
+    assert row["missed"] >= 4
+
+
+def test_ticks_are_told_with_what_became_of_them(home: Path) -> None:
+    code, told = run_cli("workflow", "runs", NAME, "--dir", str(home))
+    assert code == ExitCode.OK
+    outcomes = [tick["outcome"] for tick in told["ticks"]]
+    assert outcomes == ["done", "failed", "asleep", "stale"]
+    assert told["ticks"][0]["value"] == 42
+    code, told = run_cli("workflow", "runs", "none", "--dir", str(home))
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "unknown_workflow")
+
+
+def test_results_are_a_feed_with_history(home: Path) -> None:
+    code, told = run_cli("oracle", "candles", NAME, "--duration", "2s", "--dir", str(home))
+    assert code == ExitCode.OK
+    assert [candle["close"] for candle in told["candles"]] == [42]
+
+
+def test_several_series_make_one_input() -> None:
+    query = parse_input("GOOG:close:5s:9+calm:high,low:1m:2")
+    assert [(item.candles.feed, item.candles.duration_ms, item.candles.count) for item in query.series] == [
+        ("GOOG", 5_000, 9),
+        ("calm", 60_000, 2),
+    ]
+    assert query.series[1].columns == ("high", "low")
+
+
+@pytest.mark.parametrize("text", ["", "GOOG", "GOOG:close:5s", "GOOG:close:5s:x", "GOOG:close:x:9", "GOOG:close:5s:9+"])
+def test_an_input_that_is_none_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        parse_input(text)
+    assert caught.value.hint
