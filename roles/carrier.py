@@ -323,14 +323,21 @@ class Carrier:
         # What stands before the first durable effect needs not wait for the disk.
         for effect in effects[:first]:
             self._carry(effect)
-        light = [effect for effect in durable if isinstance(effect, ce.Put) and _is_light(effect)]
-        if len(light) < len(durable) or len(light) > LIGHT_MAX:
-            await trio.to_thread.run_sync(self._equipment.writer.write, durable)
-        elif light:
-            self._equipment.writer.write_unsynced(light)
-            self._group.note()
+        if durable:
+            await self._keep(durable)
         for effect in effects[first:]:
             self._carry(effect)
+
+    async def _keep(self, durable: Sequence[Durable]) -> None:
+        unsynced = [effect for effect in durable if isinstance(effect, ce.Commit | ce.Put) and not effect.is_synced]
+        if len(unsynced) < len(durable):
+            await trio.to_thread.run_sync(self._equipment.writer.write, durable)
+            return
+        if len(unsynced) <= LIGHT_MAX and all(map(_is_light, unsynced)):
+            self._equipment.writer.write_unsynced(unsynced)
+        else:
+            await trio.to_thread.run_sync(self._equipment.writer.write_unsynced, unsynced)
+        self._group.note()
 
     def _carry(self, effect: ce.CoreEffect) -> None:
         net = self._equipment.net
@@ -463,9 +470,9 @@ class Carrier:
             self.counts["outcomes_dropped"] += 1
 
 
-def _is_light(put: ce.Put) -> bool:
-    """Whether it may be written within the event loop: it need not be synced now, and is small."""
-    return not put.is_synced and len(put.value or b"") <= LIGHT_BYTES_MAX
+def _is_light(effect: ce.Commit | ce.Put) -> bool:
+    """Whether it is small enough to be written within the event loop."""
+    return isinstance(effect, ce.Put) and len(effect.value or b"") <= LIGHT_BYTES_MAX
 
 
 def _name_code(error: Exception) -> str:

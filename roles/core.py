@@ -92,7 +92,7 @@ class NodeCore:
         follower = self._follower = Follower(ledger, restored.blocks, courier, rng, restored.restarts)
         # Whoever orders blocks alone has nobody to catch up with.
         follower.is_level = _decides_alone(follower.state, keys)
-        follower.is_patient = keys.vote is not None
+        follower.is_voter = keys.vote is not None
         listeners = tuple(place for place, role in enumerate(self.roles) if "txs" in role.topics)
         submitter = self._submitter = Submitter(keys.account, self._node, settings.chain, courier, listeners)
         fetcher = self._fetcher = BlobFetcher(self._node, courier, rng)

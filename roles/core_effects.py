@@ -203,12 +203,16 @@ class NetPenalise:
 
 @fast_dataclass(frozen=True)
 class Commit:
-    """Keep a decided block, the state after it and the restarts before it. Durable."""
+    """Keep a decided block, the state after it and the restarts before it. Durable; `is_synced` as in `Put`.
+
+    Who does not vote can fetch the block again.
+    """
 
     block: Block
     certificate: Certificate
     state: State
     restarts: tuple[restart_terms.Restart, ...] = ()
+    is_synced: bool = True
 
 
 @fast_dataclass(frozen=True)

@@ -82,10 +82,13 @@ class DurableWriter:
         self.batches += 1
         self.effects += len(effects)
 
-    def write_unsynced(self, puts: Sequence[Put]) -> None:
-        """Write them, for `sync` to bring to the disk: quick enough for the event loop. Raises StoreFailed."""
-        receipts = [put for put in puts if put.bucket == RECEIPT_BUCKET]
-        rows = [put for put in puts if put.bucket != RECEIPT_BUCKET]
+    def write_unsynced(self, effects: Sequence[Commit | Put]) -> None:
+        """Write them, for `sync` to bring to the disk: a few small values in a tenth of a millisecond each.
+
+        Raises StoreFailed.
+        """
+        receipts = [each for each in effects if isinstance(each, Put) and each.bucket == RECEIPT_BUCKET]
+        rows = [each for each in effects if isinstance(each, Commit) or each.bucket != RECEIPT_BUCKET]
         try:
             if receipts:
                 self._unsynced += self._write_receipts(receipts)
@@ -93,7 +96,7 @@ class DurableWriter:
                 self._ledger.write(rows, is_synced=False)
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(error) from error
-        self.effects += len(puts)
+        self.effects += len(effects)
 
     def sync(self) -> None:
         """All that was written is on disk when this returns. Raises StoreFailed."""

@@ -47,7 +47,8 @@ class Follower:
         self.pending = restarts
         self.state = apply_pending(state, restarts)
         self.is_level = False  # whether a peer had nothing newer for us
-        self.is_patient = False  # a validator decides most blocks itself: it waits a moment before it fetches one
+        # A validator decides most blocks itself: it waits before it fetches one, and a power cut must not undo any.
+        self.is_voter = False
         self._read_block = read_block
         self._courier = courier
         self._rng = rng
@@ -72,7 +73,7 @@ class Follower:
 
     def on_head(self, sender: bytes, head: Head, peers: tuple[bytes, ...], now_ms: int) -> list[Out]:
         self._height_heard = max(self._height_heard, head.header.height)
-        if self.is_patient:
+        if self.is_voter:
             return [self._courier.wake("sync", now_ms + ASK_AGAIN_MS)]
         return self._ask(peers, now_ms, first=sender)
 
@@ -177,7 +178,7 @@ class Follower:
         self._height_heard = max(self._height_heard, state.height)
         self._recent[state.height] = item
         self._recent.pop(state.height - RECENT_MAX, None)
-        commit = Commit(item.block, item.certificate, state, item.restarts)
+        commit = Commit(item.block, item.certificate, state, item.restarts, is_synced=self.is_voter)
         try:
             self.state = apply_pending(state, self.pending)
         except InvalidRestart as error:

@@ -54,6 +54,7 @@ class World:
 
     def __init__(self):
         self.seen = []
+        self.threads = {}  # of each way to write, whether it was the loop's
         self.broken = None
         self.broken_disk = None
         self.blobs = {}
@@ -77,7 +78,9 @@ class World:
     def write(self, effects, is_synced=True):
         if self.broken:
             raise self.broken
-        self.seen.append(("write" if is_synced else "write unsynced", [effect.key for effect in effects]))
+        done = "write" if is_synced else "write unsynced"
+        self.seen.append((done, [effect.key for effect in effects]))
+        self.threads[done] = threading.current_thread() is threading.main_thread()
 
     def sync(self):
         if self.broken_disk:
@@ -231,14 +234,17 @@ def test_what_is_published_later_waits_no_longer_than_for_the_disk(tmp_path):
     assert trio.run(main) == [("write unsynced", [b"job"]), ("sync", None), ("publish", b"claim")]
 
 
-def test_what_need_not_be_synced_is_when_it_comes_with_what_must_or_is_large(tmp_path):
+def test_what_need_not_be_synced_is_when_it_comes_with_what_must_and_is_written_beside_the_loop_when_large(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     both = run_booted(tmp_path / "a", jot(b"job"), ce.Put("b", b"block", b""), publish(b"head"))
-    large = run_booted(tmp_path / "b", ce.Put("b", b"large", bytes(LIGHT_BYTES_MAX + 1), is_synced=False))
+    large = ce.Put("b", b"large", bytes(LIGHT_BYTES_MAX + 1), is_synced=False)
+    alone = run_booted(tmp_path / "b", jot(b"job"), large, publish(b"claim"))
 
     assert both.world.seen == [("write", [b"job", b"block"]), ("publish", b"head")]
-    assert large.world.seen == [("write", [b"large"])]
+    assert alone.world.seen == [("write unsynced", [b"job", b"large"]), ("sync", None), ("publish", b"claim")]
+    assert both.world.threads == {"write": False}
+    assert alone.world.threads["write unsynced"] is False
 
 
 def test_a_disk_that_fails_later_stops_the_node_before_it_publishes(tmp_path):

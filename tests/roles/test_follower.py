@@ -3,6 +3,8 @@
 import random
 from dataclasses import replace
 
+import pytest
+
 from protocol.keys import PrivateKey, format_account
 from protocol.ledger.genesis import build_state, compute_chain_id
 from protocol.ledger.restart import apply_restart
@@ -59,6 +61,14 @@ def test_the_next_blocks_are_asked_for_before_those_at_hand_are_applied() -> Non
     out = follower.on_answer(PEER, Blocks(12, BLOCKS[10:]), (PEER,), NOW_MS)
     assert (list_asked(out), count_commits(out)) == ([], 7)
     assert (follower.state.height, follower.is_synced) == (12, True)
+
+
+@pytest.mark.parametrize("is_voter", [False, True])
+def test_only_who_votes_has_blocks_on_the_disk_before_anything_else(is_voter: bool) -> None:
+    follower = make_follower()
+    follower.is_voter = is_voter
+    out = follower.on_answer(PEER, Blocks(5, BLOCKS[:5]), (PEER,), NOW_MS)
+    assert [item.is_synced for item in out if isinstance(item, ce.Commit)] == 5 * [is_voter]
 
 
 def test_blocks_that_do_not_follow_are_not_built_upon() -> None:
