@@ -45,9 +45,11 @@ from roles.store_effects import (
     Keep,
     LookUp,
     PinGathered,
+    Prove,
     ReadBlocks,
     StoreEffect,
     StoreEvent,
+    Unpin,
 )
 from roles.timers import Timers, WallClock
 from roles.wants import Wants
@@ -368,7 +370,7 @@ class Carrier:
                 self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
             case ce.LoadBlob(digest):
                 self._start_read(digest)
-            case ReadBlocks() | LookUp() | Keep() | PinGathered() | DropGathered():
+            case ReadBlocks() | LookUp() | Keep() | PinGathered() | DropGathered() | Prove() | Unpin():
                 self._nursery.start_soon(self._use_store, effect)
             case ce.FetchUrl(url, timeout_ms):
                 self._start_fetch(url, timeout_ms)

@@ -37,7 +37,7 @@ from roles.pull import Puller
 from roles.questions import BLOCKS, OWN_PROTOCOLS, Questions
 from roles.recent import Recent
 from roles.role_desk import RoleDesk
-from roles.store_effects import BlocksRead, Kept, LookedUp, Pinned
+from roles.store_effects import BlocksRead, Kept, LookedUp, Pinned, Proven
 from roles.submitter import Submitter
 from roles.wants import Wants
 
@@ -204,6 +204,8 @@ class NodeCore:
                 return self._blocks.on_read(event, self.now_ms)
             case LookedUp() | Kept() | Pinned():
                 return self._gatherer.on_stored(event, self.now_ms)
+            case Proven():
+                return self._desk.on_proven(event)
             case ce.BlobLoaded(digest, data):
                 return self._fetcher.on_loaded(digest, data, self.ledger, self.now_ms)
             case ce.UrlFetched(url, data, error):

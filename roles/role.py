@@ -18,6 +18,7 @@ from protocol.ledger.state import State
 from protocol.proofs.steps import AnyAnswer, AnyQuestion
 from protocol.tensor import Tensor
 from roles.store_effects import FOR_EVER
+from roles.store_effects import Proven as Proven
 
 # Events: something happened
 
@@ -183,6 +184,7 @@ Event = (
     | Inspected
     | Fetched
     | Gathered
+    | Proven
     | Published
     | LedgerAdvanced
     | PeerUp
@@ -297,6 +299,27 @@ class Gather:
 
 
 @fast_dataclass(frozen=True)
+class Prove:
+    """Read a file or folder in the node's store, at most `bytes_max`: what an audit needs. Ends in one `Proven`.
+
+    `indices` are the pieces whose data and paths are wanted (`protocol.audit`).
+    """
+
+    token: str
+    cid: str
+    bytes_max: int
+    indices: tuple[int, ...] = ()
+
+
+@fast_dataclass(frozen=True)
+class LetGo:
+    """Keep a file or folder no longer for what it was gathered for, by the name that was given then."""
+
+    cid: str
+    name: str
+
+
+@fast_dataclass(frozen=True)
 class Store:
     """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
 
@@ -393,6 +416,8 @@ Effect = (
     | Withdraw
     | Fetch
     | Gather
+    | Prove
+    | LetGo
     | Store
     | Submit
     | LogVote

@@ -5,6 +5,7 @@ or neighbours: what it says is sealed here, its number stands before its tokens 
 stores, and what a part of the node does for all roles is handed to that part.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from p2p.net import GOSSIP_BYTES_MAX
@@ -12,6 +13,7 @@ from protocol.cid import read_cid
 from protocol.content import parse_cid
 from roles import core_effects as ce
 from roles import role as seam
+from roles import store_effects as se
 from roles.blob_fetcher import BlobFetcher
 from roles.courier import Courier, Out, ToRoles
 from roles.file_gatherer import FileGatherer
@@ -77,6 +79,10 @@ class RoleDesk:
         index, own = _split(event.token)
         return [ToRoles(seam.Inspected(own, event.answer, event.error), index)]
 
+    def on_proven(self, event: se.Proven) -> list[Out]:
+        index, own = _split(event.token)
+        return [ToRoles(replace(event, token=own), index)]
+
     def on_timer(self, name: str) -> list[Out]:
         index, own = _split(name)
         return [] if index is None else [ToRoles(seam.TimerFired(own), index)]
@@ -115,6 +121,10 @@ class RoleDesk:
             case seam.Gather(cid, peers, name, expires_ms):
                 state = self._follower.state
                 return self._gatherer.gather(read_cid(cid), peers, index, name, expires_ms, state, now_ms)
+            case seam.Prove(token, cid, bytes_max, indices):
+                return [se.Prove(_join(index, token), read_cid(cid), bytes_max, indices)]
+            case seam.LetGo(cid, name):
+                return [se.Unpin(read_cid(cid), name)]
             case seam.Store("blob", key, value):
                 return [] if value is None else [ce.PutBlob(key, value)]
             case seam.Store("receipt", key, value, is_synced):

@@ -4,6 +4,7 @@ All that is found or kept under one token is safe from collection until it is pi
 other effects: hashing and the disk take their time beside the loop.
 """
 
+from protocol.audit import Contents, Piece
 from protocol.cid import Cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.held import Held
@@ -48,6 +49,16 @@ class Pinned:
     """A `PinGathered` ended."""
 
     token: str
+    error: str = ""
+
+
+@fast_dataclass(frozen=True)
+class Proven:
+    """A `Prove` ended: what the CID stands for, and the pieces asked for; with an `error` neither."""
+
+    token: str
+    contents: Contents | None
+    answer: tuple[Piece, ...] = ()
     error: str = ""
 
 
@@ -98,5 +109,23 @@ class DropGathered:
     is_hopeless: bool
 
 
-StoreEvent = BlocksRead | LookedUp | Kept | Pinned
-StoreEffect = ReadBlocks | LookUp | Keep | PinGathered | DropGathered
+@fast_dataclass(frozen=True)
+class Prove:
+    """Read all blocks of a CID, `bytes_max` at most, for these pieces of an audit. Ends in one `Proven`."""
+
+    token: str
+    cid: Cid
+    bytes_max: int
+    indices: tuple[int, ...]
+
+
+@fast_dataclass(frozen=True)
+class Unpin:
+    """Keep a CID no longer, if it is pinned under this name."""
+
+    cid: Cid
+    name: str
+
+
+StoreEvent = BlocksRead | LookedUp | Kept | Pinned | Proven
+StoreEffect = ReadBlocks | LookUp | Keep | PinGathered | DropGathered | Prove | Unpin

@@ -14,6 +14,7 @@ from protocol.ledger.genesis import Genesis, compute_chain_id
 from protocol.ledger.limits import ROWS_MAX
 from protocol.ledger.params import Params
 from protocol.ledger.records import ModelRecord, TensorSpec
+from protocol.types import GRAINS_PER_ROLE
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis
 from roles.keystore import write_key
@@ -35,6 +36,8 @@ from testnet.network_file import FILE_NAME, NetworkFile, NodeEntry, SpareAccount
 PORT = 4001
 FEED_HOST = 254  # last number of the feed server's address; nodes count from 1
 FEED_PORT = 4080
+LEASE_BYTES = 5 * 1024**3  # that a storage node lets: half of what its store may hold
+LEASE_PRICE_GRAINS = GRAINS_PER_ROLE // 1_000  # per MiB and hour
 ADDRESSES_TRIED_MAX = 32
 MODELS_FOLDER = Path(__file__).parent / "models"
 SAMPLES = MODELS_FOLDER / "digits-heldout.npz"
@@ -239,6 +242,8 @@ def build_role_options(role: str, feed_url: str, feeds: Collection[str] = ()) ->
     """What a role on a test network is told besides its keys."""
     if role == "inference":
         return {"price": PRICE_GRAINS}
+    if role == "storage":
+        return {"lease_bytes": LEASE_BYTES, "lease_price": LEASE_PRICE_GRAINS}
     if role == "oracle" and feed_url:
         return {"feeds": {FEED_NAME: {"url": feed_url, "path": FEED_PATH}, **{name: {} for name in feeds}}}
     return {}

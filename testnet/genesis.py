@@ -59,17 +59,18 @@ def build_genesis(
     models: Sequence[ModelRecord] | None = None,
     spare_accounts: int = 8,
     now_ms: int = 0,
+    params: Params | None = None,
 ) -> Foundation:
     """The genesis of a test network that starts at `now_ms`. The same arguments give the same bytes.
 
     `roles` says how many nodes of each role there are; they are called `inference-0`, `inference-1` and so on. `models`
-    are MODELS unless given. Raises ValueError for counts out of bounds.
+    are MODELS, `params` the defaults unless given. Raises ValueError for counts out of bounds.
     """
     names = name_nodes(DEFAULT_ROLES if roles is None else roles)
     if not 0 <= spare_accounts <= SPARE_ACCOUNTS_MAX:
         raise ValueError(f"spare accounts: from 0 to {SPARE_ACCOUNTS_MAX}, not {spare_accounts}")
     known = tuple(load_models() if models is None else models)
-    params = Params()
+    params = params or Params()
     seeds = {name: derive_seeds(seed, name, role) for name, role in names.items()}
     spare = tuple(_derive(seed, f"spare-{index}", "account") for index in range(spare_accounts))
     nodes = tuple(_build_node(seeds[name], role, known, params) for name, role in names.items())

@@ -99,7 +99,8 @@ def simulate(
     `roles` counts nodes per role; a key may be `package.module:Class` for a role of your own. The first `liars`
     inference nodes lie (`testnet.liars`). `options` are handed to roles by role or by node, as `options` in
     `node.json`; `class` in them has a node be of another class, as package.module:Class (`testnet.cheats` has many).
-    `models` of "network" names those that are on the ledger, of the ones that ship.
+    `models` of "network" names those that are on the ledger, of the ones that ship, `params` are parameters of the
+    ledger that differ from the defaults.
     Raises ConfigError for roles that cannot be loaded, ValueError for counts out of bounds.
     """
     global _latest

@@ -1,11 +1,12 @@
 """Make the nodes of a simulated network: genesis and keys from the seed, a class for each role, all introduced."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.keys import PrivateKey
 from protocol.ledger.genesis import Genesis, compute_chain_id
+from protocol.ledger.params import Params
 from roles import core_effects as ce
 from roles.registry import load_role
 from testnet.faults import LIARS
@@ -50,8 +51,10 @@ def build_nodes(
     """The genesis, and the nodes by name, not yet started. ValueError for counts out of bounds."""
     keys = cast.name_keys()
     counts = {role: cast.roles[key] for role, key in keys.items()}
-    models = load_model_records(tuple(cast.options.get("network", {}).get("models", MODELS)))
-    foundation = build_genesis(seed, counts, models, now_ms=START_MS)
+    network = cast.options.get("network", {})
+    models = load_model_records(tuple(network.get("models", MODELS)))
+    params = replace(Params(), **network.get("params", {}))
+    foundation = build_genesis(seed, counts, models, now_ms=START_MS, params=params)
     around = Surroundings(
         kernel=kernel,
         fabric=fabric,

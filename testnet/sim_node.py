@@ -33,6 +33,7 @@ from roles.engine.errors import EngineError
 from roles.engine.stepped import Stepped
 from roles.eventlog import format_event
 from roles.role import Computed, Context, Inspected, Progressed, Role, VoteHistory
+from roles.store.proving import prove
 from testnet.kernel import Kernel
 from testnet.sim_links import Fabric
 from testnet.sim_net import SimNet
@@ -113,7 +114,7 @@ class Disk:
             case ce.PutBlob(digest, data):
                 self.keep_blob(data, digest)
 
-    def use_store(self, effect: se.ReadBlocks | se.LookUp | se.Keep | se.PinGathered) -> se.StoreEvent:
+    def use_store(self, effect: se.StoreEffect) -> se.StoreEvent | None:
         """What `roles.store.receiving` does, in memory and without a quota."""
         match effect:
             case se.ReadBlocks(token, digests, bytes_max):
@@ -133,6 +134,13 @@ class Disk:
             case se.PinGathered(token, cid, _, expires_ms):
                 self.pins[cid] = expires_ms
                 return se.Pinned(token)
+            case se.Prove():
+                return prove(effect, lambda cid: self._read(cid.digest))
+            case se.Unpin(cid):
+                self.pins.pop(cid, None)
+            case se.DropGathered():
+                pass
+        return None
 
     def _read(self, digest: bytes) -> bytes:
         if digest not in self.blobs:
@@ -362,8 +370,10 @@ class SimNode:
                 self._wake(name, at_ms)
             case ce.LoadBlob(digest):
                 self._later(DISK_MS, self.starts, lambda: ce.BlobLoaded(digest, self.disk.blobs.get(digest)))
-            case se.ReadBlocks() | se.LookUp() | se.Keep() | se.PinGathered() | se.DropGathered():
-                self._use_store(effect)
+            case se.DropGathered() | se.Unpin():
+                self.disk.use_store(effect)
+            case se.ReadBlocks() | se.LookUp() | se.Keep() | se.PinGathered() | se.Prove():
+                self._later(DISK_MS, self.starts, lambda: self._use_store(effect))
             case ce.FetchUrl(url):
                 self._later(HTTP_MS, self.starts, lambda: self._fetch(url))
             case ce.Compute():
@@ -402,9 +412,10 @@ class SimNode:
             self._kernel.record(self.keys.node.public, event)
             self.handle(event)
 
-    def _use_store(self, effect: se.StoreEffect) -> None:
-        if not isinstance(effect, se.DropGathered):
-            self._later(DISK_MS, self.starts, lambda: self.disk.use_store(effect))
+    def _use_store(self, effect: se.StoreEffect) -> se.StoreEvent:
+        event = self.disk.use_store(effect)
+        assert event is not None  # of these effects each ends in one
+        return event
 
     def _fetch(self, url: str) -> ce.UrlFetched:
         data = self._around.fetch_url(url, self._kernel.now_ms)

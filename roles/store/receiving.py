@@ -16,9 +16,10 @@ from protocol.held import Held, describe_block
 from roles.blobs import DiskFull, StoreFull
 from roles.block_server import read_blocks
 from roles.store.collecting import drop_put
-from roles.store.errors import IndexDamaged, PutExpired
+from roles.store.errors import IndexDamaged, NotKept, PutExpired
 from roles.store.files import get_shard
 from roles.store.index import Entry, Pin
+from roles.store.proving import prove
 from roles.store.store import NAME_MAX, Store, get_now_ms, measure
 from roles.store_effects import (
     DropGathered,
@@ -28,9 +29,12 @@ from roles.store_effects import (
     LookUp,
     PinGathered,
     Pinned,
+    Prove,
+    Proven,
     ReadBlocks,
     StoreEffect,
     StoreEvent,
+    Unpin,
 )
 
 HOPELESS = (StoreFull, DiskFull, MalformedMessage)  # it would fail again: what came makes room at once
@@ -77,6 +81,10 @@ class Reception:
         root = measure(self._store, cid)
         self._store.files.sync(self._shards)
         now_ms = get_now_ms()
+        known = next((pin for pin in self._store.get_pins() if pin.cid == cid and pin.name), None)
+        if known is not None:
+            # Somebody keeps it already, under a name of theirs: then it is kept for whoever wants it longer.
+            name, expires_ms = known.name, max(known.expires_ms, expires_ms)
         pin = Pin(cid, name[:NAME_MAX], root.content_bytes, root.dag_bytes, now_ms, expires_ms)
         with self._store.lock:
             self._store.index.end_put(self._put, pin, now_ms)
@@ -153,14 +161,35 @@ class StoreDesk:
             case DropGathered(token, is_hopeless):
                 self._drop(token, is_hopeless)
                 return None
+            case Prove(token):
+                try:
+                    return prove(effect, self._get_store().read)
+                except EXPECTED as error:
+                    return Proven(token, None, (), f"{type(error).__name__}: {error}")
+            case Unpin(cid, name):
+                self._unpin(cid, name)
+                return None
 
-    def _get_reception(self, token: str) -> Reception:
+    def _get_store(self) -> Store:
         with self._lock:
             if self._store is None:
                 self._store = self._open_store()
+            return self._store
+
+    def _get_reception(self, token: str) -> Reception:
+        store = self._get_store()
+        with self._lock:
             if token not in self._receptions:
-                self._receptions[token] = Reception(self._store)
+                self._receptions[token] = Reception(store)
             return self._receptions[token]
+
+    def _unpin(self, cid: Cid, name: str) -> None:
+        """What people have pinned under names of their own stays theirs to unpin."""
+        # What the disk does not let us unpin now is kept for longer, which `store ls` shows.
+        with suppress(*EXPECTED, NotKept):
+            store = self._get_store()
+            if any(pin.cid == cid and pin.name == name for pin in store.get_pins()):
+                store.unpin(cid)
 
     def _explain(self, token: str, error: Exception) -> str:
         """What went wrong, for people; and whether what came is of use to another try."""

@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 LEASES = "tests/protocol/ledger/test_leases.py::"
 AUDITS = "tests/protocol/test_audit.py::"
+KEEPER = "tests/roles/test_lease_keeper.py::"
 MACHINE = ("tests/protocol/ledger/test_lease_machine.py",)
 PLACES, RULES, ROUNDS = (f"protocol/ledger/{name}.py" for name in ("lease_places", "leases", "lease_audits"))
 
@@ -175,5 +176,26 @@ MUTATIONS = (
         "        if False:",
         (AUDITS + "test_blocks_come_once_each_a_node_before_what_it_links",),
         "a block counts once",
+    ),
+    Mutation(
+        "roles/lease_keeper.py",
+        "        if contents != lease.contents:",
+        "        if contents is None:",
+        (KEEPER + "test_what_cannot_be_had_or_is_not_what_was_said_is_declined_and_let_go",),
+        "a node accepts only what it has found to be what was said",
+    ),
+    Mutation(
+        "roles/lease_keeper.py",
+        "        return [*effects, Gather(str(unpack_cid(lease.cid)), self._list_peers(state, lease), PIN_NAME)]",
+        "        return effects",
+        (KEEPER + "test_what_is_missing_for_an_audit_is_fetched_from_the_others_and_shown",),
+        "a node mends what it keeps",
+    ),
+    Mutation(
+        "roles/lease_keeper.py",
+        "        return effects if packed in self._kept.values() else [*effects, LetGo(cid, PIN_NAME)]",
+        "        return [*effects, LetGo(cid, PIN_NAME)]",
+        (KEEPER + "test_an_ended_lease_is_let_go_unless_another_is_about_the_same",),
+        "what another lease is about is kept",
     ),
 )
