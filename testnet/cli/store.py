@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from testnet.cli import lease
 from testnet.cli.arguments import Json, Network, parse_duration
 from testnet.cli.node import DATA, Data
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
@@ -32,6 +33,7 @@ app = App(
     help_epilogue="Examples:\n\n  rolemesh store put ./photos\n\n"
     "  rolemesh store get bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354 ./back\n\n  rolemesh store ls",
 )
+app.command(lease.app)
 CidText = Annotated[str, Parameter(name="CID", help="A file or folder: 59 letters that begin with bafkrei or bafybei.")]
 For = Annotated[str, Parameter(name="--for", help="How long to keep it: 12h, 30d; for ever unless given.")]
 Name = Annotated[str, Parameter(name="--name", help="What `store ls` shows; the file's name unless given.")]
@@ -66,7 +68,7 @@ def put(
     if path != PIPE and not path.exists() and not path.is_symlink():
         raise CommandError("no_file", f"there is no {path}", "name a file, a folder, or - for a pipe", ExitCode.USAGE)
     begun_s = time.monotonic()
-    with _open(data, is_made=True) as store, _explained(data), _shown(_measure(path)) as tell:
+    with open_store(data, is_made=True) as store, explained(data), _shown(_measure(path)) as tell:
         try:
             if path == PIPE:
                 done = import_stream(store, sys.stdin.buffer, tell=tell, name=name, expires_ms=expires_ms)
@@ -121,7 +123,7 @@ def get(
         How long fetching may take.
     """
     output = Output(json)
-    wanted = _read_cid(cid)
+    wanted = read_wanted(cid)
     where = target if target is not None else Path(cid)
     _verify_no_option(where)
     if where == PIPE and json:
@@ -138,7 +140,7 @@ def get(
 def _write_out(wanted: "Cid", where: Path, data: Path, begun_s: float, output: Output) -> None:
     from roles.store.exporting import export, export_stream
 
-    with _open(data) as store, _explained(data), _shown(0) as tell:
+    with open_store(data) as store, explained(data), _shown(0) as tell:
         if where == PIPE:
             export_stream(store, wanted, sys.stdout.buffer, tell)
             sys.stdout.buffer.flush()
@@ -153,7 +155,7 @@ def _write_out(wanted: "Cid", where: Path, data: Path, begun_s: float, output: O
 def ls(*, data: Data = DATA, json: Json = False) -> None:
     """List what is kept, how large it is and until when, and how full the store is."""
     output = Output(json)
-    with _open(data) as store, _explained(data):
+    with open_store(data) as store, explained(data):
         pins, used, blocks = store.get_pins(), store.index.get_used_bytes(), store.index.count_blocks()
     head = ("CID", "SIZE", "KEPT UNTIL", "NAME")
     output.say(
@@ -168,8 +170,8 @@ def ls(*, data: Data = DATA, json: Json = False) -> None:
 def pin(cid: CidText, /, *, name: Name = "", for_: For = "", data: Data = DATA, json: Json = False) -> None:
     """Keep what is in the store already, a part of something else perhaps, or keep it for another time."""
     output = Output(json)
-    wanted = _read_cid(cid)
-    with _open(data) as store, _explained(data):
+    wanted = read_wanted(cid)
+    with open_store(data) as store, explained(data):
         known = {found.cid: found.name for found in store.get_pins()}
         made = store.pin(wanted, name or known.get(wanted, ""), _end_of(for_))
     output.say(f"{cid} is kept until {_show_end(made)}")
@@ -180,8 +182,8 @@ def pin(cid: CidText, /, *, name: Name = "", for_: For = "", data: Data = DATA, 
 def unpin(cid: CidText, /, *, data: Data = DATA, json: Json = False) -> None:
     """Keep it no longer. Its blocks stay until `store gc`, those that something else needs for longer."""
     output = Output(json)
-    wanted = _read_cid(cid)
-    with _open(data) as store, _explained(data):
+    wanted = read_wanted(cid)
+    with open_store(data) as store, explained(data):
         store.unpin(wanted)
     output.say(f"{cid} is no longer kept; `rolemesh store gc` frees its room")
     output.give({"cid": cid, "state": "unpinned"})
@@ -199,9 +201,9 @@ def verify(cid: Annotated[str, Parameter(name="CID")] = "", /, *, data: Data = D
     from roles.store.checking import check
 
     output = Output(json)
-    wanted = _read_cid(cid) if cid else None
+    wanted = read_wanted(cid) if cid else None
     progress = Progress()
-    with _open(data) as store, _explained(data):
+    with open_store(data) as store, explained(data):
         try:
             found = check(store, wanted, lambda done, total: progress.show(f"{done} of {format_count(total, 'block')}"))
         finally:
@@ -222,7 +224,7 @@ def gc(*, data: Data = DATA, json: Json = False) -> None:
     from roles.store.collecting import collect
 
     output = Output(json)
-    with _open(data) as store, _explained(data):
+    with open_store(data) as store, explained(data):
         done = collect(store)
         used = store.index.get_used_bytes()
     output.say(f"{format_count(done.blocks, 'block')} removed, {format_bytes(done.freed_bytes)} freed")
@@ -233,7 +235,7 @@ def gc(*, data: Data = DATA, json: Json = False) -> None:
 
 
 @contextmanager
-def _open(data: Path, is_made: bool = False) -> "Iterator[Store]":
+def open_store(data: Path, is_made: bool = False) -> "Iterator[Store]":
     from roles.config import CONFIG_NAME, NodeConfig, read_config
     from roles.store.store import STORE_NAME, Store
 
@@ -242,7 +244,7 @@ def _open(data: Path, is_made: bool = False) -> "Iterator[Store]":
         hint = "put something with `rolemesh store put PATH`, or name another directory with --data"
         raise CommandError("no_store", f"no store in {data}", hint, ExitCode.CONFIG)
     bytes_max = read_config(data).store_bytes_max if (data / CONFIG_NAME).is_file() else NodeConfig.store_bytes_max
-    with _explained(data):
+    with explained(data):
         store = Store(folder, bytes_max)
     try:
         yield store
@@ -251,7 +253,7 @@ def _open(data: Path, is_made: bool = False) -> "Iterator[Store]":
 
 
 @contextmanager
-def _explained(data: Path) -> Iterator[None]:
+def explained(data: Path) -> Iterator[None]:
     """Every way in which a store says no, for whoever ran the command."""
     import sqlite3
 
@@ -322,7 +324,7 @@ def _measure(path: Path) -> int:
     return total
 
 
-def _read_cid(text: str) -> "Cid":
+def read_wanted(text: str) -> "Cid":
     from protocol.cid import read_cid
     from protocol.errors import MalformedMessage
 
