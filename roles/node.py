@@ -96,6 +96,10 @@ class RunningNode:
         """Files and folders to be fetched into its store."""
         return GatherOrders(self.core, self._equipment.inbox.put)
 
+    def order(self, token: str, body: Any) -> None:
+        """Have a transaction of its account put on the ledger; `core.orders` says what has become of it."""
+        self._equipment.inbox.put(ce.Order(token, body))
+
     @property
     def outcomes(self) -> Outcomes:
         """What roles deliver, unless a driver reads it."""

@@ -32,6 +32,7 @@ class Tally:
     blobs: list[dict[str, Any]] = field(default_factory=list)
     reported: int = 0  # oracle reports that reached the ledger
     runs: int = 0  # of scheduled work, settled
+    audited: int = 0  # audits of leases that were answered on the ledger
     faults: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id: the line of its start, with `ended_ms`
     blocks: int = 0
     height: int = 0
@@ -84,6 +85,8 @@ class Tally:
                 self.reported += int(bool(event.get("height")))
             case "run.settled":
                 self.runs += int(bool(event.get("height")))
+            case "audit.answered":
+                self.audited += int(bool(event.get("height")))
             case "fault.started" | "fault.ended" if event.get("node") == NETWORK_LOG:
                 self._take_fault(event, time_ms)
             case "block.decided":

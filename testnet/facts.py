@@ -7,19 +7,22 @@ recomputes the ledgers of a network or of one node and prints one JSON object. I
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protocol.cid import unpack_cid
 from protocol.codec import encode
 from protocol.keys import format_account
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.block import Block
 from protocol.ledger.escrow import SettleJob
 from protocol.ledger.feeds import FeedSource
+from protocol.ledger.lease_audits import AnswerAudit
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
-from protocol.ledger.transactions import ZeroReason, get_transaction_body, get_transaction_kind
+from protocol.ledger.transactions import Transaction, ZeroReason, get_transaction_body, get_transaction_kind
 from testnet.evidence import DisputeWords
 from testnet.papers import find_places, read_papers
 from testnet.recompute import Recomputation, recompute_directory
@@ -46,6 +49,9 @@ class Facts:
     feeds: dict[str, list[int]] = field(default_factory=dict)
     workflows: dict[str, dict[str, int]] = field(default_factory=dict)  # what became of their ticks
     evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded Evidence, in hex
+    leases: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in hex
+    audits: int = 0  # that were answered
+    audits_paid: int = 0
     treasury_held: int = 0
     burned_in_all: int = 0
 
@@ -69,6 +75,7 @@ class Facts:
         self.fees += sum(job.claim.fee for job in jobs)
         self._words.take(transactions)
         self._take_payouts(before, after)
+        self._take_leases(before, after, transactions)
         self._take_proofs(before, after)
         self._words.forget(after)
         for feed, state in after.feeds.items():
@@ -90,6 +97,18 @@ class Facts:
                     self.verifiers += share.amount
             self.treasury += entry.treasury
             self.burn += entry.burn
+
+    def _take_leases(self, before: State, after: State, transactions: Sequence[Transaction]) -> None:
+        answered = [item.account for item in transactions if item.kind == get_transaction_kind(AnswerAudit)]
+        self.audits += len(answered)
+        for account in set(answered):
+            known = before.work.get(account)
+            self.audits_paid += after.work[account].earned - (known.earned if known is not None else 0)
+        for key, lease in after.leases.items():
+            held = self.leases.setdefault(key.hex(), {"holding": 0})
+            holding = max(held["holding"], sum(replica.height > 0 for replica in lease.replicas))
+            size_bytes, cid = lease.contents.size_bytes, str(unpack_cid(lease.cid))
+            held.update(cid=cid, size_bytes=size_bytes, copies=lease.factor, holding=holding)
 
     def _take_proofs(self, before: State, after: State) -> None:
         for claim_id in sorted(after.wrong.keys() - before.wrong.keys()):

@@ -14,6 +14,7 @@ from protocol.jobs import Mode
 from roles.client import Client
 from roles.client_errors import ClientError
 from roles.node import RunningNode, run
+from testnet.load_lease import lease_file
 from testnet.load_plan import DONE_NAME, MIXED, PLAN_NAME, LoadPlan, read_plan
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
 
         async with trio.open_nursery() as listening:
             listening.start_soon(client.listen)
+            if plan.copies:
+                listening.start_soon(lease_file, client.node, directory, Path(plan.samples), plan.copies)
             async with trio.open_nursery() as asking:
                 for _ in range(plan.in_flight):
                     asking.start_soon(ask_in_turn)

@@ -168,6 +168,16 @@ def add_workflows(report: Report, ledger: Mapping[str, Any]) -> None:
         report.hold("workflow", counts["done"] > 0, f"{name}: {told}")
 
 
+def add_leases(report: Report, ledger: Mapping[str, Any]) -> None:
+    """What storage nodes kept for money, and that they showed it."""
+    leases = ledger["leases"].values()
+    held = ", ".join(f"{each['size_bytes']} bytes by {each['holding']} of {each['copies']}" for each in leases)
+    text = f"kept by storage nodes: {held}; {ledger['audits']} audits answered with pieces of it"
+    whole = all(each["holding"] >= each["copies"] for each in leases)
+    is_paid = ledger["audits"] > 0 and ledger["audits_paid"] > 0
+    report.hold("leases", whole and is_paid, f"{text}, {ledger['audits_paid']} grains paid for them")
+
+
 def add_blobs(report: Report, tally: Tally, names: Mapping[str, str]) -> None:
     """Who fetched what from whom. `names` maps node keys in hex to names."""
     by_node: dict[str, list[Mapping[str, Any]]] = {}

@@ -25,6 +25,7 @@ from testnet.report import (
     Wanted,
     add_accuracy,
     add_blobs,
+    add_leases,
     add_ledger,
     add_liars,
     add_oracle,
@@ -90,6 +91,8 @@ def review_run(material: Material) -> Report:
     if any(node.role == "oracle" for node in material.network.nodes):
         add_oracle(report, ledger)
     add_workflows(report, ledger)
+    if ledger["leases"]:
+        add_leases(report, ledger)
     names = {node.node: node.name for node in material.network.nodes}
     add_blobs(report, material.tally, {_to_hex(node): name for node, name in names.items()})
     if material.liars or ledger["proven_wrong"]:

@@ -74,6 +74,7 @@ class Order:
     duration_s: float | None
     faults: FaultPlan = field(default_factory=FaultPlan)
     scheduled: "ModelRecord | None" = None  # the model of a workflow over the replayed series
+    lease: bool = False  # whether the samples are leased as well
 
 
 @dataclass
@@ -106,7 +107,10 @@ class Run:
         return [node.name for node in self.network.nodes if not self._is_up(node.name)]
 
     def is_settled(self) -> bool:
-        """Every row is over, every result released settled, every lie that was told proven, the feed seen to move."""
+        """Every row is over, every result released settled, every lie that was told proven, the feed seen to move.
+
+        And if the samples are leased, an audit answered.
+        """
         load = self.order.load
         if load is None:
             return False
@@ -117,6 +121,8 @@ class Run:
         if self.order.roles.get("oracle") and tally.reported < REPORTS_WANTED:
             return False
         if self.schedule is not None and not tally.runs:
+            return False
+        if self.order.lease and not tally.audited:
             return False
         return not tally.unsettled or self._is_nothing_under_way()
 
@@ -282,6 +288,7 @@ def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
     np.savez(samples, inputs=load.inputs)
     go = (order.directory / GO_NAME).resolve()
     clients = _list_clients(network)
+    storage = sum(node.role == "storage" for node in network.nodes)
     for place, client in enumerate(clients):
         plan = LoadPlan(
             load.model.digest.hex(),
@@ -293,6 +300,7 @@ def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
             mode=load.pace.mode,
             place=place,
             clients=len(clients),
+            copies=storage if order.lease and not place else 0,
         )
         write_plan(order.directory / client.directory, plan)
 

@@ -42,6 +42,7 @@ def up(
     spawn: Annotated[bool, Parameter(negative="")] = False,
     faults: Path | None = None,
     workflow: str | None = None,
+    lease: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
@@ -89,9 +90,11 @@ def up(
         Name of a model that ships and reads a series, such as volatility: schedule it over the replayed series.
     faults
         A fault plan as JSON (docs/faults.md) to play from "ready" on; `rolemesh testnet fault` does more at any time.
+    lease
+        Have the first client lease the file of samples on every storage node, and wait until an audit is answered.
     """
     counts = _choose_roles(nodes, roles)
-    _check_counts(counts, liar, accounts, rows, in_flight, load)
+    _check_counts(counts, liar, accounts, rows, in_flight, load, lease)
     plan = _read_faults(faults, counts)
     pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
     files, loaded = choose_models(load, rows, pace, model, samples, exact)
@@ -111,6 +114,7 @@ def up(
         duration_s=duration_s,
         faults=plan,
         scheduled=scheduled,
+        lease=lease,
     )
     try:
         with termination_raises(), hold_directory(order.directory):
@@ -130,7 +134,13 @@ def _choose_roles(nodes: int | None, roles: str | None) -> Mapping[str, int]:
 
 
 def _check_counts(
-    counts: Mapping[str, int], liar: int, accounts: int, rows: int | None, in_flight: int, load: str | None
+    counts: Mapping[str, int],
+    liar: int,
+    accounts: int,
+    rows: int | None,
+    in_flight: int,
+    load: str | None,
+    lease: bool,
 ) -> None:
     """Refuse what could never work, before anything is started. Raises CommandError."""
 
@@ -154,8 +164,8 @@ def _check_counts(
                 refuse("roles", f"--load needs {least} {role}, there are {counts.get(role, 0)}", f"add {role}={least}")
     elif counts.get("inference", 0) + counts.get("verifier", 0) and not counts.get("storage", 0):
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
-    elif rows is not None or liar:
-        refuse("usage", "--rows and --liar say something about a load", "add --load digits")
+    elif rows is not None or liar or lease:
+        refuse("usage", "--rows, --liar and --lease say something about a load", "add --load digits")
 
 
 def _check_mode(mode: str) -> str:
