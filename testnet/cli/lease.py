@@ -97,7 +97,7 @@ def lease(
     )
     told = order_final(directory, body, timeout, no_wait)
     if not no_wait:
-        _wait(directory, key, parse_duration(timeout))
+        _wait(directory, key, told["height"], parse_duration(timeout))
     state, _ = read_state(directory)
     row = describe(key, state.leases[key], _read_names(directory)) if key in state.leases else {"lease": key.hex()}
     what = f"{format_bytes(contents.size_bytes)} on {format_count(copies, 'node')}, audited {periods} times"
@@ -266,25 +266,26 @@ def _find_price(state: "State", account: bytes, size_bytes: int, copies: int) ->
     return price
 
 
-def _wait(directory: Path, key: bytes, timeout_s: float) -> None:
-    """Until all copies are held. Raises CommandError."""
+def _wait(directory: Path, key: bytes, height: int, timeout_s: float) -> None:
+    """Until all copies are held; the lease is on the ledger from `height` on. Raises CommandError."""
     progress = Progress()
     deadline_s = time.monotonic() + timeout_s
     try:
         while True:
             state, _ = read_state(directory)
             lease = state.leases.get(key)
-            if lease is None:
+            if lease is None and state.height >= height:
                 hint = "no storage node could fetch it: see that the payer's node runs and has it in its store"
                 raise CommandError("lease_ended", "the lease has ended before anybody held it", hint)
-            holding = sum(1 for replica in lease.replicas if replica.height)
-            if holding == lease.factor:
+            # What is final may not be on the node's disk yet.
+            holding = sum(1 for replica in lease.replicas if replica.height) if lease is not None else 0
+            if lease is not None and holding == lease.factor:
                 return
             if time.monotonic() > deadline_s:
-                what = f"{holding} of {lease.factor} copies are held after {timeout_s:g} s; the lease stands"
+                what = f"copies that are held after {timeout_s:g} s: {holding}; the lease stands"
                 hint = "`rolemesh store lease show` tells how it goes on"
                 raise CommandError("timeout", what, hint, ExitCode.TIMEOUT, lease=key.hex(), holding=holding)
-            progress.show(f"{holding} of {format_count(lease.factor, 'copy')} held")
+            progress.show(f"copies held: {holding}")
             time.sleep(POLL_S)
     finally:
         progress.end()

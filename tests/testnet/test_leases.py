@@ -22,7 +22,8 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def list_offers(up: Up) -> list[dict[str, Any]]:
-    code, told = run_cli("store", "lease", "ls", "--dir", str(up.directory))
+    """As the payer's node has them on its disk."""
+    code, told = run_cli("store", "lease", "ls", "--dir", str(directory_of(up, "client-0")))
     assert code == ExitCode.OK, told
     return list(told["offers"])
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from testnet.events import EventFollower, Tally
-from testnet.report import Report, Wanted, add_accuracy, add_ledger, add_liars, add_oracle, add_requests
+from testnet.report import Report, Wanted, add_accuracy, add_leases, add_ledger, add_liars, add_oracle, add_requests
 
 LEDGER: dict[str, Any] = {
     "holds": True,
@@ -125,3 +125,11 @@ def test_a_log_is_read_as_it_grows_and_a_torn_line_is_passed_over(tmp_path: Path
 
     log.write_text(line + "\n" + line[:10] + "\n" + line + "\n")
     assert follower.read().attempts == 2
+
+
+@pytest.mark.parametrize(("holding", "audits", "holds"), [(2, 1, True), (1, 1, False), (2, 0, False)])
+def test_leases_are_kept_as_often_as_was_asked_for_and_shown(holding: int, audits: int, holds: bool) -> None:
+    report = Report()
+    lease = {"cid": "bafk", "size_bytes": 9, "copies": 2, "holding": holding}
+    add_leases(report, {"leases": {"aa": lease}, "audits": audits, "audits_paid": 5 * audits})
+    assert [(bar.name, bar.holds) for bar in report.bars] == [("leases", holds)]

@@ -1,0 +1,91 @@
+"""What an audit needs of a store: read, hashed, shown; and pins of leases beside those of people."""
+
+import pytest
+
+from protocol.audit import draw_pieces, verify_answer
+from protocol.cid import RAW, compute_cid
+from protocol.errors import MissingBlob
+from roles.store.importing import import_path
+from roles.store.proving import prove
+from roles.store.receiving import StoreDesk
+from roles.store_effects import FOR_EVER, LookUp, PinGathered, Prove, Unpin
+from tests.roles.store.parts import block_files, make_tree, open_store
+
+BYTES_MAX = 2**30
+
+
+@pytest.fixture
+def store(tmp_path):
+    make_tree(tmp_path / "in")
+    with open_store(tmp_path / "store") as found:
+        yield found
+
+
+@pytest.fixture
+def root(store, tmp_path):
+    """A folder that is in the store, and pinned by nobody."""
+    done = import_path(store, tmp_path / "in").root.cid
+    store.unpin(done)
+    return done
+
+
+@pytest.fixture
+def desk(store):
+    return StoreDesk(lambda: store, store.files.read)
+
+
+def test_what_is_read_for_an_audit_stands_under_the_root_it_comes_with(desk, root):
+    contents = desk.do(Prove("a", root, BYTES_MAX, ())).contents
+    drawn = draw_pieces(bytes(32), bytes(32), bytes(32), contents.pieces)
+
+    proven = desk.do(Prove("b", root, BYTES_MAX, drawn))
+
+    assert (proven.token, proven.error, proven.contents) == ("b", "", contents)
+    verify_answer(contents, drawn, proven.answer)
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged", "too large"])
+def test_what_is_not_here_whole_is_not_shown(desk, root, tmp_path, how):
+    size_bytes = desk.do(Prove("a", root, BYTES_MAX, ())).contents.size_bytes
+    files = block_files(tmp_path / "store")
+    if how == "gone":
+        files[0].unlink()
+    elif how == "damaged":
+        files[0].write_bytes(files[0].read_bytes() + b"x")
+
+    proven = desk.do(Prove("b", root, size_bytes - (how == "too large"), ()))
+
+    assert (proven.contents, proven.answer) == (None, ())
+    assert proven.error.startswith("TooLarge" if how == "too large" else "MissingBlob")
+
+
+def test_numbers_that_no_piece_has_are_passed_over(store, root):
+    proven = prove(Prove("a", root, BYTES_MAX, (0, 10**9)), store.read)
+    assert len(proven.answer) == 1
+
+
+def test_what_is_kept_for_a_lease_alone_is_let_go_with_it(desk, store, root):
+    desk.do(LookUp("t", (root,)))
+    desk.do(PinGathered("t", root, "leased", FOR_EVER))
+    assert [pin.name for pin in store.get_pins()] == ["leased"]
+
+    desk.do(Unpin(root, "leased"))
+    desk.do(Unpin(root, "leased"))
+
+    assert store.get_pins() == []
+
+
+def test_what_somebody_has_pinned_under_a_name_stays_theirs(desk, store, root):
+    store.pin(root, "holiday")
+    desk.do(LookUp("t", (root,)))
+    desk.do(PinGathered("t", root, "leased", FOR_EVER - 1))
+
+    desk.do(Unpin(root, "leased"))
+
+    (pin,) = store.get_pins()
+    assert (pin.name, pin.expires_ms) == ("holiday", FOR_EVER)
+
+
+def test_nothing_is_proven_of_what_was_never_here(desk):
+    proven = desk.do(Prove("a", compute_cid(RAW, b"elsewhere"), BYTES_MAX, ()))
+    assert proven.error.startswith(MissingBlob.__name__)
