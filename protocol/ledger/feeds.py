@@ -6,7 +6,7 @@ the others' cost it quality (`oracle`); two readings for one position, both sign
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
@@ -138,22 +138,25 @@ def compute_quorum(observers: int, observers_min: int) -> int:
 
 def get_observers(state: State, terms: FeedTerms, round_number: int) -> dict[bytes, bytes]:
     """As `list_observers`, of a state."""
-    prefix = compute_feed_key(terms.name)
-    held = (item for key, item in state.observers.items() if key.startswith(prefix))
-    return list_observers(held, state.get_epoch(state.epoch), terms, round_number)
+    return list_observers(state.observers.get, state.get_epoch(state.epoch), terms, round_number)
 
 
 def list_observers(
-    held: Iterable[Observer], snapshot: EpochSnapshot | None, terms: FeedTerms, round_number: int
+    get_observer: Callable[[bytes], Observer | None],
+    snapshot: EpochSnapshot | None,
+    terms: FeedTerms,
+    round_number: int,
 ) -> dict[bytes, bytes]:
-    """Who observes a feed in a round, being an oracle of the epoch: account by node key, in order of node keys."""
-    nodes = {item.account: item.node for item in snapshot.get_candidates(ORACLE)} if snapshot is not None else {}
+    """Who observes a feed in a round, being an oracle of the epoch: account by node key, in order of node keys.
+
+    `get_observer` gives an entry of the table of observers.
+    """
     start_ms = round_number * terms.heartbeat_ms
-    present = {
-        nodes[item.account]: item.account
-        for item in held
-        if item.account in nodes and not item.left_ms and item.since_ms <= start_ms
-    }
+    present: dict[bytes, bytes] = {}
+    for oracle in snapshot.get_candidates(ORACLE) if snapshot is not None else ():
+        observer = get_observer(compute_observer_key(terms.name, oracle.account))
+        if observer is not None and not observer.left_ms and observer.since_ms <= start_ms:
+            present[oracle.node] = oracle.account
     return dict(sorted(present.items()))
 
 

@@ -8,7 +8,7 @@ too. It is held rather than the feed halted because a halt needs somebody to end
 
 from dataclasses import replace
 
-from protocol.candles import LEVELS, add_value, compute_feed_key, compute_page_key, compute_period, compute_slot
+from protocol.candles import LEVELS, add_value, compute_page_key, compute_period, compute_slot
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidReport, RoundNotOpen, RoundOver
@@ -34,8 +34,8 @@ def apply_report_oracle(draft: Draft, context: TransactionContext, body: ReportO
     first = body.observations[0]
     terms, feed = get_feed(draft, first.feed)
     _verify_position(draft, terms, feed, first)
-    held = (item for _, item in draft.observers.items_under(compute_feed_key(terms.name)))
-    observers = list_observers(held, draft.base.get_epoch(draft.base.epoch), terms, first.round)
+    epoch = draft.base.get_epoch(draft.base.epoch)
+    observers = list_observers(draft.observers.get, epoch, terms, first.round)
     quorum = compute_quorum(len(observers), terms.observers_min)
     if len(body.observations) < quorum:
         raise InvalidReport(f"{len(body.observations)} observations, a quorum is {quorum}")

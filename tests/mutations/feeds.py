@@ -58,8 +58,8 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/ledger/feeds.py",
-        "if item.account in nodes and not item.left_ms and item.since_ms <= start_ms",
-        "if item.account in nodes and not item.left_ms",
+        "if observer is not None and not observer.left_ms and observer.since_ms <= start_ms:",
+        "if observer is not None and not observer.left_ms:",
         (FEEDS + "test_who_joins_within_a_round_observes_from_the_next_one_on",),
         "nobody joins a round that has begun",
     ),

@@ -121,8 +121,8 @@ def test_through_crashes_and_a_lost_quorum_each_tick_is_fired_once_or_noted(seed
     assert sum(get_workflow(network, name).done for name in names) >= 10
 
 
-@pytest.mark.nightly
-@pytest.mark.timeout(3_600)
+@pytest.mark.full
+@pytest.mark.timeout(1_800)
 def test_ten_thousand_ticks_under_faults_are_each_fired_once_or_noted() -> None:
     """Fifty workflows of twenty ticks, ten networks with faults of their own."""
     fired = 0

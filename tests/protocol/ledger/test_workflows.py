@@ -444,7 +444,7 @@ def test_through_sleeps_stale_feeds_and_bad_workers_each_tick_is_fired_once_or_n
     assert 10 < len(runs) < 60
 
 
-@pytest.mark.full
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_so_are_ten_thousand() -> None:
     for seed in range(10):
