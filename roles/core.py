@@ -320,7 +320,7 @@ class NodeCore:
             return self._puller.on_timer(self._follower.is_synced, self.now_ms)
         if name == "submit":
             validators = tuple(node.node for node in self.ledger.get_nodes("validator"))
-            return self._submitter.on_timer(self.ledger, validators, self.now_ms)
+            return self._submitter.on_timer(self.ledger, self._follower.is_synced, validators, self.now_ms)
         if name == "advert":
             return self._advertise()
         if name.startswith(GATHER):

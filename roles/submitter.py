@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.codec import encode
+from protocol.errors import InvalidTransaction
 from protocol.keys import Signer
 from protocol.ledger.apply import check_transaction
+from protocol.ledger.errors import NotYet
 from protocol.ledger.fees import compute_base_fee, with_fee
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, get_transaction_kind
@@ -27,6 +29,7 @@ VALID_MS = 60_000
 REPEAT_MS = 1_000
 GOSSIP_TRIES = 2
 ASK_TIMEOUT_MS = 3_000
+DROPPED_MAX = 128  # looked at in one turn, a tenth of a millisecond each
 
 
 @dataclass
@@ -87,8 +90,37 @@ class Submitter:
                     self._renumber()
         return [*out, *self._send_waiting(state, now_ms)]
 
-    def on_timer(self, state: State, validators: tuple[bytes, ...], now_ms: int) -> list[Out]:
-        """Repeat what has not been decided; ask a validator about the oldest when gossip has failed twice."""
+    def on_timer(self, state: State, is_synced: bool, validators: tuple[bytes, ...], now_ms: int) -> list[Out]:
+        """Repeat what has not been decided; ask a validator about the oldest when gossip has failed twice.
+
+        `is_synced`: whether `state` is as new as anyone's.
+        """
+        refused = self._drop_refused(state, now_ms) if is_synced else []
+        return [*refused, *self._repeat(state, validators, now_ms)]
+
+    def _drop_refused(self, state: State, now_ms: int) -> list[Out]:
+        """Give up the oldest while our own ledger refuses it: validators would too, but are asked one by one."""
+        if not self._in_flight or not self._find_refusal(self._in_flight[0].body, state, now_ms):
+            return []
+        self._asking = None
+        self._renumber()
+        out: list[Out] = []
+        for _ in range(DROPPED_MAX):
+            if not self._waiting or not (reason := self._find_refusal(self._waiting[0].body, state, now_ms)):
+                break
+            out += self._tell_refused(self._waiting.popleft(), reason)
+        return [*out, *self._send_waiting(state, now_ms)]
+
+    def _find_refusal(self, body: Any, state: State, now_ms: int) -> str:
+        try:
+            self.verify(body, state, now_ms)
+        except NotYet:
+            return ""
+        except InvalidTransaction as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def _repeat(self, state: State, validators: tuple[bytes, ...], now_ms: int) -> list[Out]:
         if not self._in_flight:
             return []
         for pending in self._in_flight:
@@ -113,9 +145,11 @@ class Submitter:
             return []
         self._in_flight.popleft()
         self._renumber()
-        refused = ToRoles(Submitted(asked.token, None, message.reason), asked.role)
-        log = Log("transaction.refused", {"body": type(asked.body).__name__, "reason": message.reason})
-        return [refused, log, *self._send_waiting(state, now_ms)]
+        return [*self._tell_refused(asked, message.reason), *self._send_waiting(state, now_ms)]
+
+    def _tell_refused(self, pending: _Pending, reason: str) -> list[Out]:
+        told = ToRoles(Submitted(pending.token, None, reason), pending.role)
+        return [told, Log("transaction.refused", {"body": type(pending.body).__name__, "reason": reason})]
 
     def on_unanswered(self) -> list[Out]:
         self._asking = None

@@ -1,7 +1,8 @@
 """Transactions of one account reach the ledger in order, once, whatever gossip loses."""
 
-from protocol.codec import decode
+from protocol.codec import decode, encode
 from protocol.envelope import decode_body, decode_envelope
+from protocol.ledger.disputes import PostTrace
 from protocol.ledger.transactions import Transaction, Transfer
 from protocol.messages import Refused
 from roles.core_effects import NetPublish, NetRequest, Wake
@@ -54,7 +55,7 @@ def test_a_validator_on_the_same_node_hears_what_gossip_would_not_bring_back():
     submitter = make_submitter(parts, listeners=(2,))
 
     effects = submitter.submit(transfer(1), 0, "t", parts.state, NOW_MS)
-    again = submitter.on_timer(parts.state, (), NOW_MS + REPEAT_MS)
+    again = submitter.on_timer(parts.state, True, (), NOW_MS + REPEAT_MS)
 
     for heard in (effects, again):
         (to_role,) = [item for item in heard if isinstance(item, ToRoles)]
@@ -78,7 +79,7 @@ def test_what_is_not_in_a_block_is_gossiped_again_and_then_a_validator_is_asked(
     submitter = make_submitter(parts)
     first = read_published(parts, submitter.submit(transfer(5), 0, "t", parts.state, NOW_MS))
 
-    turns = [submitter.on_timer(parts.state, (VALIDATOR,), NOW_MS + turn * REPEAT_MS) for turn in (1, 2, 3)]
+    turns = [submitter.on_timer(parts.state, True, (VALIDATOR,), NOW_MS + turn * REPEAT_MS) for turn in (1, 2, 3)]
 
     assert all(read_published(parts, turn) == first for turn in turns)
     asked = [[item.peer for item in turn if isinstance(item, NetRequest)] for turn in turns]
@@ -92,13 +93,32 @@ def test_a_refused_transaction_is_reported_and_those_behind_it_move_up():
     submitter.submit(transfer(2**62), 0, "too much", parts.state, NOW_MS)
     submitter.submit(transfer(1), 0, "fine", parts.state, NOW_MS)
     for turn in (1, 2, 3):
-        submitter.on_timer(parts.state, (VALIDATOR,), NOW_MS + turn * REPEAT_MS)
+        submitter.on_timer(parts.state, False, (VALIDATOR,), NOW_MS + turn * REPEAT_MS)
 
     effects = submitter.on_answer(Refused("InsufficientBalance: has 1, needs 2"), parts.state, NOW_MS)
 
     assert [(item.token, item.height) for item in get_submitted(effects)] == [("too much", None)]
     assert "InsufficientBalance" in get_submitted(effects)[0].error
     assert [item.nonce for item in read_published(parts, effects)] == [0]
+
+
+def test_what_our_own_ledger_refuses_by_now_does_not_hold_up_the_rest():
+    parts = make_parts()
+    submitter = make_submitter(parts)
+    stale = 3 * IN_FLIGHT_MAX  # of a dispute that is over
+    for number in range(stale):
+        submitter.submit(PostTrace(bytes([number]) * 32, b""), 0, str(number), parts.state, NOW_MS)
+    submitter.submit(transfer(5), 0, "good", parts.state, NOW_MS)
+
+    assert get_submitted(submitter.on_timer(parts.state, False, (), NOW_MS + REPEAT_MS)) == []
+    effects = submitter.on_timer(parts.state, True, (), NOW_MS + 2 * REPEAT_MS)
+
+    refused = get_submitted(effects)
+    assert [item.token for item in refused] == [str(number) for number in range(stale)]
+    assert all("UnknownDispute" in item.error for item in refused)
+    last = read_published(parts, effects)[-1]
+    assert (last.nonce, last.body) == (0, encode(transfer(5)))
+    parts.build([last])
 
 
 def test_another_process_spending_from_the_account_makes_ours_go_again_with_a_later_number():
@@ -119,7 +139,7 @@ def test_what_expires_before_it_is_decided_is_signed_anew_under_the_same_nonce()
     submitter = make_submitter(parts)
     first = read_published(parts, submitter.submit(transfer(1), 0, "t", parts.state, NOW_MS))[0]
 
-    later = read_published(parts, submitter.on_timer(parts.state, (), first.valid_until_ms))[0]
+    later = read_published(parts, submitter.on_timer(parts.state, True, (), first.valid_until_ms))[0]
 
     assert later.nonce == first.nonce
     assert later.body == first.body
@@ -143,7 +163,7 @@ def test_what_is_repeated_travels_in_one_message():
     for amount in range(1, 11):
         submitter.submit(transfer(amount), 0, "t", parts.state, NOW_MS)
 
-    effects = submitter.on_timer(parts.state, (), NOW_MS + REPEAT_MS)
+    effects = submitter.on_timer(parts.state, True, (), NOW_MS + REPEAT_MS)
 
     assert [item.nonce for item in read_published(parts, effects)] == list(range(10))
     assert count_messages(effects) == 1
