@@ -16,6 +16,8 @@ from p2p.muxed_stream import STALL_BYTES, STALL_S_MAX, MuxedStream
 
 FRAME_S = 30.0  # for a frame to arrive whole once its first byte is here
 LOOK_S = 5.0  # between two looks at what should have arrived or left by now
+LARGE_BYTES = 256 * 1024  # of a frame
+WIDER_BYTES = 1024 * 1024  # than a stream's first window, once a large frame comes
 CHUNK = 64 * 1024 - 12  # the largest yamux frame that every implementation takes
 OUT_BYTES_MAX = 16 * 1024 * 1024  # waiting to be sent to one peer, on all streams together
 
@@ -46,6 +48,7 @@ class FrameStream:
         self._frames = Frames()
         self._header: Header | None = None  # of the frame that is arriving
         self._is_kept = False
+        self._is_wide = False
         self._due_s = math.inf  # when it must be whole
         self._ended: Ended | None = None
         self._has_ended = trio.Event()
@@ -150,6 +153,10 @@ class FrameStream:
             if self._header is None:
                 return False
             self._is_kept = self._on_header(self._header)
+            if self._header.length > LARGE_BYTES and not self._is_wide and self._stream is not None:
+                # Else the peer waits for credit in the middle of each frame, and we write for little else.
+                self._is_wide = True
+                self._stream.widen(WIDER_BYTES)
         frame = self._frames.take() if self._is_kept else None
         if frame is None and (self._is_kept or not self._frames.drop()):
             return False

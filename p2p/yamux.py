@@ -15,7 +15,6 @@ from p2p.yamux_session import Session, Stream
 from p2p.yamux_words import (
     ACK,
     FIN,
-    INITIAL_WINDOW,
     NORMAL,
     PING,
     RST,
@@ -111,7 +110,7 @@ class Yamux:
             self._session.forget_if_done(stream)
             return
         stream.consumed += size
-        if stream.consumed >= INITIAL_WINDOW // 2:
+        if stream.consumed >= stream.window // 2:
             self._give_credit(stream, stream.consumed)
             stream.consumed = 0
 
@@ -119,6 +118,7 @@ class Yamux:
         """Let the peer have so many bytes more under way on a stream, for as long as it lasts."""
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.is_received_whole:
+            stream.window += size
             self._give_credit(stream, size)
 
     def finish(self, stream_id: int) -> None:

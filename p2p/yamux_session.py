@@ -9,7 +9,7 @@ class Stream:
 
     __slots__ = (
         "consumed", "is_accepted", "is_acknowledged", "is_gone", "is_inbound", "is_received_whole", "is_sent_whole",
-        "receive_window", "send_window", "stream_id", "to_announce", "unread",
+        "receive_window", "send_window", "stream_id", "to_announce", "unread", "window",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, is_inbound: bool) -> None:
@@ -20,6 +20,7 @@ class Stream:
         self.to_announce = ACK if is_inbound else SYN  # what the next frame must carry
         self.send_window = INITIAL_WINDOW
         self.receive_window = INITIAL_WINDOW
+        self.window = INITIAL_WINDOW  # what the peer may have under way when all of it has been consumed
         self.unread = 0  # bytes handed out in Data and not consumed
         self.consumed = 0  # bytes consumed and not yet given back as credit
         self.is_sent_whole = False

@@ -1,7 +1,8 @@
 """A message without an envelope: `[version, chain, kind, body]`, unsigned.
 
-For streams between validators, whose votes and proposals each carry their own signature: a second one around them would
-cost as much as all the rest and show nothing new. Who sends is known from the stream.
+For streams of what shows by itself that it is right: votes and proposals, which carry their own signatures, and blocks,
+which fit their names or do not. A signature around them would cost as much as all the rest and show nothing new. Who
+sends is known from the stream.
 """
 
 from typing import Annotated, Any

@@ -40,7 +40,7 @@ class Carrier:
 
     A name stands for all that begin with it and a slash: `oracle` for `oracle/btc-usd`. What a topic carries that
     `is_pulled` must arrive: listeners ask for what gossip lost (`sync.get_missed`). A protocol that `is_bare` carries
-    messages without envelopes (`protocol.bare`): what they hold is signed by itself.
+    messages without envelopes (`protocol.bare`): what they hold is signed by itself, or named by its digest.
     """
 
     name: str

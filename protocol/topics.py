@@ -38,7 +38,9 @@ register_protocol(
     "direct requests and cancellations; results, pieces of them, refusals and attestations on their way to the client",
     is_bare=True,
 )
-register_protocol("blob", frozenset({0x0211, 0x0212, 0x0248, 0x0249}) | _REFUSED, ROLES, "blocks by digest")
+register_protocol(
+    "blob", frozenset({0x0211, 0x0212, 0x0248, 0x0249}) | _REFUSED, ROLES, "blocks by digest", is_bare=True
+)
 register_protocol(
     "sync",
     frozenset({0x0102, 0x0103, 0x0105, 0x0221, 0x0222, 0x0223, 0x0224, 0x0225, 0x0226, 0x0227}) | _REFUSED,

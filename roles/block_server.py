@@ -30,24 +30,24 @@ class BlockServer:
         self._reading: dict[str, tuple[bytes, Question]] = {}
         self._waiting = 0
 
-    def on_asked(self, peer: bytes, token: str, question: Any, now_ms: int) -> list[Out]:
+    def on_asked(self, peer: bytes, token: str, question: Any) -> list[Out]:
         if not isinstance(question, Question):
-            return [self._courier.reply(token, Refused(f"{type(question).__name__} is no question for blocks"), now_ms)]
+            return [self._courier.reply_bare(token, Refused(f"{type(question).__name__} is no question for blocks"))]
         taken = len(self._queues.get(peer, ())) + sum(reader == peer for reader, _ in self._reading.values())
         if taken >= PER_PEER_MAX or self._waiting >= WAITING_MAX:
-            return [self._courier.reply(token, Refused("busy: too many want-lists wait here"), now_ms)]
+            return [self._courier.reply_bare(token, Refused("busy: too many want-lists wait here"))]
         self._queues.setdefault(peer, deque()).append((token, question))
         self._waiting += 1
         return self._read_next()
 
-    def on_read(self, event: BlocksRead, now_ms: int) -> list[Out]:
+    def on_read(self, event: BlocksRead) -> list[Out]:
         peer, question = self._reading.pop(event.token)
         size = sum(map(len, event.blocks))
         served = Log("blob.served", {"to": peer, "blocks": len(event.blocks), "bytes": size})
         answer: Any = WantedBlocks(tuple(map(len, event.blocks)), b"".join(event.blocks), event.missing)
         if isinstance(question, GetBlob):
             answer = Blob(event.blocks[0]) if event.blocks else Refused(f"{format_cid(event.missing[0])}: not here")
-        return [self._courier.reply(event.token, answer, now_ms), served, *self._read_next()]
+        return [self._courier.reply_bare(event.token, answer), served, *self._read_next()]
 
     def _read_next(self) -> list[Out]:
         reads: list[Out] = []

@@ -201,7 +201,7 @@ class NodeCore:
                 begun = self._gatherer.gather(cid, nodes, WANTS, name, expires_ms, self.ledger, self.now_ms)
                 return [*learnt, *begun]
             case BlocksRead():
-                return self._blocks.on_read(event, self.now_ms)
+                return self._blocks.on_read(event)
             case LookedUp() | Kept() | Pinned():
                 return self._gatherer.on_stored(event, self.now_ms)
             case Proven():

@@ -73,7 +73,7 @@ class Questions:
             return [*hint, self._answer(protocol, token, self._find_answer(peer, question, now_ms), now_ms)]
         index = self._find_server(protocol)
         if index is None and protocol == BLOCKS:
-            return self._blocks.on_asked(peer, token, question, now_ms)
+            return self._blocks.on_asked(peer, token, question)
         if index is None:
             return [self._answer(protocol, token, Refused(NOT_SERVED), now_ms)]
         if is_bare(protocol):

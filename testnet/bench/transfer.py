@@ -30,7 +30,7 @@ ROLES = {"validator": 1, "storage": 2}
 SOURCE, TARGET = "storage-0", "storage-1"
 SEED = 41
 READY_S, ROUND_S = 30.0, 600.0
-POLL_S = 0.01
+POLL_S = 0.03  # a question costs the node half a millisecond
 WARM = ("p2p.libp2p_net", "roles.node")
 
 

@@ -400,6 +400,16 @@ class TestFlowControl:
         with pytest.raises(YamuxViolation, match="credit for 0"):
             server.receive(HEADER.pack(0, DATA, 0, 1, 1) + b"x")
 
+    def test_of_a_wider_window_credit_comes_once_half_of_that_was_used(self, server):
+        server.receive(data(1, bytes(INITIAL_WINDOW), SYN))
+        server.widen(1, INITIAL_WINDOW)
+        server.bytes_to_send()
+
+        server.consume(1, INITIAL_WINDOW - 1)
+        assert not server.has_to_send
+        server.consume(1, 1)
+        assert frames(server.bytes_to_send()) == [(WINDOW_UPDATE, 0, 1, INITIAL_WINDOW)]
+
     def test_a_byte_beyond_the_window_ends_the_session(self, server):
         server.receive(data(1, bytes(INITIAL_WINDOW), SYN))
         with pytest.raises(YamuxViolation):

@@ -15,14 +15,14 @@ class Server:
     """Replies come as (token, message)."""
 
     def __init__(self):
-        courier = SimpleNamespace(reply=lambda token, message, now_ms: (token, message))
+        courier = SimpleNamespace(reply_bare=lambda token, message: (token, message))
         self.server = BlockServer(courier)
 
     def ask(self, peer, token, question=WANTED):
-        return self.server.on_asked(peer, token, question, 0)
+        return self.server.on_asked(peer, token, question)
 
     def read(self, token, blocks=(b"data",), missing=()):
-        reply, _, *reads = self.server.on_read(BlocksRead(token, blocks, missing), 0)
+        reply, _, *reads = self.server.on_read(BlocksRead(token, blocks, missing))
         return reply, reads
 
 

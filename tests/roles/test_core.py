@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from p2p.net import Answered, Asked, Delivered, PeerConnected, Unanswered
+from protocol.bare import wrap
 from protocol.codec import encode
 from protocol.content import compute_digest, format_cid
 from protocol.envelope import decode_body, decode_envelope, seal_message
@@ -180,7 +181,7 @@ def test_status_is_answered_by_the_core_itself():
     ("message", "protocol", "sender"),
     [
         (GetStatus(), "status", PrivateKey(b"x" * 32)),  # not the peer's own
-        (GetBlocks(1), "blob", PEER),  # not carried there
+        (GetBlocks(1), "status", PEER),  # not carried there
     ],
 )
 def test_a_wrong_question_is_refused_and_costs_its_sender(message: Any, protocol: str, sender: PrivateKey):
@@ -382,11 +383,12 @@ def test_any_node_is_asked_for_blocks_and_answers_when_they_are_read():
     core.handle(ce.Boot(()), NOW_MS)
     digest = compute_digest(b"data")
 
-    (read,) = core.handle(ask(WantBlocks((digest,)), "blob"), NOW_MS)
-    effects = core.handle(BlocksRead(read.token, (b"data",), ()), NOW_MS)
+    asked = Asked(protocol_name(CHAIN, "blob"), PEER.public, wrap(CHAIN, WantBlocks((digest,))), "s1")
+    (read,) = core.handle(asked, NOW_MS)
+    reply, _ = core.handle(BlocksRead(read.token, (b"data",), ()), NOW_MS)
 
     assert isinstance(read, ReadBlocks)
-    assert get_reply(effects) == WantedBlocks((4,), b"data", ())
+    assert reply == ce.NetReply("s1", wrap(CHAIN, WantedBlocks((4,), b"data", ())))
 
 
 def test_a_role_has_a_file_gathered_from_peers_it_names_and_hears_how_it_ended():
@@ -399,8 +401,7 @@ def test_a_role_has_a_file_gathered_from_peers_it_names_and_hears_how_it_ended()
     (token,) = {look.token for look in looks}
     (asked,) = core.handle(LookedUp(token, (), (leaf.cid,)), NOW_MS)
     assert (asked.peer, asked.protocol) == (PEER.public, protocol_name(CHAIN, "blob"))
-    sealed = seal_message(PEER, CHAIN, WantedBlocks((4,), b"data", ()), 1, 1, NOW_MS)
-    (keep,) = core.handle(Answered(asked.token, sealed), NOW_MS)
+    (keep,) = core.handle(Answered(asked.token, wrap(CHAIN, WantedBlocks((4,), b"data", ()))), NOW_MS)
     assert [(cid, bytes(data)) for cid, data in keep.blocks] == [(leaf.cid, b"data")]
     (pin,) = core.handle(Kept(token, keep.number, (Held(leaf.cid, 4),)), NOW_MS)
     assert pin == PinGathered(token, leaf.cid, "mine", 99)
