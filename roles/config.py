@@ -16,6 +16,7 @@ from protocol.keys import parse_node
 from protocol.ledger.genesis import Genesis
 from roles.engine.remote.settings import BackendConfig, read_backend, verify_backends
 from roles.files import write_atomically
+from roles.store.bucket import parse_bucket
 
 CONFIG_NAME = "node.json"
 GENESIS_NAME = "genesis.json"
@@ -76,7 +77,7 @@ class NodeConfig:
     peers are told of others when they are turned away from a mesh, and peers the operator vouches for are believed.
     `keep_blocks` is how many of the newest blocks are kept, at least KEEP_BLOCKS_MIN; 0 for all. `backends` are the
     models that servers of the operator's run instead of the node's own worker processes. `store_bytes_max` is the quota
-    of `store/`.
+    of `store/`; `store_bucket` is where its blocks are, `https://HOST/BUCKET/PREFIX`, if not in files.
     """
 
     name: str
@@ -95,6 +96,7 @@ class NodeConfig:
     peer_exchange: bool = False
     keep_blocks: int = 0
     store_bytes_max: int = 10 * 1024**3
+    store_bucket: str = ""
     backends: tuple[BackendConfig, ...] = ()
 
 
@@ -127,6 +129,7 @@ def read_config(directory: Path) -> NodeConfig:
             peer_exchange=_expect(fields, "peer_exchange", bool, NodeConfig.peer_exchange),
             keep_blocks=_expect(fields, "keep_blocks", int, NodeConfig.keep_blocks),
             store_bytes_max=_expect(fields, "store_bytes_max", int, NodeConfig.store_bytes_max),
+            store_bucket=_expect(fields, "store_bucket", str, NodeConfig.store_bucket),
             backends=tuple(read_backend(entry) for entry in _expect(fields, "backends", list, [])),
         )
         verify_config(config)
@@ -175,6 +178,8 @@ def verify_config(config: NodeConfig) -> None:
         raise ValueError(f"keep_blocks {config.keep_blocks}: 0 for all, or at least {KEEP_BLOCKS_MIN}")
     if config.store_bytes_max < 0:
         raise ValueError(f"store_bytes_max {config.store_bytes_max}: a number of bytes")
+    if config.store_bucket:
+        parse_bucket(config.store_bucket)
     verify_backends(config.backends)
 
 

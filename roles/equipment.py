@@ -24,10 +24,10 @@ from protocol.errors import MissingBlob
 from protocol.keys import PrivateKey, parse_node
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
 from roles import core_effects as ce
-from roles.blobs import BlobStore, read_blob
+from roles.blobs import BlobStore
 from roles.carrier import Core, Equipment
 from roles.chain import DATABASE_NAME, Chain
-from roles.config import ConfigError, NodeConfig, read_config, read_genesis
+from roles.config import CONFIG_NAME, ConfigError, NodeConfig, read_config, read_genesis
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.pool import open_pool
 from roles.engine.remote.engine import open_engine
@@ -39,8 +39,9 @@ from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.recovery import read_pending
 from roles.role import VoteHistory
+from roles.store.bucket import NoBucketLibrary
 from roles.store.receiving import StoreDesk
-from roles.store.store import STORE_NAME, Store
+from roles.store.store import open_blocks, open_store
 from roles.timers import WallClock
 from roles.votelog import VoteLog, open_vote_log
 
@@ -104,11 +105,14 @@ async def open_equipment(
         restarts = read_pending(plan.directory, decided)
         core = make_core(plan, replace(restored, votes=history, restarts=restarts))
         blobs = _open_blobs(plan)
+        kept = _open_kept(plan)
 
         async def load_blob(digest: bytes) -> bytes:
-            return await trio.to_thread.run_sync(find_blob, blobs, plan.directory / STORE_NAME, digest)
+            return await trio.to_thread.run_sync(find_blob, blobs, kept, digest)
 
-        desk = StoreDesk(partial(_open_store, plan), partial(_read_for_peers, plan, blobs))
+        # Inputs and outputs of a worker's jobs are nobody else's; what a storage node holds is for all.
+        for_peers = partial(find_blob, blobs, kept) if "storage" in plan.config.roles else kept
+        desk = StoreDesk(partial(open_store, plan.directory, plan.config), for_peers)
         stack.callback(desk.close)
         async with (
             open_pool(load_blob, workers=plan.config.engine_workers, probes=_runs_models(plan)) as pool,
@@ -236,23 +240,23 @@ def _restore(chain: Chain) -> ce.Restored:
         raise StoreFailed(error) from error
 
 
-def find_blob(blobs: BlobStore, store: Path, digest: bytes) -> bytes:
+def find_blob(blobs: BlobStore, kept: Callable[[bytes], bytes], digest: bytes) -> bytes:
     """A block that the node works with, or that somebody keeps in its store. MissingBlob when it is in neither."""
     try:
         return blobs.get(digest)
     except MissingBlob:
-        return read_blob(store, digest)
+        return kept(digest)
 
 
-def _read_for_peers(plan: Plan, blobs: BlobStore, digest: bytes) -> bytes:
-    """What peers may have. Inputs and outputs of a worker's jobs are nobody else's; a storage node's are for all."""
-    if "storage" in plan.config.roles:
-        return find_blob(blobs, plan.directory / STORE_NAME, digest)
-    return read_blob(plan.directory / STORE_NAME, digest)
-
-
-def _open_store(plan: Plan) -> Store:
-    return Store(plan.directory / STORE_NAME, plan.config.store_bytes_max)
+def _open_kept(plan: Plan) -> Callable[[bytes], bytes]:
+    """Reads the blocks of what people keep here."""
+    try:
+        return open_blocks(plan.directory, plan.config)
+    except NoBucketLibrary as error:
+        hint = f"or take store_bucket out of {plan.directory / CONFIG_NAME}"
+        raise ConfigError(str(error), hint) from error
+    except OSError as error:
+        raise StoreFailed(error) from error
 
 
 def _open_blobs(plan: Plan) -> BlobStore:

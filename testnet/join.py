@@ -27,6 +27,7 @@ from testnet.network_file import (
 
 CLIENTS_NAME = "clients"
 CLIENTS_MAX = 64
+NO_BUCKET = "none"
 
 
 def make_node(
@@ -77,6 +78,7 @@ def change_node(
     direct: tuple[str, ...] = (),
     keep_blocks: int | None = None,
     backends: tuple[str, ...] = (),
+    bucket: str = "",
 ) -> NodeConfig:
     """The configuration of a data directory, rewritten first when an argument asks for something else.
 
@@ -96,6 +98,8 @@ def change_node(
         changed = replace(changed, keep_blocks=keep_blocks)
     if direct:
         changed = replace(changed, direct=tuple(parse_peer(text) for text in direct))
+    if bucket:
+        changed = replace(changed, store_bucket="" if bucket == NO_BUCKET else bucket)
     if backends:
         changed = replace(changed, backends=_change_backends(changed.backends, backends))
     if changed != config:

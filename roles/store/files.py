@@ -108,6 +108,10 @@ class BlockFiles:
                 if _NAME.fullmatch(entry.name) and entry.name[:2] == shard and entry.is_file(follow_symlinks=False)
             ]
 
+    def is_empty(self) -> bool:
+        """Whether there is no block at all."""
+        return not any(next((self.folder / shard).iterdir(), None) for shard in _SHARDS)
+
     def list_temporary(self) -> Iterator[tuple[int, Path]]:
         """Files of puts that have not ended, or never will, with the number of the put."""
         for path in self._temporary.iterdir():

@@ -6,8 +6,9 @@ Synchronous: called from threads. Any number of processes may have one store ope
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,8 +17,10 @@ from protocol.dag_pb import decode_node
 from protocol.errors import MalformedMessage, MissingBlob
 from protocol.unixfs import Root
 from protocol.unixfs_nodes import DEPTH_MAX, File, list_entries, read_unixfs
-from roles.blobs import DiskFull
+from roles.blobs import DiskFull, read_blob
 from roles.config import NodeConfig
+from roles.store.blocks import Blocks
+from roles.store.bucket import BucketBlocks, parse_bucket
 from roles.store.files import BlockFiles, list_shards
 from roles.store.index import FOR_EVER, INDEX_NAME, Entry, Index, Pin
 
@@ -30,13 +33,16 @@ class Store:
     """Blocks, and why they are kept. `bytes_max` is the quota; a put that leaves less than `free_bytes_min` fails."""
 
     def __init__(
-        self, folder: Path, bytes_max: int = NodeConfig.store_bytes_max, free_bytes_min: int = FREE_BYTES_MIN
+        self,
+        folder: Path,
+        bytes_max: int = NodeConfig.store_bytes_max,
+        free_bytes_min: int = FREE_BYTES_MIN,
+        blocks: Blocks | None = None,
     ) -> None:
-        """Raises IndexDamaged, OSError."""
-        is_lost = not (folder / INDEX_NAME).exists() and any(
-            next((folder / shard).glob("*"), None) for shard in list_shards() if (folder / shard).is_dir()
-        )
-        self.files = BlockFiles(folder)
+        """`blocks` are where the bytes are, files in `folder` unless given. Raises IndexDamaged, OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.files = BlockFiles(folder) if blocks is None else blocks
+        is_lost = not (folder / INDEX_NAME).exists() and not self.files.is_empty()
         self.index = Index(folder)
         self.lock = threading.Lock()  # the index serves one thread at a time
         self.bytes_max = bytes_max
@@ -105,6 +111,19 @@ class Store:
     def get_pins(self) -> list[Pin]:
         with self.lock:
             return [pin for pin in self.index.get_pins() if pin.expires_ms > get_now_ms()]
+
+
+def open_store(directory: Path, config: NodeConfig) -> Store:
+    """The store of a node's data directory, as it is configured. Raises IndexDamaged, OSError, NoBucketLibrary."""
+    blocks = BucketBlocks(parse_bucket(config.store_bucket)) if config.store_bucket else None
+    return Store(directory / STORE_NAME, config.store_bytes_max, blocks=blocks)
+
+
+def open_blocks(directory: Path, config: NodeConfig) -> Callable[[bytes], bytes]:
+    """Reads blocks of that store, whether or not there is one. Raises NoBucketLibrary, OSError."""
+    if config.store_bucket:
+        return BucketBlocks(parse_bucket(config.store_bucket)).read
+    return partial(read_blob, directory / STORE_NAME)
 
 
 def get_now_ms() -> int:

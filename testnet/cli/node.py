@@ -89,7 +89,8 @@ def init(
     help_epilogue="Examples:\n\n  rolemesh node run --role inference\n\n"
     "  rolemesh node run --data .rolemesh/dev-42/nodes/inference-0\n\n"
     "  rolemesh node run --listen /ip4/0.0.0.0/tcp/4001 --announce /ip4/192.0.2.7/tcp/4001 --http 127.0.0.1:9464\n\n"
-    "  rolemesh node run --backend digits@1=http://127.0.0.1:8080/digits"
+    "  rolemesh node run --backend digits@1=http://127.0.0.1:8080/digits\n\n"
+    "  rolemesh node run --role storage --bucket https://s3.example.org/my-bucket/node-1"
 )
 def run(
     *,
@@ -102,6 +103,7 @@ def run(
     passphrase_file: PassphraseFile = None,
     keep_blocks: int | None = None,
     backend: Annotated[list[str] | None, Parameter(negative="")] = None,
+    bucket: str = "",
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -123,6 +125,9 @@ def run(
         processes. MODEL is name@version or a CID, URL is http(s)://HOST:PORT/NAME by the server's name for it;
         MODEL=local takes it back. May be given for several models. Kept for the next start; `node status` shows how
         each server is. The node answers for what the server says with its own stake.
+    bucket
+        https://HOST/BUCKET/PREFIX: where the blocks of the node's store are from now on, in an S3-compatible bucket; or
+        `none`, for files again. Blocks are not moved. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     """
     from roles.status import read_status
     from testnet.join import change_node
@@ -133,9 +138,10 @@ def run(
     _check_listen(listen)
     _check_reachable_at(announce or [], http)
     _check_backends(backend or [])
+    _check_bucket(bucket)
     output = Output(json)
     config = change_node(
-        data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks, tuple(backend or ())
+        data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks, tuple(backend or ()), bucket
     )
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     passphrase = open_with_passphrase(data, output, passphrase_file)
@@ -265,6 +271,19 @@ def _check_backends(texts: list[str]) -> None:
             parse_backend(text)
     except ValueError as error:
         raise CommandError("bad_backend", str(error), HINT, ExitCode.USAGE) from error
+
+
+def _check_bucket(text: str) -> None:
+    from roles.store.bucket import parse_bucket
+    from testnet.join import NO_BUCKET
+
+    if text in ("", NO_BUCKET):
+        return
+    try:
+        parse_bucket(text)
+    except ValueError as error:
+        hint = "write it like https://s3.example.org/my-bucket/node-1"
+        raise CommandError("bad_bucket", str(error), hint, ExitCode.USAGE) from error
 
 
 def _check_direct(direct: list[str]) -> None:

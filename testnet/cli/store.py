@@ -237,15 +237,15 @@ def gc(*, data: Data = DATA, json: Json = False) -> None:
 @contextmanager
 def open_store(data: Path, is_made: bool = False) -> "Iterator[Store]":
     from roles.config import CONFIG_NAME, NodeConfig, read_config
-    from roles.store.store import STORE_NAME, Store
+    from roles.store.store import STORE_NAME
+    from roles.store.store import open_store as open_configured
 
-    folder = data / STORE_NAME
-    if not is_made and not folder.is_dir():
+    if not is_made and not (data / STORE_NAME).is_dir():
         hint = "put something with `rolemesh store put PATH`, or name another directory with --data"
         raise CommandError("no_store", f"no store in {data}", hint, ExitCode.CONFIG)
-    bytes_max = read_config(data).store_bytes_max if (data / CONFIG_NAME).is_file() else NodeConfig.store_bytes_max
+    config = read_config(data) if (data / CONFIG_NAME).is_file() else NodeConfig(data.name, ())
     with explained(data):
-        store = Store(folder, bytes_max)
+        store = open_configured(data, config)
     try:
         yield store
     finally:
@@ -259,6 +259,7 @@ def explained(data: Path) -> Iterator[None]:
 
     from protocol.errors import MalformedMessage, MissingBlob
     from roles.blobs import DiskFull, StoreFull
+    from roles.store.bucket import BucketFailed, NoBucketLibrary
     from roles.store.errors import Damaged, IndexDamaged, NotKept, NotStorable, PutExpired
     from roles.store.exporting import TargetExists
 
@@ -292,6 +293,12 @@ def explained(data: Path) -> Iterator[None]:
         raise CommandError("index_busy", f"the index in {data} cannot be used: {error}", hint) from error
     except BrokenPipeError:
         raise
+    except NoBucketLibrary as error:
+        hint = f"or take store_bucket out of {data / 'node.json'}"
+        raise CommandError("no_library", str(error), hint, ExitCode.CONFIG) from error
+    except BucketFailed as error:
+        hint = "see that it is there and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY let you write to it"
+        raise CommandError("bucket_failed", str(error), hint, ExitCode.UNREACHABLE) from error
     except OSError as error:
         what = f"{error.filename or data}: {error.strerror or error}"
         raise CommandError("cannot_access", what, "look at its permissions, and whether the disk is sound") from error

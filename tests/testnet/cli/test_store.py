@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from roles.config import NodeConfig, write_config
 from testnet.cli import main
 from testnet.cli.output import ExitCode
 from tests.roles.store.parts import block_files, make_tree, read_tree
@@ -106,8 +107,8 @@ def test_hidden_entries_are_told_and_a_link_is_refused_by_its_path(run, capsys, 
     assert str(tmp_path / "in" / "link") in told["error"]["message"]
 
 
-def test_a_full_store_names_the_quota_and_what_makes_room(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("roles.config.NodeConfig.store_bytes_max", 1_000)
+def test_a_full_store_names_the_quota_and_what_makes_room(run, tmp_path):
+    write_config(tmp_path, NodeConfig("node", ("storage",), store_bytes_max=1_000))
     (tmp_path / "large").write_bytes(bytes(2_000))
 
     code, told = run("put", tmp_path / "large")
