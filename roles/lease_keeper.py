@@ -134,10 +134,12 @@ class LeaseKeeper:
 
     def _offer(self, state: State, now_ms: int) -> list[Effect]:
         """Let what the operator wants to let, and once more after the ledger has found us silent."""
-        if not self._room_bytes or now_ms < self._offered_ms + OFFER_AGAIN_MS:
+        if now_ms < self._offered_ms + OFFER_AGAIN_MS:
             return []
         node, known = state.nodes.get(self._account), state.offers.get(self._account)
         if node is None or STORAGE not in node.roles or node.bond < state.params.get_bond_min(STORAGE):
+            return []
+        if known is None and not self._room_bytes:
             return []
         is_as_wanted = known is not None and (known.room_bytes, known.price) == (self._room_bytes, self._price)
         if is_as_wanted and known is not None and not known.is_silent:

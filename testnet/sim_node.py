@@ -33,7 +33,7 @@ from roles.engine.errors import EngineError
 from roles.engine.stepped import Stepped
 from roles.eventlog import format_event
 from roles.role import Computed, Context, Inspected, Progressed, Role, VoteHistory
-from roles.store.proving import prove
+from roles.store.proving import Prover
 from testnet.kernel import Kernel
 from testnet.sim_links import Fabric
 from testnet.sim_net import SimNet
@@ -135,7 +135,7 @@ class Disk:
                 self.pins[cid] = expires_ms
                 return se.Pinned(token)
             case se.Prove():
-                return prove(effect, lambda cid: self._read(cid.digest))
+                return Prover(lambda cid: self._read(cid.digest)).prove(effect)
             case se.Unpin(cid):
                 self.pins.pop(cid, None)
             case se.DropGathered():

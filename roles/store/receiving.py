@@ -19,7 +19,7 @@ from roles.store.collecting import drop_put
 from roles.store.errors import IndexDamaged, NotKept, PutExpired
 from roles.store.files import get_shard
 from roles.store.index import Entry, Pin
-from roles.store.proving import prove
+from roles.store.proving import Prover
 from roles.store.store import NAME_MAX, Store, get_now_ms, measure
 from roles.store_effects import (
     DropGathered,
@@ -125,6 +125,7 @@ class StoreDesk:
     def __init__(self, open_store: Callable[[], Store], read: Callable[[bytes], bytes]) -> None:
         self._open_store = open_store
         self._read = read
+        self._prover: Prover | None = None
         self._store: Store | None = None  # until the first file comes: a node that keeps none needs none
         self._receptions: dict[str, Reception] = {}
         self._hopeless: set[str] = set()
@@ -163,7 +164,7 @@ class StoreDesk:
                 return None
             case Prove(token):
                 try:
-                    return prove(effect, self._get_store().read)
+                    return self._get_prover().prove(effect)
                 except EXPECTED as error:
                     return Proven(token, None, (), f"{type(error).__name__}: {error}")
             case Unpin(cid, name):
@@ -175,6 +176,13 @@ class StoreDesk:
             if self._store is None:
                 self._store = self._open_store()
             return self._store
+
+    def _get_prover(self) -> Prover:
+        store = self._get_store()
+        with self._lock:
+            if self._prover is None:
+                self._prover = Prover(store.read)
+            return self._prover
 
     def _get_reception(self, token: str) -> Reception:
         store = self._get_store()

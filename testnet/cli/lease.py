@@ -107,6 +107,27 @@ def lease(
     output.give({**told, **row, "amount_grains": body.amount, "term_cost_grains": cost})
 
 
+@app.command(help_epilogue=f"Examples:\n\n  rolemesh store lease leave {EXAMPLE} --from storage-0")
+def leave(
+    wanted: Which, /, *, payer: From = "", no_wait: NoWait = False, timeout: Timeout = "30s", json: Json = False
+) -> None:
+    """Give a storage node's part in a lease back, unpaid since its last audit: another node is drawn for it.
+
+    Not while an audit waits for its answer. `--from` names the storage node.
+    """
+    from protocol.ledger.leases import KeepBlob
+    from roles.keystore import get_key_path, read_public
+
+    output = Output(json)
+    directory = find_payer(payer)
+    state, _ = read_state(directory)
+    key, found = _find(wanted, state, read_public(get_key_path(directory, "account")))
+    told = order_final(directory, KeepBlob(key, 0), timeout, no_wait)
+    row = describe(key, found, _read_names(directory))
+    output.say(f"{row['cid']} is kept here no longer for lease {row['lease']}")
+    output.give({**told, "lease": row["lease"], "cid": row["cid"]})
+
+
 @app.command(help_epilogue="Examples:\n\n  rolemesh store lease ls\n\n  rolemesh store lease ls --dir ./worker --json")
 def ls(*, directory: Where = None, json: Json = False) -> None:
     """List the leases on the ledger, and the room that storage nodes let, as a node has stored it."""
@@ -220,14 +241,18 @@ def _describe_offers(state: "State", names: dict[str, str]) -> list[dict[str, An
     ]
 
 
-def _find(wanted: str, state: "State") -> "tuple[bytes, Lease]":
+def _find(wanted: str, state: "State", holder: bytes = b"") -> "tuple[bytes, Lease]":
+    """A lease by id or CID; with `holder` one that this account has a part in. Raises CommandError."""
     from protocol.cid import unpack_cid
+    from protocol.ledger.leases import find_replica
 
     for key, lease in sorted(state.leases.items()):
-        if wanted in (key.hex(), str(unpack_cid(lease.cid))):
+        is_meant = wanted in (key.hex(), str(unpack_cid(lease.cid)))
+        if is_meant and (not holder or find_replica(lease, holder) is not None):
             return key, lease
+    of = " that this node has a part in" if holder else ""
     hint = "`rolemesh store lease ls` shows all there are; one that has ended is gone"
-    raise CommandError("no_lease", f"there is no lease {wanted}", hint, ExitCode.USAGE)
+    raise CommandError("no_lease", f"there is no lease {wanted}{of}", hint, ExitCode.USAGE)
 
 
 def _measure(directory: Path, cid: "Cid") -> "Contents":

@@ -190,8 +190,10 @@ def test_room_is_let_as_the_operator_wants_and_again_after_it_was_found_silent(k
     assert other.on_ledger(state, kept.now_ms)[0] == Submit(OfferSpace(ROOM, PRICE + 1), "offer")
     assert find(other.on_ledger(state, kept.now_ms + 1), Submit) == []  # it is on its way
     assert find(other.on_ledger(state, kept.now_ms + OFFER_AGAIN_MS), Submit)
+    retiring = LeaseKeeper(kept.account, 0, PRICE)
+    assert Submit(OfferSpace(0, PRICE), "offer") in retiring.on_ledger(state, kept.now_ms)
     nothing = LeaseKeeper(kept.account, 0, PRICE)
-    assert find(nothing.on_ledger(state, kept.now_ms), Submit) == []
+    assert find(nothing.on_ledger(replace(state, offers={}), kept.now_ms), Submit) == []
     stranger = LeaseKeeper(PrivateKey.from_seed(bytes(32)).public, ROOM, PRICE)
     assert find(stranger.on_ledger(state, kept.now_ms), Submit) == []
 

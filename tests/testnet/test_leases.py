@@ -92,6 +92,13 @@ def test_a_lease_is_held_by_as_many_nodes_as_it_asks_for_and_added_to(standing: 
     assert (code, more["periods"], more["renews"]) == (ExitCode.OK, 3, True), more
     assert more["balance_grains"] >= told["balance_grains"] + 10**9 - told["term_cost_grains"]
 
+    (holder,) = list_holding(standing, cid)
+    code, left = run_cli("store", "lease", "leave", cid, "--from", str(directory_of(standing, holder)))
+    assert (code, left["lease"]) == (ExitCode.OK, more["lease"]), left
+    wait_until(lambda: len(list_holding(standing, cid) - {holder}) == 1, "another has taken its place")
+    code, refused = run_cli("store", "lease", "leave", cid, "--from", str(directory_of(standing, holder)))
+    assert refused["error"]["code"] == "no_lease"
+
 
 def test_what_cannot_be_leased_is_refused_with_what_to_do(standing: Up, tmp_path: Path) -> None:
     cid = put(standing, tmp_path, 50_000)

@@ -6,7 +6,7 @@ from protocol.audit import draw_pieces, verify_answer
 from protocol.cid import RAW, compute_cid
 from protocol.errors import MissingBlob
 from roles.store.importing import import_path
-from roles.store.proving import prove
+from roles.store.proving import Prover
 from roles.store.receiving import StoreDesk
 from roles.store_effects import FOR_EVER, LookUp, PinGathered, Prove, Unpin
 from tests.roles.store.parts import block_files, make_tree, open_store
@@ -60,8 +60,46 @@ def test_what_is_not_here_whole_is_not_shown(desk, root, tmp_path, how):
 
 
 def test_numbers_that_no_piece_has_are_passed_over(store, root):
-    proven = prove(Prove("a", root, BYTES_MAX, (0, 10**9)), store.read)
+    proven = Prover(store.read).prove(Prove("a", root, BYTES_MAX, (0, 10**9)))
     assert len(proven.answer) == 1
+
+
+def test_an_audit_reads_what_it_asks_for_and_a_measurement_everything(store, root):
+    read = []
+
+    def note(cid):
+        read.append(cid)
+        return store.read(cid)
+
+    prover = Prover(note)
+    first = prover.prove(Prove("a", root, BYTES_MAX, ()))
+    whole = len(read)
+    assert whole > 2
+    read.clear()
+    assert prover.prove(Prove("b", root, BYTES_MAX, (0, 1))).contents == first.contents
+    assert len(read) == 2
+    read.clear()
+    prover.prove(Prove("c", root, BYTES_MAX, ()))
+    assert len(read) == whole
+
+
+def test_only_so_many_trees_are_remembered(store, root, tmp_path):
+    (tmp_path / "other").write_bytes(b"x" * 5_000)
+    other = import_path(store, tmp_path / "other").root.cid
+    read = []
+
+    def note(cid):
+        read.append(cid)
+        return store.read(cid)
+
+    prover = Prover(note, pieces_max=1)
+    for cid in (root, other):
+        prover.prove(Prove("a", cid, BYTES_MAX, (0,)))
+    read.clear()
+    prover.prove(Prove("b", other, BYTES_MAX, (0,)))
+    assert len(read) == 1
+    prover.prove(Prove("c", root, BYTES_MAX, (0,)))
+    assert len(read) > 3
 
 
 def test_what_is_kept_for_a_lease_alone_is_let_go_with_it(desk, store, root):
