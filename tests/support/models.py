@@ -12,8 +12,9 @@ from roles.engine.specs import INPUTS_BYTES_MAX
 
 FOLDER = Path(__file__).parents[2] / "testnet" / "models"
 MODELS = {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
-# To go through all operators of `pydoc` at each of them takes minutes.
-EACH_OPERATOR = [pytest.param(name, marks=pytest.mark.full) if name == "pydoc" else name for name in MODELS]
+# To go through all operators at each of more than a hundred takes minutes.
+LARGE = (pytest.mark.full, pytest.mark.timeout(1_200))
+EACH_OPERATOR = [pytest.param(name, marks=LARGE) if name in ("pydoc", "volatility") else name for name in MODELS]
 
 
 def draw_inputs(model: bytes, rows: int, seed: int) -> tuple[Tensor, ...]:
