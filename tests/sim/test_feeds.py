@@ -1,12 +1,17 @@
 """Feeds through crashes, partitions and loss: never two reports for one round, no word taken back, and in time."""
 
+from dataclasses import replace
+
 import pytest
 
-from protocol.ledger.feeds import AccuseObserver
+from protocol.ledger.feeds import AccuseObserver, get_observers
 from protocol.ledger.transactions import ReportOracle, read_transaction
+from roles import core_effects as ce
 from testnet.faults import Crash, FaultPlan, LinkFault, Partition
-from testnet.genesis import FEED_NAME
+from testnet.genesis import FEED_NAME, FEED_PATH
 from testnet.sim import Network, simulate
+from testnet.sim_inputs import FEED_URL
+from tests.support.feeds import TERMS
 
 ROLES = {"validator": 4, "oracle": 4}
 HEARTBEAT_MS = 5_000
@@ -112,4 +117,28 @@ def test_who_signs_two_readings_for_one_round_loses_stake() -> None:
     assert network.run_until(lambda: network.bonds["oracle-0"] < bond, limit_ms=20_000)
     network.run_for(15_000)
     assert sum(isinstance(body, AccuseObserver) for body in list_bodies(network)) == 1
+    assert network.find_violations() == []
+
+
+def test_a_feed_that_is_registered_is_joined_and_reported_between_heartbeats_when_it_moves() -> None:
+    """Through the death of an observer, whose signed readings stay its only ones."""
+    feeds = {FEED_NAME: {"url": FEED_URL, "path": FEED_PATH}, "moving": {}}
+    plan = FaultPlan(crashes=(Crash("oracle-1", 14_000, 17_000), Crash("oracle-2", 23_500, 24_500)))
+    network = simulate(
+        8, roles={"validator": 1, "oracle": 4, "client": 1}, options={"oracle": {"feeds": feeds}}, faults=plan
+    )
+    network.run_until(2_000)
+    terms = replace(TERMS, name="moving", address=FEED_URL, path=FEED_PATH, heartbeat_ms=HEARTBEAT_MS, deviation_bp=50)
+    network.nodes["client-0"].handle(ce.Order("register", replace(terms, age_ms_max=10_000)))
+    network.run_until(60_000)
+
+    reports = [body for body in list_bodies(network) if isinstance(body, ReportOracle)]
+    positions = [
+        (first.round, first.sequence) for first in (body.observations[0] for body in reports) if first.feed == "moving"
+    ]
+    assert positions == sorted(set(positions))
+    assert len({number for number, _ in positions}) >= 9
+    assert sum(sequence > 0 for _, sequence in positions) >= 5
+    assert not network.get_events("oracle.equivocated")
+    assert len(get_observers(network.ledger, network.ledger.feed_terms["moving"], 10**12)) == 4
     assert network.find_violations() == []

@@ -91,3 +91,30 @@ def test_scheduled_work_of_real_processes_is_fired_done_and_has_a_history(standi
     code, told = run_cli("oracle", "candles", WORKFLOW, "--duration", "2s", "--count", "20", *where)
     assert code == ExitCode.OK
     assert len(told["candles"]) >= DONE - 1
+
+
+@pytest.mark.full
+def test_feeds_and_workflows_are_put_on_the_ledger_and_ended_by_command(standing: Up) -> None:
+    node = standing.network.get_node("client-0")
+    assert node is not None
+    payer = ("--from", str(standing.directory / node.directory))
+
+    code, told = run_cli(
+        "oracle", "register", "rain", "--source", "replay", "--path", "mm", "--heartbeat", "1m", *payer
+    )
+    assert (code, told["state"]) == (ExitCode.OK, "final"), told
+    code, told = run_cli("oracle", "register", "rain", "--source", "replay", *payer)
+    assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InvalidFeed")
+    code, told = run_cli("oracle", "retire", "rain", *payer)
+    assert (code, told["state"]) == (ExitCode.OK, "final"), told
+
+    what = ("--model", "volatility", "--input", f"{FEED}:close:1s:9", "--every", "3s", "--for", "1m", "--budget", "2")
+    code, told = run_cli("workflow", "add", "second", *what, *payer)
+    assert (code, told["state"]) == (ExitCode.OK, "final"), told
+    few = ("--model", "volatility", "--input", f"{FEED}:close:1s:4", "--every", "3s")
+    code, told = run_cli("workflow", "add", "third", *few, *payer)
+    assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InvalidWorkflow")
+    code, told = run_cli("workflow", "end", "second", *payer)
+    assert (code, told["state"]) == (ExitCode.OK, "final"), told
+    code, told = run_cli("workflow", "ls", "--dir", str(standing.directory))
+    assert {row["workflow"]: row["is_on"] for row in told["workflows"]} == {WORKFLOW: True, "second": False}

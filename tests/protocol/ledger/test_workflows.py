@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from protocol.candles import compute_feed_key
+from protocol.check import check_message
+from protocol.jobs import ClaimedWork
 from protocol.ledger.errors import (
     InvalidFeed,
     InvalidJobWork,
@@ -22,9 +24,12 @@ from protocol.ledger.records import ModelRecord, Run, TensorSpec, Workflow
 from protocol.ledger.runs import TICKS_KEPT
 from protocol.ledger.state import compute_supply
 from protocol.ledger.workflows import RUNNING_MAX, AddWorkflow, EndWorkflow, compute_run_key
+from protocol.messages import Claims
 from protocol.proofs.feed_proof import read_state_candles
 from protocol.queries import CandleQuery, InputQuery, SeriesQuery
+from protocol.signing import sign
 from protocol.tensor import Tensor
+from protocol.types import Verdict
 from protocol.workflow import Outcome
 from tests.support.feeds import HEARTBEAT_MS, TERMS, report
 from tests.support.jobs import PRICE, attest, make_receipt, pay
@@ -378,6 +383,26 @@ def test_results_of_one_workflow_are_inputs_of_another() -> None:
     if run is not None:
         values = [int.from_bytes(run.request.inputs[0].data[at : at + 8], "little") for at in (0, 8, 16)]
         assert values == sorted(values, reverse=True)
+
+
+def test_gossip_passes_on_the_claim_of_a_run_and_no_other() -> None:
+    ledger = found()
+    start(ledger)
+    [(job, run)] = list_runs(ledger)
+    node = ledger.node(find_worker(ledger, job))
+
+    def hear(**changes: object) -> Verdict:
+        claim = sign(replace(settle(ledger, job).claim, **changes), node)  # type: ignore[arg-type]
+        claims = Claims((ClaimedWork(claim, run.request),))
+        return check_message("claims", node.public, claims, ledger.state, ledger.state.time_ms)[0]
+
+    assert hear() is Verdict.ACCEPT
+    assert hear(seq=1) is Verdict.IGNORE
+    assert hear(channel=bytes(32)) is Verdict.IGNORE
+    settlement = settle(ledger, job)
+    ledger.do(ledger.account(find_worker(ledger, job)), settlement, after_ms=1)
+    over = Claims((ClaimedWork(settlement.claim, run.request),))
+    assert check_message("claims", node.public, over, ledger.state, ledger.state.time_ms)[0] is Verdict.IGNORE
 
 
 # Ten thousand ticks
