@@ -20,7 +20,7 @@ from protocol.unixfs_nodes import DEPTH_MAX, File, Folder, Part, list_entries, r
 from roles.store.store import Store
 
 READERS = 2
-READS_MAX = 8  # blocks read ahead
+READS_MAX = 3  # blocks read ahead: what is in the processor's caches is written twice as fast as what is not
 
 Tell = Callable[[int], None]  # how many bytes of content have been written
 Read = Callable[[Cid], bytes]
