@@ -437,6 +437,19 @@ def test_a_url_that_cannot_be_fetched_is_answered_with_the_reason(tmp_path):
     assert answer.error
 
 
+def test_files_and_programs_of_sources_are_answered_with_what_they_hold(tmp_path):
+    series = tmp_path / "series.csv"
+    series.write_bytes(b"day,mm\n1,2.5\n")
+    addresses = [f"file:{series}", 'exec:["/bin/echo", "7"]', 'exec:["/bin/false"]']
+
+    async def main():
+        async with running(tmp_path, on_boot(*(ce.FetchUrl(address, 5_000) for address in addresses))) as node:
+            await until(lambda: len(node.core.told) == 4)
+        return {answer.url: answer.data for answer in node.core.told[1:4]}
+
+    assert trio.run(main) == dict(zip(addresses, (b"day,mm\n1,2.5\n", b"7\n", None), strict=True))
+
+
 def test_outcomes_nobody_reads_are_bounded_and_counted(tmp_path):
     async def main():
         outcomes = [ce.Deliver("client", number) for number in range(OUTCOMES_MAX + 3)]

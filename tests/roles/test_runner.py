@@ -5,14 +5,14 @@ import random
 from protocol.codec import decode
 from protocol.jobs import compute_claim_id
 from protocol.ledger.escrow import SettleJob
-from protocol.messages import Attestations, Claims
+from protocol.messages import Claims
 from protocol.tensor import Tensor
 from roles.committees import Committees
 from roles.role import Compute, Computed, Effect, Publish, Record, Request, Store, Submit
 from roles.runner import BUCKET, Runner
 from roles.workbook import JournalEntry
-from tests.protocol.ledger.test_workflows import MODEL, find_worker, found, list_runs, start
 from tests.support.jobs import attest
+from tests.support.workflows import MODEL, find_worker, found, list_runs, start
 
 OUTPUTS = (Tensor("int64", (1, 1), (7).to_bytes(8, "little")),)
 HELD = (MODEL.digest,)
@@ -114,7 +114,6 @@ def test_an_attestation_of_nobody_drawn_or_forged_counts_for_nothing() -> None:
     [receipt] = decode(JournalEntry, scene.kept[scene.job]).receipts
     said = attest(scene.ledger.state, scene.ledger.foundation, receipt, receipt.output_digest)
     forged = tuple(type(item)(item.claim_id, item.verifier, item.value, b"", bytes(64)) for item in said)
-    assert isinstance(Attestations(forged), Attestations)
     assert scene.runner.on_attestations(forged) == []
     assert scene.runner.on_attestations(said[:1]) == []
     assert len(scene.runner.on_attestations(said)) == 1

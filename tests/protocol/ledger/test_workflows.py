@@ -16,14 +16,13 @@ from protocol.ledger.errors import (
     NotYourWorkflow,
     UnknownWorkflow,
 )
-from protocol.ledger.escrow import RefuseJob, SettleJob
+from protocol.ledger.escrow import RefuseJob
 from protocol.ledger.feeds import ObserveFeed, RetireFeed
-from protocol.ledger.models import RetireModel
-from protocol.ledger.params import Params
-from protocol.ledger.records import ModelRecord, Run, TensorSpec, Workflow
+from protocol.ledger.models import RegisterModel, RetireModel
+from protocol.ledger.records import TensorSpec
 from protocol.ledger.runs import TICKS_KEPT
 from protocol.ledger.state import compute_supply
-from protocol.ledger.workflows import RUNNING_MAX, AddWorkflow, EndWorkflow, compute_run_key
+from protocol.ledger.workflows import RUNNING_MAX, EndWorkflow, compute_run_key
 from protocol.messages import Claims
 from protocol.proofs.feed_proof import read_state_candles
 from protocol.queries import CandleQuery, InputQuery, SeriesQuery
@@ -32,96 +31,24 @@ from protocol.tensor import Tensor
 from protocol.types import Verdict
 from protocol.workflow import Outcome
 from tests.support.feeds import HEARTBEAT_MS, TERMS, report
-from tests.support.jobs import PRICE, attest, make_receipt, pay
+from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
-
-PARAMS = Params()
-MODEL = ModelRecord(
-    name="sum",
-    digest=b"m" * 32,
-    exact=1,
-    inputs=(TensorSpec("int64", (0, 3)),),
-    outputs=(TensorSpec("int64", (0, 1)),),
-    labels=(),
+from tests.support.workflows import (
+    EVERY_MS,
+    MODEL,
+    NAME,
+    PARAMS,
+    QUERY,
+    find_worker,
+    found,
+    get_workflow,
+    go_to,
+    keep_fresh,
+    list_runs,
+    make_body,
+    settle,
+    start,
 )
-EVERY_MS = 2_000
-QUERY = InputQuery((SeriesQuery(CandleQuery(TERMS.name, HEARTBEAT_MS, 3), ("close",)),))
-NAME = "mean"
-
-
-def make_body(ledger: Ledger, ticks: int = 10, **changes: object) -> AddWorkflow:
-    body = AddWorkflow(
-        name=NAME,
-        model=MODEL.digest,
-        inputs=(QUERY,),
-        every_ms=EVERY_MS,
-        end_ms=(ledger.state.time_ms // EVERY_MS + ticks) * EVERY_MS,
-        fee=2 * PRICE,
-        verifiers=2,
-        timeout_ms=1_000,
-        budget=1_000 * PRICE,
-        decimals=0,
-        age_ms_max=60_000,
-    )
-    return replace(body, **changes)  # type: ignore[arg-type]
-
-
-def found(**changes: object) -> Ledger:
-    """A ledger with a feed that one oracle observes, three rounds of history, and a model that three nodes serve."""
-    params = replace(PARAMS, grace_ms=100, **changes) if "grace_ms" not in changes else replace(PARAMS, **changes)  # type: ignore[arg-type]
-    roles = {"validator": 1, "oracle": 1, "client": 1, "inference": 3, "verifier": 3}
-    ledger = Ledger(roles, params=params, models=(MODEL,))
-    ledger.do(ledger.account("client-0"), replace(TERMS, jump_bp=0, outlier_bp=0))
-    ledger.do(ledger.account("oracle-0"), ObserveFeed(TERMS.name, 1))
-    for number in range(4):
-        go_to(ledger, (ledger.state.time_ms // HEARTBEAT_MS + 1) * HEARTBEAT_MS)
-        ledger.do(ledger.spare(), report(ledger, {"oracle-0": 100 + number}), after_ms=1)
-    return ledger
-
-
-def go_to(ledger: Ledger, time_ms: int) -> None:
-    """An empty block at a time, unless it has passed."""
-    if time_ms > ledger.state.time_ms:
-        ledger.block(after_ms=time_ms - ledger.state.time_ms)
-
-
-def keep_fresh(ledger: Ledger, time_ms: int, value: int = 200) -> None:
-    """Go on to a time, reporting in every round on the way."""
-    while ledger.state.time_ms // HEARTBEAT_MS < time_ms // HEARTBEAT_MS:
-        go_to(ledger, (ledger.state.time_ms // HEARTBEAT_MS + 1) * HEARTBEAT_MS)
-        ledger.do(ledger.spare(), report(ledger, {"oracle-0": value}), after_ms=1)
-    go_to(ledger, time_ms)
-
-
-def get_workflow(ledger: Ledger) -> Workflow:
-    return ledger.state.workflows[compute_feed_key(NAME)]
-
-
-def list_runs(ledger: Ledger) -> list[tuple[bytes, Run]]:
-    return sorted(ledger.state.runs.items(), key=lambda item: item[1].tick)
-
-
-def find_worker(ledger: Ledger, job: bytes) -> str:
-    payee = ledger.state.jobs[job].payee
-    return next(name for name in ledger.foundation.nodes if ledger.account(name).public == payee)
-
-
-def settle(ledger: Ledger, job: bytes, value: int = 7, fee: int = PRICE, **changes: object) -> SettleJob:
-    run, worker = ledger.state.runs[job], find_worker(ledger, job)
-    outputs = (Tensor("int64", (1, 1), value.to_bytes(8, "little", signed=True)),)
-    item = pay(run.request, ledger.foundation, job, 0, amount=fee)
-    receipt = make_receipt(replace(item, request=replace(run.request, **changes)), ledger.node(worker), outputs)  # type: ignore[arg-type]
-    attestations = attest(ledger.state, ledger.foundation, receipt, receipt.output_digest)
-    return SettleJob(job, receipt.claim, receipt.salt, receipt.output_digest, attestations, outputs)
-
-
-def start(ledger: Ledger, **changes: object) -> int:
-    """A workflow that was just fired for the first time; the tick."""
-    ledger.do(ledger.account("client-0"), make_body(ledger, **changes), after_ms=1)
-    tick = get_workflow(ledger).next_tick
-    keep_fresh(ledger, tick * EVERY_MS)
-    return tick
-
 
 # Registration
 
@@ -280,22 +207,20 @@ def test_stale_inputs_are_refused() -> None:
     assert [item.outcome for item in get_workflow(ledger).past][-1] == Outcome.RUNNING
 
 
-@pytest.mark.parametrize("reason", [Outcome.NO_HISTORY, Outcome.NO_FIT, Outcome.NO_WORKER, Outcome.NO_VERIFIERS])
+@pytest.mark.parametrize("reason", [Outcome.NO_HISTORY, Outcome.NO_WORKER, Outcome.NO_VERIFIERS])
 def test_a_tick_that_cannot_be_fired_says_why(reason) -> None:
     far = CandleQuery(TERMS.name, 12 * HEARTBEAT_MS, 3)
     change: dict[Outcome, dict[str, object]] = {
         Outcome.NO_HISTORY: {"inputs": (InputQuery((SeriesQuery(far, ("close",)),)),)},
-        Outcome.NO_FIT: {},
         Outcome.NO_WORKER: {"fee": 1},
         Outcome.NO_VERIFIERS: {"verifiers": 4},
     }
     ledger = found()
     ledger.do(ledger.account("client-0"), make_body(ledger, **change[reason]), after_ms=1)
     tick = get_workflow(ledger).next_tick
-    keep_fresh(ledger, tick * EVERY_MS, value=2**62 if reason == Outcome.NO_FIT else 5)
-    outcome = get_workflow(ledger).past[-1].outcome
-    assert outcome == (Outcome.RUNNING if reason == Outcome.NO_FIT else reason)  # 2^62 is an int64 still
-    assert get_workflow(ledger).missed == int(reason != Outcome.NO_FIT)
+    keep_fresh(ledger, tick * EVERY_MS)
+    assert get_workflow(ledger).past[-1].outcome == reason
+    assert (get_workflow(ledger).fired, get_workflow(ledger).missed) == (0, 1)
 
 
 def test_a_workflow_has_so_many_runs_at_a_time() -> None:
@@ -310,14 +235,43 @@ def test_a_workflow_has_so_many_runs_at_a_time() -> None:
     assert get_workflow(ledger).past[-1].outcome == Outcome.RUNNING
 
 
+def register_own(ledger: Ledger, **changes: object) -> RegisterModel:
+    """A model of client-0's that nobody serves yet."""
+    own = RegisterModel(
+        name="own",
+        version=1,
+        digest=b"o" * 32,
+        size_bytes=1,
+        exact=1,
+        calibration=(),
+        inputs=MODEL.inputs,
+        outputs=MODEL.outputs,
+        labels=(),
+        rows_max=1,
+    )
+    body = replace(own, **changes)  # type: ignore[arg-type]
+    ledger.do(ledger.account("client-0"), body, after_ms=1)
+    return body
+
+
 def test_a_retired_model_is_asked_no_more() -> None:
-    assert RetireModel(MODEL.digest).digest == MODEL.digest  # of genesis: nobody can; so it is taken away by hand
     ledger = found()
-    ledger.do(ledger.account("client-0"), make_body(ledger), after_ms=1)
-    ledger.state = replace(ledger.state, models={})
-    ledger.state = replace(ledger.state, tree=ledger.rebuild())
+    owner, own = ledger.account("client-0"), register_own(ledger)
+    ledger.do(owner, make_body(ledger, model=own.digest), after_ms=1)
+    keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
+    assert get_workflow(ledger).past[-1].outcome == Outcome.NO_WORKER
+    ledger.do(owner, RetireModel(own.digest), after_ms=1)
     keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS)
     assert get_workflow(ledger).past[-1].outcome == Outcome.NO_MODEL
+
+
+def test_numbers_that_a_model_does_not_take_are_not_cut_to_fit() -> None:
+    ledger = found()
+    own = register_own(ledger, inputs=(TensorSpec("uint8", (0, 3)),))
+    ledger.do(ledger.account("client-0"), make_body(ledger, model=own.digest), after_ms=1)
+    keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS, value=256)
+    keep_fresh(ledger, get_workflow(ledger).next_tick * EVERY_MS, value=256)
+    assert get_workflow(ledger).past[-1].outcome == Outcome.NO_FIT
 
 
 def test_a_workflow_ends_with_its_end_and_with_its_budget_and_gives_back_what_is_left() -> None:

@@ -12,7 +12,7 @@ from roles.core_effects import Commit
 from testnet.cli.output import CommandError, ExitCode
 from testnet.cli.workflow import parse_input
 from testnet.network_file import NetworkFile, NodeEntry, write_network_file
-from tests.protocol.ledger.test_workflows import (
+from tests.support.workflows import (
     EVERY_MS,
     NAME,
     find_worker,
