@@ -77,6 +77,7 @@ class Disk:
     def start(self) -> ce.Restored:
         """Count a start and hand over what is kept, as the node's database does."""
         self.boot += 1
+        self._prover = Prover(lambda cid: self._read(cid.digest))  # what it remembers is not on the disk
         kept = {bucket: dict(values) for bucket, values in self.kv.items() if bucket != "receipt"}
         history = VoteHistory((), is_lost=True) if self.has_lost_votes else VoteHistory(tuple(self.votes))
         return ce.Restored(self.boot, self.state, kept, self.blocks.get, history, self._list_pending())
@@ -135,7 +136,7 @@ class Disk:
                 self.pins[cid] = expires_ms
                 return se.Pinned(token)
             case se.Prove():
-                return Prover(lambda cid: self._read(cid.digest)).prove(effect)
+                return self._prover.prove(effect)
             case se.Unpin(cid):
                 self.pins.pop(cid, None)
             case se.DropGathered():

@@ -19,6 +19,7 @@ HOUR_MS = 3_600_000
 STEP_MS = 5_000
 PRICE = 1_000
 FACTOR = 3
+FORGETFUL = "tests.support.forgetful:Forgetful"
 
 
 class Kept:
@@ -32,10 +33,12 @@ class Kept:
         factor: int = FACTOR,
         periods: int = 20,
         audit_ms: int = AUDIT_MS,
+        forgetful: tuple[str, ...] = (),
     ) -> None:
         options: dict[str, dict[str, Any]] = {
             "network": {"models": (), "params": {"audit_ms": audit_ms}},
             "storage": {"lease_bytes": 10**9, "lease_price": PRICE},
+            **{name: {"class": FORGETFUL} for name in forgetful},
         }
         self.network = simulate(seed, {"validator": 1, "storage": stores, "client": 1}, options=options)
         self.stores = [name for name in self.network.nodes if name.startswith("storage")]
@@ -188,3 +191,37 @@ def test_a_lease_on_what_nobody_has_ends_with_a_refund() -> None:
 
     assert before - network.balances["client-0"] == network.genesis.params.base_fee_min
     assert not any(offer.leased_bytes or offer.is_silent for offer in network.ledger.offers.values())
+
+
+def count_audits_until_caught(seed: int) -> int:
+    """Audits until a node that lacks a tenth of what it leased, and does not fetch it again, has missed one."""
+    rng = random.Random(seed)
+    blob = Blob(rng.randbytes(300_000), chunk=4_096)
+    kept = Kept(seed, 3, [blob], factor=2, audit_ms=60_000, forgetful=("storage-0", "storage-1", "storage-2"))
+    network = kept.network
+    assert network.run_until(lambda: kept.is_whole)
+    (lease,) = kept.leases.values()
+    careless = kept.list_live(lease)[0]
+    account = network.nodes[careless].keys.account.public
+    leaves = blob.tree.cids[1:]
+    for cid in rng.sample(leaves, -(-len(leaves) // 10)):
+        del network.nodes[careless].disk.blobs[cid.digest]
+
+    def is_caught() -> bool:
+        work = network.ledger.work.get(account)
+        return work is not None and work.void > 0
+
+    assert network.run_until(is_caught, limit_ms=20 * 60_000)
+    shown = [event for event in network.get_events("audit.answered") if event["node"] == careless and event["height"]]
+    assert network.ledger.nodes[account].bond < network.genesis.params.get_bond_min("storage")
+    return len(shown) + 1
+
+
+def test_who_lacks_a_tenth_and_does_not_mend_it_is_fined_by_the_third_audit() -> None:
+    assert count_audits_until_caught(seed=1) <= 3
+
+
+@pytest.mark.full
+def test_of_a_hundred_careless_nodes_ninety_five_are_caught_within_three_audits() -> None:
+    counts = [count_audits_until_caught(seed) for seed in range(1_000, 1_100)]
+    assert sum(count <= 3 for count in counts) >= 95, counts
