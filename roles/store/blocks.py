@@ -17,6 +17,9 @@ class Blocks(Protocol):
     def read(self, digest: bytes) -> bytes:
         """The block. MissingBlob when it is not there or its bytes do not fit its name, OSError when nobody knows."""
 
+    def read_into(self, digest: bytes, room: bytearray) -> bytes | memoryview:
+        """As `read`; where the block fits into `room` what is returned may be a view of that."""
+
     def has_file(self, digest: bytes) -> bool:
         """Whether something stands under this name."""
 

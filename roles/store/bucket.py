@@ -99,6 +99,9 @@ class BucketBlocks:
             raise MissingBlob(digest)
         return found
 
+    def read_into(self, digest: bytes, room: bytearray) -> bytes | memoryview:
+        return self.read(digest)
+
     def has_file(self, digest: bytes) -> bool:
         return self._find(digest) is not None
 

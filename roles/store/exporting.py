@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 from protocol.cid import RAW, Cid
 from protocol.errors import MalformedMessage
 from protocol.shards import Shard
+from protocol.unixfs import CHUNK_BYTES
 from protocol.unixfs_nodes import DEPTH_MAX, File, Folder, Part, list_entries, read_unixfs
 from roles.store.store import Store
 
@@ -23,7 +24,6 @@ READERS = 2
 READS_MAX = 3  # blocks read ahead: what is in the processor's caches is written twice as fast as what is not
 
 Tell = Callable[[int], None]  # how many bytes of content have been written
-Read = Callable[[Cid], bytes]
 
 
 class Exported(NamedTuple):
@@ -48,7 +48,7 @@ def export(store: Store, cid: Cid, target: Path, tell: Tell = lambda content_byt
         raise TargetExists(target)
     partial = target.parent / f".{target.name[:64]}.{secrets.token_hex(8)}.partial"
     with ThreadPoolExecutor(READERS, thread_name_prefix="store-get") as pool:
-        writer = _Writer(store.read, pool, tell)
+        writer = _Writer(store, pool, tell)
         try:
             writer.write_entry(cid, partial, None, 0)
             if os.path.lexists(target):
@@ -67,7 +67,7 @@ def export(store: Store, cid: Cid, target: Path, tell: Tell = lambda content_byt
 def export_stream(store: Store, cid: Cid, stream: BinaryIO, tell: Tell = lambda content_bytes: None) -> Exported:
     """Write a file to a stream, each block once it is checked. Raises as `export`, for a folder too."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="store-get") as pool:
-        writer = _Writer(store.read, pool, tell)
+        writer = _Writer(store, pool, tell)
         try:
             node = writer.read_node(cid)
             if isinstance(node, Folder | Shard):
@@ -80,10 +80,12 @@ def export_stream(store: Store, cid: Cid, stream: BinaryIO, tell: Tell = lambda 
 
 
 class _Writer:
-    def __init__(self, read: Read, pool: ThreadPoolExecutor, tell: Tell) -> None:
-        self._read = read
+    def __init__(self, store: Store, pool: ThreadPoolExecutor, tell: Tell) -> None:
+        self._read = store.read
+        self._read_into = store.read_into
         self._pool = pool
         self._tell = tell
+        self._rooms = [bytearray(CHUNK_BYTES) for _ in range(READS_MAX)]  # one for each block read ahead
         self.files = 0
         self.content_bytes = 0
 
@@ -131,16 +133,17 @@ class _Writer:
             )
         return below
 
-    def _read_ahead(self, leaves: Iterator[tuple[Cid, int | None]]) -> Iterator[bytes]:
-        reads: deque[tuple[Cid, int | None, Future[bytes]]] = deque()
-        for cid, size in leaves:
-            reads.append((cid, size, self._pool.submit(self._read, cid)))
+    def _read_ahead(self, leaves: Iterator[tuple[Cid, int | None]]) -> Iterator[bytes | memoryview]:
+        """What is given is good until the next is asked for: then its room is read into again."""
+        reads: deque[tuple[Cid, int | None, Future[bytes | memoryview]]] = deque()
+        for turn, (cid, size) in enumerate(leaves):
+            reads.append((cid, size, self._pool.submit(self._read_into, cid, self._rooms[turn % READS_MAX])))
             if len(reads) >= READS_MAX:
                 yield self._take(*reads.popleft())
         while reads:
             yield self._take(*reads.popleft())
 
-    def _take(self, cid: Cid, size: int | None, read: "Future[bytes]") -> bytes:
+    def _take(self, cid: Cid, size: int | None, read: "Future[bytes | memoryview]") -> bytes | memoryview:
         data = read.result()
         if size is not None and len(data) != size:
             raise MalformedMessage(f"{cid} has {len(data)} bytes, the file says {size}")

@@ -63,8 +63,12 @@ class Store:
 
     def read(self, cid: Cid) -> bytes:
         """A block, its bytes checked. MissingBlob when it is not here or damaged: then it is moved aside."""
+        return bytes(self.read_into(cid, bytearray()))
+
+    def read_into(self, cid: Cid, room: bytearray) -> bytes | memoryview:
+        """As `read`; where the block fits into `room` what is returned may be a view of that."""
         try:
-            return self.files.read(cid.digest)
+            return self.files.read_into(cid.digest, room)
         except MissingBlob:
             if self.files.has_file(cid.digest):
                 # On a full disk it stays where it is, and is found damaged by every read.

@@ -15,7 +15,8 @@ _ONE = ("Neg", "Abs", "Relu", "Sqrt", "Exp", "Tanh", "Identity")
 _TWO = ("Add", "Mul", "Sub", "Max", "Div")
 
 
-FAULTS_MAX = 192  # changes tried
+FAULTS_MAX = 256  # changes tried
+STRIDE = 97  # numbers from one that is changed to the next
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,16 @@ def _run(graph: Graph, inputs: tuple[Tensor, ...], fault: int, at: int) -> tuple
 
 
 def spoil(tensors: tuple[Tensor, ...], at: int) -> tuple[Tensor, ...]:
-    """The same with one number changed, of each tensor in turn: one of its two highest bits, or one of its lowest."""
+    """The same with one number changed, of each tensor in turn: one of its two highest bits or of two low ones.
+
+    Of whole numbers that are counted round, as places in a window of 64, only the lowest is left. Numbers are from
+    all over the tensor: most of one may be masked by what follows.
+    """
     which, at = at % len(tensors), at // len(tensors)
     chosen = tensors[which]
     size = ITEM_SIZES[chosen.dtype]
-    start = at // 3 * size % len(chosen.data)
-    place, bit = ((start + size - 1, 0x80), (start + size - 1, 0x40), (start, 0x40))[at % 3]
+    start = at // 4 * STRIDE * size % len(chosen.data)
+    place, bit = ((start + size - 1, 0x80), (start + size - 1, 0x40), (start, 0x40), (start, 0x01))[at % 4]
     changed = chosen.data[:place] + bytes((chosen.data[place] ^ bit,)) + chosen.data[place + 1 :]
     return (*tensors[:which], replace(chosen, data=changed), *tensors[which + 1 :])
 
