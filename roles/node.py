@@ -36,6 +36,7 @@ from roles.durable import StoreFailed
 from roles.engine.sandbox import describe_measures
 from roles.equipment import Plan, must_be_reachable, open_equipment, read_plan, sweep
 from roles.gather_orders import GatherOrders
+from roles.health import Page
 from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
 from roles.passphrase import find_passphrase
@@ -136,6 +137,10 @@ class RunningNode:
             "counts": dict(carrier.counts),
             "rss_bytes": get_rss_bytes(),
         }
+
+    def get_page(self, target: str) -> Page:
+        """One of its pages over HTTP, wherever it is asked for."""
+        return self._watch.get_page(target)
 
     def tell(self, name: str, fields: Mapping[str, Any]) -> None:
         """Put something into the event log."""

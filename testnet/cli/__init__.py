@@ -19,6 +19,7 @@ def build_app() -> App:
     from testnet.cli import (
         bench,
         explain,
+        gateway,
         infer,
         keys,
         ledger,
@@ -46,7 +47,7 @@ def build_app() -> App:
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 node unreachable, 5 verification failed, "
         "6 invariant violated, 7 timeout, 130 interrupted.",
     )
-    groups = (network, node, peers, keys, ledger, model, store, oracle, workflow, proof, bench)
+    groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, proof, bench)
     for group in groups:
         app.command(group.app)
     for module in (infer, verify, explain, sim):

@@ -100,7 +100,7 @@ def infer(
     from testnet.cli.inputs import read_input
 
     output = Output(json)
-    timeout_ms = _read_timeout(timeout)
+    timeout_ms = read_timeout(timeout)
     if max_fee < 0:
         raise CommandError("bad_fee", f"not a fee: {max_fee}", "give --max-fee in grains, 0 or more", ExitCode.USAGE)
     path, found = open_network(network)
@@ -110,7 +110,7 @@ def infer(
         raise CommandError("wrong_input", "the model is to be given either rows or a text", hint, ExitCode.USAGE)
     if text:
         check_settings(record, text, stop, max_tokens, temperature)
-        directory = _open_running(path, found)
+        directory = open_running(path, found)
         output.note(f"asking network {found.name} for {record.name}, up to {format_count(max_tokens, 'token')}")
         options = {
             "mode": mode,
@@ -130,7 +130,7 @@ def infer(
     if record.inputs[0].shape[:1] == (0,) and tensor.shape[0] > record.rows_max:
         message = f"{input} has {tensor.shape[0]} rows, {record.name} takes from 1 to {record.rows_max} in one request"
         raise CommandError("wrong_input", message, "send them in several requests", ExitCode.USAGE)
-    directory = _open_running(path, found)
+    directory = open_running(path, found)
     output.note(f"asking network {found.name} for {record.name}, {format_count(tensor.shape[0], 'row')}")
     options = {
         "mode": mode,
@@ -144,7 +144,7 @@ def infer(
     _show(output, record, outcome, mode, receipt)
 
 
-def _read_timeout(text: str) -> int:
+def read_timeout(text: str) -> int:
     """A deadline from now in ms. Raises CommandError for more than a network takes."""
     from protocol.check import AHEAD_MS_MAX
 
@@ -180,7 +180,7 @@ def _find_model(directory: Path, network: NetworkFile, wanted: str) -> "ModelRec
     )
 
 
-def _open_running(path: Path, network: NetworkFile) -> Path:
+def open_running(path: Path, network: NetworkFile) -> Path:
     """A client's directory in a network that runs. Raises CommandError."""
     if is_running(path.parent):
         return _open_client(path)

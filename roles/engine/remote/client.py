@@ -9,7 +9,8 @@ from protocol.tensor import Tensor
 from roles.engine.remote.errors import BackendDown, BackendFailed, BackendRefused, BadAnswer
 from roles.engine.remote.metadata import Server, read_server
 from roles.engine.remote.settings import BackendConfig
-from roles.engine.remote.wire import HEAD_BYTES_MAX, HEAD_HEADER, Question, read_answer, read_json
+from roles.engine.remote.wire import Question, read_answer, read_json
+from roles.oip_tensors import HEAD_BYTES_MAX, HEAD_HEADER
 
 CONNECT_S_MAX = 5.0
 SAID_BYTES_MAX = 300  # of what a server says about its failure

@@ -7,10 +7,9 @@ from typing import Any
 
 from protocol.proofs.profiles import Profile
 from roles.engine.remote.errors import Unfit
-from roles.engine.remote.wire import DATATYPES
 from roles.engine.specs import IoSpec
+from roles.oip_tensors import BINARY, DATATYPES
 
-BINARY = "binary_tensor_data"
 ADVICE = "; name inputs and outputs in the server's settings of the model as its ONNX file does"
 
 

@@ -6,28 +6,25 @@ Source: the Open Inference Protocol's REST specification; Triton's extension "bi
 
 import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NoReturn
 
 from protocol.errors import MalformedMessage
-from protocol.tensor import ITEM_SIZES, RANK_MAX, Tensor, verify_tensor
+from protocol.tensor import Tensor, verify_tensor
 from roles.engine.errors import ComputeFailed
 from roles.engine.remote.errors import BadAnswer
 from roles.engine.specs import OUTPUTS_BYTES_MAX, IoSpec, count_rows
-
-HEAD_HEADER = "Inference-Header-Content-Length"
-HEAD_BYTES_MAX = 64 * 1024  # of a JSON document without its numbers
-# Numbers written out are read in the node's own loop: of a megabyte that takes some 10 ms, and nothing may take 20.
-JSON_BYTES_MAX = 1024 * 1024
-NUMBER_BYTES = 26  # of a float64 as JSON, with what stands around it
-DATATYPES = {name: name.upper() for name in ITEM_SIZES} | {"float16": "FP16", "float32": "FP32", "float64": "FP64"}
-_CODES = {
-    "float16": "e", "float32": "f", "float64": "d", "int8": "b", "int16": "h", "int32": "i", "int64": "q",
-    "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q", "bool": "?",
-}  # fmt: skip
+from roles.oip_tensors import (
+    DATATYPES,
+    HEAD_BYTES_MAX,
+    HEAD_HEADER,
+    JSON_BYTES_MAX,
+    NUMBERS_MAX,
+    flatten,
+    list_numbers,
+    pack_numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,10 @@ def read_json(data: bytes) -> dict[str, Any]:
 def _verify_json_sizes(gives: tuple[IoSpec, ...], inputs: tuple[Tensor, ...], rows: int) -> None:
     taken = sum(math.prod(tensor.shape) for tensor in inputs)
     given = sum(math.prod(size or rows for size in spec.shape) for spec in gives)
-    if max(taken, given) * NUMBER_BYTES + HEAD_BYTES_MAX > JSON_BYTES_MAX:
-        most = (JSON_BYTES_MAX - HEAD_BYTES_MAX) // NUMBER_BYTES
+    if max(taken, given) > NUMBERS_MAX:
         raise ComputeFailed(
-            f"{taken} numbers in and {given} out are more than the {most} that are written out for a server without"
-            " the binary tensor extension: ask for fewer rows"
+            f"{taken} numbers in and {given} out are more than the {NUMBERS_MAX} that are written out for a server"
+            " without the binary tensor extension: ask for fewer rows"
         )
 
 
@@ -114,7 +110,7 @@ def _describe_input(spec: IoSpec, tensor: Tensor, is_binary: bool) -> dict[str, 
     }
     if is_binary:
         return described | {"parameters": {"binary_data_size": len(tensor.data)}}
-    return described | {"data": struct.unpack(f"<{math.prod(tensor.shape)}{_CODES[tensor.dtype]}", tensor.data)}
+    return described | {"data": list_numbers(tensor)}
 
 
 def _split(head_size: str | None, body: bytes) -> tuple[bytes, bytes]:
@@ -183,29 +179,15 @@ def _pack(where: str, dtype: str, count: int, data: Any) -> bytes:
     """Numbers of a JSON list, flat or nested, as bytes."""
     if not isinstance(data, list):
         raise BadAnswer(f"{where} has no data")
-    numbers = _flatten(data)
+    numbers = flatten(data)
     if len(numbers) != count:
         raise BadAnswer(f"{where} has {len(numbers)} numbers, its shape asks for {count}")
     if None in numbers:
         raise ComputeFailed(f"{where} holds NaN or infinity")  # as some servers write it
-    kinds = (bool, int) if dtype == "bool" else (int, float) if dtype.startswith("float") else (int,)
-    if any(type(number) not in kinds for number in numbers) or (
-        dtype == "bool" and any(n not in (0, 1) for n in numbers)
-    ):
-        raise BadAnswer(f"{where} holds what is no {dtype}")
     try:
-        return struct.pack(f"<{count}{_CODES[dtype]}", *numbers)
-    except (struct.error, OverflowError) as error:
-        raise BadAnswer(f"{where} holds what is no {dtype}: {error}") from error
-
-
-def _flatten(data: list[Any]) -> list[Any]:
-    """What is in lists within lists, as deep as a tensor goes; deeper ones are left, and are no numbers."""
-    for _ in range(RANK_MAX):
-        if not any(type(item) is list for item in data):
-            break
-        data = list(chain.from_iterable(item if type(item) is list else [item] for item in data))
-    return data
+        return pack_numbers(dtype, numbers)
+    except ValueError as error:
+        raise BadAnswer(f"{where} holds {error}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

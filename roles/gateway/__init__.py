@@ -1,0 +1,1 @@
+"""The network over HTTP, in the APIs that programs speak already: Open Inference Protocol v2, and OpenAI's."""

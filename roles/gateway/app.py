@@ -1,0 +1,156 @@
+"""The gateway's application: its routes, what it says when something fails, and who may ask at all."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from roles.gateway.desk import Desk
+from roles.gateway.faults import Fault
+from roles.health import Page
+
+GONE = 499  # nobody reads it: the status of those who hung up, for the counters
+RECEIPT_TYPE = "application/octet-stream"
+_PAGES = ("/livez", "/readyz", "/metrics")
+
+
+class Counts:
+    """What has been answered, for `/metrics`."""
+
+    def __init__(self) -> None:
+        self.answers: Counter[tuple[str, int]] = Counter()  # by API and status
+        self.spent_s: defaultdict[str, float] = defaultdict(float)  # by API, in seconds
+
+    def format(self, under_way: int) -> str:
+        """In the text format of Prometheus 0.0.4."""
+        lines = [
+            "# HELP rolemesh_gateway_answers_total Answers over HTTP, by API and status.",
+            "# TYPE rolemesh_gateway_answers_total counter",
+        ]
+        lines += [
+            f'rolemesh_gateway_answers_total{{api="{api}",status="{status}"}} {count}'
+            for (api, status), count in sorted(self.answers.items())
+        ]
+        lines += [
+            "# HELP rolemesh_gateway_seconds_total Time from a request to the end of its answer, by API.",
+            "# TYPE rolemesh_gateway_seconds_total counter",
+        ]
+        lines += [
+            f'rolemesh_gateway_seconds_total{{api="{api}"}} {spent:.6f}' for api, spent in sorted(self.spent_s.items())
+        ]
+        lines += [
+            "# HELP rolemesh_gateway_under_way Inferences under way for callers over HTTP.",
+            "# TYPE rolemesh_gateway_under_way gauge",
+            f"rolemesh_gateway_under_way {under_way}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+class Gateway:
+    """An ASGI application. `get_page` gives the node's own pages; `apis` bring the routes.
+
+    It spends its owner's money, so it answers programs on this machine alone: a page that a browser has loaded from
+    elsewhere says so in `Origin`, and one whose name was made to point here says so in `Host`.
+    """
+
+    def __init__(self, desk: Desk, apis: Iterable[Sequence[Route]], get_page: Callable[[str], Page]) -> None:
+        self._desk = desk
+        self._get_page = get_page
+        self.counts = Counts()
+        routes = [route for api in apis for route in api]
+        routes += [Route(path, self._show_page) for path in _PAGES]
+        routes.append(Route("/receipts/{request_id}/{cid}", self._give_receipt))
+        handlers: Any = {Fault: answer_fault, HTTPException: _answer_http, ClientDisconnect: _answer_gone}
+        self._app = Starlette(routes=routes, exception_handlers=handlers)
+        self._app.router.redirect_slashes = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        api, began_s = find_api(scope["path"]), time.monotonic()
+        status = GONE
+
+        async def count_and_send(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            request = Request(scope, receive)
+            if is_foreign(request.headers.get("host", ""), request.headers.get("origin", "")):
+                fault = Fault(403, "foreign", "this gateway answers programs on its own machine alone")
+                await answer_fault(request, fault)(scope, receive, count_and_send)
+            else:
+                await self._app(scope, receive, count_and_send)
+        finally:
+            self.counts.answers[api, status] += 1
+            self.counts.spent_s[api] += time.monotonic() - began_s
+
+    async def _show_page(self, request: Request) -> Response:
+        page = self._get_page(f"{request.url.path}?{request.url.query}")
+        more = self.counts.format(self._desk.under_way) if request.url.path == "/metrics" else ""
+        headers = {"Cache-Control": "no-store", "Content-Type": page.content_type}
+        return Response(page.body + more, page.status, headers)
+
+    async def _give_receipt(self, request: Request) -> Response:
+        found = request.path_params
+        data = await self._desk.get_receipt(found["request_id"], found["cid"])
+        headers = {"Content-Disposition": f'attachment; filename="{found["request_id"]}.receipt"'}
+        return Response(data, headers=headers, media_type=RECEIPT_TYPE)
+
+
+def find_api(path: str) -> str:
+    """What a path belongs to, for counting.
+
+    >>> find_api("/v2/models/digits"), find_api("/v1/models"), find_api("/else")
+    ('oip', 'openai', 'other')
+    """
+    return {"v2": "oip", "v1": "openai"}.get(path.split("/")[1] if "/" in path else "", "other")
+
+
+def is_foreign(host: str, origin: str) -> bool:
+    """Whether a request comes by way of a page from elsewhere, by its headers.
+
+    >>> is_foreign("127.0.0.1:8080", ""), is_foreign("evil.example", ""), is_foreign("[::1]:1", "https://evil.example")
+    (False, True, True)
+    """
+    return not _is_local(f"//{host}") or bool(origin and not _is_local(origin))
+
+
+def _is_local(url: str) -> bool:
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def answer_fault(request: Request, fault: Fault) -> Response:
+    """The fault, in the words of the API that was asked."""
+    if find_api(request.url.path) == "openai":
+        kind = "invalid_request_error" if fault.status < 500 else "api_error"
+        error: Any = {"message": fault.reason, "type": kind, "param": None, "code": fault.code}
+        return JSONResponse({"error": error}, fault.status, fault.headers)
+    return JSONResponse({"error": fault.reason, "code": fault.code}, fault.status, fault.headers)
+
+
+def _answer_http(request: Request, error: HTTPException) -> Response:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    reason = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    response = answer_fault(request, Fault(error.status_code, code, reason))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _answer_gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=GONE)

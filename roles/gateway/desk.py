@@ -1,0 +1,169 @@
+"""Where HTTP meets the client: bodies are read, requests put to the network, receipts found again. All with bounds."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import trio
+from starlette.requests import ClientDisconnect, Request
+
+from protocol.content import compute_digest, format_cid
+from protocol.keys import format_node
+from protocol.ledger.records import ModelRecord
+from protocol.ledger.state import State
+from protocol.tensor import Tensor
+from roles.client import FEE_MAX
+from roles.client_errors import ClientError
+from roles.client_waiter import Answer
+from roles.gateway.faults import Fault, translate
+from roles.gateway.settings import Settings
+
+BODY_BYTES_MAX = 512 * 1024  # ten times the largest request a network takes, as numbers need more room written out
+BODY_S_MAX = 10.0
+UNDER_WAY_MAX = 64  # requests with a body at once; the next is told to come back
+RECEIPT_BYTES_MAX = 8 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class Asker(Protocol):
+    """What a desk needs of `roles.client.Client`."""
+
+    async def infer(self, model: str | bytes, inputs: Any, *, mode: str, max_fee: int, timeout_s: float) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an answer's reader is told of its receipt: in the parameters of the body, and in headers."""
+
+    parameters: dict[str, Any]
+    headers: dict[str, str]
+
+
+class Desk:
+    """`look` gives the ledger and whether the node serves; `receipts` is where the client keeps its receipt files.
+
+    A request may take `timeout_s`.
+    """
+
+    def __init__(self, client: Asker, look: Callable[[], tuple[State, bool]], receipts: Path, timeout_s: float) -> None:
+        self._client = client
+        self._look = look
+        self._receipts = receipts
+        self._timeout_s = timeout_s
+        self.under_way = 0
+
+    @property
+    def ledger(self) -> State:
+        return self._look()[0]
+
+    @property
+    def is_ready(self) -> bool:
+        return self._look()[1]
+
+    async def read_body(self, request: Request) -> bytes:
+        """The whole body. Fault 408 when it does not come, 413 when it is too long, 415 when it is packed."""
+        if request.headers.get("content-encoding", "identity") != "identity":
+            # Unpacking would let a small request grow past any bound.
+            raise Fault(415, "packed", "the request is packed: send it as it is")
+        body = bytearray()
+        with trio.move_on_after(BODY_S_MAX) as reading:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_BYTES_MAX:
+                    raise Fault(413, "too_large", f"a request has at most {BODY_BYTES_MAX} bytes")
+        if reading.cancelled_caught:
+            raise Fault(408, "timeout", f"the request did not come within {BODY_S_MAX:g} s")
+        return bytes(body)
+
+    async def infer(self, record: ModelRecord, inputs: tuple[Tensor, ...], settings: Settings) -> Answer:
+        """Raises ClientError."""
+        fee = FEE_MAX if settings.max_fee is None else settings.max_fee
+        return await self._client.infer(
+            record.digest, inputs, mode=settings.mode, max_fee=fee, timeout_s=self._timeout_s
+        )
+
+    async def wait(self, request: Request, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` comes to, as long as somebody is there to take it: who hangs up has its request called off.
+
+        Raises Fault for what the client says, and ClientDisconnect when there is nobody.
+        """
+        found: list[T | ClientError] = []
+
+        async def run() -> None:
+            try:
+                found.append(await work())
+            except ClientError as error:
+                found.append(error)
+            nursery.cancel_scope.cancel()
+
+        with self.taking_part():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                nursery.cancel_scope.cancel()
+        if not found:
+            raise ClientDisconnect
+        if isinstance(found[0], ClientError):
+            raise explain(found[0])
+        return found[0]
+
+    def taking_part(self) -> "_Place":
+        """A place among those under way, while inside. Fault 429 when there is none."""
+        return _Place(self)
+
+    def describe_receipt(self, answer: Answer) -> Told:
+        """Where an answer's receipt is, and what matters most in it."""
+        cid, name = format_cid(compute_digest(answer.receipt)), answer.request_id.hex()
+        place = f"/receipts/{name}/{cid}"
+        parameters = {
+            "receipt_cid": cid,
+            "receipt": place,
+            "request_id": name,
+            "worker": format_node(answer.worker),
+            "is_attested": answer.is_attested,
+            "verifiers": len(answer.verifiers),
+            "fee_grains": answer.fee,
+        }
+        return Told(parameters, {"X-Receipt-Cid": cid, "X-Receipt": place, "X-Request-Id": name})
+
+    async def get_receipt(self, request_id: str, cid: str) -> bytes:
+        """A receipt file. Both must be known: the id of a request is public, what its receipt holds is not. Fault 404.
+
+        It is that of an answer whose CID was told: what was added to the file since makes it another one.
+        """
+        missing = Fault(404, "no_receipt", "there is no such receipt here")
+        if len(request_id) != 64 or not all(letter in "0123456789abcdef" for letter in request_id):
+            raise missing
+        data = await trio.to_thread.run_sync(_read_file, self._receipts / f"{request_id}.receipt")
+        if not data or format_cid(compute_digest(data)) != cid:
+            raise missing
+        return data
+
+
+class _Place:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def __enter__(self) -> None:
+        if self._desk.under_way >= UNDER_WAY_MAX:
+            raise Fault(429, "capacity", f"{UNDER_WAY_MAX} requests are under way here already")
+        self._desk.under_way += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._desk.under_way -= 1
+
+
+def explain(error: ClientError) -> Fault:
+    """What a client's error is over HTTP."""
+    return translate(error.code, error.reason, error.request_id)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(RECEIPT_BYTES_MAX)
+    except FileNotFoundError:
+        return b""

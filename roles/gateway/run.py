@@ -1,0 +1,92 @@
+"""A gateway from its first connection to its last, over a client that runs in the same loop."""
+
+import importlib.metadata
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from protocol.ledger.state import State
+from protocol.types import NodeState
+from roles.client import Client
+from roles.config import ConfigError
+from roles.gateway.app import Gateway
+from roles.gateway.desk import Desk
+from roles.gateway.oip_api import OipApi
+from roles.gateway.server import GatewayServer, open_listener
+from roles.node import TaskStatus, unwrap
+
+RECEIPTS_NAME = "receipts"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a gateway is to do. `listen` is host and port, of which 0 takes any; a request may take `timeout_s`."""
+
+    directory: Path
+    listen: tuple[str, int]
+    timeout_s: float
+    passphrase: str | None = None
+
+
+async def run_gateway(plan: Plan, announce: Callable[[str, Client], None], stop: trio.Event) -> None:
+    """Join the network as the client of a data directory and serve until `stop` is set.
+
+    `announce` is given the URL once it answers. Raises ConfigError if the address cannot be had, else as `Client.join`.
+    """
+    try:
+        listener = await open_listener(*plan.listen)
+    except OSError as error:
+        host, port = plan.listen
+        hint = "end whatever listens there, or choose another port with --listen"
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
+    async with listener, Client.join(plan.directory, passphrase=plan.passphrase) as client:
+        server = make_server(listener, client, plan.timeout_s)
+        announce(server.url, client)
+        await server.run(stop)
+
+
+def make_server(listener: trio.SocketListener, client: Client, timeout_s: float) -> GatewayServer:
+    """The gateway of a client, to be run on a listener."""
+    node = client.node
+
+    def look() -> tuple[State, bool]:
+        return node.core.ledger, node.core.state is NodeState.SERVING
+
+    def report(error: Exception) -> None:
+        node.tell("gateway.failed", {"error": f"{type(error).__name__}: {error}"[:400]})
+
+    desk = Desk(client, look, node.plan.directory / RECEIPTS_NAME, timeout_s)
+    version = importlib.metadata.version("rolemesh")
+    return GatewayServer(listener, Gateway(desk, [OipApi(desk, version).list_routes()], node.get_page), report)
+
+
+async def run_until_signal(plan: Plan, announce: Callable[[str, Client], None]) -> None:
+    """As `run_gateway`, until SIGTERM or SIGINT; a second one does not wait for what is under way."""
+    stop = trio.Event()
+
+    async def obey(scope: trio.CancelScope, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started(None)
+            await anext(signals)
+            stop.set()
+            if not running:
+                scope.cancel()
+            await anext(signals)
+            scope.cancel()
+
+    running: list[str] = []
+
+    def announce_and_note(url: str, client: Client) -> None:
+        running.append(url)
+        announce(url, client)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(obey, nursery.cancel_scope)
+            await run_gateway(plan, announce_and_note, stop)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise unwrap(group) from group.__cause__

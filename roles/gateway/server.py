@@ -1,0 +1,110 @@
+"""HTTP connections of a gateway inside a node's own loop: Hypercorn speaks, and everything about them has a bound.
+
+Hypercorn's own listener bounds neither the number of connections nor how long a reader may take, and shields its writes
+from being cancelled: so connections are accepted here, and handed to it inside a stream that gives up.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+CONNECTIONS_MAX = 128
+HEAD_S_MAX = 5.0  # for a request's first lines, and between two requests
+WRITE_S_MAX = 10.0  # for one piece of an answer to be taken
+GRACE_S = 2.0  # for what is under way when it is to stop
+
+
+class BoundedStream:
+    """What Hypercorn needs of a stream. A reader that takes nothing for WRITE_S_MAX is hung up on."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+
+    async def send_all(self, data: bytes) -> None:
+        with trio.move_on_after(WRITE_S_MAX) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError(f"nothing was read for {WRITE_S_MAX:g} s")
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+Report = Callable[[Exception], None]
+
+
+class GatewayServer:
+    """Serves an ASGI application on one listener.
+
+    What breaks a connection, other than its own end, is for `report`: it is a bug, and no other connection's matter.
+    """
+
+    def __init__(self, listener: trio.SocketListener, app: Any, report: Report) -> None:
+        self._listener = listener
+        self._report = report
+        self._app = ASGIWrapper(app)
+        self._context = WorkerContext(None)
+        self._open: set[trio.SocketStream] = set()
+        self._config = Config()
+        self._config.accesslog = None
+        self._config.loglevel = "WARNING"
+        self._config.keep_alive_timeout = HEAD_S_MAX
+        self._config.include_server_header = False
+        host, self.port = listener.socket.getsockname()[:2]
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    async def run(self, stop: trio.Event) -> None:
+        """Serve until `stop` is set; then what is under way has GRACE_S to end, and what waits is hung up on."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                serve = partial(trio.serve_listeners, self._serve, [self._listener], handler_nursery=connections)
+                accepting.start_soon(serve)
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            await self._listener.aclose()
+            await self._context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+            connections.start_soon(self._hang_up)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        # Whoever is one too many is hung up on at once: the node's own work comes first.
+        if len(self._open) >= CONNECTIONS_MAX:
+            return
+        self._open.add(stream)
+        bounded: Any = BoundedStream(stream)
+        try:
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), bounded).run()
+        except Exception as error:
+            self._report(error)
+        finally:
+            self._open.discard(stream)
+
+    async def _hang_up(self) -> None:
+        """When the grace is over: writes are shielded, and end with their socket alone."""
+        try:
+            while self._open:
+                await trio.sleep(0.02)
+        finally:
+            for stream in tuple(self._open):
+                stream.socket.close()
+
+
+async def open_listener(host: str, port: int) -> trio.SocketListener:
+    """Where a server is to listen; port 0 takes any. Raises OSError."""
+    (listener,) = await trio.open_tcp_listeners(port, host=host, backlog=CONNECTIONS_MAX)
+    return listener

@@ -1,0 +1,90 @@
+"""`rolemesh gateway`: the network over HTTP, for programs that speak Open Inference Protocol v2 already."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from testnet.cli.arguments import Json, Network, open_network
+from testnet.cli.output import CommandError, ExitCode, Output
+from testnet.cli.passphrases import PassphraseFile, open_with_passphrase
+
+if TYPE_CHECKING:
+    from roles.client import Client
+
+LISTEN = "127.0.0.1:8080"
+
+app = App(
+    name="gateway",
+    help="The network over HTTP, in the protocol that inference servers speak.",
+    help_epilogue="Examples:\n\n  rolemesh gateway run\n\n  curl http://127.0.0.1:8080/v2/models/digits",
+)
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh gateway run\n\n"
+    "  rolemesh gateway run --network .rolemesh/dev-42 --listen 127.0.0.1:0 --json\n\n"
+    "  rolemesh gateway run --data ./wallet --timeout 10s"
+)
+def run(
+    *,
+    network: Network = None,
+    data: Annotated[Path | None, Parameter(name="--data")] = None,
+    listen: str = LISTEN,
+    timeout: str = "30s",
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Serve the network over HTTP on this machine until Ctrl-C or SIGTERM, and pay for what is asked.
+
+    /v2 speaks Open Inference Protocol v2 with raw tensors; /livez, /readyz and /metrics tell how it is. Each answer
+    names its receipt. X-Verify says how an answer is checked (none, spot, quorum), X-Max-Fee what it may cost, in
+    grains.
+
+    Parameters
+    ----------
+    data
+        Data directory of the client that asks and pays; a client of the network's own unless given.
+    listen
+        Loopback address and port; port 0 for any. Whoever can reach it spends this client's money.
+    timeout
+        How long a request may take: 30s, 500ms, 1m; at most 2m.
+    """
+    from testnet.cli.infer import open_running, read_timeout
+
+    output = Output(json)
+    place = _read_listen(listen)
+    timeout_s = read_timeout(timeout) / 1_000
+    if data is not None and not (data / "node.json").is_file():
+        hint = "make one with `rolemesh node init --role client`, or leave --data out"
+        raise CommandError("no_node", f"no node in {data}", hint, ExitCode.CONFIG)
+    directory = data if data is not None else open_running(*open_network(network))
+    passphrase = open_with_passphrase(directory, output, passphrase_file)
+    output.note(f"joining as the client in {directory}; Ctrl-C ends it")
+    _serve(directory, place, timeout_s, passphrase, output)
+
+
+def _serve(directory: Path, place: tuple[str, int], timeout_s: float, passphrase: str | None, output: Output) -> None:
+    import trio
+
+    from protocol.keys import format_account
+    from roles.gateway.run import Plan, run_until_signal
+    from testnet.ask import LOG_NAME, logging_to
+
+    def announce(url: str, client: "Client") -> None:
+        account = format_account(client.node.plan.keys.account.public)
+        output.say(f"listening on {url}: Open Inference Protocol at {url}/v2; {account} pays")
+        output.give({"url": url, "oip": f"{url}/v2", "directory": str(directory), "account": account})
+
+    with logging_to(directory / LOG_NAME):
+        trio.run(run_until_signal, Plan(directory, place, timeout_s, passphrase), announce)
+    output.note("the gateway has ended")
+
+
+def _read_listen(text: str) -> tuple[str, int]:
+    from roles.config import parse_http
+
+    try:
+        return parse_http(text)
+    except ValueError as error:
+        raise CommandError("bad_address", str(error), f"write it like {LISTEN}", ExitCode.USAGE) from error

@@ -1,0 +1,329 @@
+"""The gateway over real sockets: what it answers, and that one bad client is no other's matter."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import trio
+
+from protocol.content import compute_digest, format_cid
+from roles.attempts import Outcome
+from roles.client_errors import make_error
+from roles.gateway import desk as desks
+from roles.gateway import server as servers
+from roles.oip_tensors import HEAD_HEADER
+from tests.support.gateways import ASKED, INFER, FakeAsker, serving
+
+HEAD = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+
+
+def run(folder, asker, check):
+    async def main():
+        async with serving(asker, folder) as served:
+            await check(served)
+            assert served.errors == []
+
+    trio.run(main)
+
+
+def test_a_model_is_found_described_and_run(tmp_path):
+    asker = FakeAsker()
+
+    async def check(served):
+        assert (await served.http.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready", "/livez", "/readyz"):
+            assert (await served.http.get(path)).status_code == 200, path
+        told = (await served.http.get("/v2/models/digits")).json()
+        by_cid = (await served.http.get(f"/v2/models/{told['parameters']['cid']}/versions/1")).status_code
+        assert by_cid == 404  # a version belongs to a name
+        assert (await served.http.get(f"/v2/models/{told['parameters']['cid']}")).json() == told
+        for version in ("1", told["parameters"]["cid"]):
+            assert (await served.http.get(f"/v2/models/digits/versions/{version}")).json() == told
+
+        answer = await served.http.post(INFER, json=ASKED, headers={"X-Verify": "spot", "X-Max-Fee": "9"})
+
+        assert answer.status_code == 200
+        said = answer.json()
+        assert said["outputs"] == [{"name": "output-0", "datatype": "INT32", "shape": [1, 10], "data": [0] * 10}]
+        assert said["parameters"]["receipt_cid"] == format_cid(compute_digest(b"a receipt"))
+        assert answer.headers["X-Receipt-Cid"] == said["parameters"]["receipt_cid"]
+        assert answer.headers["X-Request-Id"] == said["parameters"]["request_id"] == "01" * 32
+        metrics = (await served.http.get("/metrics")).text
+        assert 'rolemesh_gateway_answers_total{api="oip",status="200"} 9' in metrics
+
+    run(tmp_path, asker, check)
+    (asked,) = asker.asked
+    assert (asked["mode"], asked["max_fee"], asked["timeout_s"]) == ("batch", 9, 5.0)
+
+
+def test_a_receipt_is_given_to_whoever_knows_its_cid(tmp_path):
+    (tmp_path / f"{'01' * 32}.receipt").write_bytes(b"a receipt")
+
+    async def check(served):
+        place = (await served.http.post(INFER, json=ASKED)).json()["parameters"]["receipt"]
+
+        assert (await served.http.get(place)).content == b"a receipt"
+        head, _, cid = place.rpartition("/")
+        for other in (f"{head}/{format_cid(bytes(32))}", f"/receipts/{'02' * 32}/{cid}", f"/receipts/..%2f/{cid}"):
+            assert (await served.http.get(other)).status_code == 404, other
+
+    run(tmp_path, FakeAsker(), check)
+
+
+@pytest.mark.parametrize(("code", "status"), [("unpaid", 402), ("dissent", 409), ("busy", 429), ("no_worker", 503)])
+def test_what_the_network_refuses_is_said_with_its_reason(tmp_path, code, status):
+    asker = FakeAsker(error=make_error(Outcome("", False, b"\3" * 32, code=code, reason="has 1, needs 2")))
+
+    async def check(served):
+        answer = await served.http.post(INFER, json=ASKED)
+
+        assert answer.status_code == status
+        assert answer.json()["error"] == "has 1, needs 2"
+        assert answer.headers["X-Request-Id"] == "03" * 32
+
+    run(tmp_path, asker, check)
+
+
+def test_what_is_not_served_is_said_in_the_same_words(tmp_path):
+    async def check(served):
+        for path, status, code in (
+            ("/v2/models/cats", 404, "model_not_found"),
+            ("/v2/models/digits/versions/9", 404, "model_not_found"),
+            ("/v2/repository/index", 404, "not_found"),
+            (INFER, 405, "method_not_allowed"),
+        ):
+            answer = await served.http.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), path
+        assert "digits" in (await served.http.get("/v2/models/cats")).json()["error"]
+        packed = await served.http.post(INFER, content=b"x", headers={"Content-Encoding": "gzip"})
+        assert packed.status_code == 415
+        large = await served.http.post(INFER, content=bytes(desks.BODY_BYTES_MAX + 1))
+        assert large.status_code == 413
+
+    run(tmp_path, FakeAsker(), check)
+
+
+def test_pages_from_elsewhere_spend_nothing(tmp_path):
+    asker = FakeAsker()
+
+    async def check(served):
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example:80"}, {"Origin": "null"}):
+            answer = await served.http.post(INFER, json=ASKED, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "foreign"), headers
+        own = await served.http.post(INFER, json=ASKED, headers={"Origin": served.url})
+        assert own.status_code == 200
+
+    run(tmp_path, asker, check)
+    assert len(asker.asked) == 1
+
+
+def test_whoever_hangs_up_has_the_request_called_off(tmp_path):
+    asker = FakeAsker(hold=trio.Event())
+
+    async def check(served):
+        stream = await served.connect()
+        body = json.dumps(ASKED).encode()
+        await stream.send_all(HEAD % (INFER.encode(), len(body)) + body)
+        while not asker.asked:
+            await trio.sleep(0.005)
+        assert served.desk.under_way == 1
+
+        await stream.aclose()
+
+        while served.desk.under_way:
+            await trio.sleep(0.005)
+        asker.hold.set()
+        assert (await served.http.post(INFER, json=ASKED)).status_code == 200
+
+    run(tmp_path, asker, check)
+    assert asker.left == 1
+
+
+def test_one_too_many_is_told_to_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(desks, "UNDER_WAY_MAX", 2)
+    asker = FakeAsker(hold=trio.Event())
+    statuses = Counter()
+
+    async def check(served):
+        async def ask():
+            answer = await served.http.post(INFER, json=ASKED)
+            statuses[answer.status_code] += 1
+            if answer.status_code == 429:
+                assert answer.headers["Retry-After"] == "1"
+                asker.hold.set()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+
+    run(tmp_path, asker, check)
+    assert statuses == {200: 2, 429: 1}
+
+
+def test_slow_and_malformed_clients_are_hung_up_on_and_others_served_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(desks, "BODY_S_MAX", 0.3)
+    monkeypatch.setattr(servers, "HEAD_S_MAX", 0.3)
+    said = {}
+
+    async def check(served):
+        async def send(name, data):
+            stream = await served.connect()
+            await stream.send_all(data)
+            answer = b""
+            while chunk := await stream.receive_some(65_536):
+                answer += chunk
+            said[name] = answer
+            await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, "nothing", b"")
+            nursery.start_soon(send, "half a head", b"POST /v2/models")
+            nursery.start_soon(send, "half a body", HEAD % (INFER.encode(), 1_000) + b"{")
+            nursery.start_soon(send, "no HTTP", b"\0\1\2\3\r\n\r\n")
+            nursery.start_soon(send, "endless head", b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+            nursery.start_soon(send, "HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 200)
+            for _ in range(20):
+                assert (await served.http.post(INFER, json=ASKED)).status_code == 200
+
+    run(tmp_path, FakeAsker(), check)
+    assert said["nothing"] == said["half a head"] == b""
+    assert b" 408 " in said["half a body"].splitlines()[0]
+    for name in ("no HTTP", "endless head"):
+        assert said[name].startswith(b"HTTP/1.1 4"), name
+
+
+def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "WRITE_S_MAX", 0.2)
+    (tmp_path / f"{'05' * 32}.receipt").write_bytes(bytes(desks.RECEIPT_BYTES_MAX))
+    cid = format_cid(compute_digest(bytes(desks.RECEIPT_BYTES_MAX)))
+
+    async def check(served):
+        stream = await served.connect()
+        await stream.send_all(b"GET /receipts/%s/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"05" * 32, cid.encode()))
+        await stream.receive_some(100)
+        with trio.fail_after(5):
+            while served.gateway.counts.answers["other", 200] == 0:
+                await trio.sleep(0.02)
+        assert (await served.http.get("/v2/health/live")).status_code == 200
+        await stream.aclose()
+
+    run(tmp_path, FakeAsker(), check)
+
+
+def test_connections_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "CONNECTIONS_MAX", 3)
+
+    async def check(served):
+        streams = [await served.connect() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await stream.receive_some(20)).startswith(b"HTTP/1.1 200")
+        fourth = await served.connect()
+        with trio.fail_after(2):
+            assert await refused(fourth)
+        for stream in streams:
+            await stream.aclose()
+
+    async def refused(stream):
+        try:
+            await stream.send_all(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return await stream.receive_some(10) == b""
+        except trio.BrokenResourceError:
+            return True
+
+    run(tmp_path, FakeAsker(), check)
+
+
+def test_when_it_stops_what_is_under_way_is_answered_and_what_never_ends_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "GRACE_S", 0.5)
+    ended = {}
+
+    async def main(name, asker):
+        began_s = trio.current_time()
+        async with serving(asker, tmp_path) as served:
+            idle = await served.connect()
+
+            async def ask():
+                try:
+                    ended[name] = (await served.http.post(INFER, json=ASKED)).status_code
+                except Exception as error:
+                    ended[name] = type(error).__name__
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                while not asker.asked:
+                    await trio.sleep(0.005)
+                served.stop.set()
+                if name == "answered":
+                    asker.hold.set()
+            assert await idle.receive_some(1) == b""
+        assert trio.current_time() - began_s < 3
+
+    trio.run(main, "answered", FakeAsker(hold=trio.Event()))
+    trio.run(main, "cut", FakeAsker(hold=trio.Event()))
+    assert ended["answered"] == 200
+    assert ended["cut"] in ("RemoteProtocolError", "ReadError")
+
+
+@pytest.mark.parametrize("takes_binary", [False, True])
+@pytest.mark.parametrize("sends", ["json", "binary"])
+def test_tritons_own_client_is_served_whatever_way_tensors_go(tmp_path, sends, takes_binary):
+    from tritonclient.http import InferenceServerClient, InferenceServerException, InferInput, InferRequestedOutput
+
+    rows = np.arange(128, dtype=np.uint8).reshape(2, 64) % 16
+    asker, said = FakeAsker(), {}
+
+    def call(url):
+        with InferenceServerClient(url.removeprefix("http://")) as client:
+            assert client.is_server_live()
+            assert client.is_server_ready()
+            assert client.is_model_ready("digits", "1")
+            metadata = client.get_model_metadata("digits")
+            given = InferInput(metadata["inputs"][0]["name"], [2, 64], metadata["inputs"][0]["datatype"])
+            given.set_data_from_numpy(rows, binary_data=sends == "binary")
+            wanted = [InferRequestedOutput(metadata["outputs"][0]["name"], binary_data=takes_binary)]
+            result = client.infer("digits", [given], outputs=wanted, request_id="q1", headers={"X-Verify": "none"})
+            said["numbers"], said["response"] = result.as_numpy("output-0"), result.get_response()
+            said["packed"] = client.infer(
+                "digits", [given], outputs=wanted, response_compression_algorithm="gzip"
+            ).as_numpy("output-0")
+            default = client.infer("digits", [given])  # asks for raw bytes of all outputs
+            said["default"] = default.as_numpy("output-0")
+            with pytest.raises(InferenceServerException, match="'cats'"):
+                client.get_model_metadata("cats")
+
+    async def check(served):
+        await trio.to_thread.run_sync(call, served.url)
+
+    run(tmp_path, asker, check)
+    for name in ("numbers", "packed", "default"):
+        assert said[name].tolist() == [[0] * 10] * 2, name
+    assert said["response"]["id"] == "q1"
+    assert said["response"]["parameters"]["receipt_cid"].startswith("bafk")
+    assert [item["inputs"][0].data for item in asker.asked] == [rows.tobytes()] * 3
+    assert asker.asked[0]["mode"] == "private"
+
+
+async def ask_raw(served, document, tail):
+    head = json.dumps(document).encode()
+    return await served.http.post(INFER, content=head + tail, headers={HEAD_HEADER: str(len(head))})
+
+
+def test_malformed_requests_are_told_what_is_wrong(tmp_path):
+    asker = FakeAsker()
+
+    async def check(served):
+        short = {"inputs": [{"name": "input-0", "datatype": "UINT8", "shape": [1, 64],
+                             "parameters": {"binary_data_size": 64}}]}  # fmt: skip
+        answers = [
+            await served.http.post(INFER, content=b"<html>"),
+            await served.http.post(INFER, json=ASKED, headers={HEAD_HEADER: "-1"}),
+            await served.http.post(INFER, json=ASKED, headers={"X-Verify": "zk"}),
+            await ask_raw(served, short, bytes(63)),
+        ]
+        assert [answer.status_code for answer in answers] == [400] * 4
+        assert (await ask_raw(served, short, bytes(64))).status_code == 200
+
+    run(tmp_path, asker, check)
+    assert len(asker.asked) == 1

@@ -1,0 +1,80 @@
+"""A gateway on a real socket over a client that answers as a test says."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from protocol.ledger.genesis import build_state
+from protocol.tensor import Tensor
+from roles.client_waiter import Answer
+from roles.gateway.app import Gateway
+from roles.gateway.desk import Desk
+from roles.gateway.oip_api import OipApi
+from roles.gateway.server import GatewayServer, open_listener
+from roles.health import Page
+from testnet.genesis import build_genesis
+
+STATE = build_state(build_genesis(3, {"validator": 1}, now_ms=1_700_000_000_000).genesis)
+INFER = "/v2/models/digits/infer"
+ASKED = {"inputs": [{"name": "input-0", "datatype": "UINT8", "shape": [1, 64], "data": [1] * 64}]}
+
+
+@dataclass
+class FakeAsker:
+    """Answers with ten numbers, or as `error` says; `hold` is waited for. `asked` holds the options of each request."""
+
+    error: Exception | None = None
+    hold: trio.Event | None = None
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    left: int = 0  # how often nobody waited for the answer any more
+
+    async def infer(self, model: bytes, inputs: tuple[Tensor, ...], **options: Any) -> Answer:
+        self.asked.append({"model": model, "inputs": inputs, **options})
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except trio.Cancelled:
+            self.left += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        rows = inputs[0].shape[0]
+        outputs = (Tensor("int32", (rows, 10), bytes(rows * 40)),)
+        return Answer(bytes([len(self.asked)]) * 32, outputs, b"a receipt", b"\1" * 32, (b"\2" * 32,) * 2, 7, True)
+
+
+@dataclass
+class Served:
+    """What a test wants of it. `errors` are what its connections have failed of."""
+
+    url: str
+    port: int
+    http: httpx.AsyncClient
+    desk: Desk
+    gateway: Gateway
+    stop: trio.Event
+    errors: list[Exception]
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+
+@asynccontextmanager
+async def serving(asker: Any, folder: Path) -> AsyncIterator[Served]:
+    """The gateway until the way out, when it must end by itself."""
+    desk = Desk(asker, lambda: (STATE, True), folder, 5.0)
+    gateway = Gateway(desk, [OipApi(desk, "1.0").list_routes()], lambda target: Page(200, f"{target}\n"))
+    errors: list[Exception] = []
+    server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, errors.append)
+    stop = trio.Event()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run, stop)
+            async with httpx.AsyncClient(base_url=server.url, timeout=10) as http:
+                yield Served(server.url, server.port, http, desk, gateway, stop, errors)
+            stop.set()
