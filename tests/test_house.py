@@ -85,6 +85,7 @@ SHELLS = (
     "roles/gateway/app.py",
     "roles/gateway/desk.py",
     "roles/gateway/oip_api.py",
+    "roles/gateway/openai_api.py",
     "roles/gateway/run.py",
     "roles/gateway/server.py",
     "roles/group_sync.py",

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from roles.gateway.desk import Desk
 from roles.gateway.faults import Fault
+from roles.gateway.openai import describe_fault
 from roles.health import Page
 
 GONE = 499  # nobody reads it: the status of those who hung up, for the counters
@@ -138,9 +139,7 @@ def _is_local(url: str) -> bool:
 def answer_fault(request: Request, fault: Fault) -> Response:
     """The fault, in the words of the API that was asked."""
     if find_api(request.url.path) == "openai":
-        kind = "invalid_request_error" if fault.status < 500 else "api_error"
-        error: Any = {"message": fault.reason, "type": kind, "param": None, "code": fault.code}
-        return JSONResponse({"error": error}, fault.status, fault.headers)
+        return JSONResponse(describe_fault(fault), fault.status, fault.headers)
     return JSONResponse({"error": fault.reason, "code": fault.code}, fault.status, fault.headers)
 
 

@@ -13,13 +13,16 @@ from protocol.keys import format_node
 from protocol.ledger.records import ModelRecord
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
-from roles.client import FEE_MAX
+from roles.client import FEE_MAX, STREAM_FEE_MAX
 from roles.client_errors import ClientError
+from roles.client_stream import Stream
 from roles.client_waiter import Answer
 from roles.gateway.faults import Fault, translate
+from roles.gateway.openai import TextWanted
 from roles.gateway.settings import Settings
 
 BODY_BYTES_MAX = 512 * 1024  # ten times the largest request a network takes, as numbers need more room written out
+LEFT_BYTES_MAX = 16 * BODY_BYTES_MAX  # read and left, since who is hung up on while it writes never reads why
 BODY_S_MAX = 10.0
 UNDER_WAY_MAX = 64  # requests with a body at once; the next is told to come back
 RECEIPT_BYTES_MAX = 8 * 1024 * 1024
@@ -31,6 +34,20 @@ class Asker(Protocol):
     """What a desk needs of `roles.client.Client`."""
 
     async def infer(self, model: str | bytes, inputs: Any, *, mode: str, max_fee: int, timeout_s: float) -> Answer: ...
+
+    def stream(
+        self,
+        model: str | bytes,
+        text: str,
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: str,
+        mode: str,
+        max_fee: int,
+        timeout_s: float,
+    ) -> Stream: ...
 
 
 @dataclass(frozen=True)
@@ -67,14 +84,18 @@ class Desk:
         if request.headers.get("content-encoding", "identity") != "identity":
             # Unpacking would let a small request grow past any bound.
             raise Fault(415, "packed", "the request is packed: send it as it is")
-        body = bytearray()
+        body, size = bytearray(), 0
         with trio.move_on_after(BODY_S_MAX) as reading:
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_BYTES_MAX:
-                    raise Fault(413, "too_large", f"a request has at most {BODY_BYTES_MAX} bytes")
+                size += len(chunk)
+                if size <= BODY_BYTES_MAX:
+                    body += chunk
+                elif size > LEFT_BYTES_MAX:
+                    break
         if reading.cancelled_caught:
             raise Fault(408, "timeout", f"the request did not come within {BODY_S_MAX:g} s")
+        if size > BODY_BYTES_MAX:
+            raise Fault(413, "too_large", f"a request has at most {BODY_BYTES_MAX} bytes")
         return bytes(body)
 
     async def infer(self, record: ModelRecord, inputs: tuple[Tensor, ...], settings: Settings) -> Answer:
@@ -83,6 +104,23 @@ class Desk:
         return await self._client.infer(
             record.digest, inputs, mode=settings.mode, max_fee=fee, timeout_s=self._timeout_s
         )
+
+    def stream(self, record: ModelRecord, wanted: TextWanted, seed: int, settings: Settings) -> Stream:
+        """What is to be iterated for pieces of a text. Raises Fault for a text that the model cannot read."""
+        try:
+            return self._client.stream(
+                record.digest,
+                wanted.prompt,
+                max_tokens=wanted.max_tokens,
+                temperature=wanted.temperature,
+                seed=seed,
+                stop=wanted.stop,
+                mode=settings.mode,
+                max_fee=STREAM_FEE_MAX if settings.max_fee is None else settings.max_fee,
+                timeout_s=self._timeout_s,
+            )
+        except ClientError as error:
+            raise explain(error) from error
 
     async def wait(self, request: Request, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` comes to, as long as somebody is there to take it: who hangs up has its request called off.

@@ -15,6 +15,7 @@ from roles.config import ConfigError
 from roles.gateway.app import Gateway
 from roles.gateway.desk import Desk
 from roles.gateway.oip_api import OipApi
+from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.server import GatewayServer, open_listener
 from roles.node import TaskStatus, unwrap
 
@@ -60,7 +61,8 @@ def make_server(listener: trio.SocketListener, client: Client, timeout_s: float)
 
     desk = Desk(client, look, node.plan.directory / RECEIPTS_NAME, timeout_s)
     version = importlib.metadata.version("rolemesh")
-    return GatewayServer(listener, Gateway(desk, [OipApi(desk, version).list_routes()], node.get_page), report)
+    apis = (OipApi(desk, version).list_routes(), OpenAiApi(desk).list_routes())
+    return GatewayServer(listener, Gateway(desk, apis, node.get_page), report)
 
 
 async def run_until_signal(plan: Plan, announce: Callable[[str, Client], None]) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -18,6 +20,7 @@ from hypercorn.typing import ConnectionState
 CONNECTIONS_MAX = 128
 HEAD_S_MAX = 5.0  # for a request's first lines, and between two requests
 WRITE_S_MAX = 10.0  # for one piece of an answer to be taken
+WRITE_BYTES = 65_536  # in a piece
 GRACE_S = 2.0  # for what is under way when it is to stop
 
 
@@ -29,11 +32,13 @@ class BoundedStream:
         self.socket = stream.socket
 
     async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(WRITE_S_MAX) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
-            await trio.aclose_forcefully(self._stream)
-            raise trio.BrokenResourceError(f"nothing was read for {WRITE_S_MAX:g} s")
+        view = memoryview(data)
+        for begin in range(0, len(view), WRITE_BYTES):
+            with trio.move_on_after(WRITE_S_MAX) as scope:
+                await self._stream.send_all(view[begin : begin + WRITE_BYTES])
+            if scope.cancelled_caught:
+                await trio.aclose_forcefully(self._stream)
+                raise trio.BrokenResourceError(f"nothing was read for {WRITE_S_MAX:g} s")
 
     async def receive_some(self, max_bytes: int) -> bytes:
         return await self._stream.receive_some(max_bytes)
@@ -43,6 +48,28 @@ class BoundedStream:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Http1(H11Protocol):
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Never HTTP/2: Hypercorn has no limit on how long such a connection may be idle before its first request."""
+
+
+class _Connection(TCPServer):
+    async def _read_data(self) -> None:
+        whole = self.protocol
+        whole.protocol = _Http1(
+            whole.app,
+            whole.config,
+            whole.context,
+            whole.task_group,
+            whole.state,
+            whole.ssl,
+            whole.client,
+            whole.server,
+            whole.send,
+        )
+        await super()._read_data()
 
 
 Report = Callable[[Exception], None]
@@ -88,7 +115,7 @@ class GatewayServer:
         self._open.add(stream)
         bounded: Any = BoundedStream(stream)
         try:
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), bounded).run()
+            await _Connection(self._app, self._config, self._context, ConnectionState({}), bounded).run()
         except Exception as error:
             self._report(error)
         finally:

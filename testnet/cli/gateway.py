@@ -1,4 +1,4 @@
-"""`rolemesh gateway`: the network over HTTP, for programs that speak Open Inference Protocol v2 already."""
+"""`rolemesh gateway`: the network over HTTP, for programs that speak Open Inference Protocol v2 or OpenAI's API."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ LISTEN = "127.0.0.1:8080"
 
 app = App(
     name="gateway",
-    help="The network over HTTP, in the protocol that inference servers speak.",
+    help="The network over HTTP, for programs that speak Open Inference Protocol v2 or OpenAI's API.",
     help_epilogue="Examples:\n\n  rolemesh gateway run\n\n  curl http://127.0.0.1:8080/v2/models/digits",
 )
 
@@ -37,9 +37,9 @@ def run(
 ) -> None:
     """Serve the network over HTTP on this machine until Ctrl-C or SIGTERM, and pay for what is asked.
 
-    /v2 speaks Open Inference Protocol v2 with raw tensors; /livez, /readyz and /metrics tell how it is. Each answer
-    names its receipt. X-Verify says how an answer is checked (none, spot, quorum), X-Max-Fee what it may cost, in
-    grains.
+    /v2 speaks Open Inference Protocol v2 with raw tensors, /v1 OpenAI's completions with models that make text; /livez,
+    /readyz and /metrics tell how it is. Each answer names its receipt. X-Verify says how an answer is checked (none,
+    spot, quorum), X-Max-Fee what it may cost, in grains.
 
     Parameters
     ----------
@@ -73,8 +73,10 @@ def _serve(directory: Path, place: tuple[str, int], timeout_s: float, passphrase
 
     def announce(url: str, client: "Client") -> None:
         account = format_account(client.node.plan.keys.account.public)
-        output.say(f"listening on {url}: Open Inference Protocol at {url}/v2; {account} pays")
-        output.give({"url": url, "oip": f"{url}/v2", "directory": str(directory), "account": account})
+        output.say(f"listening: OpenAI {url}/v1, Open Inference Protocol {url}/v2; {account} pays")
+        output.give(
+            {"url": url, "openai": f"{url}/v1", "oip": f"{url}/v2", "directory": str(directory), "account": account}
+        )
 
     with logging_to(directory / LOG_NAME):
         trio.run(run_until_signal, Plan(directory, place, timeout_s, passphrase), announce)

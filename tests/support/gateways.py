@@ -11,15 +11,19 @@ import trio
 
 from protocol.ledger.genesis import build_state
 from protocol.tensor import Tensor
-from roles.client_waiter import Answer
+from roles.attempts import Ask, Outcome, Tokens
+from roles.client_stream import Stream, encode_text
+from roles.client_waiter import Answer, Waiter
 from roles.gateway.app import Gateway
 from roles.gateway.desk import Desk
 from roles.gateway.oip_api import OipApi
+from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.server import GatewayServer, open_listener
 from roles.health import Page
-from testnet.genesis import build_genesis
+from testnet.genesis import build_genesis, load_models
 
-STATE = build_state(build_genesis(3, {"validator": 1}, now_ms=1_700_000_000_000).genesis)
+(DIGITS,), (PYDOC,) = load_models(("digits",)), load_models(("pydoc",))
+STATE = build_state(build_genesis(3, {"validator": 1}, now_ms=1_700_000_000_000, models=(DIGITS, PYDOC)).genesis)
 INFER = "/v2/models/digits/infer"
 ASKED = {"inputs": [{"name": "input-0", "datatype": "UINT8", "shape": [1, 64], "data": [1] * 64}]}
 
@@ -32,6 +36,9 @@ class FakeAsker:
     hold: trio.Event | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0  # how often nobody waited for the answer any more
+    pieces: tuple[str, ...] = ()  # of every text
+    ends_with: str = ""  # the code of how every text fails after its pieces
+    hangs: bool = False  # every text after its pieces
 
     async def infer(self, model: bytes, inputs: tuple[Tensor, ...], **options: Any) -> Answer:
         self.asked.append({"model": model, "inputs": inputs, **options})
@@ -46,6 +53,25 @@ class FakeAsker:
         rows = inputs[0].shape[0]
         outputs = (Tensor("int32", (rows, 10), bytes(rows * 40)),)
         return Answer(bytes([len(self.asked)]) * 32, outputs, b"a receipt", b"\1" * 32, (b"\2" * 32,) * 2, 7, True)
+
+    def stream(self, model: bytes, text: str, *, mode: str, timeout_s: float, **options: Any) -> Stream:
+        encode_text(PYDOC, text + options["stop"])
+        self.asked.append({"model": model, "text": text, "mode": mode, **options})
+        return Stream(self, PYDOC, Ask(str(len(self.asked)), model, (), 0), timeout_s)
+
+    def begin(self, token: str, command: Any) -> Waiter:
+        waiter, start = Waiter(), 0
+        for piece in self.pieces:
+            waiter.told.append(Tokens(token, b"\4" * 32, start, encode_text(PYDOC, piece)))
+            start += len(piece)
+        if not self.hangs:
+            answered = {"receipt_file": b"a receipt", "worker": b"\1" * 32, "verifiers": (b"\2" * 32,) * 2, "fee": 7}
+            failed = {"code": self.ends_with, "reason": "the other one differs", "good": 2}
+            waiter.outcome = Outcome(token, True, b"\4" * 32, **(failed if self.ends_with else answered))
+        return waiter
+
+    def end(self, token: str) -> None:
+        self.left += 1
 
 
 @dataclass
@@ -68,7 +94,8 @@ class Served:
 async def serving(asker: Any, folder: Path) -> AsyncIterator[Served]:
     """The gateway until the way out, when it must end by itself."""
     desk = Desk(asker, lambda: (STATE, True), folder, 5.0)
-    gateway = Gateway(desk, [OipApi(desk, "1.0").list_routes()], lambda target: Page(200, f"{target}\n"))
+    apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
+    gateway = Gateway(desk, apis, lambda target: Page(200, f"{target}\n"))
     errors: list[Exception] = []
     server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, errors.append)
     stop = trio.Event()

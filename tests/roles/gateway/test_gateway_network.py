@@ -1,6 +1,7 @@
 """The gateway of a real network: answers that were attested, receipts that verify, and the command that runs it."""
 
 import httpx
+import openai
 import pytest
 import trio
 
@@ -12,6 +13,7 @@ from roles.engine.specs import IoSpec
 from roles.gateway.run import Plan, run_gateway
 from testnet.found import load_model_files
 from tests.support.gateways import ASKED, INFER
+from tests.support.generations import ENTRY
 from tests.support.node_network import run_network
 
 
@@ -57,3 +59,39 @@ def test_answers_are_attested_and_their_receipts_verify(tmp_path):
     assert said["server"].is_binary
     assert said["outputs"][0].shape == (3, 10)
     assert "rolemesh_gateway_under_way 0" in said["metrics"]
+
+
+@pytest.mark.full
+def test_text_is_streamed_and_attested_for_openais_client(tmp_path):
+    said = {}
+
+    async def main():
+        async with run_network(tmp_path, load_model_files({"pydoc"})) as directory, trio.open_nursery() as nursery:
+            stop, ready = trio.Event(), trio.Event()
+
+            def announce(url, client):
+                said["url"], said["client"] = url, client
+                ready.set()
+
+            nursery.start_soon(run_gateway, Plan(directory, ("127.0.0.1", 0), 30.0), announce, stop)
+            await ready.wait()
+            async with openai.AsyncOpenAI(base_url=f"{said['url']}/v1", api_key="none", max_retries=0) as client:
+                options = {"model": "pydoc", "prompt": "The ", "max_tokens": 60, "temperature": 0}
+                stream = await client.completions.create(stream=True, **options)
+                said["chunks"] = [chunk async for chunk in stream]
+                said["whole"] = await client.completions.create(extra_headers={"X-Verify": "spot"}, **options)
+                with pytest.raises(openai.APIStatusError) as caught:
+                    await client.completions.create(extra_headers={"X-Max-Fee": "1"}, **options)
+                said["dear"] = caught.value.status_code
+            async with httpx.AsyncClient(base_url=said["url"]) as http:
+                said["receipt"] = (await http.get(said["chunks"][-1].x_receipt["receipt"])).content
+            said["findings"] = said["client"].verify(said["receipt"])
+            stop.set()
+
+    trio.run(main)
+    text = "".join(chunk.choices[0].text for chunk in said["chunks"])
+    assert text == said["whole"].choices[0].text == ENTRY["sample"]["text"][:60]
+    assert len(said["chunks"]) > 3
+    assert said["chunks"][-1].x_receipt["is_attested"] is True
+    assert {item.level: item.is_shown for item in said["findings"]}["attested"]
+    assert said["dear"] == 402
