@@ -76,6 +76,8 @@ from protocol.ledger.feeds import (
     apply_retire_feed,
 )
 from protocol.ledger.fees import BLOCK_UNITS_MAX, charge_fee, compute_base_fee, compute_fee, count_units, divide_fees
+from protocol.ledger.governance import Propose, apply_propose
+from protocol.ledger.governance_votes import CastVote, apply_cast_vote
 from protocol.ledger.lease_audits import AnswerAudit, apply_answer_audit
 from protocol.ledger.leases import (
     KeepBlob,
@@ -182,6 +184,8 @@ _rules: dict[type, Rule] = {
     LeaseBlob: apply_lease_blob,
     KeepBlob: apply_keep_blob,
     AnswerAudit: apply_answer_audit,
+    Propose: apply_propose,
+    CastVote: apply_cast_vote,
 }
 
 

@@ -11,6 +11,7 @@ from protocol.codec import encode
 from protocol.errors import InsufficientBalance
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.errors import LimitReached
+from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.records import (
     NO_WORK,
     Account,
@@ -154,7 +155,7 @@ class Draft:
 
     def __init__(self, base: State, height: int, time_ms: int) -> None:
         self.base = base
-        self.params = base.params
+        self.params = base.params  # a vote's coming into force may change them, before any transaction
         self.height = height
         self.time_ms = time_ms
         self.epoch = base.epoch
@@ -200,6 +201,9 @@ class Draft:
         self.candles: Overlay[bytes, CandlePage] = Overlay(base.candles, self._undo)
         self.workflows: Overlay[bytes, Workflow] = Overlay(base.workflows, self._undo)
         self.runs: Overlay[bytes, Run] = Overlay(base.runs, self._undo)
+        self.proposals: Overlay[bytes, Proposal] = Overlay(base.proposals, self._undo)
+        self.ballots: Overlay[bytes, Ballot] = Overlay(base.ballots, self._undo)
+        self.enclaves: Overlay[bytes, Enclave] = Overlay(base.enclaves, self._undo)
 
     def mark(self) -> Mark:
         return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)
@@ -226,6 +230,7 @@ class Draft:
             height=self.height,
             block_id=block_id,
             time_ms=self.time_ms,
+            params=self.params,
             epoch=self.epoch,
             treasury=self.treasury,
             burned=self.burned,

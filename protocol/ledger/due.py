@@ -20,6 +20,7 @@ from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
 from protocol.ledger.escrow import JOB_KIND, refund_job
 from protocol.ledger.feeds import FEED_KIND, OBSERVER_KIND, forget_feed, forget_observer
+from protocol.ledger.governance import FORCE_KIND, VOTE_END_KIND, end_vote, enforce
 from protocol.ledger.lease_audits import ANSWER_KIND, begin_audit, end_audit
 from protocol.ledger.lease_places import PLACE_KIND, close_places
 from protocol.ledger.leases import AUDIT_KIND
@@ -79,6 +80,8 @@ _handlers: dict[int, Handler] = {
     OBSERVER_KIND: forget_observer,
     TICK_KIND: fire,
     END_KIND: finish,
+    VOTE_END_KIND: after_grace(end_vote),
+    FORCE_KIND: enforce,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

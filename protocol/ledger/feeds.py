@@ -183,7 +183,7 @@ def get_feed(draft: Draft, name: str) -> tuple[FeedTerms, FeedState]:
 
 
 def apply_register_feed(draft: Draft, context: TransactionContext, body: RegisterFeed) -> None:
-    reason = _find_fault(body)
+    reason = find_fault(body)
     if reason:
         raise InvalidFeed(reason)
     deposit = draft.params.model_deposit
@@ -313,8 +313,8 @@ def _verify_joining(draft: Draft, context: TransactionContext, terms: FeedTerms,
         raise LimitReached(f"observers of {terms.name}", observers, OBSERVERS_MAX)
 
 
-def _find_fault(body: RegisterFeed) -> str:
-    """What of a registration cannot be; empty when nothing is wrong."""
+def find_fault(body: RegisterFeed | FeedTerms) -> str:
+    """What of a feed to be registered cannot be; empty when nothing is wrong."""
     observed = (FeedSource.HTTP_JSON, FeedSource.REPLAY, FeedSource.COMMAND)
     if not is_name(body.name):
         return f"a name is letters, digits, dots, dashes and underscores, at most 48, not {body.name!r}"

@@ -98,6 +98,12 @@ class Params:
     models_max: Whole = 1_000
     model_deposit: Grains = 100 * GRAINS_PER_ROLE  # held for as long as the ledger holds the model
     unbondings_max: Whole = 32  # of one account at a time
+    proposal_deposit: Grains = 100 * GRAINS_PER_ROLE  # burnt if it is vetoed, or if too few vote
+    proposal_voting_ms: Whole = 15_000
+    proposal_delay_ms: Whole = 5_000  # from the end of the vote to its coming into force
+    proposal_quorum_bp: ShareBp = 3_334  # of all stake must vote
+    proposal_threshold_bp: ShareBp = 5_000  # of what does not abstain must be more than this for it
+    proposal_veto_bp: ShareBp = 3_334  # of what votes; more than this against it as harmful ends it
 
     def get_bond_min(self, role: str) -> int:
         """The bond a role asks for; 0 for roles that ask for none."""

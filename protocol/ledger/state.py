@@ -12,6 +12,7 @@ from typing import Any
 
 from protocol.codec import encode
 from protocol.fast_dataclass import fast_dataclass
+from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
     Account,
@@ -110,6 +111,9 @@ TABLES = (
     Table("candles", CandlePage),
     Table("workflows", Workflow),
     Table("runs", Run),
+    Table("proposals", Proposal),
+    Table("ballots", Ballot),
+    Table("enclaves", Enclave),
 )
 
 
@@ -191,6 +195,9 @@ class State:
     candles: Mapping[bytes, CandlePage]  # by candles.compute_page_key
     workflows: Mapping[bytes, Workflow]  # by the key of their feed
     runs: Mapping[bytes, Run]  # by the id of their job
+    proposals: Mapping[bytes, Proposal]  # by the id of the transaction that made it
+    ballots: Mapping[bytes, Ballot]  # by the proposal's id and the key of the node or delegation whose stake it is
+    enclaves: Mapping[bytes, Enclave]  # those trusted by vote, by compute_enclave_key
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
@@ -242,8 +249,9 @@ def compute_supply(state: State) -> int:
     feeds = sum(terms.deposit for terms in state.feed_terms.values())
     workflows = sum(workflow.budget for workflow in state.workflows.values())
     stakes = bonded + delegated + rewards + unbonding
+    proposals = sum(proposal.deposit for proposal in state.proposals.values())
     held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases + feeds + workflows
-    return liquid + vesting + stakes + held + state.treasury + state.burned
+    return liquid + vesting + stakes + held + proposals + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:
@@ -264,6 +272,10 @@ def compute_params_digest(params: Params) -> bytes:
 def compute_tree_key(table: str, key: bytes) -> bytes:
     """Where an entry stands in the tree."""
     return hashlib.sha256(table.encode() + b"\0" + key).digest()
+
+
+def compute_enclave_key(enclave: Enclave) -> bytes:
+    return hashlib.sha256(encode(enclave)).digest()
 
 
 def compute_record_digest(record: bytes) -> bytes:

@@ -27,6 +27,7 @@ from tests.mutations import (
     doors,
     feeds,
     gossip,
+    governance,
     keeper,
     leases,
     ledger,
@@ -63,6 +64,7 @@ TABLES = (
     leases,
     feeds,
     store,
+    governance,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import

@@ -44,6 +44,10 @@ def seal(message, key=VERIFIER, at_ms=NOW_MS):
     return Mailbox(key, CHAIN, boot=1).seal(message, at_ms)
 
 
+def spoil(wire):
+    return wire[:-1] + bytes([wire[-1] ^ 1])
+
+
 def check(mailbox, wire, ledger):
     return settle(mailbox.check("proofs", wire, lambda: ledger, NOW_MS))
 
@@ -128,7 +132,7 @@ def transfer(nonce):
     ("item", "is_blamed"),
     [
         (MissedItem("proofs", b"junk"), True),
-        (MissedItem("proofs", seal(attest(1))[:-1] + b"\x00"), True),
+        (MissedItem("proofs", spoil(seal(attest(1)))), True),
         (MissedItem("txs", seal(transfer(1), PARTS.node)), True),  # not asked for
         (MissedItem("txs", seal(attest(1))), True),  # neither asked for nor carried there
         (MissedItem("claims", seal(attest(1))), True),  # not carried there
