@@ -20,6 +20,7 @@ def build_app() -> App:
         bench,
         explain,
         gateway,
+        gov,
         infer,
         keys,
         ledger,
@@ -47,7 +48,7 @@ def build_app() -> App:
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 node unreachable, 5 verification failed, "
         "6 invariant violated, 7 timeout, 130 interrupted.",
     )
-    groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, proof, bench)
+    groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, gov, proof, bench)
     for group in groups:
         app.command(group.app)
     for module in (infer, verify, explain, sim):

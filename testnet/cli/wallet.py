@@ -23,6 +23,9 @@ HINTS = {
     "InsufficientBond": "`rolemesh ledger balance` shows what is bonded",
     "UnknownNode": "only an account with a node stakes: `rolemesh node run` registers it",
     "InvalidNode": "see the reason",
+    "InvalidProposal": "`rolemesh gov params` shows what a vote can change, and how far",
+    "VotingOver": "`rolemesh gov ls` shows what is voted on",
+    "AlreadyVoted": "a vote stays as it is cast; `rolemesh gov show` has the tally",
 }
 
 Amount = Annotated[str, Parameter(name="AMOUNT", help="In ROLE, with up to nine decimals: 12 or 0.5.")]
@@ -87,7 +90,7 @@ def delegate(
     from protocol.ledger.transactions import Delegate
 
     grains = parse_amount(amount)
-    account = _parse_account(validator, find_payer(payer))
+    account = find_account(validator, find_payer(payer))
     _order_for(Output(json), payer, Delegate(account, grains), account, "delegated to", no_wait, timeout)
 
 
@@ -105,7 +108,7 @@ def undelegate(
     from protocol.ledger.transactions import Undelegate
 
     grains = parse_amount(amount)
-    account = _parse_account(validator, find_payer(payer))
+    account = find_account(validator, find_payer(payer))
     _order_for(Output(json), payer, Undelegate(account, grains), account, "on its way back from", no_wait, timeout)
 
 
@@ -130,7 +133,7 @@ def transfer(
     from protocol.ledger.transactions import Transfer
 
     grains = parse_amount(amount)
-    account = _parse_account(to, find_payer(payer))
+    account = find_account(to, find_payer(payer))
     fields = {"to": format_account(account), "amount_grains": grains}
     words = f"{format_role(grains)} to {format_account(account)}"
     _order(Output(json), payer, Transfer(account, grains), words, fields, no_wait, timeout)
@@ -261,7 +264,8 @@ def ask_running(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
         raise CommandError("refused", error.message, error.hint) from error
 
 
-def _parse_account(text: str, payer: Path) -> bytes:
+def find_account(text: str, payer: Path) -> bytes:
+    """An account as written, or that of a node of the payer's test network by name. Raises CommandError."""
     from protocol.errors import MalformedMessage
     from protocol.keys import parse_account
 

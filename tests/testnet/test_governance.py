@@ -1,0 +1,54 @@
+"""A change is proposed, voted on and in force on a network of real processes, at one header for all of them."""
+
+from pathlib import Path
+
+import pytest
+
+from testnet.cli.output import ExitCode
+from tests.testnet.networks import run_cli, start_network, wait_until
+
+VALUE = 123_456
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+def test_what_the_holders_vote_for_is_in_force_on_every_node(tmp_path: Path) -> None:
+    with start_network(tmp_path / "net", "--seed", "37", "--roles", "validator=2,client=1") as up:
+        up.wait_for_go()
+        entries = {node.name: up.directory / node.directory for node in up.network.nodes}
+
+        def gov(command: str, *words: str, payer: str) -> tuple[int, dict]:
+            return run_cli("gov", command, *words, "--from", str(entries[payer]))
+
+        def read_value(name: str) -> int:
+            _, told = run_cli("gov", "params", "--dir", str(entries[name]))
+            return next(row["value"] for row in told["parameters"] if row["parameter"] == "base_fee_min")
+
+        def read_state() -> str:
+            code, told = run_cli("gov", "show", key, "--dir", str(entries["validator-0"]))
+            assert code == ExitCode.OK, told
+            return str(told["state"])
+
+        code, told = gov("propose", "dearer blocks", "--set", "base_fee_min=0", payer="client-0")
+        assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InvalidProposal")
+        assert "gov params" in told["error"]["hint"]
+        code, told = gov("propose", "dearer blocks", "--set", f"base_fee_min={VALUE}", payer="client-0")
+        assert (code, told["state"]) == (ExitCode.OK, "final"), told
+        key = told["proposal"]
+        wait_until(lambda: run_cli("gov", "show", key, "--dir", str(entries["validator-1"]))[0] == 0, "all have it")
+
+        code, told = gov("vote", key, "yes", payer="client-0")
+        assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "no_stake")
+        for number, name in enumerate(("validator-0", "validator-1"), 1):
+            code, told = gov("vote", key[:12], "yes", payer=name)
+            assert code == ExitCode.OK, told
+            assert told["tally"]["yes"] == number * told["stake_grains"] // 2
+        code, told = gov("vote", key, "no", payer="validator-0")
+        assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "AlreadyVoted")
+
+        wait_until(lambda: read_state() == "in force", "the vote is over and its delay too")
+        wait_until(lambda: {read_value(name) for name in entries} == {VALUE}, "it is in force everywhere")
+        code, told = gov("vote", key, "no", payer="validator-0")
+        assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "VotingOver")
+    code, told = run_cli("testnet", "check", str(up.directory))
+    assert code == ExitCode.OK, told
