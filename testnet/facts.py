@@ -50,6 +50,7 @@ class Facts:
     workflows: dict[str, dict[str, int]] = field(default_factory=dict)  # what became of their ticks
     evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded Evidence, in hex
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in hex
+    proposals: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in hex
     audits: int = 0  # that were answered
     audits_paid: int = 0
     treasury_held: int = 0
@@ -76,6 +77,7 @@ class Facts:
         self._words.take(transactions)
         self._take_payouts(before, after)
         self._take_leases(before, after, transactions)
+        self._take_proposals(before, after)
         self._take_proofs(before, after)
         self._words.forget(after)
         for feed, state in after.feeds.items():
@@ -109,6 +111,18 @@ class Facts:
             holding = max(held["holding"], sum(replica.height > 0 for replica in lease.replicas))
             size_bytes, cid = lease.contents.size_bytes, str(unpack_cid(lease.cid))
             held.update(cid=cid, size_bytes=size_bytes, copies=lease.factor, holding=holding)
+
+    def _take_proposals(self, before: State, after: State) -> None:
+        for key, proposal in after.proposals.items():
+            if proposal != before.proposals.get(key):
+                told = {"title": proposal.title, "state": str(proposal.phase), "height": after.height}
+                changes = {change.name: change.value for change in proposal.motion.parameter}
+                self.proposals[key.hex()] = {
+                    **told,
+                    "changes": changes,
+                    "yes": proposal.tally.yes,
+                    "stake": proposal.stake,
+                }
 
     def _take_proofs(self, before: State, after: State) -> None:
         for claim_id in sorted(after.wrong.keys() - before.wrong.keys()):

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocol.ledger.governance_records import ProposalPhase
 from protocol.types import BP
 from testnet.events import Tally, compute_percentile
 
 ACCURACY_MIN_BP = 9_500
 EXAMPLES_MAX = 3
 VALUES_SHOWN = 6
+PROPOSED = "half the deposit for models and feeds"  # title of what a run with --propose has voted on
 LEFT_OUT = ("evidence", "paid_claims", "receipts")  # of the report's fields: files, lists without end, said elsewhere
 COUNTERS_SHOWN = ("published", "delivered", "duplicates", "rejected", "dropped", "bytes_sent")
 
@@ -176,6 +178,18 @@ def add_leases(report: Report, ledger: Mapping[str, Any]) -> None:
     whole = all(each["holding"] >= each["copies"] for each in leases)
     is_paid = ledger["audits"] > 0 and ledger["audits_paid"] > 0
     report.hold("leases", whole and is_paid, f"{text}, {ledger['audits_paid']} grains paid for them")
+
+
+def add_proposals(report: Report, ledger: Mapping[str, Any]) -> None:
+    """What was proposed and how it ended; what the run itself has proposed must be in force."""
+    for each in ledger["proposals"].values():
+        changes = ", ".join(f"{name} is {value}" for name, value in each["changes"].items())
+        share = f"{100 * each['yes'] / each['stake']:.1f} % of all stake for it"
+        text = f"{each['title']}: {share}; {each['state']} since height {each['height']}"
+        if each["title"] == PROPOSED:
+            report.hold("proposal", each["state"] == ProposalPhase.IN_FORCE, f"{text}: {changes}")
+        else:
+            report.add("proposal", text)
 
 
 def add_blobs(report: Report, tally: Tally, names: Mapping[str, str]) -> None:

@@ -29,6 +29,7 @@ from testnet.report import (
     add_ledger,
     add_liars,
     add_oracle,
+    add_proposals,
     add_receipts,
     add_reconciliation,
     add_requests,
@@ -93,6 +94,7 @@ def review_run(material: Material) -> Report:
     add_workflows(report, ledger)
     if ledger["leases"]:
         add_leases(report, ledger)
+    add_proposals(report, ledger)
     names = {node.node: node.name for node in material.network.nodes}
     add_blobs(report, material.tally, {_to_hex(node): name for node, name in names.items()})
     if material.liars or ledger["proven_wrong"]:

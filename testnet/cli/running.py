@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
 from testnet.cli.progress import Progress
+from testnet.cli.referendum import Referendum
 from testnet.cli.schedule import FEED as SCHEDULED_FEED
 from testnet.cli.schedule import Schedule
 from testnet.events import EventFollower, Tally
@@ -75,6 +76,7 @@ class Order:
     faults: FaultPlan = field(default_factory=FaultPlan)
     scheduled: "ModelRecord | None" = None  # the model of a workflow over the replayed series
     lease: bool = False  # whether the samples are leased as well
+    proposes: bool = False  # whether a change is proposed and voted on
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Run:
     looked_s: float = 0.0  # when the disks were asked last
     rows_done: "RowsDone | None" = None
     schedule: Schedule | None = None
+    referendum: Referendum | None = None
 
     @property
     def tally(self) -> Tally:
@@ -109,7 +112,7 @@ class Run:
     def is_settled(self) -> bool:
         """Every row is over, every result released settled, every lie that was told proven, the feed seen to move.
 
-        And if the samples are leased, an audit answered.
+        And if the samples are leased, an audit answered; if a change is proposed, decided on and carried out.
         """
         load = self.order.load
         if load is None:
@@ -123,6 +126,8 @@ class Run:
         if self.schedule is not None and not tally.runs:
             return False
         if self.order.lease and not tally.audited:
+            return False
+        if self.referendum is not None and not self.referendum.phase:
             return False
         return not tally.unsettled or self._is_nothing_under_way()
 
@@ -171,6 +176,8 @@ class Run:
         faults = 0
         if self.schedule is not None:
             self.schedule.tick()
+        if self.referendum is not None:
+            self.referendum.tick()
         if self.desk is not None:
             self.desk.tick()
             faults = self.desk.count_on()
@@ -244,6 +251,10 @@ def run_network(order: Order, output: Output) -> int:
             if order.scheduled is not None:
                 client = order.directory / _list_clients(network)[0].directory
                 run.schedule = Schedule(client, network.feed_url, order.scheduled)
+            if order.proposes:
+                client = order.directory / _list_clients(network)[0].directory
+                validators = [order.directory / node.directory for node in network.nodes if node.role == "validator"]
+                run.referendum = Referendum(client, validators)
             ready_s = time.monotonic()
             ended_by = _stay(run)
             ran_s = time.monotonic() - ready_s

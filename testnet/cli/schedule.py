@@ -1,11 +1,10 @@
 """What a run with --workflow puts on the ledger: a feed with a reading a second, and a model scheduled over it."""
 
-import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testnet.cli.output import CommandError
+from testnet.cli.node_orders import find_height, submit
 
 if TYPE_CHECKING:
     from protocol.ledger.records import ModelRecord
@@ -34,35 +33,14 @@ class Schedule:
 
     def tick(self) -> None:
         """Go one step on, if it is time. Raises CommandError when the ledger refuses an order."""
-        from testnet.cli.wallet import ask_running
-
         if not self._left or time.monotonic() < self._looked_s + LOOK_S:
             return
         self._looked_s = time.monotonic()
-        try:
-            if not self._token:
-                self._submit(self._left[0]())
-                return
-            state = ask_running(self._client, {"command": "ledger.order", "token": self._token})
-        except CommandError as error:
-            if error.code == "not_running":
-                return
-            raise
-        if state.get("code"):
-            raise CommandError(state["code"], f"scheduled work was refused: {state['reason']}", "this is a bug")
-        if state.get("height") is not None:
+        if not self._token:
+            self._token = submit(self._client, self._left[0]())
+        elif find_height(self._client, self._token, "scheduled work") is not None:
             self._left.pop(0)
             self._token = ""
-
-    def _submit(self, body: Any) -> None:
-        from protocol.codec import encode
-        from protocol.ledger.transactions import get_transaction_kind
-        from testnet.cli.wallet import ask_running
-
-        token, kind = secrets.token_hex(16), get_transaction_kind(type(body))
-        request = {"command": "ledger.submit", "token": token, "kind": kind, "body": encode(body).hex()}
-        ask_running(self._client, request)
-        self._token = token
 
     def _make_feed(self) -> Any:
         from protocol.ledger.feeds import FeedSource, RegisterFeed

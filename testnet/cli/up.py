@@ -43,6 +43,7 @@ def up(
     faults: Path | None = None,
     workflow: str | None = None,
     lease: Annotated[bool, Parameter(negative="")] = False,
+    propose: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
@@ -92,9 +93,11 @@ def up(
         A fault plan as JSON (docs/faults.md) to play from "ready" on; `rolemesh testnet fault` does more at any time.
     lease
         Have the first client lease the file of samples on every storage node, and wait until an audit is answered.
+    propose
+        Have the first client propose a change and the validators vote for it, and wait until it is in force.
     """
     counts = _choose_roles(nodes, roles)
-    _check_counts(counts, liar, accounts, rows, in_flight, load, lease)
+    _check_counts(counts, liar, accounts, rows, in_flight, load, lease or propose)
     plan = _read_faults(faults, counts)
     pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
     files, loaded = choose_models(load, rows, pace, model, samples, exact)
@@ -115,6 +118,7 @@ def up(
         faults=plan,
         scheduled=scheduled,
         lease=lease,
+        proposes=propose,
     )
     try:
         with termination_raises(), hold_directory(order.directory):
@@ -140,7 +144,7 @@ def _check_counts(
     rows: int | None,
     in_flight: int,
     load: str | None,
-    lease: bool,
+    is_load_needed: bool,
 ) -> None:
     """Refuse what could never work, before anything is started. Raises CommandError."""
 
@@ -164,8 +168,8 @@ def _check_counts(
                 refuse("roles", f"--load needs {least} {role}, there are {counts.get(role, 0)}", f"add {role}={least}")
     elif counts.get("inference", 0) + counts.get("verifier", 0) and not counts.get("storage", 0):
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
-    elif rows is not None or liar or lease:
-        refuse("usage", "--rows, --liar and --lease say something about a load", "add --load digits")
+    elif rows is not None or liar or is_load_needed:
+        refuse("usage", "--rows, --liar, --lease and --propose say something about a load", "add --load digits")
 
 
 def _check_mode(mode: str) -> str:
