@@ -53,7 +53,7 @@ def run(
     from testnet.cli.infer import open_running, read_timeout
 
     output = Output(json)
-    place = _read_listen(listen)
+    place = read_listen(listen)
     timeout_s = read_timeout(timeout) / 1_000
     if data is not None and not (data / "node.json").is_file():
         hint = "make one with `rolemesh node init --role client`, or leave --data out"
@@ -83,7 +83,8 @@ def _serve(directory: Path, place: tuple[str, int], timeout_s: float, passphrase
     output.note("the gateway has ended")
 
 
-def _read_listen(text: str) -> tuple[str, int]:
+def read_listen(text: str) -> tuple[str, int]:
+    """A loopback address and port. Raises CommandError."""
     from roles.config import parse_http
 
     try:

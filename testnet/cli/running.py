@@ -77,6 +77,7 @@ class Order:
     scheduled: "ModelRecord | None" = None  # the model of a workflow over the replayed series
     lease: bool = False  # whether the samples are leased as well
     proposes: bool = False  # whether a change is proposed and voted on
+    gateway: tuple[str, int] | None = None  # where one is to listen
 
 
 @dataclass
@@ -243,11 +244,12 @@ def run_network(order: Order, output: Output) -> int:
         _wait_until_ready(run)
         launcher.record_pids()
         _print_nodes(run, output, time.monotonic() - started_s)
+        gateway = _start_gateway(run, order.gateway, output) if order.gateway is not None else ""
         with _faults_taken(run, programs):  # by the time it says that it is ready
             (order.directory / GO_NAME).touch()
             output.say("ready")
             if order.load is None:
-                _give_network(run, output)
+                _give_network(run, output, gateway)
             if order.scheduled is not None:
                 client = order.directory / _list_clients(network)[0].directory
                 run.schedule = Schedule(client, network.feed_url, order.scheduled)
@@ -421,10 +423,36 @@ def _print_nodes(run: Run, output: Output, start_s: float) -> None:
         output.say(f"{len(run.network.accounts)} spare accounts (public development keys) for `rolemesh node init`")
 
 
-def _give_network(run: Run, output: Output) -> None:
+def _start_gateway(run: Run, listen: tuple[str, int], output: Output) -> str:
+    """The URL of the gateway, once it answers. Raises CommandError."""
+    from testnet.gateway_program import GATEWAY, plan_gateway, read_place
+
+    launcher, directory = run.launcher, run.order.directory
+    launcher.start([plan_gateway(directory, listen)])
+    log = directory / "logs" / f"{GATEWAY}.log"
+    try:
+        is_up = launcher.wait(
+            lambda: bool(read_place(directory)) or GATEWAY in launcher.exits,
+            READY_TIMEOUT_S,
+            lambda: run.progress.show("the gateway joins the network"),
+        )
+    except Terminated as error:
+        raise CommandError("interrupted", f"stopped by {error} before the gateway answered", "") from error
+    finally:
+        run.progress.end()
+    url = read_place(directory)
+    if not is_up or not url:
+        reason = find_reason(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        raise CommandError("no_gateway", f"the gateway does not answer: {reason}", f"read {log}", seed=run.order.seed)
+    output.say(f"gateway: OpenAI {url}/v1, Open Inference Protocol {url}/v2")
+    return url
+
+
+def _give_network(run: Run, output: Output, gateway: str) -> None:
     """The one JSON object of a network that stays up."""
     nodes = [{"name": node.name, "role": node.role, "pid": run.launcher.pids[node.name]} for node in run.network.nodes]
     file = str(run.order.directory / FILE_NAME)
-    output.give({"state": "ready", "seed": run.order.seed, "network": run.network.name, "file": file, "nodes": nodes})
+    told = {"state": "ready", "seed": run.order.seed, "network": run.network.name, "file": file, "nodes": nodes}
+    output.give(told | ({"gateway": gateway} if gateway else {}))
     if not output.is_json and run.order.duration_s is None:
         print("Ctrl-C or `rolemesh testnet down` ends it", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
+from testnet.cli.gateway import read_listen
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.running import Order, Pace, run_network
 from testnet.cli.served import choose_models, choose_scheduled
@@ -44,6 +45,7 @@ def up(
     workflow: str | None = None,
     lease: Annotated[bool, Parameter(negative="")] = False,
     propose: Annotated[bool, Parameter(negative="")] = False,
+    gateway: str | None = None,
     json: Json = False,
 ) -> int:
     """Start a network of processes on this machine and stay until Ctrl-C, `rolemesh testnet down` or --duration.
@@ -95,10 +97,14 @@ def up(
         Have the first client lease the file of samples on every storage node, and wait until an audit is answered.
     propose
         Have the first client propose a change and the validators vote for it, and wait until it is in force.
+    gateway
+        Loopback address and port for a gateway beside the nodes (`rolemesh gateway run`), such as 127.0.0.1:8080; port
+        0 for any. It takes one of the spare accounts.
     """
     counts = _choose_roles(nodes, roles)
     _check_counts(counts, liar, accounts, rows, in_flight, load, lease or propose)
     plan = _read_faults(faults, counts)
+    place = read_listen(gateway) if gateway is not None else None
     pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
     files, loaded = choose_models(load, rows, pace, model, samples, exact)
     files, scheduled = choose_scheduled(files, workflow, counts, feed)
@@ -119,6 +125,7 @@ def up(
         scheduled=scheduled,
         lease=lease,
         proposes=propose,
+        gateway=place,
     )
     try:
         with termination_raises(), hold_directory(order.directory):

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from testnet.cli.output import ExitCode
+from testnet.launch import is_alive
 from tests.support.forked import command
 from tests.support.gateways import ASKED, INFER
 from tests.testnet.networks import run_cli, start_network, wait_until
@@ -53,3 +54,21 @@ def test_a_gateway_of_a_real_network_answers_until_it_is_told_to_stop(tmp_path):
                 assert process.wait() == ExitCode.OK
             with pytest.raises(OSError), socket.create_connection(("127.0.0.1", int(port)), timeout=5):
                 pass
+
+
+@pytest.mark.full
+def test_a_network_brings_its_gateway_along_and_takes_it_down(tmp_path):
+    with start_network(tmp_path / "net", "--seed", "6", "--roles", ROLES, "--gateway", "127.0.0.1:0") as up:
+        up.wait_for_go()
+        place = json.loads((up.directory / "gateway.json").read_text())
+        answer = httpx.post(place["url"] + INFER, json=ASKED, timeout=30)
+        assert (answer.status_code, answer.json()["parameters"]["verifiers"]) == (200, 2)
+        assert run_cli("testnet", "down", "--dir", str(up.directory))[0] == ExitCode.OK
+        assert not is_alive(place["pid"])
+
+
+def test_a_gateway_for_everybody_is_refused_before_a_network_is_made(tmp_path):
+    found, told = run_cli("testnet", "up", "--dir", str(tmp_path / "net"), "--gateway", "0.0.0.0:80")
+
+    assert (found, told["error"]["code"]) == (ExitCode.USAGE, "bad_address")
+    assert not (tmp_path / "net").exists()
