@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from testnet.cli.ledger import read_state
 from testnet.cli.node_orders import find_height, submit
-from testnet.report import PROPOSED
 
 if TYPE_CHECKING:
     from protocol.ledger.governance_records import Proposal
@@ -42,6 +41,7 @@ class Referendum:
     def _propose(self) -> None:
         from protocol.ledger.governance import Propose
         from protocol.ledger.governance_records import Motion, ParameterChange
+        from testnet.report import PROPOSED  # pulls in what help can do without
 
         state, _ = read_state(self._client)
         if not self._token:
@@ -52,7 +52,7 @@ class Referendum:
         elif find_height(self._client, self._token, "the proposal") is not None:
             # What is final may not be on the disk yet: then it is found the next time.
             self._key = next((key for key, item in state.proposals.items() if item.title == PROPOSED), b"")
-            self._token = ""
+            self._token = "" if self._key else self._token
 
     def _vote(self) -> None:
         from protocol.ledger.governance_records import Choice

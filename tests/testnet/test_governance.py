@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from testnet.cli.output import ExitCode
-from tests.testnet.networks import run_cli, start_network, wait_until
+from tests.testnet.networks import run_cli, run_process, start_network, wait_until
 
 VALUE = 123_456
 
@@ -52,3 +52,15 @@ def test_what_the_holders_vote_for_is_in_force_on_every_node(tmp_path: Path) -> 
         assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "VotingOver")
     code, told = run_cli("testnet", "check", str(up.directory))
     assert code == ExitCode.OK, told
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+def test_a_run_that_proposes_waits_until_the_change_is_in_force_and_says_so(tmp_path: Path) -> None:
+    words = ("testnet", "up", "--dir", str(tmp_path / "net"), "--seed", "39", "--duration", "2m", "--propose")
+    roles = "validator=2,inference=1,verifier=2,storage=1,client=1"
+    code, report = run_process(*words, "--roles", roles, "--load", "digits", "--rows", "20", timeout_s=200.0)
+    assert code == ExitCode.OK, report
+    assert report["bars"]["proposal"]
+    [proposal] = report["ledger"]["proposals"].values()
+    assert (proposal["state"], proposal["changes"]) == ("in force", {"model_deposit": 50 * 10**9})
