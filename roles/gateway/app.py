@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -80,22 +81,30 @@ class Gateway:
         api, began_s = find_api(scope["path"]), time.monotonic()
         status = GONE
 
+        body = _Body(receive)
+
         async def count_and_send(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                nursery.start_soon(body.leave)
             await send(message)
 
         try:
-            request = Request(scope, receive)
-            if is_foreign(request.headers.get("host", ""), request.headers.get("origin", "")):
-                fault = Fault(403, "foreign", "this gateway answers programs on its own machine alone")
-                await answer_fault(request, fault)(scope, receive, count_and_send)
-            else:
-                await self._app(scope, receive, count_and_send)
+            async with trio.open_nursery() as nursery:
+                await self._answer(scope, body.receive, count_and_send)
+                nursery.cancel_scope.cancel()
         finally:
             self.counts.answers[api, status] += 1
             self.counts.spent_s[api] += time.monotonic() - began_s
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        if is_foreign(request.headers.get("host", ""), request.headers.get("origin", "")):
+            fault = Fault(403, "foreign", "this gateway answers programs on its own machine alone")
+            await answer_fault(request, fault)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _show_page(self, request: Request) -> Response:
         page = self._get_page(f"{request.url.path}?{request.url.query}")
@@ -108,6 +117,24 @@ class Gateway:
         data = await self._desk.get_receipt(found["request_id"], found["cid"])
         headers = {"Content-Disposition": f'attachment; filename="{found["request_id"]}.receipt"'}
         return Response(data, headers=headers, media_type=RECEIPT_TYPE)
+
+
+class _Body:
+    """The body of a request, as far as anybody reads it."""
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self._is_over = False
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        self._is_over = self._is_over or not message.get("more_body", False)
+        return message
+
+    async def leave(self) -> None:
+        """Take what nobody reads: Hypercorn cannot end an answer while more than ten pieces of a request wait."""
+        while not self._is_over:
+            await self.receive()
 
 
 def find_api(path: str) -> str:

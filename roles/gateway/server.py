@@ -95,6 +95,11 @@ class GatewayServer:
         host, self.port = listener.socket.getsockname()[:2]
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
+
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set; then what is under way has GRACE_S to end, and what waits is hung up on."""
         async with trio.open_nursery() as connections:

@@ -83,6 +83,7 @@ class Served:
     http: httpx.AsyncClient
     desk: Desk
     gateway: Gateway
+    server: GatewayServer
     stop: trio.Event
     errors: list[Exception]
 
@@ -103,5 +104,5 @@ async def serving(asker: Any, folder: Path) -> AsyncIterator[Served]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run, stop)
             async with httpx.AsyncClient(base_url=server.url, timeout=10) as http:
-                yield Served(server.url, server.port, http, desk, gateway, stop, errors)
+                yield Served(server.url, server.port, http, desk, gateway, server, stop, errors)
             stop.set()

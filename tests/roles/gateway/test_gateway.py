@@ -238,6 +238,48 @@ def test_connections_are_bounded(tmp_path, monkeypatch):
     run(tmp_path, FakeAsker(), check)
 
 
+@pytest.mark.parametrize(
+    ("line", "header", "status"),
+    [
+        (b"POST /else", b"", 404),
+        (b"PUT /v2", b"", 405),
+        (b"POST /v2/models/cats/infer", b"", 404),
+        (b"POST /v2/models/digits/infer", b"Content-Encoding: gzip\r\n", 415),
+        (b"POST /v2/models/digits/infer", b"Origin: https://evil.example\r\n", 403),
+        (b"POST /v2/models/digits/infer", b"", 413),
+    ],
+)
+def test_who_sends_without_end_what_nobody_reads_is_answered_and_let_go(tmp_path, monkeypatch, line, header, status):
+    monkeypatch.setattr(servers, "CONNECTIONS_MAX", 2)
+    heads = []
+
+    async def check(served):
+        async def push(stream):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                for _ in range(400):
+                    await stream.send_all(bytes(65_536))
+
+        for _ in range(3):
+            stream = await served.connect()
+            size = b"Content-Length: 26214400\r\n\r\n"
+            await stream.send_all(line + b" HTTP/1.1\r\nHost: localhost\r\n" + header + size)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(push, stream)
+                with suppress(trio.BrokenResourceError):  # hung up on while it was writing
+                    heads.append(await stream.receive_some(100))
+                    while await stream.receive_some(65_536):
+                        pass
+                nursery.cancel_scope.cancel()
+            await stream.aclose()
+        with trio.fail_after(5):
+            while served.server.open:
+                await trio.sleep(0.005)
+        assert (await served.http.post(INFER, json=ASKED)).status_code == 200
+
+    run(tmp_path, FakeAsker(), check)
+    assert {int(head.split()[1]) for head in heads} <= {status}
+
+
 def test_when_it_stops_what_is_under_way_is_answered_and_what_never_ends_is_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "GRACE_S", 0.5)
     ended = {}
