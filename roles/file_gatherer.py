@@ -10,7 +10,7 @@ from protocol.messages import Refused, WantBlocks, WantedBlocks
 from roles import store_effects as se
 from roles.core_effects import Log, NetPenalise
 from roles.courier import Courier, Out, ToRoles
-from roles.gathering import TICK_MS, Ask, Blame, Finish, Gathering, GiveUp, Keep, LookUp, Step
+from roles.gathering import PROVIDERS_MAX, TICK_MS, Ask, Blame, Finish, Gathering, GiveUp, Keep, LookUp, Step
 from roles.role import Gathered
 
 ASK_TIMEOUT_MS = 60_000  # for a want-list; a peer of 35 kB/s needs 30 s for a block
@@ -40,6 +40,17 @@ class Progress(NamedTuple):
     total_bytes: int
 
 
+def list_providers(cid: Cid, state: State, rng: random.Random) -> tuple[bytes, ...]:
+    """Nodes that may have it: who keeps it under a lease or pays for one, then other storage nodes, in any order."""
+    leases = [lease for lease in state.leases.values() if lease.cid == cid.pack()]
+    accounts = [replica.account for lease in leases for replica in lease.replicas if replica.height]
+    accounts += [lease.payer for lease in leases]
+    holders = [state.nodes[account].node for account in accounts if account in state.nodes]
+    storers = [node.node for node in state.get_nodes("storage")]
+    rng.shuffle(storers)  # there may be more of them than are asked
+    return tuple(dict.fromkeys((*holders, *storers)))[:PROVIDERS_MAX]
+
+
 class FileGatherer:
     """By CID. What comes of each is a `Gathered` for every role that wanted it."""
 
@@ -54,7 +65,7 @@ class FileGatherer:
         self, cid: Cid, peers: tuple[bytes, ...], role: int, name: str, expires_ms: int, state: State, now_ms: int
     ) -> list[Out]:
         """Begin, or have a role wait for what has begun."""
-        known = peers or tuple(node.node for node in state.get_nodes("storage"))
+        known = peers or list_providers(cid, state, self._rng)
         others = [peer for peer in known if peer != self._node]
         wish = self._wishes.get(str(cid))
         if wish is None:

@@ -52,12 +52,12 @@ class LeaseKeeper:
     def on_ledger(self, state: State, now_ms: int) -> list[Effect]:
         """Do whatever the newest block makes necessary."""
         effects = self._offer(state, now_ms)
+        if state.time_ms < now_ms - STALE_MS:
+            return effects  # a node that has lost its ledger would let go of all that it keeps
         for key in [key for key in self._kept if self._find(state, key) is None]:
             effects += self._release(key, "ended")
         for key in [key for key in self._declined if key not in state.leases]:
             del self._declined[key]
-        if state.time_ms < now_ms - STALE_MS:
-            return effects
         for key, lease in state.leases.items():
             replica = find_replica(lease, self._account)
             if replica is None:
@@ -67,6 +67,7 @@ class LeaseKeeper:
                 effects += self._take(key, lease, state, replica.deadline_ms)
             if replica.height:
                 self._taking.pop(key, None)
+                effects += self._keep(key, lease, state)
             if replica.is_asked and self._answering.get(key) != lease.asked_ms:
                 self._answering[key] = lease.asked_ms
                 effects.append(self._prove(key, lease))
@@ -157,6 +158,14 @@ class LeaseKeeper:
             SetTimer(f"{TAKE}:{key.hex()}", deadline_ms - MARGIN_MS),
             Gather(cid, self._list_peers(state, lease), PIN_NAME),
         ]
+
+    def _keep(self, key: bytes, lease: Lease, state: State) -> list[Effect]:
+        """A lease the ledger says is kept here: pin it anew where a lost disk has made this node forget it."""
+        if key in self._kept:
+            return []
+        self._kept[key] = lease.cid
+        gather = Gather(str(unpack_cid(lease.cid)), self._list_peers(state, lease), PIN_NAME)
+        return [Store(BUCKET, key, lease.cid), gather]
 
     def _accept(self, key: bytes, lease: Lease, contents: Contents | None, error: str) -> list[Effect]:
         if contents != lease.contents:

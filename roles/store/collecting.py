@@ -20,8 +20,13 @@ class Collected(NamedTuple):
     strays: int
 
 
-def collect(store: Store, only_put: int | None = None) -> Collected:
-    """Remove all that is not kept; with `only_put` just blocks that this put, now over, touched last."""
+def collect(store: Store) -> Collected:
+    """Remove all that is not kept."""
+    return free_blocks(store)._replace(strays=_collect_strays(store))
+
+
+def free_blocks(store: Store, only_put: int | None = None) -> Collected:
+    """Remove blocks that are not kept; with `only_put` just those that this put, now over, touched last."""
     blocks = freed = 0
     changed = -1
     while True:
@@ -39,14 +44,14 @@ def collect(store: Store, only_put: int | None = None) -> Collected:
         blocks += len(unkept)
         if len(unkept) < TURN_BLOCKS:
             break
-    return Collected(blocks, freed, 0 if only_put is not None else _collect_strays(store))
+    return Collected(blocks, freed, 0)
 
 
 def drop_put(store: Store, put: int) -> None:
     """A put has failed for good: what only it has touched makes room at once."""
     with store.lock:
         store.index.drop_put(put)
-    collect(store, only_put=put)
+    free_blocks(store, only_put=put)
 
 
 def _collect_strays(store: Store) -> int:

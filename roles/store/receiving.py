@@ -15,7 +15,7 @@ from protocol.errors import MalformedMessage, MissingBlob
 from protocol.held import Held, describe_block
 from roles.blobs import DiskFull, StoreFull
 from roles.block_server import read_blocks
-from roles.store.collecting import drop_put
+from roles.store.collecting import drop_put, free_blocks
 from roles.store.errors import IndexDamaged, NotKept, PutExpired
 from roles.store.files import get_shard
 from roles.store.index import Entry, Pin
@@ -192,12 +192,13 @@ class StoreDesk:
             return self._receptions[token]
 
     def _unpin(self, cid: Cid, name: str) -> None:
-        """What people have pinned under names of their own stays theirs to unpin."""
+        """What people have pinned under names of their own stays theirs to unpin. What is kept no longer makes room."""
         # What the disk does not let us unpin now is kept for longer, which `store ls` shows.
         with suppress(*EXPECTED, NotKept):
             store = self._get_store()
             if any(pin.cid == cid and pin.name == name for pin in store.get_pins()):
                 store.unpin(cid)
+                free_blocks(store)
 
     def _explain(self, token: str, error: Exception) -> str:
         """What went wrong, for people; and whether what came is of use to another try."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 FACTOR = 3
+TERM = "1h"
+RENEWED, ENDS = "a new term begins as long as the balance covers it", "it ends with its term"
 EXAMPLE = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 
 app = App(
@@ -39,9 +41,9 @@ def lease(
     cid: CidText,
     /,
     *,
-    copies: int = FACTOR,
-    for_: Annotated[str, Parameter(name="--for")] = "1h",
-    renew: Annotated[bool, Parameter(negative="")] = False,
+    copies: int | None = None,
+    for_: Annotated[str, Parameter(name="--for")] = "",
+    renew: Annotated[bool | None, Parameter(negative="--no-renew")] = None,
     price: str = "",
     amount: str = "",
     payer: From = "",
@@ -52,13 +54,14 @@ def lease(
     """Open a lease on what is in the store of a running node, out of its account; for an open one, add to it.
 
     Storage nodes are drawn by the ledger, fetch it, check it and are audited; it is done once all of them hold it.
+    Of an open lease, what is not given here stays as it is; copies and price stay until it ends.
 
     Parameters
     ----------
     copies
-        How many storage nodes are to keep it.
+        How many storage nodes are to keep it, 3 unless given.
     for_
-        How long, in whole periods of audits: 12h, 30d.
+        How long a term is, in whole periods of audits: 12h, 30d; 1h unless given. Of an open lease: the next term.
     renew
         Begin anew when the time is over, for as long as the balance covers all of it.
     price
@@ -78,21 +81,25 @@ def lease(
     account = read_public(get_key_path(directory, "account"))
     key = compute_lease_id(account, wanted.pack())
     known = state.leases.get(key)
+    grains = parse_amount(price) if price else None
+    factor = FACTOR if copies is None else copies
     if known is not None:
-        grains, copies = known.price, known.factor  # what they are until it ends
-    elif price:
-        grains = parse_amount(price)
+        grains, factor = _keep_terms(known, grains, copies)
+    elif grains is None:
+        grains = _find_price(state, account, contents.size_bytes, factor)
+    if known is not None and not for_:
+        periods = known.periods
     else:
-        grains = _find_price(state, account, contents.size_bytes, copies)
-    periods = max(1, -(-round(parse_duration(for_) * 1_000) // state.params.audit_ms))
-    cost = compute_term_cost(contents.size_bytes, grains, copies, periods, state.params)
+        periods = max(1, -(-round(parse_duration(for_ or TERM) * 1_000) // state.params.audit_ms))
+    renews = renew if renew is not None else known is not None and bool(known.renews)
+    cost = compute_term_cost(contents.size_bytes, grains, factor, periods, state.params)
     body = LeaseBlob(
         cid=wanted.pack(),
         contents=contents,
         price=grains,
-        factor=copies,
+        factor=factor,
         periods=periods,
-        renews=int(renew),
+        renews=int(renews),
         amount=parse_amount(amount) if amount else cost,
     )
     told = order_final(directory, body, timeout, no_wait)
@@ -100,9 +107,10 @@ def lease(
         _wait(directory, key, told["height"], parse_duration(timeout))
     state, _ = read_state(directory)
     row = describe(key, state.leases[key], _read_names(directory)) if key in state.leases else {"lease": key.hex()}
-    what = f"{format_bytes(contents.size_bytes)} on {format_count(copies, 'node')}, audited {periods} times"
+    what = f"{format_bytes(contents.size_bytes)} on {format_count(factor, 'node')}, audited {periods} times a term"
     output.say(f"lease {key.hex()}")
     output.say(f"{what}; {format_role(body.amount)} put in, at {format_role(grains)} a MiB and hour to each")
+    output.say(RENEWED if renews else ENDS)
     _say_replicas(row, output)
     output.give({**told, **row, "amount_grains": body.amount, "term_cost_grains": cost})
 
@@ -173,7 +181,7 @@ def show(wanted: Which, /, *, directory: Where = None, json: Json = False) -> No
         "price": f"{format_role(row['price_grains'])} a MiB and hour to each of {format_count(row['copies'], 'node')}",
         "balance": format_role(row["balance_grains"]),
         "audits": f"{row['audits_left']} left of {row['periods']}, one in {state.params.audit_ms / 1_000:g} s",
-        "then": "a new term if the balance covers it" if row["renews"] else "it ends",
+        "then": RENEWED if row["renews"] else ENDS,
     }
     for name, text in lines.items():
         output.say(f"{name:>12}  {text}")
@@ -283,12 +291,22 @@ def _find_price(state: "State", account: bytes, size_bytes: int, copies: int) ->
     """What the dearest of the cheapest nodes that are enough asks. Raises CommandError."""
     from protocol.ledger.leases import find_price
 
+    if copies < 1:
+        raise CommandError("bad_value", f"--copies is 1 at least, not {copies}", "give another number", ExitCode.USAGE)
     price = find_price(state.offers, account, size_bytes, copies)
     if price is None:
         what = f"fewer than {copies} storage nodes of others let {format_bytes(size_bytes)}"
         hint = "ask for fewer --copies; `rolemesh store lease ls` shows what is offered"
         raise CommandError("too_few_stores", what, hint, need=copies, size_bytes=size_bytes)
     return price
+
+
+def _keep_terms(known: "Lease", price: int | None, copies: int | None) -> tuple[int, int]:
+    """Price and copies of an open lease, which stay as they are. CommandError when others are asked for."""
+    if price not in (None, known.price) or copies not in (None, known.factor):
+        what = f"the lease is open, with {known.factor} copies at {format_role(known.price)} until it ends"
+        raise CommandError("lease_open", what, "leave out --copies and --price to add to it", ExitCode.USAGE)
+    return known.price, known.factor
 
 
 def _wait(directory: Path, key: bytes, height: int, timeout_s: float) -> None:

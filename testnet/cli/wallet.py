@@ -210,12 +210,18 @@ def _order(
 def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False) -> dict[str, Any]:
     """Hand a transaction to the node of a directory and wait until it is final; what to tell. Raises CommandError."""
     from protocol.codec import encode
+    from protocol.errors import LocalError
     from protocol.ledger.transactions import get_transaction_kind
 
     timeout_s = parse_duration(timeout)
     token = secrets.token_hex(16)
     kind = get_transaction_kind(type(body))
-    request = {"command": "ledger.submit", "token": token, "kind": kind, "body": encode(body).hex()}
+    try:
+        encoded = encode(body)
+    except LocalError as error:  # a number below nought or above what its field holds, a text that is too long
+        what = f"no transaction can say this: {error}"
+        raise CommandError("bad_value", what, "give another value", ExitCode.USAGE) from error
+    request = {"command": "ledger.submit", "token": token, "kind": kind, "body": encoded.hex()}
     begun_s = time.monotonic()
     state = ask_running(directory, request)
     state = _wait(directory, token, state, begun_s + TAKEN_S_MAX, is_taken=True)

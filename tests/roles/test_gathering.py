@@ -1,13 +1,17 @@
 """A file or folder comes from several peers at once, whatever some of them do."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.cid import DAG_PB, RAW, Cid, compute_cid
 from protocol.dag_pb import Link, Node, encode_node, write_number
 from protocol.unixfs import FOLDER, TYPE_FIELD
+from roles.file_gatherer import list_providers
 from roles.gathering import ASKS_MAX, PROVIDERS_MAX, Finish, Gathering, GiveUp
 from tests.roles.gathering_world import HONEST, LYING, MUDDLED, SILENT, Peer, World, make_folder, names
+from tests.support.leases import Blob, Leases
 
 LEAVES = [[bytes([file, leaf]) * 30 for leaf in range(40)] for file in range(2)]
 ROOT, BLOCKS = make_folder(LEAVES)
@@ -198,3 +202,16 @@ def test_only_so_many_peers_are_kept() -> None:
     gathering.add_providers(bytes([number]) * 32 for number in range(PROVIDERS_MAX + 9))
 
     assert len(gathering.providers) == PROVIDERS_MAX
+
+
+def test_of_many_storage_nodes_those_with_a_lease_on_it_are_among_the_ones_asked() -> None:
+    net, blob = Leases(stores=PROVIDERS_MAX + 8), Blob(b"leased")
+    key = net.open(blob, factor=2)
+    net.accept(key, *net.list_offered(key))
+    holders = {net.ledger.state.nodes[account].node for account in net.list_holding(key)}
+    assert len(holders) == 2
+    for seed in range(20):
+        peers = list_providers(blob.cid, net.ledger.state, random.Random(seed))
+        assert set(peers[:2]) == holders
+        assert peers[2] == net.ledger.state.nodes[net.payer.public].node
+        assert len(set(peers)) == len(peers) == PROVIDERS_MAX

@@ -179,6 +179,35 @@ def test_after_a_crash_the_ledger_says_what_is_to_be_done(kept: Kept) -> None:
     assert find(again.on_ledger(kept.net.ledger.state, kept.now_ms), Prove)
 
 
+def test_after_its_bucket_was_lost_a_node_keeps_what_the_ledger_says_it_keeps(kept: Kept) -> None:
+    kept.accept()
+    kept.keeper = LeaseKeeper(kept.account, ROOM, PRICE)
+    kept.keeper.start({})
+
+    effects = kept.look()
+
+    assert Store(BUCKET, kept.key, BLOB.cid.pack()) in effects
+    (gather,) = find(effects, Gather)
+    assert (gather.cid, gather.name) == (CID, PIN_NAME)
+    assert find(kept.look(), Gather) == []  # it is on its way
+    assert kept.gathered() == []  # and stays
+    kept.net.ask(kept.key)
+    assert find(kept.look(), Prove)
+    kept.proven("answer", None, "a block is missing")
+    assert find(kept.gathered(), Prove)
+
+
+def test_nothing_is_let_go_of_by_a_ledger_that_lies_behind(kept: Kept) -> None:
+    before = kept.net.ledger.state
+    kept.accept()
+
+    late = kept.now_ms + STALE_MS
+    effects = kept.keeper.on_ledger(replace(before, leases={}), late)
+
+    assert find(effects, LetGo) == find(effects, Store) == []
+    assert find(kept.keeper.on_ledger(replace(kept.net.ledger.state, leases={}), kept.now_ms), LetGo)
+
+
 def test_history_is_not_acted_upon(kept: Kept) -> None:
     assert find(kept.keeper.on_ledger(kept.net.ledger.state, kept.now_ms + STALE_MS), Gather) == []
 

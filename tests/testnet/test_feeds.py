@@ -105,6 +105,8 @@ def test_feeds_and_workflows_are_put_on_the_ledger_and_ended_by_command(standing
     assert (code, told["state"]) == (ExitCode.OK, "final"), told
     code, told = run_cli("oracle", "register", "rain", "--source", "replay", *payer)
     assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InvalidFeed")
+    code, told = run_cli("oracle", "register", "snow", "--source", "replay", "--decimals", "-1", *payer)
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "bad_value")
     code, told = run_cli("oracle", "retire", "rain", *payer)
     assert (code, told["state"]) == (ExitCode.OK, "final"), told
 

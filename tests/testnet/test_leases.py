@@ -92,6 +92,14 @@ def test_a_lease_is_held_by_as_many_nodes_as_it_asks_for_and_added_to(standing: 
     assert (code, more["periods"], more["renews"]) == (ExitCode.OK, 3, True), more
     assert more["balance_grains"] >= told["balance_grains"] + 10**9 - told["term_cost_grains"]
 
+    code, again = lease(standing, cid, "--amount", "1")  # what is not said stays as it is
+    assert (code, again["periods"], again["renews"], again["copies"]) == (ExitCode.OK, 3, True, 1), again
+    code, again = lease(standing, cid, "--amount", "1", "--no-renew")
+    assert (code, again["periods"], again["renews"]) == (ExitCode.OK, 3, False), again
+    for words in (("--copies", "2"), ("--price", "5")):
+        code, refused = lease(standing, cid, "--amount", "1", *words)
+        assert (code, refused["error"]["code"]) == (ExitCode.USAGE, "lease_open"), refused
+
     (holder,) = list_holding(standing, cid)
     code, left = run_cli("store", "lease", "leave", cid, "--from", str(directory_of(standing, holder)))
     assert (code, left["lease"]) == (ExitCode.OK, more["lease"]), left
@@ -104,6 +112,10 @@ def test_what_cannot_be_leased_is_refused_with_what_to_do(standing: Up, tmp_path
     cid = put(standing, tmp_path, 50_000)
     code, told = lease(standing, cid, "--copies", "4")
     assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "too_few_stores")
+    code, told = lease(standing, cid, "--copies", "0")
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "bad_value")
+    code, told = lease(standing, cid, "--copies", "-1", "--price", "1", "--amount", "1")
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "bad_value")
     code, told = lease(standing, cid, "--copies", "2", "--amount", "0.000000001")
     assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "InvalidAmount")
     missing = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"

@@ -106,11 +106,13 @@ def test_what_is_kept_for_a_lease_alone_is_let_go_with_it(desk, store, root):
     desk.do(LookUp("t", (root,)))
     desk.do(PinGathered("t", root, "leased", FOR_EVER))
     assert [pin.name for pin in store.get_pins()] == ["leased"]
+    assert store.get_used_bytes()
 
     desk.do(Unpin(root, "leased"))
     desk.do(Unpin(root, "leased"))
 
     assert store.get_pins() == []
+    assert store.get_used_bytes() == 0  # or ended leases would fill it for good
 
 
 def test_what_somebody_has_pinned_under_a_name_stays_theirs(desk, store, root):
