@@ -30,7 +30,7 @@ class Tally:
     lies: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the liar's own record of it
     proven: dict[str, dict[str, Any]] = field(default_factory=dict)  # claim id -> the reporter's record
     blobs: list[dict[str, Any]] = field(default_factory=list)
-    reported: int = 0  # oracle reports that reached the ledger
+    reported_ms: list[int] = field(default_factory=list)  # when oracle reports had reached the ledger: first and last
     runs: int = 0  # of scheduled work, settled
     audited: int = 0  # audits of leases that were answered on the ledger
     faults: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id: the line of its start, with `ended_ms`
@@ -82,7 +82,8 @@ class Tally:
             case "blob.fetched":
                 self.blobs.append(event)
             case "oracle.reported":
-                self.reported += int(bool(event.get("height")))
+                if event.get("height"):
+                    self.reported_ms[1:] = [time_ms]
             case "run.settled":
                 self.runs += int(bool(event.get("height")))
             case "audit.answered":

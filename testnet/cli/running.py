@@ -37,7 +37,7 @@ SETTLE_TIMEOUT_S = 60.0  # without any news at all, when no duration is given
 PEERS_MIN = 8  # a node of a large network need not know all others to be connected
 LOG_TAIL_LINES = 6
 GO_NAME = "go"
-REPORTS_WANTED = 2  # of an oracle, before a run can show that its values change
+REPORTS_APART_MS = 3_000  # of an oracle, before a run can show that its values change: some steps of what it reads
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Run:
         is_done = self._count_rows() >= len(load.inputs) and len(tally.proven) >= len(tally.lies)
         if not is_done or (self.desk is not None and not self.desk.is_quiet):
             return False
-        if self.order.roles.get("oracle") and tally.reported < REPORTS_WANTED:
+        if self.order.roles.get("oracle") and not self._has_feed_moved():
             return False
         if self.schedule is not None and not tally.runs:
             return False
@@ -131,6 +131,11 @@ class Run:
         if self.referendum is not None and not self.referendum.phase:
             return False
         return not tally.unsettled or self._is_nothing_under_way()
+
+    def _has_feed_moved(self) -> bool:
+        """The first report may be late, and the next one come with it."""
+        reported_ms = self.tally.reported_ms
+        return bool(reported_ms) and reported_ms[-1] - reported_ms[0] >= REPORTS_APART_MS
 
     def is_over(self) -> bool:
         """Settled; or all rows are over and nothing has moved for QUIET_S.

@@ -40,6 +40,14 @@ def make_tally(attested: int, settled: int) -> Tally:
     return tally
 
 
+def test_of_the_reports_of_a_feed_the_first_and_the_last_are_kept_and_none_that_was_refused() -> None:
+    tally = Tally()
+    for time_ms, height in ((1_000, 0), (2_000, 3), (2_300, 4), (9_000, 7), (9_500, 0)):
+        tally.take({"name": "oracle.reported", "time_ms": time_ms, "height": height})
+
+    assert tally.reported_ms == [2_000, 9_000]
+
+
 def get_bars(report: Report) -> dict[str, bool]:
     return {bar.name: bar.holds for bar in report.bars}
 

@@ -14,9 +14,10 @@ def test_a_round_gives_every_figure_and_the_memory_of_its_process(tmp_path, monk
     assert [figure.name for figure in figures] == ["put"] * 2 + ["put_per_cpu_s"] + ["get"] * 2 + [
         "get_per_cpu_s",
         "memory",
+        *["transfer"] * 3,
     ]
     assert all(figure.value > 0 and figure.peer_value > 0 for figure in figures)
-    assert notes[-1] == "round 1 of 1"
+    assert notes[-2:] == ["round 1 of 1", "transfer: round 1 of 1"]
     assert list(tmp_path.iterdir()) == []
 
 
