@@ -28,8 +28,9 @@ def run(folder, asker, call):
     async def main():
         async with serving(asker, folder) as served:
             kept.append(await trio.to_thread.run_sync(call_with_client, served.url))
+            while served.desk.under_way:  # the client has its last word a moment before the call is over here
+                await trio.sleep(0.005)
             assert served.errors == []
-            assert served.desk.under_way == 0
 
     trio.run(main)
     return kept[0]
