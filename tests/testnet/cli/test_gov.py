@@ -5,20 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from protocol.ledger.genesis import compute_chain_id
 from protocol.ledger.governance import Propose
 from protocol.ledger.governance_params import RANGES
 from protocol.ledger.governance_records import Choice, Enclave, EnclaveListing, Motion, TreasuryGrant
 from protocol.ledger.governance_votes import build_votes
-from roles.chain import Chain
-from roles.config import UserError, write_genesis
-from roles.core_effects import Commit
+from roles.config import UserError
 from testnet.cli.gov_motion import read_motion
 from testnet.cli.output import CommandError, ExitCode
-from testnet.network_file import NetworkFile, NodeEntry, write_network_file
 from testnet.snapshot import read_snapshot
 from tests.support.governance import CHANGE
 from tests.support.ledgers import Ledger
+from tests.support.stored_node import write_stored_node
 from tests.testnet.networks import run_cli
 
 NODE = "validator-0"
@@ -53,19 +50,7 @@ def found() -> Ledger:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = found()
-    root = tmp_path_factory.mktemp("network")
-    folder = root / "nodes" / NODE
-    folder.mkdir(parents=True)
-    genesis = ledger.foundation.genesis
-    write_genesis(folder, genesis)
-    chain = Chain(folder / "node.db")
-    chain.start()
-    chain.write([Commit(*entry) for entry in ledger.blocks])
-    chain.close()
-    nodes = (NodeEntry(NODE, "validator", "12D3", "rm1", (), f"nodes/{NODE}"),)
-    told = NetworkFile("dev-7", compute_chain_id(genesis).hex(), 7, 1, json.loads(genesis.to_json()), nodes, ())
-    write_network_file(root / "testnet.json", told)
-    return root
+    return write_stored_node(tmp_path_factory.mktemp("network"), ledger, NODE)
 
 
 def ask(home: Path, *words: str) -> tuple[int, dict]:

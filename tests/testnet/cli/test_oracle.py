@@ -1,17 +1,12 @@
 """`rolemesh oracle`: feeds as a node has stored them, and history whose proof holds without a ledger."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from protocol.ledger.genesis import compute_chain_id
-from roles.chain import Chain
-from roles.config import write_genesis
-from roles.core_effects import Commit
 from testnet.cli.output import ExitCode
-from testnet.network_file import NetworkFile, NodeEntry, write_network_file
 from tests.support.feeds import TERMS, begin_round, found_feed, report
+from tests.support.stored_node import write_stored_node
 from tests.testnet.networks import run_cli
 
 FEED = TERMS.name
@@ -26,19 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number % 4:
             ledger.do(ledger.spare(), report(ledger, {"oracle-0": 10_000 + 10 * number}))
         begin_round(ledger)
-    root = tmp_path_factory.mktemp("network")
-    folder = root / "nodes" / NODE
-    folder.mkdir(parents=True)
-    genesis = ledger.foundation.genesis
-    write_genesis(folder, genesis)
-    chain = Chain(folder / "node.db")
-    chain.start()
-    chain.write([Commit(*entry) for entry in ledger.blocks])
-    chain.close()
-    nodes = (NodeEntry(NODE, "oracle", "12D3", "rm1", (), f"nodes/{NODE}"),)
-    told = NetworkFile("dev-7", compute_chain_id(genesis).hex(), 7, 1, json.loads(genesis.to_json()), nodes, ())
-    write_network_file(root / "testnet.json", told)
-    return root
+    return write_stored_node(tmp_path_factory.mktemp("network"), ledger, NODE)
 
 
 def ask(home: Path, *words: str) -> tuple[int, dict]:

@@ -1,17 +1,12 @@
 """`rolemesh workflow`: what is asked for is read as people write it, and ticks are told with what became of them."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from protocol.ledger.genesis import compute_chain_id
-from roles.chain import Chain
-from roles.config import write_genesis
-from roles.core_effects import Commit
 from testnet.cli.output import CommandError, ExitCode
 from testnet.cli.workflow import parse_input
-from testnet.network_file import NetworkFile, NodeEntry, write_network_file
+from tests.support.stored_node import write_stored_node
 from tests.support.workflows import (
     EVERY_MS,
     NAME,
@@ -36,19 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, value=42), after_ms=1)
     keep_fresh(ledger, (tick + 1) * EVERY_MS + 1_500)
     ledger.block(after_ms=5 * EVERY_MS)
-    root = tmp_path_factory.mktemp("network")
-    folder = root / "nodes" / NODE
-    folder.mkdir(parents=True)
-    genesis = ledger.foundation.genesis
-    write_genesis(folder, genesis)
-    chain = Chain(folder / "node.db")
-    chain.start()
-    chain.write([Commit(*entry) for entry in ledger.blocks])
-    chain.close()
-    nodes = (NodeEntry(NODE, "oracle", "12D3", "rm1", (), f"nodes/{NODE}"),)
-    told = NetworkFile("dev-7", compute_chain_id(genesis).hex(), 7, 1, json.loads(genesis.to_json()), nodes, ())
-    write_network_file(root / "testnet.json", told)
-    return root
+    return write_stored_node(tmp_path_factory.mktemp("network"), ledger, NODE)
 
 
 def test_workflows_are_listed_with_their_tallies(home: Path) -> None:
