@@ -9,6 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.errors import BadSignature, InvalidBlock, InvalidTransaction, LocalError, MalformedMessage, NonceMismatch
+from protocol.ledger.apps import (
+    BuyPass,
+    RegisterApp,
+    ReportUse,
+    RetireApp,
+    apply_buy_pass,
+    apply_register_app,
+    apply_report_use,
+    apply_retire_app,
+)
 from protocol.ledger.batches import BatchSettle, SettlePrivate, apply_batch_settle, apply_settle_private
 from protocol.ledger.block import (
     HEADER_TIME_MS_MAX,
@@ -186,6 +196,10 @@ _rules: dict[type, Rule] = {
     AnswerAudit: apply_answer_audit,
     Propose: apply_propose,
     CastVote: apply_cast_vote,
+    RegisterApp: apply_register_app,
+    RetireApp: apply_retire_app,
+    BuyPass: apply_buy_pass,
+    ReportUse: apply_report_use,
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from protocol.codec import encode
 from protocol.errors import InsufficientBalance
 from protocol.fast_dataclass import fast_dataclass
+from protocol.ledger.app_records import AppRecord, AppUse, PassRecord
 from protocol.ledger.errors import LimitReached
 from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.records import (
@@ -204,6 +205,9 @@ class Draft:
         self.proposals: Overlay[bytes, Proposal] = Overlay(base.proposals, self._undo)
         self.ballots: Overlay[bytes, Ballot] = Overlay(base.ballots, self._undo)
         self.enclaves: Overlay[bytes, Enclave] = Overlay(base.enclaves, self._undo)
+        self.apps: Overlay[str, AppRecord] = Overlay(base.apps, self._undo)
+        self.passes: Overlay[bytes, PassRecord] = Overlay(base.passes, self._undo)
+        self.app_uses: Overlay[bytes, AppUse] = Overlay(base.app_uses, self._undo)
 
     def mark(self) -> Mark:
         return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)

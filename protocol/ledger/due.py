@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from protocol.errors import LocalError
+from protocol.ledger.apps import APP_KIND, PASS_KIND, forget_app, forget_pass
 from protocol.ledger.batches import (
     BATCH_PAYOUT_KIND,
     OPEN_KIND,
@@ -82,6 +83,8 @@ _handlers: dict[int, Handler] = {
     END_KIND: finish,
     VOTE_END_KIND: after_grace(end_vote),
     FORCE_KIND: enforce,
+    PASS_KIND: forget_pass,
+    APP_KIND: forget_app,
     **{DISPUTE_KIND + phase: after_grace(close_phase) for phase in DisputePhase},
 }
 HANDLERS: Mapping[int, Handler] = MappingProxyType(_handlers)

@@ -12,6 +12,7 @@ from typing import Any
 
 from protocol.codec import encode
 from protocol.fast_dataclass import fast_dataclass
+from protocol.ledger.app_records import AppRecord, AppUse, PassRecord
 from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
@@ -114,6 +115,9 @@ TABLES = (
     Table("proposals", Proposal),
     Table("ballots", Ballot),
     Table("enclaves", Enclave),
+    Table("apps", AppRecord, str),
+    Table("passes", PassRecord),
+    Table("app_uses", AppUse),
 )
 
 
@@ -198,6 +202,9 @@ class State:
     proposals: Mapping[bytes, Proposal]  # by the id of the transaction that made it
     ballots: Mapping[bytes, Ballot]  # by the proposal's id and the key of the node or delegation whose stake it is
     enclaves: Mapping[bytes, Enclave]  # those trusted by vote, by compute_enclave_key
+    apps: Mapping[str, AppRecord]
+    passes: Mapping[bytes, PassRecord]  # by apps.compute_pass_key
+    app_uses: Mapping[bytes, AppUse]  # by apps.compute_use_key
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
 
@@ -250,8 +257,9 @@ def compute_supply(state: State) -> int:
     workflows = sum(workflow.budget for workflow in state.workflows.values())
     stakes = bonded + delegated + rewards + unbonding
     proposals = sum(proposal.deposit for proposal in state.proposals.values())
+    apps = sum(app.deposit for app in state.apps.values())
     held = channels + pending + jobs + batches + disputes + withheld + demands + models + leases + feeds + workflows
-    return liquid + vesting + stakes + held + proposals + state.treasury + state.burned
+    return liquid + vesting + stakes + held + proposals + apps + state.treasury + state.burned
 
 
 def compute_state_root(state: State) -> bytes:

@@ -1,0 +1,100 @@
+"""A pass to an app: the holder's signed statement, with the ledger's proof of what was bought. Checked offline.
+
+Whoever serves the app needs the genesis and the time. The ledger says, under its validators' signatures, what the
+holder has bought; the holder says, under its account key, that whoever shows this may use it, and until when. Decision
+0148.
+"""
+
+from typing import Annotated, ClassVar
+
+from protocol.codec import decode, encode
+from protocol.errors import BadSignature, InvalidProof, RemoteError
+from protocol.fast_dataclass import fast_dataclass
+from protocol.keys import Signer
+from protocol.ledger.app_records import PassRecord
+from protocol.ledger.apps import compute_pass_key, compute_period
+from protocol.ledger.light import Trusted
+from protocol.proofs.ledger_file import LedgerFile, decode_ledger_file, verify_ledger_file
+from protocol.signing import sign, verify_signed
+from protocol.types import AtMost, ChainId, Name, PublicKey, Signature, TimeMs, Whole
+
+PASS_FILE_BYTES_MAX = 256 * 1024
+VERSION = 1
+
+
+class PassExpired(RemoteError):
+    """Times in ms since 1970."""
+
+    def __init__(self, until_ms: int, time_ms: int) -> None:
+        super().__init__(f"the pass was good until {until_ms}, it is {time_ms}")
+        self.until_ms = until_ms
+        self.time_ms = time_ms
+
+
+@fast_dataclass(frozen=True)
+class AppPass:
+    """Whoever shows this may use the holder's pass that began at `since_ms`, until `until_ms`; by its account key."""
+
+    DOMAIN: ClassVar[str] = "app-pass"
+
+    chain: ChainId
+    app: Name
+    holder: PublicKey
+    since_ms: TimeMs
+    until_ms: TimeMs
+    signature: Signature
+
+
+@fast_dataclass(frozen=True)
+class PassFile:
+    version: Whole
+    statement: AppPass
+    ledger: Annotated[bytes, AtMost(PASS_FILE_BYTES_MAX // 2)]  # an encoded LedgerFile
+
+
+@fast_dataclass(frozen=True)
+class Right:
+    """What a pass allows now: so many requests of the holder in `period`, which is over at `ends_ms`."""
+
+    app: str
+    holder: bytes
+    since_ms: int
+    period: int
+    ends_ms: int
+    quota: int
+
+
+def make_pass(chain: bytes, bought: PassRecord, ledger: LedgerFile, signer: Signer, until_ms: int) -> PassFile:
+    """A pass until `until_ms`, or the end of what was bought if that is sooner."""
+    until_ms = min(until_ms, bought.until_ms)
+    unsigned = AppPass(chain, bought.app, bought.holder, bought.since_ms, until_ms, bytes(64))
+    return PassFile(VERSION, sign(unsigned, signer), encode(ledger))
+
+
+def decode_pass_file(data: bytes) -> PassFile:
+    """Read a file. MalformedMessage for anything but the canonical bytes of one."""
+    return decode(PassFile, data, PASS_FILE_BYTES_MAX)
+
+
+def verify_pass(file: PassFile, trusted: Trusted, app: str, time_ms: int) -> Right:
+    """What the pass allows at this time. RemoteError when it does not hold, PassExpired when it did."""
+    said = file.statement
+    if file.version != VERSION:
+        raise InvalidProof(f"a pass of version {file.version}; this program reads version {VERSION}")
+    if (said.chain, said.app) != (trusted.chain, app):
+        raise InvalidProof(f"a pass to {said.app!r} on chain {said.chain.hex()}")
+    try:
+        verify_signed(said, said.holder)
+    except BadSignature as error:
+        raise InvalidProof("the pass is not signed by its holder") from error
+    shown = verify_ledger_file(decode_ledger_file(file.ledger), trusted)
+    bought = shown.entries.get(("passes", compute_pass_key(app, said.holder)))
+    if not isinstance(bought, PassRecord) or said.since_ms != bought.since_ms:
+        raise InvalidProof("the ledger does not show that the holder has bought this pass")
+    if said.until_ms > bought.until_ms:
+        raise InvalidProof(f"the pass says until {said.until_ms}, it was bought until {bought.until_ms}")
+    if not said.since_ms <= time_ms < said.until_ms:
+        raise PassExpired(said.until_ms, time_ms)
+    period = compute_period(said.since_ms, bought.tier.period_ms, time_ms)
+    ends_ms = min(said.until_ms, said.since_ms + (period + 1) * bought.tier.period_ms)
+    return Right(app, said.holder, said.since_ms, period, ends_ms, bought.tier.quota)
