@@ -5,6 +5,7 @@ that was killed and started again with `rolemesh node run` goes on with the rest
 """
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
     import numpy as np
 
 POLL_S = 0.05
+
+
+class Beat:
+    """Moments of which at most `per_s` come in a second; those that nobody waited for are not made up for.
+
+    With 0 any moment is one.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._apart_s = 1 / per_s if per_s else 0.0
+        self._next_s = -math.inf
+
+    async def wait(self) -> None:
+        now_s = trio.current_time()
+        due_s = max(now_s, self._next_s)
+        self._next_s = due_s + self._apart_s
+        await trio.sleep(due_s - now_s)
 
 
 def main(arguments: list[str]) -> int:
@@ -46,10 +64,12 @@ async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
     waiting = iter([index for index in own if index not in ended])
     while not Path(plan.go).exists():
         await trio.sleep(POLL_S)
+    beat = Beat(plan.per_s)
     with done.open("a", encoding="utf-8") as log:
 
         async def ask_in_turn() -> None:
             for row in waiting:
+                await beat.wait()
                 request_id, code = await _ask(client, plan, inputs[row], _choose_mode(plan, row))
                 log.write(json.dumps({"row": row, "request_id": request_id.hex(), "code": code}) + "\n")
                 log.flush()

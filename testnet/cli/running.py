@@ -42,11 +42,12 @@ REPORTS_APART_MS = 3_000  # of an oracle, before a run can show that its values 
 
 @dataclass(frozen=True)
 class Pace:
-    """How each client asks: how many at a time, in which mode, how long each request may take."""
+    """How each client asks: how many at a time, in which mode, how long each may take, how many a second (0: any)."""
 
     in_flight: int
     mode: str
     timeout_ms: int
+    per_s: float = 0
 
 
 @dataclass(frozen=True)
@@ -316,6 +317,7 @@ def _plan_load(order: Order, load: Load, network: NetworkFile) -> None:
             load.pace.in_flight,
             timeout_ms=load.pace.timeout_ms,
             mode=load.pace.mode,
+            per_s=load.pace.per_s,
             place=place,
             clients=len(clients),
             copies=storage if order.lease and not place else 0,

@@ -20,6 +20,7 @@ from testnet.network_file import FILE_NAME, HOME, is_running
 SEEDS = 100_000
 NODES_DEFAULT = 9
 NAMES_TRIED_MAX = 1_000
+RATE_MIN, RATE_MAX = 0.01, 10_000.0
 
 
 def up(
@@ -31,6 +32,7 @@ def up(
     load: str | None = None,
     rows: int | None = None,
     in_flight: int = 8,
+    rate: float | None = None,
     mode: str = "individual",
     timeout: str = "30s",
     liar: int = 0,
@@ -69,6 +71,8 @@ def up(
         Send only the first so many rows.
     in_flight
         How many requests each client has under way at a time.
+    rate
+        How many requests each client begins in a second at most, such as 0.5; without it, as many as are answered.
     mode
         How requests are paid and checked: individual, batch, private, or mixed for each of them in turn.
     timeout
@@ -102,10 +106,11 @@ def up(
         0 for any. It takes one of the spare accounts.
     """
     counts = _choose_roles(nodes, roles)
-    _check_counts(counts, liar, accounts, rows, in_flight, load, lease or propose)
+    _check_counts(counts, liar, accounts, rows, in_flight, load, rate is not None or lease or propose)
+    _check_rate(rate)
     plan = _read_faults(faults, counts)
     place = read_listen(gateway) if gateway is not None else None
-    pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)))
+    pace = Pace(in_flight, _check_mode(mode), round(1_000 * parse_duration(timeout)), rate or 0)
     files, loaded = choose_models(load, rows, pace, model, samples, exact)
     files, scheduled = choose_scheduled(files, workflow, counts, feed)
     seed = secrets.randbelow(SEEDS) if seed is None else seed
@@ -176,7 +181,13 @@ def _check_counts(
     elif counts.get("inference", 0) + counts.get("verifier", 0) and not counts.get("storage", 0):
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
     elif rows is not None or liar or is_load_needed:
-        refuse("usage", "--rows, --liar, --lease and --propose say something about a load", "add --load digits")
+        refuse("usage", "--rows, --rate, --liar, --lease and --propose say something about a load", "add --load digits")
+
+
+def _check_rate(rate: float | None) -> None:
+    if rate is not None and not RATE_MIN <= rate <= RATE_MAX:
+        message = f"--rate is {rate:g}; a client begins from {RATE_MIN:g} to {RATE_MAX:g} requests a second"
+        raise CommandError("usage", message, "leave it out for as many as are answered", ExitCode.USAGE)
 
 
 def _check_mode(mode: str) -> str:

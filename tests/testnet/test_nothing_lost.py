@@ -27,6 +27,7 @@ WORKERS = [name for name in VICTIMS if name.startswith("inference")]
 CLIENTS = [name for name in VICTIMS if name.startswith("client")]
 MODES = ["individual", "batch", "private", "mixed"]
 ROWS_PER_KILL = 5
+RATE = "6"  # of each client: kills take their time, and the load must outlast them however fast it is answered
 DOWN_MS_MAX = 1_000
 ROWS_AFTER = 100  # the last kill: so many that each client comes to each worker
 CALM_MS = 2_500  # after a node is back, before it is killed again
@@ -59,7 +60,20 @@ def run_through_kills(directory: Path, mode: str, kills: int, seed: int) -> dict
     """A load in which nodes are killed all the time; what was reconciled in the end, in which nothing is missing."""
     rows = ROWS_PER_KILL * kills + ROWS_AFTER
     roles = ",".join(f"{role}={count}" for role, count in ROLES.items())
-    load = ("--load", "digits", "--rows", str(rows), "--mode", mode, "--in-flight", "4", "--timeout", "15s")
+    load = (
+        "--load",
+        "digits",
+        "--rows",
+        str(rows),
+        "--mode",
+        mode,
+        "--rate",
+        RATE,
+        "--in-flight",
+        "4",
+        "--timeout",
+        "15s",
+    )
     with start_network(directory, "--roles", roles, "--seed", str(seed), *load) as up:
         up.wait_for_go()
         done = RowsDone([directory / "nodes" / client for client in CLIENTS])
