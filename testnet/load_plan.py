@@ -31,7 +31,8 @@ class LoadPlan:
     """What to send: `rows` samples of the file, to the model with this digest (hex). `go` appears when it may begin.
 
     Of several clients, `clients`, each sends every so-manieth row, beginning with number `place`. `mode` is one of
-    `protocol.jobs.Mode`, or MIXED. At most `per_s` are begun in a second; 0 for as many as can be. With `copies` it also leases the file of samples on as many storage nodes.
+    `protocol.jobs.Mode`, or MIXED. At most `per_s` are begun in a second; 0 for as many as can be. With `copies` it
+    also leases the file of samples on as many storage nodes.
     """
 
     model: str

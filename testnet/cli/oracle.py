@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_duration
 from testnet.cli.ledger import Where, read_state
-from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_decimal, format_role, format_table
 from testnet.cli.prove import PROOF_SUFFIX, read_trusted
 from testnet.cli.trusting import Genesis
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
@@ -119,7 +119,8 @@ def candles(
         terms, height, found = _read_stored(directory, query, out, output)
     rows = [_describe_candle(candle, query) for candle in found]
     cells = [
-        (row["from"], *(_format_value(row[key], terms.decimals) for key in _PRICES), str(row["volume"])) for row in rows
+        (row["from"], *(format_decimal(row[key], terms.decimals) for key in _PRICES), str(row["volume"]))
+        for row in rows
     ]
     output.say(format_table(("FROM (UTC)", "OPEN", "HIGH", "LOW", "CLOSE", "VOLUME"), cells))
     output.say(f"{len(rows)} of {count} candles of {query.duration_ms} ms saw a report, at height {height}")
@@ -306,7 +307,7 @@ def _describe(state: "State", name: str) -> dict[str, Any]:
         "source": terms.source,
         "value": feed.value if feed.observers else None,
         "decimals": terms.decimals,
-        "shown": _format_value(feed.value, terms.decimals) if feed.observers else "none yet",
+        "shown": format_decimal(feed.value, terms.decimals) if feed.observers else "none yet",
         "round": feed.round,
         "sequence": feed.sequence,
         "reports": feed.reports,
@@ -332,18 +333,6 @@ def _describe_candle(candle: "Candle", query: "CandleQuery") -> dict[str, Any]:
     shown = datetime.fromtimestamp(from_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     prices = {key: getattr(candle, key) for key in _PRICES}
     return {"from_ms": from_ms, "from": shown, **prices, "volume": candle.volume}
-
-
-def _format_value(value: int, decimals: int) -> str:
-    """A whole number of 10^-decimals as it is written.
-
-    >>> _format_value(1_018_172, 6), _format_value(7, 0)
-    ('1.018172', '7')
-    """
-    if not decimals:
-        return str(value)
-    whole, part = divmod(value, 10**decimals)
-    return f"{whole}.{part:0{decimals}d}"
 
 
 def _say_when(told: dict[str, Any]) -> str:

@@ -92,6 +92,18 @@ def format_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def format_decimal(value: int, decimals: int) -> str:
+    """A whole number of 10^-decimals as it is written.
+
+    >>> format_decimal(1_018_172, 6), format_decimal(7, 0)
+    ('1.018172', '7')
+    """
+    if not decimals:
+        return str(value)
+    whole, part = divmod(value, 10**decimals)
+    return f"{whole}.{part:0{decimals}d}"
+
+
 def format_role(grains: int) -> str:
     """Grains as ROLE with all nine decimals that matter.
 

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_amount, parse_duration
 from testnet.cli.ledger import Where, read_state
-from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_decimal, format_role, format_table
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def add(
     duration
         How long from now on.
     budget
-        ROLE that are locked for its runs; what is left comes back.
+        ROLE that are locked for its runs; what is left comes back. So does a deposit for the feed, as for a model.
     fee
         The most ROLE one run costs.
     run_timeout
@@ -98,10 +98,13 @@ def add(
     )
     told = order_final(directory, body, timeout, no_wait)
     when = "on its way" if told["height"] is None else f"final at height {told['height']} after {told['took_ms']} ms"
+    deposit = state.params.model_deposit
     output.say(
-        f"workflow {name}: {when}; {format_role(body.budget)} for its runs, each {format_role(body.fee)} at most"
+        f"workflow {name}: {when}; {format_role(body.budget)} for its runs, each {format_role(body.fee)} at most; "
+        f"deposit {format_role(deposit)}"
     )
-    output.give({**told, "workflow": name, "every_ms": every_ms, "end_ms": body.end_ms, "budget_grains": body.budget})
+    money = {"budget_grains": body.budget, "deposit_grains": deposit}
+    output.give({**told, "workflow": name, "every_ms": every_ms, "end_ms": body.end_ms, **money})
 
 
 @app.command(
@@ -152,6 +155,8 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
     if workflow is None:
         known = ", ".join(item.name for item in _list_workflows(state)) or "none"
         raise CommandError("unknown_workflow", f"no workflow {name!r}", f"there are {known}", ExitCode.USAGE)
+    terms = state.feed_terms.get(name)
+    decimals = 0 if terms is None else terms.decimals
     rows = [
         {
             "first": tick.first,
@@ -159,6 +164,7 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
             "from_ms": tick.first * workflow.every_ms,
             "outcome": tick.outcome,
             "value": tick.value[0] if tick.value else None,
+            "shown": format_decimal(tick.value[0], decimals) if tick.value else "",
             "job": tick.job.hex(),
         }
         for tick in workflow.past
@@ -168,7 +174,7 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
             str(row["first"]) if row["first"] == row["last"] else f"{row['first']} to {row['last']}",
             _format_time(int(str(row["from_ms"]))),
             str(row["outcome"]),
-            "" if row["value"] is None else str(row["value"]),
+            str(row["shown"]),
         )
         for row in rows
     ]

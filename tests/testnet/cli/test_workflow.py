@@ -48,7 +48,7 @@ def test_ticks_are_told_with_what_became_of_them(home: Path) -> None:
     assert code == ExitCode.OK
     outcomes = [tick["outcome"] for tick in told["ticks"]]
     assert outcomes == ["done", "failed", "asleep", "stale"]
-    assert told["ticks"][0]["value"] == 42
+    assert (told["ticks"][0]["value"], told["ticks"][0]["shown"]) == (42, "42")
     code, told = run_cli("workflow", "runs", "none", "--dir", str(home))
     assert (code, told["error"]["code"]) == (ExitCode.USAGE, "unknown_workflow")
 
