@@ -1,5 +1,7 @@
 """How a client under a load plan keeps to its rate."""
 
+from itertools import pairwise
+
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ async def _note_moments(beat: Beat, pauses_s: list[float]) -> list[float]:
 @given(per_s=st.integers(1, 100), pauses_s=st.lists(st.floats(0, 3), min_size=2, max_size=20))
 def test_no_two_begin_nearer_to_each_other_than_the_rate_allows_however_late_they_come(per_s, pauses_s):
     moments = trio.run(_note_moments, Beat(per_s), pauses_s, clock=MockClock(autojump_threshold=0))
-    apart_s = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    apart_s = [later - earlier for earlier, later in pairwise(moments)]
     assert min(apart_s) >= 1 / per_s - 1e-6
     # Whoever comes later than that waits for nothing.
     assert all(apart <= max(1 / per_s, pause) + 1e-6 for apart, pause in zip(apart_s, pauses_s[1:], strict=True))
