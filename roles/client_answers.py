@@ -8,7 +8,7 @@ from protocol.messages import Accepted, Attestations, GetOpening, Opening, Piece
 from protocol.proofs.bounds import may_be_shown
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from protocol.signing import verify_signed
-from roles.admission import FALLBACK_CODES
+from roles.admission import FALLBACK_CODES, RefusalCode
 from roles.attempts import Attempt, Job, verify_result
 from roles.client_jobs import Jobs
 from roles.client_streams import ClientStreams
@@ -181,6 +181,8 @@ class Answers:
             return []
         job, attempt = found
         attempt.note_refusal(refusal)
+        if refusal.code == RefusalCode.BUSY:
+            self._jobs.dispatch.throttle.note_busy(sender, now_ms)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:

@@ -7,12 +7,13 @@ from protocol.jobs import PaidRequest
 from protocol.ledger.records import Candidate
 from protocol.ledger.state import State
 from protocol.messages import Cancel, DirectRequest, StreamRequest
-from roles.admission import SETTLE_GRACE_MS
+from roles.admission import SETTLE_GRACE_MS, RefusalCode
 from roles.attempts import Attempt, Job, publish_requests
 from roles.debts import Debts
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Send, Submit
 from roles.streams_in import begin_stream
+from roles.throttle import Throttle
 
 Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
 
@@ -31,6 +32,7 @@ class Dispatch:
         self._waiting: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._is_opening = False
+        self.throttle = Throttle()
 
     def add(self, job: Job) -> None:
         """It wants another worker; a job that waits for one already gets no second one."""
@@ -97,6 +99,10 @@ class Dispatch:
                 job.last_code, job.last_reason = epoch_over if candidate is None else too_dear
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
+            if self.throttle.holds_back(worker, job.request_id, now_ms):
+                job.last_code, job.last_reason = RefusalCode.BUSY, "the worker turns away most of what it is asked now"
+                job.order = tuple(other for other in job.order if other != worker)
+                continue
             left, owes = self._debts.weigh(worker, state, now_ms)
             if len(self._in_flight.get(worker, ())) + left >= self._step:
                 pressed += self._debts.press(worker, now_ms) if left else ()
@@ -118,6 +124,7 @@ class Dispatch:
         voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
         # A hedge goes straight to its worker, which waits for the block with its channel; gossip would drop it.
         is_direct = job.ask.is_direct or job.is_hedged or job.ask.streams
+        self.throttle.note_asked(worker, now_ms)
         attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=is_direct, began_ms=now_ms)
         if job.generation is not None and job.ask.streams:
             attempt.stream = begin_stream(*job.generation, job.request_id, attempt.number)

@@ -440,6 +440,21 @@ def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
     assert (outcome.code, outcome.reason) == ("bad_input", "because")
 
 
+def test_what_every_worker_would_turn_away_is_refused_at_once_and_costs_nobody_anything():
+    story = Story()
+    throttle = story.client._jobs.dispatch.throttle
+    for worker in [node.node for node in story.state.get_nodes("inference")]:
+        for _ in range(10_000):
+            throttle.note_asked(worker, story.now_ms)
+            throttle.note_busy(worker, story.now_ms)
+
+    outcome = get_outcome(story.ask())
+
+    assert outcome is not None
+    assert (outcome.code, outcome.attempts) == ("busy", 0)
+    assert "turns away" in outcome.reason
+
+
 def test_a_request_ends_at_its_deadline_with_a_reason():
     story = Story()
     story.ask(timeout_ms=5_000)
