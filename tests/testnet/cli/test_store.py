@@ -161,6 +161,7 @@ def test_ctrl_c_leaves_nothing_pinned_and_says_how_to_go_on(run, tmp_path):
         while not block_files(tmp_path) and time.monotonic() < deadline:
             os.sched_yield()
         process.send_signal(signal.SIGINT)
+        process.wait(30)  # with its pipe still open: an end of it would let the put finish
         said = process.communicate(timeout=30)[1].decode()
 
     assert process.returncode == ExitCode.INTERRUPTED
