@@ -1,7 +1,6 @@
 """`rolemesh gov`: what the holders of stake decide: propose, vote, and see what came of it."""
 
 import json as json_library
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_duration
 from testnet.cli.gov_motion import describe_enclave, describe_motion, read_motion
-from testnet.cli.ledger import Where, read_state
+from testnet.cli.ledger import Where, read_state, read_state_after
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role, format_table
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 ID_LETTERS_MIN = 8
 SHOWN_LETTERS = 16
-POLL_S = 0.1
 CHOICES = ("yes", "no", "abstain", "veto")
 
 app = App(
@@ -89,7 +87,7 @@ def propose(
     motion = read_motion(directory, change, grant, to, parts, every, files, end_feed)
     words, fields = describe_motion(motion)
     told = order_final(directory, Propose(title, motion), timeout, no_wait)
-    state = _read_after(directory, told["height"], parse_duration(timeout))
+    state = read_state_after(directory, told["height"], parse_duration(timeout))
     key = _find_own(state, directory, told["height"])
     when = "on its way" if told["height"] is None else f"final at height {told['height']} after {told['took_ms']} ms"
     output.say(f"proposal {key or '(its id comes with its block)'}: {when}")
@@ -144,7 +142,7 @@ def vote(
         raise CommandError("no_stake", f"the account had no stake at height {found.height}", hint)
     for body in votes:
         told = order_final(directory, body, timeout)
-    state = _read_after(directory, told["height"], parse_duration(timeout))
+    state = read_state_after(directory, told["height"], parse_duration(timeout))
     row = describe(key, state.proposals[key], state)
     output.say(f"{choice} on {key.hex()[:SHOWN_LETTERS]} ({found.title}): final at height {told['height']}")
     output.say(_format_tally(row))
@@ -293,19 +291,6 @@ def _find_own(state: "State", directory: Path, height: int | None) -> str:
     account = read_public(get_key_path(directory, "account"))
     own = (key for key, item in state.proposals.items() if (item.proposer, item.height + 1) == (account, height))
     return next(own, b"").hex()
-
-
-def _read_after(directory: Path, height: int | None, timeout_s: float) -> "State":
-    """The stored state, once it has this block: what is final may not be on the disk yet. Raises CommandError."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        state, _ = read_state(directory)
-        if height is None or state.height >= height:
-            return state
-        if time.monotonic() > deadline_s:
-            what = f"block {height} is final and was not stored within {timeout_s:g} s"
-            raise CommandError("timeout", what, "`rolemesh gov ls` shows it when it is", ExitCode.TIMEOUT)
-        time.sleep(POLL_S)
 
 
 def _format_tally(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_amount, parse_duration
-from testnet.cli.ledger import Where, read_state
+from testnet.cli.ledger import Where, read_state, read_state_after
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_role, format_table
 from testnet.cli.progress import Progress
 from testnet.cli.wallet import From, NoWait, Timeout, find_home, find_payer, order_final
@@ -103,9 +103,9 @@ def lease(
         amount=parse_amount(amount) if amount else cost,
     )
     told = order_final(directory, body, timeout, no_wait)
+    state = read_state_after(directory, told["height"], parse_duration(timeout))
     if not no_wait:
-        _wait(directory, key, told["height"], parse_duration(timeout))
-    state, _ = read_state(directory)
+        state = _wait(directory, state, key, parse_duration(timeout))
     row = describe(key, state.leases[key], _read_names(directory)) if key in state.leases else {"lease": key.hex()}
     what = f"{format_bytes(contents.size_bytes)} on {format_count(factor, 'node')}, audited {periods} times a term"
     output.say(f"lease {key.hex()}")
@@ -309,26 +309,25 @@ def _keep_terms(known: "Lease", price: int | None, copies: int | None) -> tuple[
     return known.price, known.factor
 
 
-def _wait(directory: Path, key: bytes, height: int, timeout_s: float) -> None:
-    """Until all copies are held; the lease is on the ledger from `height` on. Raises CommandError."""
+def _wait(directory: Path, state: "State", key: bytes, timeout_s: float) -> "State":
+    """The state in which all copies are held; the first one has the lease. Raises CommandError."""
     progress = Progress()
     deadline_s = time.monotonic() + timeout_s
     try:
         while True:
-            state, _ = read_state(directory)
             lease = state.leases.get(key)
-            if lease is None and state.height >= height:
+            if lease is None:
                 hint = "no storage node could fetch it: see that the payer's node runs and has it in its store"
                 raise CommandError("lease_ended", "the lease has ended before anybody held it", hint)
-            # What is final may not be on the node's disk yet.
-            holding = sum(1 for replica in lease.replicas if replica.height) if lease is not None else 0
-            if lease is not None and holding == lease.factor:
-                return
+            holding = sum(1 for replica in lease.replicas if replica.height)
+            if holding == lease.factor:
+                return state
             if time.monotonic() > deadline_s:
                 what = f"copies that are held after {timeout_s:g} s: {holding}; the lease stands"
                 hint = "`rolemesh store lease show` tells how it goes on"
                 raise CommandError("timeout", what, hint, ExitCode.TIMEOUT, lease=key.hex(), holding=holding)
             progress.show(f"copies held: {holding}")
             time.sleep(POLL_S)
+            state, _ = read_state(directory)
     finally:
         progress.end()
