@@ -4,19 +4,19 @@ A verifier that found another digest of a float model is asked what it found, by
 """
 
 import random
-from dataclasses import replace
 
 from protocol.errors import ProtocolError
 from protocol.jobs import Attestation, ClaimedWork, Mode, Receipt
 from protocol.keys import Signer
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
-from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetAttestations, GetOpening, Opening
-from protocol.proofs.bounds import is_near, may_be_shown, read_shown
+from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetAttestations
+from protocol.proofs.bounds import may_be_shown
 from protocol.signing import verify_signed
 from roles.admission import RefusalCode
 from roles.committees import Committees
 from roles.delivery import Delivery, keep_job
+from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
 from roles.receipts import sign_receipt
 from roles.role import Computed, Effect, Publish, Record, Request, Send, SetTimer
@@ -24,7 +24,6 @@ from roles.workbook import Job, Workbook
 
 CLAIMS_MS = 30  # claims gather this long before they are published
 CLAIM_AGAIN_MS = 2_000
-NEAR = "near|"  # begins the tokens of questions for a verifier's outputs
 
 
 class Claimant:
@@ -91,14 +90,12 @@ class Claimant:
 
     def on_opening(self, verifier: bytes, token: str, message: object, state: State, now_ms: int) -> list[Effect]:
         """What a verifier in dissent shows: outputs near to ours, or it stays in dissent, as by saying nothing."""
-        job = self._book.find_claim(bytes.fromhex(token.removeprefix(NEAR)))
+        job = self._book.find_claim(get_asked(token))
         if job is None or verifier not in job.unlike:
             return []
-        shown = message.attestation if isinstance(message, Opening) else ()
-        if not any(_is_near_word(job, item, job.attestations[verifier], state) for item in shown):
+        if not hear_shown(job, verifier, message, state):
             self._dissent(job, verifier, now_ms)
             return [keep_job(job)]
-        job.hear(shown[0])
         self._committees.shunned.forgive(verifier)
         return [keep_job(job), *([] if job.unlike else [_forward(job)])]
 
@@ -108,7 +105,7 @@ class Claimant:
         for verifier in job.attestations.keys() - job.unlike:
             self._committees.shunned.forgive(verifier)
         if may_be_shown(state.models.get(job.model), job.outputs):
-            return [keep_job(job), _forward(job), *_ask(job)]
+            return [keep_job(job), _forward(job), *ask_dissenters(job)]
         for verifier in job.unlike:
             self._dissent(job, verifier, now_ms)
         return [keep_job(job), _forward(job)]
@@ -129,7 +126,7 @@ class Claimant:
                 continue
             job.asked_ms = now_ms
             if len(job.attestations) == len(job.committee):
-                unlike += _ask(job)
+                unlike += ask_dissenters(job)
                 continue
             overdue.append(job)
             for verifier in job.committee:
@@ -138,25 +135,6 @@ class Claimant:
                     missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
         return [*_publish(overdue), *asks, *unlike]
-
-
-def _is_near_word(job: Job, shown: Attestation, blind: Attestation, state: State) -> bool:
-    """Whether this shows what the verifier has said before, and that is near to what we found."""
-    outputs = read_shown(shown)
-    if replace(shown, shown=b"", signature=blind.signature) != blind or outputs is None:
-        return False
-    try:
-        verify_signed(shown, blind.verifier)
-    except ProtocolError:
-        return False
-    return is_near(state.models.get(job.model), job.outputs, outputs)
-
-
-def _ask(job: Job) -> list[Effect]:
-    """What have those found that did not find what we did?"""
-    assert job.receipt is not None
-    question = GetOpening(job.receipt, ())
-    return [Request(verifier, "proof", question, NEAR + job.claim_id.hex()) for verifier in sorted(job.unlike)]
 
 
 def _forward(job: Job) -> Effect:

@@ -21,10 +21,11 @@ from protocol.messages import (
 )
 from roles.admission import Worker
 from roles.batcher import BATCH_MS, Batcher
-from roles.claimant import NEAR, Claimant
+from roles.claimant import Claimant
 from roles.committees import Committees
 from roles.defender import DEFENCE, Defender
 from roles.delivery import Delivery, keep_job
+from roles.dissent import NEAR
 from roles.intake import Intake
 from roles.models import ModelShelf
 from roles.publisher import PUBLISH, Publisher
@@ -51,7 +52,7 @@ from roles.role import (
 from roles.runner import BUCKET, RUN, Runner
 from roles.settler import FORGET, Settler
 from roles.streams_out import PIECE
-from roles.workbook import JournalEntry, Workbook, compute_job_key
+from roles.workbook import Job, JournalEntry, Workbook, compute_job_key
 
 TICK_MS = 500
 PRICE_PER_ROW = 1_000_000  # grains
@@ -77,10 +78,10 @@ class Inference(Role):
         self._computing = self._intake.computing
         self._claimant = Claimant(context.signer, context.random, self._book, self._committees, self._delivery)
         self._batcher = Batcher(self._book, account, int(context.config.get("batch_ms", BATCH_MS)))
-        self._defender = Defender(account, self._book.find)
-        self._publisher = Publisher(self._book, self._batcher, account)
         self._settler = Settler(self._book, self._batcher)
         self._runner = Runner(account, context.signer, context.random, self._committees)
+        self._defender = Defender(account, self._find_job)
+        self._publisher = Publisher(self._book, self._find_job, self._batcher, account)
 
     @property
     def is_ready(self) -> bool:
@@ -138,11 +139,11 @@ class Inference(Role):
                 return self._computed(event, now_ms)
             case Received(message=Attestations(items)):
                 heard = self._claimant.on_attestations(items, self._ledger, now_ms)
-                return [*heard, *self._runner.on_attestations(items)]
+                return [*heard, *self._runner.on_attestations(items, self._ledger)]
             case Received(sender, message, token=token) if token.startswith(NEAR):
-                return self._claimant.on_opening(sender, token, message, self._ledger, now_ms)
+                return self._hear_shown(sender, token, message, now_ms)
             case RequestFailed(peer, token) if token.startswith(NEAR):
-                return self._claimant.on_opening(peer, token, None, self._ledger, now_ms)
+                return self._hear_shown(peer, token, None, now_ms)
             case RequestFailed(_, token, reason):
                 return self._delivery.on_undelivered(token, reason, now_ms)
             case Submitted(token, _, error) if token.startswith(DEFENCE):
@@ -192,9 +193,18 @@ class Inference(Role):
             self._computing.pop(compute_job_key(*job.key).hex(), None)
             effects.append(keep_job(job))
         effects += self._publisher.look(self._ledger)
-        effects += [*self._runner.look(self._ledger, self._shelf.held, now_ms), *self._runner.chase(now_ms)]
+        effects += self._runner.look(self._ledger, self._shelf.held, now_ms)
+        effects += self._runner.chase(self._ledger, now_ms)
         effects += [keep_job(job) for job in self._publisher.list_lost(self._ledger)]
         return [*effects, *self._claimant.chase(now_ms), *self._settler.on_tick(self._ledger, now_ms)]
+
+    def _find_job(self, channel: bytes, seq: int) -> Job | None:
+        """A job somebody may still ask about: of a client's voucher, or a run of the ledger's."""
+        return self._book.find(channel, seq) or self._runner.find(channel, seq)
+
+    def _hear_shown(self, verifier: bytes, token: str, message: object, now_ms: int) -> list[Effect]:
+        heard = self._claimant.on_opening(verifier, token, message, self._ledger, now_ms)
+        return [*heard, *self._runner.on_opening(verifier, token, message, self._ledger)]
 
     def _forget_answered(self) -> list[tuple[bytes, int]]:
         """Settled jobs nobody may ask about any more: their results, or in a dispute how they came about."""

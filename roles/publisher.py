@@ -1,5 +1,7 @@
 """A worker's part where others ask for it in public: publishes outputs, and opens claims that are demanded."""
 
+from collections.abc import Callable
+
 from protocol.ledger.demands import OpenClaim
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
@@ -12,10 +14,16 @@ PUBLISH = "publish|"  # begins its tokens
 
 
 class Publisher:
-    """Answers each challenge about the worker's batches once; one that was refused again, while it is open."""
+    """Answers each challenge about the worker's batches once; one that was refused again, while it is open.
 
-    def __init__(self, book: Workbook, batcher: Batcher, account: bytes) -> None:
+    `find_job` gives the job of a voucher or a run while it may be asked about.
+    """
+
+    def __init__(
+        self, book: Workbook, find_job: Callable[[bytes, int], Job | None], batcher: Batcher, account: bytes
+    ) -> None:
         self._book = book
+        self._find_job = find_job
         self._batcher = batcher
         self._account = account
         self._said: set[bytes] = set()  # challenges by key
@@ -27,7 +35,7 @@ class Publisher:
         demanded = {key: demand.claim for key, demand in state.demands.items() if demand.worker == self._account}
         self._opened &= demanded.keys()
         for claim_id, claim in demanded.items():
-            job = self._book.find(claim.channel, claim.seq)
+            job = self._find_job(claim.channel, claim.seq)
             if not state.demands[claim_id].is_open or claim_id in self._opened or job is None or job.receipt is None:
                 continue
             self._opened.add(claim_id)
@@ -59,7 +67,7 @@ class Publisher:
                 continue
             self._said.add(key)
             leaf, path = self._batcher.show(challenge.batch, batch, challenge.index)
-            job = self._book.find(challenge.channel, challenge.seq)
+            job = self._find_job(challenge.channel, challenge.seq)
             is_earning = not leaf.reason and job is not None and job.receipt is not None
             vouchers = (job.item.voucher,) if is_earning and job is not None else ()
             published: tuple[Published, ...] = ()

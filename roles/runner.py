@@ -1,7 +1,8 @@
 """A worker's part in scheduled work: does the runs the ledger has drawn it for, has them attested, settles them.
 
 Nobody asks for a run and nobody waits for its answer: the ledger holds the request, and takes the result with the
-attestations of everyone drawn. What is claimed is on disk first, so a worker that was killed goes on where it was.
+attestations of everyone drawn. What is claimed is on disk first, so a worker that was killed goes on where it was; and
+it is kept while the claim may be demanded or disputed.
 """
 
 import random
@@ -14,9 +15,12 @@ from protocol.keys import Signer
 from protocol.ledger.escrow import SettleJob
 from protocol.ledger.records import Run
 from protocol.ledger.state import State
+from protocol.ledger.transactions import ZeroReason
 from protocol.messages import GOSSIP_LIST_MAX, Claims, GetAttestations
+from protocol.proofs.bounds import may_be_shown
 from protocol.signing import verify_signed
 from roles.committees import Committees
+from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
 from roles.receipts import sign_receipt
 from roles.role import Compute, Computed, Effect, Publish, Record, Request, Store, Submit
@@ -26,6 +30,7 @@ RUN = "run|"  # begins its tokens
 BUCKET = "runs"
 CLAIM_AGAIN_MS = 1_000
 RUNS_MAX = 64  # in hand
+OVER_MAX = 4_096  # kept to answer for
 
 
 class Runner:
@@ -37,6 +42,7 @@ class Runner:
         self._random = rng
         self._committees = committees
         self._jobs: dict[bytes, Job] = {}
+        self._over: dict[bytes, Job] = {}  # claimed, and off the ledger
         self._settling: set[bytes] = set()
 
     @property
@@ -51,11 +57,19 @@ class Runner:
             self._claim(job, entry, state)
             self._jobs[key] = job
 
+    def find(self, channel: bytes, seq: int) -> Job | None:
+        """A run this worker may still be asked about, by what its claim names in the place of a channel."""
+        job = self._jobs.get(channel) or self._over.get(channel)
+        return job if job is not None and job.key == (channel, seq) else None
+
     def look(self, state: State, models: Iterable[bytes], now_ms: int) -> list[Effect]:
-        """Begin what the ledger has drawn us for, forget what is over there."""
-        over = [key for key in self._jobs if key not in state.runs]
-        effects: list[Effect] = [Store(BUCKET, key, None) for key in over if self._jobs.pop(key).receipt is not None]
-        self._settling -= set(over)
+        """Begin what the ledger has drawn us for, forget what nobody can ask about any more."""
+        over = [(key, self._jobs.pop(key)) for key in list(self._jobs) if key not in state.runs]
+        self._over.update((key, job) for key, job in over if job.receipt is not None)
+        self._settling -= {key for key, _ in over}
+        free = _list_free(self._over, state)
+        self._over = {key: job for key, job in self._over.items() if key not in free}
+        effects: list[Effect] = [Store(BUCKET, key, None) for key in free]
         held = set(models)
         for key, run in sorted(state.runs.items()):
             is_ours = key not in self._jobs and state.jobs[key].payee == self._account and run.request.model in held
@@ -79,11 +93,10 @@ class Runner:
         job.asked_ms = now_ms
         return [Store(BUCKET, key, encode(entry)), *_publish([job])]
 
-    def on_attestations(self, items: tuple[Attestation, ...]) -> list[Effect]:
+    def on_attestations(self, items: tuple[Attestation, ...], state: State) -> list[Effect]:
         effects: list[Effect] = []
-        by_claim = {job.claim_id: (key, job) for key, job in self._jobs.items() if job.receipt is not None}
         for item in items:
-            key, job = by_claim.get(item.claim_id, (b"", None))
+            key, job = self._find_claim(item.claim_id)
             if job is None or item.verifier not in job.committee or item.verifier in job.attestations:
                 continue
             try:
@@ -91,10 +104,20 @@ class Runner:
             except ProtocolError:
                 continue  # pulled from a peer that is not its author: nobody to blame by name
             job.hear(item)
-            effects += self._settle(key, job)
+            effects += self._go_on(key, job, state)
         return effects
 
-    def chase(self, now_ms: int) -> list[Effect]:
+    def on_opening(self, verifier: bytes, token: str, message: object, state: State) -> list[Effect]:
+        """What a verifier in dissent shows: outputs near to ours, or it stays in dissent. None for no answer at all."""
+        key, job = self._find_claim(get_asked(token))
+        if job is None or verifier not in job.unlike or message is None:
+            return []
+        if hear_shown(job, verifier, message, state):
+            return self._go_on(key, job, state)
+        job.zero_reason = ZeroReason.DISSENT
+        return [Record("run.failed", {"job": key, "reason": "a drawn verifier has found something else"})]
+
+    def chase(self, state: State, now_ms: int) -> list[Effect]:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
         overdue: list[Job] = []
         effects: list[Effect] = []
@@ -102,7 +125,7 @@ class Runner:
             if job.receipt is None or now_ms < job.asked_ms + CLAIM_AGAIN_MS:
                 continue
             job.asked_ms = now_ms
-            effects += self._settle(key, job)
+            effects += self._go_on(key, job, state)
             if len(job.attestations) == len(job.committee):
                 continue
             overdue.append(job)
@@ -122,14 +145,36 @@ class Runner:
         job.claim_id = compute_claim_id(job.receipt.claim)
         job.committee = self._committees.draw(job.receipt, state)
 
+    def _find_claim(self, claim_id: bytes) -> tuple[bytes, Job | None]:
+        claimed = ((key, job) for key, job in self._jobs.items() if job.receipt is not None)
+        return next(((key, job) for key, job in claimed if job.claim_id == claim_id), (b"", None))
+
+    def _go_on(self, key: bytes, job: Job, state: State) -> list[Effect]:
+        """Settle once everybody drawn has spoken; of a float model, ask those first that found something else."""
+        if not job.committee or len(job.attestations) < len(job.committee) or job.zero_reason:
+            return []
+        if job.unlike:
+            return ask_dissenters(job) if may_be_shown(state.models.get(job.model), job.outputs) else []
+        return self._settle(key, job)
+
     def _settle(self, key: bytes, job: Job) -> list[Effect]:
-        if not job.is_attested or job.receipt is None or key in self._settling:
+        if job.receipt is None or key in self._settling:
             return []
         self._settling.add(key)
         receipt = job.receipt
         attestations = tuple(job.attestations[verifier] for verifier in job.committee)
         body = SettleJob(key, receipt.claim, receipt.salt, receipt.output_digest, attestations, job.outputs)
         return [Submit(body, _name(key))]
+
+
+def _list_free(over: Mapping[bytes, Job], state: State) -> set[bytes]:
+    """Runs nobody can demand or dispute any more, by the ledger's time; the oldest of too many."""
+    wanted = {dispute.claim.channel for dispute in state.disputes.values()}
+    wanted |= {demand.claim.channel for demand in state.demands.values()}
+    before_ms = state.time_ms - state.params.challenge_ms
+    past = {key for key, job in over.items() if job.item.request.deadline_ms < before_ms}
+    crowd = list(over)[: max(0, len(over) - OVER_MAX)]
+    return (past - wanted) | set(crowd)
 
 
 def _make_item(key: bytes, run: Run) -> PaidRequest:
