@@ -17,6 +17,7 @@ from testnet.cli.output import CommandError, ExitCode, print_error
 def build_app() -> App:
     """The tree of commands. Each group lives in a module of its own and is cheap to import."""
     from testnet.cli import (
+        apps,
         bench,
         explain,
         gateway,
@@ -48,7 +49,7 @@ def build_app() -> App:
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 node unreachable, 5 verification failed, "
         "6 invariant violated, 7 timeout, 130 interrupted.",
     )
-    groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, gov, proof, bench)
+    groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, gov, apps, proof, bench)
     for group in groups:
         app.command(group.app)
     for module in (infer, verify, explain, sim):

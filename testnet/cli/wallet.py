@@ -26,6 +26,11 @@ HINTS = {
     "InvalidProposal": "`rolemesh gov params` shows what a vote can change, and how far",
     "VotingOver": "`rolemesh gov ls` shows what is voted on",
     "AlreadyVoted": "a vote stays as it is cast; `rolemesh gov show` has the tally",
+    "InvalidApp": "see the reason; `rolemesh app register --help` shows how a tier is written",
+    "UnknownApp": "`rolemesh app ls` shows the apps",
+    "NotYourApp": "only its owner changes an app: take another name, or pay as the owner with --from",
+    "InvalidPurchase": "`rolemesh app show APP` has the tiers as they are now",
+    "StakeTooLow": "stake or delegate more: `rolemesh ledger delegate VALIDATOR AMOUNT`",
 }
 
 Amount = Annotated[str, Parameter(name="AMOUNT", help="In ROLE, with up to nine decimals: 12 or 0.5.")]
