@@ -8,6 +8,7 @@ from pathlib import Path
 from protocol.candles import NoHistory
 from protocol.codec import decode
 from protocol.jobs import compute_claim_id
+from protocol.ledger.apps import compute_pass_key
 from protocol.ledger.block import Block, Certificate, ValidatorSet, get_validators
 from protocol.ledger.light import Handover
 from protocol.ledger.settlement import SettledLeaf
@@ -92,6 +93,12 @@ def prove_receipt(ledger: StoredLedger, receipt: ReceiptFile) -> LedgerFile:
     if leaf.height == state.height:
         return _build(ledger, {leaf.height: (proof, leaf)})
     return _build(ledger, {leaf.height: (None, leaf), state.height: (proof, None)})
+
+
+def prove_pass(ledger: StoredLedger, app: str, holder: bytes) -> LedgerFile:
+    """What the newest state says of an account's pass to an app; or that it has none."""
+    state = ledger.result.state
+    return _build(ledger, {state.height: (build_state_proof(state, [("passes", compute_pass_key(app, holder))]), None)})
 
 
 def prove_candles(ledger: StoredLedger, query: CandleQuery) -> LedgerFile:

@@ -9,7 +9,13 @@ class InvalidApp(InvalidTransaction):
 
 class UnknownApp(InvalidTransaction):
     def __init__(self, app: str) -> None:
-        super().__init__(f"there is no app {app!r}, or it is retired")
+        super().__init__(f"there is no app {app!r}")
+        self.app = app
+
+
+class AppRetired(InvalidTransaction):
+    def __init__(self, app: str) -> None:
+        super().__init__(f"app {app!r} is retired: it sells no more passes, and its name is free when the last is over")
         self.app = app
 
 

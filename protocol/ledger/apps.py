@@ -12,6 +12,7 @@ from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.app_errors import (
+    AppRetired,
     InvalidApp,
     InvalidPurchase,
     InvalidUse,
@@ -28,6 +29,7 @@ from protocol.ledger.money import split_lease_pay
 from protocol.ledger.params import Params
 from protocol.ledger.pools import compute_delegation_key
 from protocol.ledger.records import DueItem
+from protocol.ledger.state import State
 from protocol.ledger.transactions import transaction
 from protocol.signing import compute_domain_prefix
 from protocol.types import BP, AtMost, Digest, Grains, Line, Name, PublicKey, ShareBp, TimeMs, Whole
@@ -132,6 +134,12 @@ def compute_share(fees: int, fee_bp: int) -> int:
     (1, 50)
     """
     return -(-fees * fee_bp // BP)
+
+
+def choose_backing(state: State, holder: bytes) -> tuple[bytes, ...]:
+    """Those a holder names when it shows its stake: the validators behind which it has put most, ties by account."""
+    held = sorted((-item.amount, item.validator) for item in state.delegations.values() if item.delegator == holder)
+    return tuple(validator for _, validator in held[:VALIDATORS_MAX])
 
 
 def apply_register_app(draft: Draft, context: TransactionContext, body: RegisterApp) -> None:
@@ -248,14 +256,16 @@ def _find_tier_fault(tier: Tier, params: Params) -> str:
 
 def _get_app(draft: Draft, name: str) -> AppRecord:
     app = draft.apps.get(name)
-    if app is None or app.retired_ms:
+    if app is None:
         raise UnknownApp(name)
+    if app.retired_ms:
+        raise AppRetired(name)
     return app
 
 
 def _verify_owner(name: str, app: AppRecord, account: bytes) -> None:
     if app.retired_ms:
-        raise UnknownApp(name)
+        raise AppRetired(name)
     if app.owner != account:
         raise NotYourApp(name, account)
 

@@ -1,13 +1,14 @@
-"""`rolemesh app`: put an app on the ledger, buy a pass to one, and see what was sold and used."""
+"""`rolemesh app register|retire|buy|ls|show`: apps on the ledger, what they sell, and what was sold and used."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from testnet.cli import app_pass
 from testnet.cli.arguments import Json, parse_amount, parse_duration
-from testnet.cli.ledger import Where, read_state
-from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
+from testnet.cli.ledger import Where, read_state, read_state_after
+from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table, format_time
 from testnet.cli.wallet import From, NoWait, Timeout, find_account, find_payer, order_final
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ PERCENT_MAX = 100
 
 app = App(
     name="app",
-    help="Apps that sell passes: register one, buy a pass, see what was sold, earned and used.",
+    help="Apps that sell passes: register one, buy a pass and show it, see what was sold, earned and used.",
     help_epilogue='Examples:\n\n  rolemesh app register chat "Chat" --tier day=2,1d,1000\n\n'
-    "  rolemesh app buy chat --tier day\n\n  rolemesh app ls\n\n  rolemesh app show chat",
+    "  rolemesh app buy chat --tier day\n\n  rolemesh app pass chat\n\n"
+    "  rolemesh app check chat.pass --genesis testnet.json\n\n  rolemesh app ls\n\n  rolemesh app show chat",
 )
+app.command(app_pass.write_pass, name="pass", help_epilogue=app_pass.WRITE_EPILOGUE)
+app.command(app_pass.check, help_epilogue=app_pass.CHECK_EPILOGUE)
 Which = Annotated[str, Parameter(name="APP", help="Name of an app on the ledger.")]
 
 
@@ -71,6 +75,21 @@ def register(
 
 
 @app.command(
+    help_epilogue="Examples:\n\n  rolemesh app retire chat\n\n  rolemesh app retire chat --from ./wallet --json"
+)
+def retire(
+    name: Which, /, *, payer: From = "", no_wait: NoWait = False, timeout: Timeout = "30s", json: Json = False
+) -> None:
+    """Sell no more passes. Those that run are good until their end; then the app is forgotten and its deposit back."""
+    from protocol.ledger.apps import RetireApp
+
+    output = Output(json)
+    told = order_final(find_payer(payer), RetireApp(name), timeout, no_wait)
+    output.say(f"app {name} retired: {_format_end(told)}")
+    output.give({**told, "app": name})
+
+
+@app.command(
     help_epilogue="Examples:\n\n  rolemesh app buy chat --tier day\n\n"
     "  rolemesh app buy chat --tier day --periods 30 --from ./wallet --json"
 )
@@ -92,27 +111,33 @@ def buy(
     tier
         Name of one of the app's tiers.
     periods
-        How many to pay for; of a tier that asks for stake, 1 at a time.
+        How many to pay for, 1 to 366; of a tier that asks for stake, 1 at a time.
     """
-    from protocol.ledger.apps import BuyPass
-    from protocol.ledger.pools import compute_delegation_key
+    from protocol.ledger.apps import BuyPass, choose_backing, compute_pass_key
     from roles.keystore import get_key_path, read_public
 
     output = Output(json)
     directory = find_payer(payer)
     state, _ = read_state(directory)
-    wanted = next((item for item in _find(state, name).tiers if item.name == tier), None)
-    if wanted is None:
-        hint = f"`rolemesh app show {name}` lists its tiers"
-        raise CommandError("no_tier", f"app {name} has no tier {tier!r}", hint, ExitCode.USAGE)
+    wanted = _find_tier(state, name, tier)
+    _verify_periods(wanted, periods)
     holder = read_public(get_key_path(directory, "account"))
-    behind = [item for item in state.nodes if compute_delegation_key(item, holder) in state.delegations]
     cost = wanted.price * periods
     output.note(f"{name}, {format_tier(wanted)}: {periods} x, {format_role(cost)} and the transaction's fee")
-    body = BuyPass(name, wanted, periods, tuple(behind) if wanted.stake else ())
+    body = BuyPass(name, wanted, periods, choose_backing(state, holder) if wanted.stake else ())
     told = order_final(directory, body, timeout, no_wait)
     output.say(f"pass to {name}, tier {tier}, for {format_role(cost)}: {_format_end(told)}")
-    output.give({**told, "app": name, "tier": tier, "periods": periods, "cost_grains": cost})
+    held = None
+    if told["height"] is not None:
+        held = read_state_after(directory, told["height"], parse_duration(timeout)).passes.get(
+            compute_pass_key(name, holder)
+        )
+    if held is not None:
+        output.say(
+            f"good until {format_time(held.until_ms)} UTC; `rolemesh app pass {name}` writes what to show for it"
+        )
+    until_ms = None if held is None else held.until_ms
+    output.give({**told, "app": name, "tier": tier, "periods": periods, "cost_grains": cost, "until_ms": until_ms})
 
 
 @app.command(help_epilogue="Examples:\n\n  rolemesh app ls\n\n  rolemesh app ls --dir .rolemesh/dev-42 --json")
@@ -122,7 +147,13 @@ def ls(*, directory: Where = None, json: Json = False) -> None:
     state, _ = read_state(directory)
     rows = [describe(name, item) for name, item in sorted(state.apps.items())]
     cells = [
-        (row["app"], row["title"], str(row["sold"]), format_role(row["income_grains"]), str(row["requests"]))
+        (
+            row["app"],
+            row["title"] + (" (retired)" if row["is_retired"] else ""),
+            str(row["sold"]),
+            format_role(row["income_grains"]),
+            str(row["requests"]),
+        )
         for row in rows
     ]
     output.say(format_table(("APP", "TITLE", "PERIODS SOLD", "INCOME", "REQUESTS"), cells))
@@ -139,7 +170,7 @@ def show(name: Which, /, *, directory: Where = None, json: Json = False) -> None
     state, _ = read_state(directory)
     row = describe(name, _find(state, name))
     used = [(model, state.app_uses.get(compute_use_key(name, model))) for model in sorted(state.models)]
-    uses = [
+    uses: list[dict[str, Any]] = [
         {"model": model.hex(), "requests": use.requests, "shared_grains": use.shared}
         for model, use in used
         if use is not None
@@ -150,7 +181,7 @@ def show(name: Which, /, *, directory: Where = None, json: Json = False) -> None
     sold = f"{row['sold']} periods sold for {format_role(row['income_grains'])}"
     shared = f"{row['requests']} requests, {format_role(row['shared_grains'])} as shares of their fees"
     output.say(f"{sold}; {shared}; the owner has had {format_role(row['earned_grains'])}")
-    cells = [(str(use["model"]), str(use["requests"]), format_role(int(use["shared_grains"]))) for use in uses]
+    cells = [(use["model"], str(use["requests"]), format_role(use["shared_grains"])) for use in uses]
     output.say(format_table(("MODEL", "REQUESTS", "SHARES"), cells))
     output.give({"height": state.height, **row, "uses": uses})
 
@@ -207,10 +238,32 @@ def format_tier(tier: "Tier") -> str:
 def _find(state: "State", name: str) -> "AppRecord":
     found = state.apps.get(name)
     if found is None:
-        raise CommandError(
-            "no_app", f"the ledger knows no app {name!r}", "`rolemesh app ls` shows them", ExitCode.USAGE
-        )
+        hint = "`rolemesh app ls` shows them"
+        raise CommandError("no_app", f"the ledger knows no app {name!r}", hint, ExitCode.USAGE)
     return found
+
+
+def _find_tier(state: "State", name: str, tier: str) -> "Tier":
+    """A tier that is for sale. Raises CommandError."""
+    found = _find(state, name)
+    if found.retired_ms:
+        hint = "passes that run are good until their end; `rolemesh app ls` shows the other apps"
+        raise CommandError("AppRetired", f"app {name} is retired: it sells no more passes", hint)
+    wanted = next((item for item in found.tiers if item.name == tier), None)
+    if wanted is None:
+        hint = f"`rolemesh app show {name}` lists its tiers"
+        raise CommandError("no_tier", f"app {name} has no tier {tier!r}", hint, ExitCode.USAGE)
+    return wanted
+
+
+def _verify_periods(tier: "Tier", periods: int) -> None:
+    from protocol.ledger.apps import PERIODS_MAX
+
+    most = 1 if tier.stake else PERIODS_MAX
+    if not 1 <= periods <= most:
+        why = "stake is shown anew for each" if tier.stake else "that is how far ahead a pass is paid"
+        hint = f"give 1 to {most}: {why}" if most > 1 else f"leave --periods out: {why}"
+        raise CommandError("bad_periods", f"{periods} periods of tier {tier.name} are not sold", hint, ExitCode.USAGE)
 
 
 def _format_end(told: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """`rolemesh gov`: what the holders of stake decide: propose, vote, and see what came of it."""
 
 import json as json_library
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from cyclopts import App, Parameter
 from testnet.cli.arguments import Json, parse_duration
 from testnet.cli.gov_motion import describe_enclave, describe_motion, read_motion
 from testnet.cli.ledger import Where, read_state, read_state_after
-from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role, format_table, format_time
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
@@ -94,9 +93,7 @@ def propose(
     output.say(f"{words}; deposit {format_role(state.params.proposal_deposit)}")
     until_ms = state.proposals[bytes.fromhex(key)].due_ms if key else None
     if until_ms is not None:
-        output.say(
-            f"votes count until {_format_time(until_ms)}: `rolemesh gov vote {key[:SHOWN_LETTERS]} yes --from …`"
-        )
+        output.say(f"votes count until {format_time(until_ms)}: `rolemesh gov vote {key[:SHOWN_LETTERS]} yes --from …`")
     deposit = state.params.proposal_deposit
     output.give({**told, "proposal": key, "title": title, **fields, "deposit_grains": deposit, "until_ms": until_ms})
 
@@ -162,7 +159,7 @@ def ls(*, directory: Where = None, json: Json = False) -> None:
             row["title"],
             row["state"],
             *(_format_share(row["tally"][name], row["stake_grains"]) for name in CHOICES),
-            _format_time(row["due_ms"]),
+            format_time(row["due_ms"]),
         )
         for row in rows
     ]
@@ -189,7 +186,7 @@ def show(proposal: Which, /, *, directory: Where = None, json: Json = False) -> 
         "by": row["proposer"],
         "deposit": format_role(found.deposit) if found.deposit else "none held any more",
         "state": row["state"] + (f": {found.reason}" if found.reason else ""),
-        "until": _format_time(found.due_ms),
+        "until": format_time(found.due_ms),
         "stake": f"as of height {found.height}, state root {found.root.hex()}",
         "tally": _format_tally(row),
         "rules": f"{quorum}, more than {params.proposal_threshold_bp / 100:g} % of them for it, "
@@ -302,7 +299,3 @@ def _format_tally(row: dict[str, Any]) -> str:
 
 def _format_share(amount: int, stake: int) -> str:
     return f"{100 * amount / stake:.1f} %" if stake else "-"
-
-
-def _format_time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

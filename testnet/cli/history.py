@@ -2,14 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from testnet.cli.arguments import Json, open_network
-from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table, format_time
 
 if TYPE_CHECKING:
     from protocol.ledger.transactions import Transaction
@@ -66,8 +65,7 @@ def history(
         raise CommandError("no_ledger", f"no block is stored in {directory}", hint, ExitCode.CONFIG)
     newest = list(reversed(told))
     cells = [
-        (str(row["height"]), _format_time(row["time_ms"]), str(row["nonce"]), row["kind"], row["what"])
-        for row in newest
+        (str(row["height"]), format_time(row["time_ms"]), str(row["nonce"]), row["kind"], row["what"]) for row in newest
     ]
     output.say(format_table(("HEIGHT", "TIME (UTC)", "NONCE", "KIND", "WHAT"), cells))
     output.say(f"{len(newest)} transactions of {format_account(account)} up to height {height}")
@@ -121,7 +119,3 @@ def _describe(transaction: "Transaction", account: bytes) -> dict[str, Any] | No
         "amount_grains": amount,
         "fee_grains_max": transaction.fee if is_own else 0,
     }
-
-
-def _format_time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
@@ -113,6 +114,15 @@ def format_role(grains: int) -> str:
     whole, part = divmod(abs(grains), 1_000_000_000)
     text = f"{whole}.{part:09d}".rstrip("0").rstrip(".")
     return f"{'-' if grains < 0 else ''}{text} ROLE"
+
+
+def format_time(time_ms: int) -> str:
+    """A time in ms since 1970 for people, in UTC.
+
+    >>> format_time(1_700_000_000_000)
+    '2023-11-14 22:13:20'
+    """
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def format_bytes(count: int) -> str:

@@ -28,6 +28,7 @@ HINTS = {
     "AlreadyVoted": "a vote stays as it is cast; `rolemesh gov show` has the tally",
     "InvalidApp": "see the reason; `rolemesh app register --help` shows how a tier is written",
     "UnknownApp": "`rolemesh app ls` shows the apps",
+    "AppRetired": "passes that run are good until their end; `rolemesh app ls` shows the other apps",
     "NotYourApp": "only its owner changes an app: take another name, or pay as the owner with --from",
     "InvalidPurchase": "`rolemesh app show APP` has the tiers as they are now",
     "StakeTooLow": "stake or delegate more: `rolemesh ledger delegate VALIDATOR AMOUNT`",

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_amount, parse_duration
 from testnet.cli.ledger import Where, read_state
-from testnet.cli.output import CommandError, ExitCode, Output, format_decimal, format_role, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_decimal, format_role, format_table, format_time
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
     cells = [
         (
             str(row["first"]) if row["first"] == row["last"] else f"{row['first']} to {row['last']}",
-            _format_time(int(str(row["from_ms"]))),
+            format_time(int(str(row["from_ms"]))),
             str(row["outcome"]),
             str(row["shown"]),
         )
@@ -228,9 +228,3 @@ def _describe(state: "State", workflow: "Workflow") -> dict[str, Any]:
         "budget_grains": workflow.budget,
         "is_on": bool(workflow.next_tick),
     }
-
-
-def _format_time(time_ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -6,6 +6,7 @@ import pytest
 
 from protocol.errors import InsufficientBalance
 from protocol.ledger.app_errors import (
+    AppRetired,
     InvalidApp,
     InvalidPurchase,
     InvalidUse,
@@ -18,9 +19,11 @@ from protocol.ledger.app_records import AppUse
 from protocol.ledger.apps import (
     LATE_MS,
     PERIODS_MAX,
+    VALIDATORS_MAX,
     BuyPass,
     ReportUse,
     RetireApp,
+    choose_backing,
     compute_app_key,
     compute_use_key,
 )
@@ -28,6 +31,7 @@ from protocol.ledger.money import split_lease_pay
 from protocol.ledger.transactions import Delegate
 from protocol.types import GRAINS_PER_ROLE
 from tests.support.apps import APP, DAY, MEMBER, AppWorld
+from tests.support.ledgers import Ledger
 
 
 @pytest.fixture
@@ -93,6 +97,16 @@ def test_stake_buys_one_period_and_is_shown_again_for_the_next(world: AppWorld) 
     assert world.ledger.state.apps[APP].income == 0
 
 
+def test_who_stands_behind_more_validators_than_a_purchase_names_shows_the_most_of_its_stake() -> None:
+    ledger = Ledger({"validator": VALIDATORS_MAX + 2})
+    user = ledger.spare(0)
+    validators = [ledger.account(f"validator-{index}").public for index in range(VALIDATORS_MAX + 2)]
+    for index, validator in enumerate(validators):
+        ledger.do(user, Delegate(validator, ledger.state.params.delegation_min + index))
+    assert choose_backing(ledger.state, user.public) == tuple(reversed(validators[2:]))
+    assert choose_backing(ledger.state, ledger.spare(1).public) == ()
+
+
 def test_no_more_use_is_counted_than_the_pass_allows(world: AppWorld) -> None:
     user = world.users[0]
     world.buy(user, periods=2)
@@ -133,7 +147,9 @@ def test_an_app_that_retires_keeps_its_passes_and_is_forgotten_after_the_last(wo
     deposit = world.ledger.state.apps[APP].deposit
     assert isinstance(world.ledger.refuse(user, RetireApp(APP)), NotYourApp)
     world.ledger.do(world.owner, RetireApp(APP))
-    assert isinstance(world.ledger.refuse(user, BuyPass(APP, DAY, 1)), UnknownApp)
+    assert isinstance(world.ledger.refuse(user, BuyPass(APP, DAY, 1)), AppRetired)
+    assert isinstance(world.ledger.refuse(world.owner, world.registration()), AppRetired)
+    assert isinstance(world.ledger.refuse(user, BuyPass("prose", DAY, 1)), UnknownApp)
     world.ledger.do(world.server, world.use(user, 1))
     before = world.ledger.state.get_balance(world.owner.public)
     world.ledger.block(after_ms=DAY.period_ms + LATE_MS)

@@ -1,13 +1,15 @@
-"""`rolemesh app`: apps and what they have sold on the ledger of a stopped node, and tiers that say nothing."""
+"""`rolemesh app`: apps and what they have sold on the ledger of a stopped node, bad tiers, and bad passes."""
 
 from pathlib import Path
 
 import pytest
 
+from protocol.codec import encode
 from protocol.ledger.app_records import Tier
 from protocol.ledger.apps import BuyPass, RegisterApp
 from testnet.cli.apps import parse_tier
 from testnet.cli.output import CommandError, ExitCode
+from tests.support.apps import APP, AppWorld
 from tests.support.ledgers import Ledger
 from tests.support.stored_node import write_stored_node
 from tests.testnet.networks import run_cli
@@ -45,3 +47,23 @@ def test_what_is_no_tier_says_how_to_write_one(text: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse_tier(text)
     assert caught.value.hint
+
+
+def test_a_pass_that_is_over_forged_or_no_pass_is_refused_with_the_reason(tmp_path: Path) -> None:
+    world = AppWorld(check_signatures=True)
+    world.buy(world.users[0])
+    genesis, file = tmp_path / "genesis.json", tmp_path / "poems.pass"
+    genesis.write_text(world.ledger.foundation.genesis.to_json())
+    data = encode(world.make_pass(world.users[0]))
+    reasons = {data: "good until", data[:-1] + bytes([data[-1] ^ 1]): "", b"": "", data[:100]: ""}
+    for shown, reason in reasons.items():
+        file.write_bytes(shown)
+        code, told = run_cli("app", "check", str(file), "--genesis", str(genesis))
+        assert (code, told["error"]["code"]) == (ExitCode.VERIFICATION_FAILED, "bad_pass")
+        assert reason in told["error"]["message"]
+    code, told = run_cli("app", "check", str(file), "--genesis", str(genesis), "--app", APP)
+    assert code == ExitCode.VERIFICATION_FAILED
+    code, told = run_cli("app", "check", str(file))
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "no_genesis")
+    code, told = run_cli("app", "check", str(tmp_path / "none.pass"), "--genesis", str(genesis))
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "cannot_read")
