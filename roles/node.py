@@ -45,6 +45,7 @@ from roles.registry import load_role
 from roles.role import Context, Role
 from roles.rotation import take_up_keys
 from roles.status import STOPPED, get_rss_bytes, write_status
+from roles.vitals import Vitals
 from roles.watch import Watch, watch_over
 
 STATUS_S = 1.0
@@ -246,6 +247,7 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
     sandbox: dict[str, Any] = {}
     backends: dict[str, tuple[str, str]] = {}
     penalties = 0
+    vitals = Vitals()
     while True:
         carrier.state_changed = trio.Event()
         fields = node.describe()
@@ -254,6 +256,8 @@ async def _keep_status(node: RunningNode, carrier: Carrier, last_words: dict[str
             await trio.to_thread.run_sync(write_status, node.plan.directory, fields)
         except OSError as error:
             raise StoreFailed(error) from error
+        for name, told in vitals.tell(fields):
+            node.tell(name, told)
         if fields["shed"] != shed:
             shed = fields["shed"]
             log.warning("node.shed", **shed)

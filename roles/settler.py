@@ -40,7 +40,13 @@ class Settler:
         effects: list[Effect] = []
         done = self._book.forget_settled(settled, self._batcher.list_kept(state), FORGET_MAX)
         for job in done:
-            fields = {"request_id": job.item.voucher.request_id, "seq": job.key[1], "zero_reason": job.zero_reason}
+            voucher = job.item.voucher
+            fields = {
+                "request_id": voucher.request_id,
+                "seq": job.key[1],
+                "zero_reason": job.zero_reason,
+                "amount": 0 if job.zero_reason else voucher.amount,
+            }
             key = compute_job_key(*job.key)
             kept = [] if job.receipt is None else [Store("answered", key, encode(job.to_entry()))]
             effects += [Store("jobs", key, None), *kept, Record("leaf.settled", fields)]

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli import fault, up
 from testnet.cli.arguments import Json, open_network
-from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, is_locked, is_running
 
@@ -187,6 +187,37 @@ def check(directory: Path | None = None, /, *, json: Json = False) -> int:
     output.say(f"everything holds; state root {found['state_root']}")
     output.give({"directory": str(target), **{key: value for key, value in found.items() if key != "evidence"}})
     return int(ExitCode.OK)
+
+
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh testnet report\n\n  rolemesh testnet report --dir .rolemesh/dev-42 --json"
+)
+def report(*, directory: Where = None, json: Json = False) -> int:
+    """Write report.html of a run into its directory, from the event logs: one page that loads nothing from elsewhere.
+
+    Without a report.json the ledger is recomputed, in a separate process. Exits 6 when something does not hold.
+    """
+    from testnet.page.page import PAGE_NAME, find_bars, read_report, write_page
+    from testnet.review import REPORT_NAME, CheckFailed
+
+    output = Output(json)
+    path, network = open_network(directory)
+    root = path.parent
+    output.note(f"reading the event logs of {format_count(len(network.nodes), 'node')}")
+    try:
+        found = find_bars(root, read_report(root / REPORT_NAME))
+        page = write_page(root, network, found | {"reconciliation": found["receipts"]})
+    except CheckFailed as error:
+        hint = f"look at {root} with `rolemesh testnet check`"
+        raise CommandError("check_failed", str(error), hint) from error
+    except OSError as error:
+        hint = f"make {root / PAGE_NAME} writable"
+        raise CommandError("not_written", str(error), hint, ExitCode.CONFIG) from error
+    broken = [name for name, holds in found["bars"].items() if not holds]
+    size_bytes = page.stat().st_size
+    output.say(f"{page}, {format_bytes(size_bytes)}")
+    output.give({"file": page, "bytes": size_bytes, "bars": found["bars"], "holds": not broken})
+    return int(ExitCode.INVARIANT_VIOLATED if broken else ExitCode.OK)
 
 
 def _describe(root: Path, network: NetworkFile, index: int) -> dict[str, Any]:
