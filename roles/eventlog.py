@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FILE_NAME = "events.jsonl"
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024  # then the file becomes `events.jsonl.1`, and what that was is gone
+DROPPED = "log.dropped"  # the first line of a file that says that something is gone
 LINE_BYTES_MAX = 64 * 1024
 
 
@@ -37,6 +38,7 @@ class EventLog:
         self._node = node
         self._file_bytes_max = file_bytes_max
         self._lines: list[str] = []
+        self._time_ms = 0  # of the last event
         self._file = self._path.open("ab", buffering=0)  # `_lines` is the buffer
         self._size = self._file.seek(0, os.SEEK_END)
         # A killed process may have left half a line; what follows must not become part of it.
@@ -45,6 +47,7 @@ class EventLog:
 
     def write(self, time_ms: int, name: str, fields: Mapping[str, Any]) -> None:
         """Take one event; it is on its way to disk with the next `flush`."""
+        self._time_ms = time_ms
         self._lines.append(format_event(time_ms, self._node, name, fields))
 
     def flush(self) -> None:
@@ -65,10 +68,14 @@ class EventLog:
             self._file.close()
 
     def _rotate(self) -> None:
+        older = _older(self._path)
+        dropped_bytes = older.stat().st_size if older.exists() else 0
         self._file.close()
-        os.replace(self._path, _older(self._path))
+        os.replace(self._path, older)
         self._file = self._path.open("ab", buffering=0)
         self._size = 0
+        if dropped_bytes:
+            self._write(format_event(self._time_ms, self._node, DROPPED, {"bytes": dropped_bytes}).encode() + b"\n")
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
@@ -85,10 +92,19 @@ def read_events(directory: Path) -> Iterator[dict[str, Any]]:
         if not part.exists():
             continue
         with part.open("rb") as file:
-            for line in file:
+            for line in _read_lines(file):
                 event = _parse(line)
                 if event is not None:
                     yield event
+
+
+def _read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of at most LINE_BYTES_MAX; longer ones, which no log of ours has, are passed over."""
+    is_start = True
+    while line := file.readline(LINE_BYTES_MAX + 1):
+        if is_start:
+            yield line
+        is_start = line.endswith(b"\n")
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

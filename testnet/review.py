@@ -189,6 +189,7 @@ def _conclude(report: Report, material: Material) -> None:
         "network": material.network.name,
         "directory": str(material.directory),
         "bars": {bar.name: bar.holds for bar in report.bars},
+        "said": {bar.name: bar.text for bar in report.bars},
         "holds": not failed,
         "not_shown": NOT_SHOWN,
     }

@@ -197,27 +197,31 @@ def report(*, directory: Where = None, json: Json = False) -> int:
 
     Without a report.json the ledger is recomputed, in a separate process. Exits 6 when something does not hold.
     """
-    from testnet.page.page import PAGE_NAME, find_bars, read_report, write_page
-    from testnet.review import REPORT_NAME, CheckFailed
+    from testnet.page.page import PAGE_NAME, write_page
 
     output = Output(json)
     path, network = open_network(directory)
-    root = path.parent
     output.note(f"reading the event logs of {format_count(len(network.nodes), 'node')}")
     try:
-        found = find_bars(root, read_report(root / REPORT_NAME))
-        page = write_page(root, network, found | {"reconciliation": found["receipts"]})
-    except CheckFailed as error:
-        hint = f"look at {root} with `rolemesh testnet check`"
-        raise CommandError("check_failed", str(error), hint) from error
+        page = write_page(path.parent)
     except OSError as error:
-        hint = f"make {root / PAGE_NAME} writable"
+        hint = f"make {path.parent / PAGE_NAME} writable"
         raise CommandError("not_written", str(error), hint, ExitCode.CONFIG) from error
-    broken = [name for name, holds in found["bars"].items() if not holds]
-    size_bytes = page.stat().st_size
-    output.say(f"{page}, {format_bytes(size_bytes)}")
-    output.give({"file": page, "bytes": size_bytes, "bars": found["bars"], "holds": not broken})
-    return int(ExitCode.INVARIANT_VIOLATED if broken else ExitCode.OK)
+    output.say(f"{page.path}, {format_bytes(page.size_bytes)}")
+    verdict = page.verdict
+    if verdict.unchecked:
+        hint = f"see `rolemesh testnet check {path.parent}`"
+        message = f"{page.path} is written, but its ledger could not be checked: {verdict.unchecked}"
+        raise CommandError("check_failed", message, hint, file=str(page.path))
+    output.give(
+        {
+            "file": str(page.path),
+            "bytes": page.size_bytes,
+            "bars": {bar.name: bar.holds for bar in verdict.bars},
+            "holds": not verdict.broken,
+        }
+    )
+    return int(ExitCode.INVARIANT_VIOLATED if verdict.broken else ExitCode.OK)
 
 
 def _describe(root: Path, network: NetworkFile, index: int) -> dict[str, Any]:

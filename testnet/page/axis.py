@@ -75,7 +75,8 @@ class Series(Generic[Value]):
 
     def open(self, time_ms: int, make: Callable[[], Value]) -> Value:
         """The value of a time's bin, to be changed in place; `make` makes the first."""
-        return self.values.setdefault(self.axis.find_bin(time_ms), make())
+        index = self.axis.find_bin(time_ms)  # may fold this very series
+        return self.values.setdefault(index, make())
 
     def fold(self) -> None:
         """Merge bins in pairs."""

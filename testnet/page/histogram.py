@@ -13,10 +13,6 @@ class Histogram:
 
     counts: Counter[int] = field(default_factory=Counter)
 
-    @classmethod
-    def of(cls, value: int) -> "Histogram":
-        return cls(Counter({_find_bucket(value): 1}))
-
     def __add__(self, other: "Histogram") -> "Histogram":
         return Histogram(self.counts + other.counts)
 

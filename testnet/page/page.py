@@ -1,8 +1,8 @@
 """Write `report.html` of a run: read the event logs of all its nodes in the order of time, and draw what they say."""
 
 import heapq
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from roles.eventlog import FILE_NAME as EVENTS_NAME
 from roles.eventlog import read_events
 from roles.files import write_atomically
 from testnet.fault_kinds import NETWORK_LOG
-from testnet.network_file import NetworkFile
+from testnet.network_file import FILE_NAME, NetworkFile, read_network_file
 from testnet.page import sections
+from testnet.page.fields import get_int
 from testnet.page.markup import Markup, element, join
-from testnet.page.timeline import Timeline, get_int
-from testnet.review import recompute_ledgers
+from testnet.page.timeline import Timeline
+from testnet.page.verdict import Verdict, find_verdict
 
 PAGE_NAME = "report.html"
 AROUND_MS = 60_000  # before the network was made and after its last log was written: times beyond are nobody's
@@ -23,28 +24,27 @@ STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def write_page(directory: Path, network: NetworkFile, report: Mapping[str, Any]) -> Path:
-    """The page of the run in a network's directory; `report` is its `report.json`, empty if it has none.
+@dataclass(frozen=True)
+class Page:
+    """A page that was written, and what it says of the run."""
 
-    Then its ledger is recomputed. Raises CheckFailed, OSError.
+    path: Path
+    size_bytes: int
+    verdict: Verdict
+
+
+def write_page(directory: Path) -> Page:
+    """`report.html` into a network's directory, from the event logs of its nodes, running or not.
+
+    What is said of its ledger is from `report.json`; without one it is recomputed, in a process of its own.
+    Raises NetworkFileError, OSError.
     """
-    page = directory / PAGE_NAME
-    write_atomically(page, draw_page(network, read_timeline(directory, network), find_bars(directory, report)))
-    return page
-
-
-def find_bars(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:
-    """`bars`, `ledger` and `receipts` of a run, from its report or recomputed now."""
-    if {"bars", "ledger", "reconciliation"} <= report.keys():
-        return {"bars": report["bars"], "ledger": report["ledger"], "receipts": report["reconciliation"]}
-    ledger = recompute_ledgers(directory)
-    receipts = ledger["receipts"]
-    bars = {
-        "ledger": ledger["holds"],
-        "supply": ledger["supply"] == ledger["supply_genesis"],
-        "nothing paid twice": not receipts["findings"],
-    }
-    return {"bars": bars, "ledger": ledger, "receipts": receipts}
+    network = read_network_file(directory / FILE_NAME)
+    verdict = find_verdict(directory)
+    text = draw_page(network, read_timeline(directory, network), verdict)
+    path = directory / PAGE_NAME
+    write_atomically(path, text)
+    return Page(path, len(text.encode()), verdict)
 
 
 def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
@@ -65,15 +65,15 @@ def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
     return timeline or Timeline(network.created_ms, roles)
 
 
-def draw_page(network: NetworkFile, timeline: Timeline, found: Mapping[str, Any]) -> str:
-    """The whole page. `found` holds `bars`, `ledger` and `receipts`."""
+def draw_page(network: NetworkFile, timeline: Timeline, verdict: Verdict) -> str:
+    """The whole page."""
     parts = [
-        sections.make_head(network, timeline, found),
+        sections.make_head(network, timeline, verdict),
         sections.make_plots(timeline),
         sections.make_faults(timeline),
         sections.make_latency(timeline),
         sections.make_slowest(timeline),
-        sections.make_ledger(found),
+        sections.make_ledger(verdict),
         sections.make_topology(network, timeline),
     ]
     head = element(
@@ -84,15 +84,6 @@ def draw_page(network: NetworkFile, timeline: Timeline, found: Mapping[str, Any]
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     )
     return "<!doctype html>\n" + element("html", head, element("body", join(*parts)), lang="en") + "\n"
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A run's `report.json`; empty when there is none, or it is no object."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _read_log(name: str, folder: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:

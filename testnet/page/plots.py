@@ -13,7 +13,7 @@ from testnet.page.markup import Markup, element, join
 PLOT_WIDTH, PLOT_HEIGHT = 1_000, 120
 LABELS = 3  # on the vertical axis, beside its lower end
 TICKS = 5
-TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
+TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200)
 Points = Sequence[tuple[int, float]]  # bin and value
 
 
@@ -117,7 +117,7 @@ def draw_bands(axis: Axis, bands: Iterable[Band], height: float) -> list[Markup]
 
 
 def draw_strips(axis: Axis, rows: Sequence[tuple[str, Sequence[str]]], tones: Sequence[tuple[str, str]]) -> Markup:
-    """A row for each name, coloured by a tone for each bin; an empty tone is left blank. `tones` are told in the key."""
+    """A row for each name, coloured by a tone for each bin; an empty one is left blank. `tones` are the key."""
     width = PLOT_WIDTH / (axis.last + 1)
     lines = []
     for name, cells in rows:
@@ -136,7 +136,8 @@ def draw_strips(axis: Axis, rows: Sequence[tuple[str, Sequence[str]]], tones: Se
 def draw_ticks(axis: Axis) -> Markup:
     """Seconds or minutes since the start below a plot."""
     length_s = (axis.end_ms - axis.start_ms) / 1_000
-    step = next((step for step in TICK_STEPS_S if length_s / step <= TICKS), TICK_STEPS_S[-1])
+    days = 86_400 * math.ceil(length_s / 86_400 / TICKS)
+    step = next((step for step in TICK_STEPS_S if length_s / step <= TICKS), days)
     ticks = [
         element("span", format_time(at), style=f"left:{100 * at / length_s:.2f}%")
         for at in range(0, int(length_s * 0.97) + 1, step)

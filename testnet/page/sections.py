@@ -3,8 +3,7 @@
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from testnet.network_file import NetworkFile
 from testnet.page.histogram import Histogram
@@ -12,6 +11,7 @@ from testnet.page.markup import Markup, element, join
 from testnet.page.plots import PLOT_WIDTH, Band, Line, draw_plot, draw_strips, format_time, make_decades, make_linear
 from testnet.page.timeline import STAGES, Fault, Timeline
 from testnet.page.trips import Trip, list_spans
+from testnet.page.verdict import Verdict
 
 NODES_SHOWN = 40
 FAULTS_SHOWN = 100
@@ -21,33 +21,43 @@ TONES = (("step", "in step"), ("late", "behind"), ("lost", "over 10 s behind"))
 SPANS = {"way": "on its way", "run": "runs", "back": "back", "check": "checked", "release": "released", "wait": "lost"}
 
 
-def make_head(network: NetworkFile, timeline: Timeline, found: Mapping[str, Any]) -> Markup:
+def make_head(network: NetworkFile, timeline: Timeline, verdict: Verdict) -> Markup:
     """Name, seed, length, verdict, and the manifest."""
     roles = Counter(node.role for node in network.nodes)
     length = format_time((timeline.axis.end_ms - timeline.axis.start_ms) / 1_000)
-    broken = [name for name, holds in found["bars"].items() if not holds]
-    verdict = ("bad", f"does not hold: {', '.join(broken)}") if broken else ("good", "every invariant and bar holds")
     rows = [
         ("network", f"{network.name}, chain {network.chain}"),
         ("seed", str(network.seed)),
-        ("length", f"{length}, {timeline.counts.total()} events"),
+        ("length", f"{length}, {timeline.events} events"),
         ("nodes", ", ".join(f"{count} {role}" for role, count in roles.items())),
         ("models", ", ".join(str(model.get("name")) for model in network.genesis.get("models", ()))),
     ]
-    nodes = [(node.name, node.role, node.addresses[0], node.account) for node in network.nodes[:NODES_SHOWN]]
+    nodes = [(node.name, node.role, ", ".join(node.addresses), node.account) for node in network.nodes[:NODES_SHOWN]]
     manifest = element(
         "details", element("summary", "Nodes"), make_table(("node", "role", "address", "account"), nodes)
     )
     title = element("h1", f"rolemesh run, seed {network.seed}")
-    return join(title, element("p", verdict[1], class_=verdict[0]), make_table((), rows), manifest)
+    return join(title, _conclude(verdict), make_table((), rows), manifest)
+
+
+def _conclude(verdict: Verdict) -> Markup:
+    if verdict.unchecked:
+        return element("p", f"not checked: {verdict.unchecked}", class_="bad")
+    if verdict.broken:
+        return element("p", f"does not hold: {', '.join(verdict.broken)}", class_="bad")
+    return element("p", "every invariant and bar holds", class_="good")
 
 
 def make_plots(timeline: Timeline) -> Markup:
     """Everything over time, with faults as bands behind it."""
     axis, bands = timeline.axis, [_make_band(timeline, fault) for fault in timeline.faults.values()]
     seconds = axis.width_ms / 1_000
-    named = (("sent", "a", timeline.sent), ("answered", "b", timeline.released))
-    named += (("refused", "c", timeline.refused), ("failed", "d", timeline.failed))
+    named = (
+        ("sent", "a", timeline.sent),
+        ("answered", "b", timeline.released),
+        ("refused", "c", timeline.refused),
+        ("failed", "d", timeline.failed),
+    )
     rates = {
         name: Line(name, tone, [(at, count / seconds) for at, count in series], has_gaps=False)
         for name, tone, series in named
@@ -100,16 +110,15 @@ def make_latency(timeline: Timeline) -> Markup:
     return join(element("h2", "Latency by role"), make_table(head, rows))
 
 
-def make_ledger(found: Mapping[str, Any]) -> Markup:
+def make_ledger(verdict: Verdict) -> Markup:
     """What was recomputed from genesis, and the bars of the run."""
-    ledger = found["ledger"]
-    bars = [(name, "holds" if holds else "does not hold") for name, holds in found["bars"].items()]
-    split = [(name, str(ledger[name])) for name in ("fees", "workers", "verifiers", "treasury", "burn")]
-    kept = [(name, str(found["receipts"][name])) for name in ("acknowledged", "paid", "refunded", "unaccounted")]
-    findings = [element("p", text, class_="bad") for text in [*ledger["findings"], *found["receipts"]["findings"]][:20]]
-    invariants = join(element("h2", "Invariants"), make_table(("invariant", ""), bars), *findings)
-    fees = join(element("h2", "Fees of inference, grains"), make_table((), split))
-    return join(invariants, fees, element("h2", "Receipts held by clients"), make_table((), kept))
+    bars = [(bar.name, "holds" if bar.holds else "does not hold", bar.text) for bar in verdict.bars]
+    findings = [element("p", text, class_="bad") for text in verdict.findings]
+    invariants = join(element("h2", "Invariants"), make_table(("invariant", "", "found"), bars), *findings)
+    fees = join(element("h2", "Fees of inference, grains"), make_table((), _write_all(verdict.fees)))
+    return join(
+        invariants, fees, element("h2", "Receipts held by clients"), make_table((), _write_all(verdict.receipts))
+    )
 
 
 def make_slowest(timeline: Timeline) -> Markup:
@@ -202,10 +211,14 @@ def _make_band(timeline: Timeline, fault: Fault) -> Band:
     return Band("", text, fault.began_ms, fault.ended_ms or timeline.axis.end_ms)
 
 
-def _tell(at_ms: int, lines: "Any", index: int, form: str) -> str:
+def _tell(at_ms: int, lines: Iterable[Line], index: int, form: str) -> str:
     told = [(line.name, dict(line.points).get(index)) for line in lines]
     said = ", ".join(f"{name} {form.format(value)}" for name, value in told if value is not None)
     return f"{format_time(at_ms / 1_000)}: {said}" if said else ""
+
+
+def _write_all(figures: Iterable[tuple[str, int]]) -> list[tuple[str, str]]:
+    return [(name, f"{figure:,}") for name, figure in figures]
 
 
 def _describe(histogram: Histogram) -> list[str]:

@@ -3,20 +3,17 @@
 An event is a line of a log, and a log is anybody's word: fields are taken only if they are of the type they should be.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from testnet.fault_kinds import FAULT_ENDED, FAULT_STARTED, NETWORK_LOG
 from testnet.page.axis import Axis, Series
+from testnet.page.fields import get_int, get_text, get_texts
 from testnet.page.histogram import Histogram
 from testnet.page.trips import CLAIMS, RELEASES, Mark, Trips
 
-INT_MAX = 2**63
-TEXT_MAX = 128  # of an id or name that is kept
 FAULTS_MAX = 1_024
-PEERS_MAX = 512
 STAGES = {
     "client": "request to released answer",
     "inference": "request taken to claim",
@@ -24,8 +21,12 @@ STAGES = {
     "validator": "answer to settled leaf",
 }
 FOLLOWED = frozenset(
-    ("request.sent", "request.retried", "request.hedged", "request.refused", "request.left", "request.taken")
-    + (*CLAIMS, "result.received", "result.disputed", "attestation.made", "leaf.settled", "request.failed", *RELEASES)
+    {
+        *("request.sent", "request.retried", "request.hedged", "request.refused", "request.left", "request.taken"),
+        *("result.received", "result.disputed", "attestation.made", "leaf.settled", "request.failed"),
+        *CLAIMS,
+        *RELEASES,
+    }
 )
 
 
@@ -46,7 +47,7 @@ class Timeline:
     def __init__(self, start_ms: int, roles: Mapping[str, str]) -> None:
         self.roles = roles
         self.axis = Axis(start_ms)
-        self.counts: Counter[str] = Counter()  # events by name
+        self.events = 0
         self.sent, self.released, self.failed, self.refused = (self.axis.sums() for _ in range(4))
         self.fees = self.axis.sums()  # grains of leaves settled
         self.latency = self.axis.histograms()  # of released requests, by when they were released
@@ -63,7 +64,7 @@ class Timeline:
         if time_ms is None:
             return
         self.axis.find_bin(time_ms)
-        self.counts[name] += 1
+        self.events += 1
         if node == NETWORK_LOG:
             self._take_fault(name, event, time_ms)
         elif node in self.roles:
@@ -79,9 +80,7 @@ class Timeline:
         elif name == "block.decided" and (height := get_int(event, "height")) is not None:
             self.heights[node].put(time_ms, height)
         elif name == "node.peers":
-            peers = event.get("peers")
-            if isinstance(peers, list):
-                self.peers[node] = tuple(peer[:TEXT_MAX] for peer in peers[:PEERS_MAX] if isinstance(peer, str))
+            self.peers[node] = get_texts(event, "peers")
 
     def _take_of_request(self, node: str, name: str, event: Mapping[str, Any], time_ms: int) -> None:
         request_id, attempt = get_text(event, "request_id"), get_int(event, "attempt") or 0
@@ -116,30 +115,7 @@ class Timeline:
     def _take_fault(self, name: str, event: Mapping[str, Any], time_ms: int) -> None:
         fault_id = get_text(event, "fault")
         if name == FAULT_STARTED and len(self.faults) < FAULTS_MAX:
-            who = [text for key in ("nodes", "groups", "sources", "targets") for text in _list_texts(event.get(key))]
+            who = [name for key in ("nodes", "groups", "sources", "targets") for name in get_texts(event, key)]
             self.faults[fault_id] = Fault(fault_id, get_text(event, "kind"), tuple(who), time_ms)
         elif name == FAULT_ENDED and fault_id in self.faults:
             self.faults[fault_id].ended_ms = time_ms
-
-
-def get_int(event: Mapping[str, Any], key: str) -> int | None:
-    """A whole number of a ledger's size; None for anything else.
-
-    >>> get_int({"a": 7, "b": "7", "c": True, "d": -1}, "a"), get_int({"c": True}, "c"), get_int({"d": -1}, "d")
-    (7, None, None)
-    """
-    value = event.get(key)
-    return value if type(value) is int and 0 <= value < INT_MAX else None
-
-
-def get_text(event: Mapping[str, Any], key: str) -> str:
-    """A text, cut to TEXT_MAX; empty for anything else."""
-    value = event.get(key)
-    return value[:TEXT_MAX] if isinstance(value, str) else ""
-
-
-def _list_texts(value: Any) -> list[str]:
-    """Names in a list, or in a list of lists."""
-    outer = value[:PEERS_MAX] if isinstance(value, list) else []
-    inner = [name for each in outer for name in (each[:PEERS_MAX] if isinstance(each, list) else [each])]
-    return [name[:TEXT_MAX] for name in inner[:PEERS_MAX] if isinstance(name, str)]

@@ -33,10 +33,11 @@ class Span:
 
 @dataclass
 class Trip:
-    """One request. `ended_ms` is 0 until it is released or failed; `code` says how it failed."""
+    """The `number`th request. `ended_ms` is 0 until it is released or failed; `code` says how it failed."""
 
     request_id: str
     began_ms: int
+    number: int
     ended_ms: int = 0
     code: str = ""
     settled_ms: int = 0
@@ -61,18 +62,20 @@ class Trip:
 
 @dataclass
 class Trips:
-    """Requests under way, and the slowest that have ended."""
+    """Requests under way, and the slowest that have ended. `dropped` had not, when they were let go."""
 
     by_id: dict[str, Trip] = field(default_factory=dict)
     dropped: int = 0
-    _slowest: list[tuple[int, str, Trip]] = field(default_factory=list)
+    _begun: int = 0
+    _slowest: list[tuple[int, int, Trip]] = field(default_factory=list)  # by time taken, then by age
 
     def begin(self, request_id: str, time_ms: int) -> Trip:
         """The trip of a request of which nothing was known."""
         while len(self.by_id) >= TRIPS_MAX:
-            self.by_id.pop(next(iter(self.by_id)))
-            self.dropped += 1
-        trip = self.by_id[request_id] = Trip(request_id, time_ms)
+            oldest = self.by_id.pop(next(iter(self.by_id)))
+            self.dropped += not oldest.ended_ms
+        self._begun += 1
+        trip = self.by_id[request_id] = Trip(request_id, time_ms, self._begun)
         return trip
 
     def end(self, trip: Trip, time_ms: int, code: str = "") -> None:
@@ -80,7 +83,7 @@ class Trips:
         if trip.ended_ms:
             return
         trip.ended_ms, trip.code = time_ms, code
-        heapq.heappush(self._slowest, (trip.took_ms, trip.request_id, trip))
+        heapq.heappush(self._slowest, (trip.took_ms, -trip.number, trip))
         if len(self._slowest) > SLOWEST:
             heapq.heappop(self._slowest)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from roles.eventlog import EventLog, format_event, read_events
+from roles.eventlog import DROPPED, EventLog, format_event, read_events
 
 
 def test_events_are_read_as_they_were_written(tmp_path):
@@ -49,10 +49,34 @@ def test_the_log_keeps_to_its_bound_and_loses_the_oldest_first(tmp_path):
         log.flush()
     log.close()
 
-    kept = [event["time_ms"] for event in read_events(tmp_path)]
+    events = list(read_events(tmp_path))
+    kept = [event["time_ms"] for event in events if event["name"] == "tick"]
     assert kept == list(range(kept[0], 200))
     assert kept[0] > 0
+    assert any(event["name"] == DROPPED and event["bytes"] > 500 for event in events), "a reader learns of it"
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2_000
+
+
+def test_a_log_that_has_lost_nothing_does_not_say_so(tmp_path):
+    log = EventLog(tmp_path, "a", file_bytes_max=1_000)
+    for number in range(30):
+        log.write(number, "tick", {})
+        log.flush()
+    log.close()
+
+    assert [event["time_ms"] for event in read_events(tmp_path)] == list(range(30))
+    assert (tmp_path / "events.jsonl.1").exists()
+
+
+NO_EVENTS = (b"[" * 60_000, b'{"name":"x"' + b" " * 200_000 + b"}", b"\xff\x00", b"7", b'{"a":1}', b"")
+
+
+@pytest.mark.parametrize("line", NO_EVENTS)
+def test_a_line_that_is_no_event_is_passed_over_whatever_its_length(tmp_path, line):
+    one, two = (format_event(number, "a", "tick", {}).encode() for number in (1, 2))
+    (tmp_path / "events.jsonl").write_bytes(one + b"\n" + line + b"\n" + two + b"\n")
+
+    assert [event["time_ms"] for event in read_events(tmp_path)] == [1, 2]
 
 
 def test_one_huge_event_does_not_become_one_huge_line():

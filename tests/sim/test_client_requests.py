@@ -129,7 +129,8 @@ def test_a_request_called_off_while_it_waits_is_never_run_and_never_paid() -> No
     assert not network.get_events("claim.made")
     assert not network.get_events("result.late")
     assert network.run_until(lambda: bool(network.get_events("leaf.settled")))
-    assert network.get_events("leaf.settled")[0]["zero_reason"] == ZeroReason.CANCELLED
+    (settled,) = network.get_events("leaf.settled")
+    assert (settled["zero_reason"], settled["amount"]) == (ZeroReason.CANCELLED, 0)
     assert paid(network) == 0
     assert not network.deliveries
 

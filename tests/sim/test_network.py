@@ -68,7 +68,9 @@ def test_requests_are_answered_attested_and_settled():
     network.run_for(SETTLED_MS)
 
     assert [each.label for each in asked] == [each.expected for each in asked]
-    assert len(network.get_events("leaf.settled")) == count_paid(network.ledger) == 20
+    settled = network.get_events("leaf.settled")
+    assert len(settled) == count_paid(network.ledger) == 20
+    assert sum(event["amount"] for event in settled) == sum(each.paid for each in network.ledger.channels.values())
     assert len(network.receipts) == 20
     assert network.supply() == supply
     assert network.ledger.burned > 0

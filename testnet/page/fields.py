@@ -1,0 +1,37 @@
+"""Take a field of somebody's JSON only if it is of the type it should be, and no larger than it may be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+INT_MAX = 2**63
+TEXT_MAX = 128  # of an id or name that is kept
+LIST_MAX = 512
+
+
+def get_int(fields: Mapping[str, Any], key: str) -> int | None:
+    """A whole number of a ledger's size; None for anything else.
+
+    >>> get_int({"a": 7, "b": "7", "c": True, "d": -1}, "a"), get_int({"c": True}, "c"), get_int({"d": -1}, "d")
+    (7, None, None)
+    """
+    value = fields.get(key)
+    return value if type(value) is int and 0 <= value < INT_MAX else None
+
+
+def get_text(fields: Mapping[str, Any], key: str, length_max: int = TEXT_MAX) -> str:
+    """A text, cut to `length_max`; empty for anything else."""
+    value = fields.get(key)
+    return value[:length_max] if isinstance(value, str) else ""
+
+
+def get_texts(fields: Mapping[str, Any], key: str, length_max: int = TEXT_MAX) -> tuple[str, ...]:
+    """The texts of a list, or of the lists in it; the first LIST_MAX.
+
+    >>> get_texts({"groups": [["a", "b"], "c", 7, {}]}, "groups")
+    ('a', 'b', 'c')
+    """
+    outer = fields.get(key)
+    if not isinstance(outer, list):
+        return ()
+    inner = [text for each in outer[:LIST_MAX] for text in (each[:LIST_MAX] if isinstance(each, list) else [each])]
+    return tuple(text[:length_max] for text in inner[:LIST_MAX] if isinstance(text, str))
