@@ -30,6 +30,7 @@ from protocol.ledger.errors import (
     UnknownNode,
     VoucherExceeded,
 )
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
 from protocol.ledger.quality import compute_burnt, compute_sample_bp
@@ -371,11 +372,11 @@ def _list_agreeing(check: Check) -> list[bytes]:
 def _divide(draft: Draft, worker: bytes, total: int, verifiers: list[bytes]) -> None:
     """Pay out a total. A verifier gets an equal part for each leaf it agreed on; without any it is the treasury's."""
     share, each, treasury, burn = split_inference_fee(total, max(len(verifiers), 1), draft.params)
-    draft.credit(worker, share)
+    draft.earn(Source.INFERENCE, Party.INFERENCE, worker, share)
     for account in verifiers:
-        draft.credit(account, each)
-    draft.treasury += treasury + (0 if verifiers else each)
-    draft.burned += burn
+        draft.earn(Source.INFERENCE, Party.VERIFIER, account, each)
+    draft.fund(Source.INFERENCE, treasury + (0 if verifiers else each))
+    draft.burn(Source.INFERENCE, burn)
 
 
 def _give_back(draft: Draft, run: BatchRun, amount: int) -> None:

@@ -18,6 +18,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadyDemanded, InvalidDemand, LimitReached, UnknownDemand
 from protocol.ledger.fees import count_units
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.pools import pay_rewards
 from protocol.ledger.records import Demand, DueItem
 from protocol.ledger.settlement import get_snapshot
@@ -92,7 +93,7 @@ def apply_open_claim(draft: Draft, context: TransactionContext, body: OpenClaim)
         raise InvalidDemand(body.claim_id, "the receipt does not open the claim")
     context.verify_signed(receipt, demand.claim.worker)
     cost = min(demand.fee, draft.base_fee * count_units(len(encode(body)) + HEAD_BYTES))
-    draft.credit(demand.worker, cost)
+    draft.earn(Source.ANSWER, Party.INFERENCE, demand.worker, cost)
     draft.credit(demand.verifier, demand.fee - cost)
     draft.demands.put(body.claim_id, replace(demand, fee=0, receipt=body.receipt))
     until_ms = draft.time_ms + draft.params.challenge_ms
@@ -110,7 +111,7 @@ def close_demand(draft: Draft, item: DueItem) -> None:
     if node is not None and penalty:
         pay_rewards(draft, demand.worker)
         draft.nodes.put(demand.worker, replace(node, bond=node.bond - penalty))
-        draft.burned += penalty
+        draft.burn(Source.STAKE, penalty)
     draft.count_work(demand.worker, void=1, lost=penalty)
     draft.demands.put(item.id, replace(demand, fee=0, is_forfeit=1))
     # Nothing pays the claim any more while its epoch is known, and after that nothing could.

@@ -3,6 +3,7 @@
 from protocol.jobs import Claim, compute_claim_id
 from protocol.ledger.batches import forfeit_claimed, give_back_leaf
 from protocol.ledger.draft import Draft
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.pools import compute_delegation_key
 from protocol.ledger.records import Dispute, ProvenWrong
 from protocol.ledger.staking import slash
@@ -26,8 +27,8 @@ def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
     draft.disputes.delete(key)
     is_involved = draft.delegations.get(compute_delegation_key(dispute.challenger, dispute.worker)) is not None
     reward = 0 if is_involved else dispute.bond * draft.params.reporter_bp // BP
-    draft.credit(dispute.worker, reward)
-    draft.burned += dispute.bond - reward
+    draft.earn(Source.BOND, Party.INFERENCE, dispute.worker, reward)
+    draft.burn(Source.BOND, dispute.bond - reward)
     draft.count_work(dispute.challenger, minority=1, lost=dispute.bond)
 
 

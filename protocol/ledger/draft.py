@@ -12,6 +12,7 @@ from protocol.errors import InsufficientBalance
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.app_records import AppRecord, AppUse, PassRecord
 from protocol.ledger.errors import LimitReached
+from protocol.ledger.flows import Flow, Party, Source
 from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.records import (
     NO_WORK,
@@ -149,6 +150,7 @@ class Mark:
     fees: int
     tips: int
     units: int
+    flows: int
 
 
 class Draft:
@@ -167,6 +169,7 @@ class Draft:
         self.revealer = base.revealer
         self.fees = self.tips = 0  # of this block's transactions so far, until they are divided
         self.units = 0
+        self.flows: list[Flow] = []
         self.is_epoch_over = False  # set by the due queue; the change itself ends the block
         self._undo: UndoLog = []
         self.accounts: Overlay[bytes, Account] = Overlay(base.accounts, self._undo)
@@ -210,7 +213,7 @@ class Draft:
         self.app_uses: Overlay[bytes, AppUse] = Overlay(base.app_uses, self._undo)
 
     def mark(self) -> Mark:
-        return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units)
+        return Mark(len(self._undo), self.treasury, self.burned, self.fees, self.tips, self.units, len(self.flows))
 
     def go_back(self, mark: Mark) -> None:
         """Take back everything written since `mark`."""
@@ -219,6 +222,7 @@ class Draft:
             changes.take_back(key, before, count)
         self.treasury, self.burned = mark.treasury, mark.burned
         self.fees, self.tips, self.units = mark.fees, mark.tips, mark.units
+        del self.flows[mark.flows :]
 
     def freeze(self, block_id: bytes) -> State:
         """The finished state. Only what changed is encoded again."""
@@ -243,6 +247,7 @@ class Draft:
             revealer=self.revealer,
             tree=update_tree(self.base.tree, changes),
             changes=tuple(changes),
+            flows=tuple(self.flows),
             **tables,
         )
 
@@ -265,6 +270,27 @@ class Draft:
             raise InsufficientBalance(known.balance, amount)
         if amount:
             self.accounts.put(account, Account(known.balance - amount, known.nonce))
+
+    # What is paid, and for what. Whoever pays says so.
+
+    def tell(self, source: Source, party: Party, amount: int, account: bytes = b"", subject: bytes = b"") -> None:
+        """Note what is paid, or held back for sure, in another way than by the three below."""
+        if amount:
+            self.flows.append(Flow(source, party, amount, account, subject))
+
+    def earn(self, source: Source, party: Party, account: bytes, amount: int, subject: bytes = b"") -> None:
+        """Pay an account. LimitReached as `credit`."""
+        self.credit(account, amount)
+        self.tell(source, party, amount, account, subject)
+
+    def fund(self, source: Source, amount: int, subject: bytes = b"") -> None:
+        """Pay the treasury."""
+        self.treasury += amount
+        self.tell(source, Party.TREASURY, amount, subject=subject)
+
+    def burn(self, source: Source, amount: int, subject: bytes = b"") -> None:
+        self.burned += amount
+        self.tell(source, Party.BURN, amount, subject=subject)
 
     def count_work(self, account: bytes, **more: int) -> None:
         """Add to what is known of a node's work: fields of WorkCount by name."""

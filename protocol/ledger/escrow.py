@@ -23,7 +23,7 @@ from protocol.ledger.errors import (
     UnknownJob,
     UnknownNode,
 )
-from protocol.ledger.money import split_inference_fee
+from protocol.ledger.money import split_inference_fee, tell_inference_split
 from protocol.ledger.records import DueItem, Job, Pending, Share
 from protocol.ledger.runs import end_run, find_run_fault
 from protocol.ledger.settlement import LOST, PAYOUT_KIND, find_fault, get_snapshot, is_lost
@@ -117,14 +117,16 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
     worker, each, treasury, burn = split_inference_fee(claim.fee, len(body.attestations), draft.params)
     shares: Counter[bytes] = Counter({context.account: worker})
     accounts = {item.node: item.account for item in get_snapshot(draft, claim.epoch).candidates}
-    for item in body.attestations:
-        shares[accounts[item.verifier]] += each
+    verifiers = [accounts[item.verifier] for item in body.attestations]
+    for account in verifiers:
+        shares[account] += each
+    tell_inference_split(draft, claim.fee, claim.model, context.account, verifiers)
     paid = tuple(Share(account, amount) for account, amount in sorted(shares.items()) if amount)
     draft.pending.put(context.id, Pending(paid, treasury, burn))
     draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
     draft.count_work(context.account, paid=1, earned=claim.fee, burnt=burn)
-    for item in body.attestations:
-        draft.count_work(accounts[item.verifier], agreed=1, burnt=burn // len(body.attestations))
+    for account in verifiers:
+        draft.count_work(account, agreed=1, burnt=burn // len(verifiers))
 
 
 def apply_refuse_job(draft: Draft, context: TransactionContext, body: RefuseJob) -> None:

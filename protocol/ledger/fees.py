@@ -11,6 +11,7 @@ from protocol.codec import encode
 from protocol.errors import InsufficientBalance
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import FeeBelowBase, FeeTooLow
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.params import Params
 from protocol.ledger.pools import reward_builder
 from protocol.ledger.records import Account
@@ -102,12 +103,13 @@ def divide_fees(draft: Draft, builder: bytes, earns: bool) -> None:
     What a builder that does not earn would have got burns.
     """
     validators, treasury, burn = split_transaction_fee(draft.fees, draft.params)
-    draft.treasury += treasury
-    draft.burned += burn
+    draft.fund(Source.TRANSACTION, treasury)
+    draft.burn(Source.TRANSACTION, burn)
     if earns:
         reward_builder(draft, builder, validators)
-        draft.credit(builder, draft.tips)
+        draft.tell(Source.TRANSACTION, Party.VALIDATOR, validators, builder)
+        draft.earn(Source.TRANSACTION, Party.VALIDATOR, builder, draft.tips)
     else:
-        draft.burned += validators + draft.tips
+        draft.burn(Source.TRANSACTION, validators + draft.tips)
     draft.fees = draft.tips = 0
     draft.base_fee = compute_next_base_fee(draft.base_fee, draft.units, draft.params)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from protocol.codec import encode, get_field_types
 from protocol.errors import LocalError, MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
-from protocol.keys import format_account, format_node, parse_account, parse_node
+from protocol.keys import KEY_SIZE, format_account, format_node, parse_account, parse_node
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, ORACLE, compute_epoch_seed, take_snapshot
@@ -23,6 +23,7 @@ from protocol.ledger.records import (
     FeedRecord,
     FeedState,
     KeyOwner,
+    MaybeKey,
     ModelDigests,
     ModelName,
     ModelRecord,
@@ -57,6 +58,7 @@ __all__ = [
 CHAIN_SIZE = 8
 ENTRIES_MAX = 1_000
 VESTING_PARTS_MAX = 10_000
+TREASURY_NAME = "treasury"  # in JSON, instead of an account
 _PREFIX = compute_domain_prefix("genesis")
 _VESTING_PREFIX = compute_domain_prefix("vesting")
 
@@ -71,9 +73,13 @@ class Allocation:
 
 @fast_dataclass(frozen=True)
 class GenesisVesting:
-    """What an account gets over time: `parts` equal parts, the first `cliff_ms` after genesis, then every `part_ms`."""
+    """What an account gets over time: `parts` equal parts, the first `cliff_ms` after genesis, then every `part_ms`.
 
-    account: PublicKey
+    Without an account it is the treasury's: so much of the ecosystem's share votes can spend only by and by. In JSON it
+    says `treasury` then.
+    """
+
+    account: MaybeKey
     amount: Grains
     cliff_ms: Whole
     part_ms: Whole
@@ -102,7 +108,7 @@ class Genesis:
     params: Params
     allocations: Annotated[tuple[Allocation, ...], AtMost(ENTRIES_MAX)]
     vesting: Annotated[tuple[GenesisVesting, ...], AtMost(ENTRIES_MAX)]
-    treasury: Grains  # the ecosystem's share, spent only by vote
+    treasury: Grains  # of the ecosystem's share what votes can spend from the start
     nodes: Annotated[tuple[GenesisNode, ...], AtMost(ENTRIES_MAX)]
     models: Annotated[tuple[ModelRecord, ...], AtMost(64)]
     feeds: Annotated[tuple[FeedRecord, ...], AtMost(64)]
@@ -146,6 +152,8 @@ def verify_genesis(genesis: Genesis) -> None:
     if len(amounts) != len(genesis.allocations) or compute_genesis_supply(genesis) > INT_MAX:
         raise ValueError(f"an account is allocated twice, or the supply exceeds {INT_MAX} grains")
     for entry in genesis.vesting:
+        if len(entry.account) not in (0, KEY_SIZE):
+            raise ValueError(f"what vests is an account's, of {KEY_SIZE} bytes, or the treasury's: {entry}")
         if not entry.amount or not entry.part_ms or not 0 < entry.parts <= VESTING_PARTS_MAX:
             raise ValueError(f"what vests has an amount, a time and 1 to {VESTING_PARTS_MAX} parts: {entry}")
         ends_ms = entry.cliff_ms + entry.parts * entry.part_ms
@@ -199,7 +207,8 @@ def build_state(genesis: Genesis) -> State:
         for node in genesis.nodes
     }
     for entry in genesis.vesting:
-        accounts.setdefault(entry.account, Account(0, 0))  # so that there is room for it when it is released
+        if entry.account:
+            accounts.setdefault(entry.account, Account(0, 0))  # so that there is room for it when it is released
     vesting = {
         hashlib.sha256(_VESTING_PREFIX + index.to_bytes(4, "big")).digest(): Vesting(
             entry.account, entry.amount, 0, genesis.time_ms + entry.cliff_ms, entry.part_ms, entry.parts
@@ -289,5 +298,14 @@ def _parse_bytes(name: str, text: str) -> bytes:
     return data
 
 
-_FORMATS = {"account": format_account, "node": format_node}
-_PARSERS = {"account": parse_account, "node": parse_node}
+def _format_account(account: bytes) -> str:
+    return format_account(account) if account else TREASURY_NAME
+
+
+def _parse_account(text: str) -> bytes:
+    """No key for the treasury, which an account that must have one refuses by its length."""
+    return b"" if text == TREASURY_NAME else parse_account(text)
+
+
+_FORMATS = {"account": _format_account, "node": format_node}
+_PARSERS = {"account": _parse_account, "node": parse_node}

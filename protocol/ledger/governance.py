@@ -14,6 +14,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidProposal, LimitReached, UnknownProposal
 from protocol.ledger.feeds import FeedSource, find_fault, get_feed, put_feed, retire_feed
+from protocol.ledger.flows import Source
 from protocol.ledger.governance_params import change_parameter
 from protocol.ledger.governance_records import (
     EnclaveListing,
@@ -105,7 +106,7 @@ def end_vote(draft: Draft, item: DueItem) -> None:
         draft.ballots.delete(key)
     phase = compute_outcome(proposal.tally, proposal.stake, draft.params)
     if phase in (ProposalPhase.VETOED, ProposalPhase.NO_QUORUM):
-        draft.burned += proposal.deposit
+        draft.burn(Source.DEPOSIT, proposal.deposit)
     else:
         draft.credit(proposal.proposer, proposal.deposit)
     due_ms = draft.time_ms

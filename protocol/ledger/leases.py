@@ -28,6 +28,7 @@ from protocol.ledger.errors import (
     UnknownLease,
     UnknownNode,
 )
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.lease_places import FACTOR_MAX, STORAGE, drop, fill, list_eligible, take_place
 from protocol.ledger.money import split_lease_pay
 from protocol.ledger.params import Params
@@ -188,9 +189,9 @@ def find_replica(lease: Lease, account: bytes) -> Replica | None:
 def pay_replica(draft: Draft, lease: Lease, pay: int, account: bytes) -> int:
     """Divide what an answered audit earns; the lease's balance after it."""
     storage, treasury, burn = split_lease_pay(pay, draft.params)
-    draft.credit(account, storage)
-    draft.treasury += treasury
-    draft.burned += burn
+    draft.earn(Source.LEASE, Party.STORAGE, account, storage)
+    draft.fund(Source.LEASE, treasury)
+    draft.burn(Source.LEASE, burn)
     draft.count_work(account, paid=1, earned=pay, burnt=burn)
     return lease.balance - pay
 

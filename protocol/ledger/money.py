@@ -1,8 +1,11 @@
 """Transfers, and the exact division of what inference earns."""
 
+from collections.abc import Sequence
+
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidAmount
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.params import Params
 from protocol.ledger.transactions import Transfer
 from protocol.types import BP
@@ -18,6 +21,16 @@ def split_inference_fee(fee: int, verifiers: int, params: Params) -> tuple[int, 
     each = fee * params.inference_verifiers_bp // BP // verifiers
     treasury = fee * params.inference_treasury_bp // BP
     return worker, each, treasury, fee - worker - each * verifiers - treasury
+
+
+def tell_inference_split(draft: Draft, fee: int, model: bytes, worker: bytes, verifiers: Sequence[bytes]) -> None:
+    """Note what becomes of a fee that waits for its window, by the accounts that have earned it."""
+    share, each, treasury, burn = split_inference_fee(fee, len(verifiers), draft.params)
+    draft.tell(Source.INFERENCE, Party.INFERENCE, share, worker, model)
+    for account in verifiers:
+        draft.tell(Source.INFERENCE, Party.VERIFIER, each, account, model)
+    draft.tell(Source.INFERENCE, Party.TREASURY, treasury, subject=model)
+    draft.tell(Source.INFERENCE, Party.BURN, burn, subject=model)
 
 
 def split_lease_pay(pay: int, params: Params) -> tuple[int, int, int]:

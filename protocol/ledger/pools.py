@@ -8,6 +8,7 @@ however many delegators it has.
 from dataclasses import replace
 
 from protocol.ledger.draft import Draft
+from protocol.ledger.flows import Source
 from protocol.ledger.records import Delegation, Pool
 
 DELEGATIONS_MAX = 256  # of one validator
@@ -40,7 +41,7 @@ def pay_rewards(draft: Draft, validator: bytes) -> None:
         share = pool.rewards * stake // total
         draft.credit(account, share)
         left -= share
-    draft.burned += left
+    draft.burn(Source.REWARD, left)
     draft.pools.put(validator, replace(pool, rewards=0))
 
 

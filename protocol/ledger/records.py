@@ -297,9 +297,9 @@ class Channel:
 
 @fast_dataclass(frozen=True)
 class Vesting:
-    """What genesis holds back for an account: equal parts, the first at the cliff, one every `part_ms` after it."""
+    """What is held back for an account, or the treasury: equal parts, first at the cliff, then one every `part_ms`."""
 
-    account: PublicKey
+    account: MaybeKey  # empty for the treasury
     amount: Grains
     released: Grains
     cliff_ms: TimeMs

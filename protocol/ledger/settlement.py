@@ -33,7 +33,7 @@ from protocol.ledger.errors import (
     UnknownNode,
     VoucherExceeded,
 )
-from protocol.ledger.money import split_inference_fee
+from protocol.ledger.money import split_inference_fee, tell_inference_split
 from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, Share
 from protocol.ledger.state import State
 from protocol.ledger.transactions import (
@@ -226,11 +226,12 @@ def _divide(settlement: _Settlement, work: Work) -> None:
     share, each, treasury, burn = split_inference_fee(amount, len(work.attestations), draft.params)
     settlement.shares[settlement.context.account] += share
     accounts = {item.node: item.account for item in snapshot.candidates}
-    for item in work.attestations:
-        account = accounts[item.verifier]
+    verifiers = [accounts[item.verifier] for item in work.attestations]
+    for account in verifiers:
         settlement.shares[account] += each
         settlement.agreed[account] += 1
-        settlement.checked[account] += burn // len(work.attestations)
+        settlement.checked[account] += burn // len(verifiers)
+    tell_inference_split(draft, amount, work.claim.model, settlement.context.account, verifiers)
     settlement.treasury += treasury
     settlement.burn += burn
     settlement.fees += amount

@@ -9,6 +9,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import VALIDATOR, wake_epoch_end
 from protocol.ledger.errors import InsufficientBond, InvalidAmount, InvalidNode, LimitReached, UnknownNode
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.pools import DELEGATIONS_MAX, change_delegation, compute_delegation_key, pay_rewards
 from protocol.ledger.records import DueItem, NodeRecord, Unbonding
 from protocol.ledger.transactions import Delegate, Stake, Undelegate, Unstake
@@ -121,8 +122,8 @@ def slash(draft: Draft, account: bytes, reporter: bytes, share_bp: int) -> int:
             taken += part
             is_involved |= entry.account == reporter
     reward = 0 if is_involved else taken * params.reporter_bp // BP
-    draft.credit(reporter, reward)
-    draft.burned += taken - reward
+    draft.earn(Source.STAKE, Party.REPORTER, reporter, reward)
+    draft.burn(Source.STAKE, taken - reward)
     return taken
 
 
@@ -140,7 +141,7 @@ def take_penalty(draft: Draft, account: bytes, amount: int) -> int:
             part = min(entry.amount, left)
             draft.unbonding.put(key, replace(entry, amount=entry.amount - part))
             left -= part
-    draft.burned += amount - left
+    draft.burn(Source.STAKE, amount - left)
     return amount - left
 
 

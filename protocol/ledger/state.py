@@ -13,6 +13,7 @@ from typing import Any
 from protocol.codec import encode
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.app_records import AppRecord, AppUse, PassRecord
+from protocol.ledger.flows import Flow
 from protocol.ledger.governance_records import Ballot, Enclave, Proposal
 from protocol.ledger.params import Params
 from protocol.ledger.records import (
@@ -150,7 +151,7 @@ class State:
     After a restart it is the restart's id, until the next block.
 
     `tree` must fit the tables: states are made by genesis, `Draft.freeze` and `restore_state` alone. `changes` are the
-    rows in which this state differs from the one before it.
+    rows in which this state differs from the one before it, `flows` what was paid on the way.
     """
 
     chain: bytes
@@ -207,6 +208,7 @@ class State:
     app_uses: Mapping[bytes, AppUse]  # by apps.compute_use_key
     tree: Tree = field(repr=False, compare=False)
     changes: tuple[RowChange, ...] = field(default=(), repr=False, compare=False)
+    flows: tuple[Flow, ...] = field(default=(), repr=False, compare=False)
 
     def get_balance(self, account: bytes) -> int:
         return self.accounts.get(account, _NO_ACCOUNT).balance

@@ -28,6 +28,7 @@ from protocol.ledger.errors import (
     UnknownChallenge,
 )
 from protocol.ledger.fees import count_units
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.openings import verify_leaf, verify_promise
 from protocol.ledger.quality import compute_burnt
 from protocol.ledger.records import BatchPhase, DueItem, ModelRecord, Withheld
@@ -156,7 +157,7 @@ def apply_publish_output(draft: Draft, context: TransactionContext, body: Publis
         verify_promise(draft, context, run, body.leaf, voucher, published.receipt.claim)
         _verify_output(context, seq, published)
     cost = min(challenge.fee, draft.base_fee * count_units(len(encode(body)) + HEAD_BYTES))
-    draft.credit(batch.worker, cost)
+    draft.earn(Source.ANSWER, Party.INFERENCE, batch.worker, cost)
     draft.credit(challenge.payer, challenge.fee - cost)
     answer = encode(body.published[0]) if body.published else b""
     draft.withheld.put(key, replace(challenge, fee=0, is_over=1, answer=answer))

@@ -144,7 +144,7 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/ledger/staking.py",
-        "    draft.burned += amount - left\n",
+        "    draft.burn(Source.STAKE, amount - left)\n",
         "",
         (LEASES + "test_silence_burns_stake_pays_nothing_and_has_another_node_drawn",),
         "a fine burns",

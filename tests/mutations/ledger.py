@@ -70,7 +70,7 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/ledger/pools.py",
-        "    draft.burned += left\n",
+        "    draft.burn(Source.REWARD, left)\n",
         "",
         (LEDGER + "test_staking.py::test_rewards_go_pro_rata_to_each_record_and_what_is_left_burns",),
         "what rounding leaves of rewards burns",

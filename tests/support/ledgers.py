@@ -28,6 +28,7 @@ from protocol.ledger.transactions import (
 from protocol.ledger.tree import Tree
 from testnet.genesis import DEFAULT_ROLES, build_genesis
 from tests.support.certificates import certify
+from tests.support.flows import verify_flows
 from tests.support.jobs import attest, get_keys, make_receipt, make_request, pay, sign_transaction
 
 GENESIS_MS = 1_700_000_000_000
@@ -76,6 +77,7 @@ class Ledger:
         )
         assert apply_block(before, block, self._check_signatures) == after
         assert compute_supply(after) == before.supply
+        verify_flows(before, after)
         self.blocks.append((block, certify(block.header, vote), after))
         self.state = after
         return [error for _, error in dropped]

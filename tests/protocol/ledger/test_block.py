@@ -23,6 +23,7 @@ from protocol.ledger.block import (
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import register_due_kind
+from protocol.ledger.flows import Source
 from protocol.ledger.records import DisputePhase
 from protocol.ledger.transactions import Transfer, get_transaction_kind, transaction
 from protocol.types import Grains
@@ -134,7 +135,7 @@ class Burn:
 
 def _apply_burn(draft: Draft, context: TransactionContext, body: Burn) -> None:
     draft.debit(context.account, body.amount)
-    draft.burned += body.amount
+    draft.burn(Source.TRANSACTION, body.amount)
 
 
 register_rule(Burn, _apply_burn)

@@ -24,7 +24,15 @@ def test_a_genesis_survives_its_text() -> None:
     assert '"account": "rm1' in text
 
 
-def _vest(**changes: int) -> dict[str, object]:
+def test_what_vests_for_the_treasury_says_so() -> None:
+    genesis = replace(GENESIS, vesting=(replace(VESTING, account=b""),))
+    assert json.loads(genesis.to_json())["vesting"][0]["account"] == "treasury"
+    assert Genesis.from_json(genesis.to_json()) == genesis
+    with pytest.raises(ValueError, match="the treasury's"):
+        verify_genesis(replace(GENESIS, vesting=(replace(VESTING, account=b"short"),)))
+
+
+def _vest(**changes: object) -> dict[str, object]:
     fields = {"account": format_account(bytes(32)), "amount": 7, "cliff_ms": 5, "part_ms": 3, "parts": 2}
     return fields | changes
 
@@ -85,6 +93,9 @@ def test_every_change_of_a_genesis_founds_another_chain() -> None:
         lambda fields: fields["vesting"].append(_vest(part_ms=0)),
         lambda fields: fields["vesting"].append(_vest(part_ms=2**60)),
         lambda fields: fields["vesting"].append(_vest(amount=2**63 - 1)),
+        lambda fields: fields["vesting"].append(_vest(account="")),
+        lambda fields: fields["allocations"][0].update(account="treasury"),
+        lambda fields: fields["nodes"][0].update(account="treasury"),
         lambda fields: fields["params"].update(base_fee_min=0),
         lambda fields: fields["params"].update(base_fee_min=2**51),
         lambda fields: fields["params"].update(unbonding_ms=1),

@@ -51,6 +51,18 @@ def test_the_supply_is_what_is_allocated_vests_and_is_the_ecosystems() -> None:
     assert len(state.vesting) == 2
 
 
+def test_what_vests_for_nobody_is_the_treasurys_and_only_votes_spend_it() -> None:
+    ledger = Ledger()
+    ledger.state = vest(ledger, GenesisVesting(b"", 1_000, cliff_ms=500, part_ms=100, parts=4), treasury=50)
+    had = []
+    for _ in range(9):
+        ledger.block(after_ms=100)
+        had.append(ledger.state.treasury)
+    assert had == [50, 50, 50, 50, 300, 550, 800, 1_050, 1_050]
+    assert b"" not in ledger.state.accounts
+    assert not ledger.state.vesting
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     amount=st.integers(1, 10**15),
@@ -58,16 +70,18 @@ def test_the_supply_is_what_is_allocated_vests_and_is_the_ecosystems() -> None:
     part_ms=st.integers(1, 900),
     parts=st.integers(1, 12),
     waits=st.lists(st.integers(1, 4_000), min_size=1, max_size=12),
+    holder=st.sampled_from((HOLDER, b"")),
 )
-def test_whatever_blocks_come_an_account_has_what_is_vested_by_then_and_no_grain_more(
-    amount: int, cliff_ms: int, part_ms: int, parts: int, waits: list[int]
+def test_whatever_blocks_come_a_holder_has_what_is_vested_by_then_and_no_grain_more(
+    amount: int, cliff_ms: int, part_ms: int, parts: int, waits: list[int], holder: bytes
 ) -> None:
     ledger = Ledger()
-    ledger.state = vest(ledger, GenesisVesting(HOLDER, amount, cliff_ms, part_ms, parts))
-    whole = Vesting(HOLDER, amount, 0, GENESIS_MS + cliff_ms, part_ms, parts)
+    ledger.state = vest(ledger, GenesisVesting(holder, amount, cliff_ms, part_ms, parts))
+    whole = Vesting(holder, amount, 0, GENESIS_MS + cliff_ms, part_ms, parts)
     for after_ms in waits:
         ledger.block(after_ms=after_ms)
         passed_ms = ledger.state.time_ms - GENESIS_MS - cliff_ms
         due = 0 if passed_ms < 0 else amount * min(1 + passed_ms // part_ms, parts) // parts
-        assert ledger.state.get_balance(HOLDER) == due == compute_vested(whole, ledger.state.time_ms)
+        got = ledger.state.get_balance(HOLDER) if holder else ledger.state.treasury
+        assert got == due == compute_vested(whole, ledger.state.time_ms)
         assert (due == amount) == (not ledger.state.vesting)
