@@ -25,6 +25,7 @@ from protocol.ledger.app_records import SERVERS_MAX, TIERS_MAX, AppRecord, AppUs
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import LimitReached
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.money import split_lease_pay
 from protocol.ledger.params import Params
 from protocol.ledger.pools import compute_delegation_key
@@ -182,7 +183,7 @@ def apply_buy_pass(draft: Draft, context: TransactionContext, body: BuyPass) -> 
     cost = tier.price * body.periods
     draft.debit(context.account, cost)
     sold = replace(app, sold=app.sold + body.periods, until_ms=max(app.until_ms, bought.until_ms))
-    draft.apps.put(body.app, _earn(draft, replace(sold, income=app.income + cost), cost))
+    draft.apps.put(body.app, _earn(draft, body.app, replace(sold, income=app.income + cost), cost))
     draft.passes.put(key, bought)
     draft.plan(DueItem(bought.until_ms + LATE_MS, PASS_KIND, key, waking=0, graced=0))
 
@@ -200,7 +201,7 @@ def apply_report_use(draft: Draft, context: TransactionContext, body: ReportUse)
         share = compute_share(item.fees, app.fee_bp)
         draft.debit(context.account, share)
         app = replace(app, requests=app.requests + item.requests, shared=app.shared + share)
-        app = _earn(draft, app, share)
+        app = _earn(draft, body.app, app, share)
         _count_on_model(draft, body.app, item, share)
     draft.apps.put(body.app, app)
 
@@ -296,12 +297,13 @@ def _verify_stake(draft: Draft, holder: bytes, body: BuyPass) -> None:
         raise StakeTooLow(have, body.tier.stake)
 
 
-def _earn(draft: Draft, app: AppRecord, amount: int) -> AppRecord:
+def _earn(draft: Draft, name: str, app: AppRecord, amount: int) -> AppRecord:
     """Divide what is paid to an app as a lease's pay is: PROTOCOL gives both the same shares."""
     owner, treasury, burn = split_lease_pay(amount, draft.params)
-    draft.credit(app.owner, owner)
-    draft.treasury += treasury
-    draft.burned += burn
+    subject = name.encode()
+    draft.earn(Source.APP, Party.OWNER, app.owner, owner, subject)
+    draft.fund(Source.APP, treasury, subject)
+    draft.burn(Source.APP, burn, subject)
     return replace(app, earned=app.earned + owner)
 
 

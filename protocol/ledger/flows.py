@@ -42,7 +42,7 @@ class Party(StrEnum):
 
 @fast_dataclass(frozen=True)
 class Flow:
-    """`amount` grains to a party. `subject` is what it was about: the digest of a model, the id of a proposal or app.
+    """`amount` grains to a party. `subject` is what it was about: a model's digest, a proposal's id, an app's name.
 
     It is empty where there is no such thing or, of batches, where the ledger does not know it.
     """
