@@ -11,6 +11,8 @@ from roles.attempts import Ask, Job
 from roles.dispatch import order_workers
 from roles.role import Context
 
+NONCE_BYTES = 16
+
 
 class NotAsked(Exception):
     """Nothing was sent and nothing is owed; `code` says why, the text carries the numbers."""
@@ -67,6 +69,6 @@ def _make_request(ask: Ask, context: Context, state: State, now_ms: int) -> Infe
         fee_max=ask.fee_max,
         epoch=state.epoch,
         deadline_ms=now_ms + ask.timeout_ms,
-        nonce=context.random.randbytes(16),
+        nonce=ask.nonce or context.random.randbytes(NONCE_BYTES),
         mode=ask.mode,
     )

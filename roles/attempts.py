@@ -33,7 +33,9 @@ REFUSALS_MAX = 4  # kept of one attempt
 class Ask:
     """One inference wanted. `fee_max` in grains; `timeout_ms` from now; `is_direct` skips gossip.
 
-    Without an answer after `hedge_ms` the next worker is asked too, under a voucher of its own; 0 for never.
+    Without an answer after `hedge_ms` the next worker is asked too, under a voucher of its own; 0 for never. All of its
+    vouchers that no worker has refused are worth at most `spend_max` grains together; 0 for no such limit. `nonce` is
+    that of its request, by which `Recall` finds it; empty for one that is drawn.
 
     With `streams`, tokens of a generation are delivered as `Tokens` while they are made, straight from one worker: it
     is not hedged. A stream that is cut ends the request if `ends_when_cut`, or the next worker makes the same tokens.
@@ -50,6 +52,8 @@ class Ask:
     hedge_ms: int = 0
     streams: bool = False
     ends_when_cut: bool = False
+    spend_max: int = 0
+    nonce: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,27 @@ class AskAgain:
 
     token: str
     request_id: bytes
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What the request with this nonce costs, is delivered under this token as `Recalled`."""
+
+    token: str
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a request costs at most: `owed` grains, of vouchers that were given and not refused.
+
+    It may still become less while it `is_open`. Of an unknown one nothing has ever left.
+    """
+
+    token: str
+    owed: int = 0
+    is_open: bool = False
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +159,11 @@ class Attempt:
     @property
     def number(self) -> int:
         return self.item.voucher.attempt
+
+    @property
+    def owed(self) -> int:
+        """Grains that its worker can claim, as far as we know."""
+        return 0 if self.refusals and self.receipt is None else self.item.voucher.amount
 
     @property
     def is_attested(self) -> bool:

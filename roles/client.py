@@ -25,8 +25,8 @@ from protocol.proofs.receipt_file import Finding, decode_receipt_file, verify_re
 from protocol.tensor import Tensor
 from protocol.topics import topic_name
 from protocol.types import NodeState
-from roles.attempts import Ask, AskAgain, CallOff, Outcome, Tokens
-from roles.client_errors import NotJoined, UnknownModel
+from roles.attempts import Ask, AskAgain, CallOff, Outcome, Recall, Recalled, Tokens
+from roles.client_errors import NotJoined, TimedOut, UnknownModel
 from roles.client_stream import LATE_S, Stream, encode_text
 from roles.client_waiter import Answer as Answer
 from roles.client_waiter import Waiter
@@ -43,6 +43,7 @@ LISTENERS_WANTED = 2  # inference nodes known to hear requests
 FEE_MAX = 100_000_000  # grains
 STREAM_FEE_MAX = 1_000_000_000  # grains
 AGAIN_S = 120.0
+RECALL_S = 2.0
 
 
 class Client:
@@ -101,11 +102,16 @@ class Client:
         verifiers: int = 2,
         hedge_ms: int = 0,
         is_direct: bool = False,
+        max_spend: int = 0,
+        nonce: bytes = b"",
     ) -> Answer:
         """Ask for one inference. `model` is a name, a CID or a digest; `inputs` a tensor or array, or one per input.
 
         `max_fee` in grains. Without an answer after `hedge_ms` a second worker is asked, which may cost as much again;
         0 for never. In mode `individual` the answer is released when `verifiers` nodes have attested it.
+
+        Workers that are asked in place of others have vouchers of their own: with `max_spend`, all that were not
+        refused are worth no more together. `nonce`, 16 bytes never used before, lets `recall` tell what it has cost.
 
         Cancelled, it tells the workers: what has not begun is dropped and costs nothing, what was computed counts.
         Raises ClientError: UnknownModel, BadInput, NoWorker, TooDear, Unpaid, Busy, Refused, Unattested, TimedOut.
@@ -121,6 +127,8 @@ class Client:
             is_direct,
             Mode(mode),
             hedge_ms,
+            spend_max=max_spend,
+            nonce=nonce,
         )
         return await self._wait(ask.token, ask, timeout_s)
 
@@ -138,6 +146,8 @@ class Client:
         timeout_s: float = 30.0,
         verifiers: int = 2,
         ends_when_cut: bool = False,
+        max_spend: int = 0,
+        nonce: bytes = b"",
     ) -> Stream:
         """Have a model go on with a text, piece by piece while it is made: `async for piece in client.stream(…)`.
 
@@ -167,6 +177,8 @@ class Client:
             mode=Mode(mode),
             streams=True,
             ends_when_cut=ends_when_cut,
+            spend_max=max_spend,
+            nonce=nonce,
         )
         return Stream(self, record, ask, timeout_s)
 
@@ -181,6 +193,21 @@ class Client:
             return read_answer(path.read_bytes())
         token = self._make_token()
         return await self._wait(token, AskAgain(token, request_id), AGAIN_S)
+
+    async def recall(self, nonce: bytes) -> Recalled:
+        """What the request with a nonce costs at most, whether or not it was answered, in an earlier process too.
+
+        Raises TimedOut when the client does not say.
+        """
+        waiter = self.begin(token := self._make_token(), Recall(token, nonce))
+        try:
+            with trio.move_on_after(RECALL_S):
+                await waiter.done.wait()
+        finally:
+            self._waiting.pop(token)
+        if waiter.recalled is None:
+            raise TimedOut("timeout", f"the client said nothing for {RECALL_S:g} s")
+        return waiter.recalled
 
     def verify(self, receipt: bytes, ledger: State | None = None) -> tuple[Finding, ...]:
         """What a receipt file shows, level by level, by this client's own ledger unless another is given.
@@ -218,11 +245,14 @@ class Client:
         """Hand outcomes to whoever waits for them. `join` runs it; over another node, run it beside what asks."""
         async for delivered in self.node.outcomes:
             outcome = delivered.outcome
-            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens) else None
+            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens | Recalled) else None
             if waiter is None:
                 continue
             if isinstance(outcome, Tokens):
                 waiter.told.append(outcome)
+            elif isinstance(outcome, Recalled):
+                waiter.recalled = outcome
+                waiter.done.set()
             else:
                 waiter.outcome = outcome
                 waiter.done.set()

@@ -2,8 +2,8 @@
 
 In the modes `batch` and `private` it releases what the worker has signed at once: there is a channel for each mode.
 A result that a drawn verifier finds otherwise is not released: the client shows the worker's signed receipt to the
-verifiers, who dispute it with bonds of their own (`roles.disputes`). Whoever runs the node commands `Ask`, `AskAgain`
-or `CallOff` and is handed an `Outcome`; `roles.client` does so for programs.
+verifiers, who dispute it with bonds of their own (`roles.disputes`). Whoever runs the node commands `Ask`, `AskAgain`,
+`Recall` or `CallOff` and is handed an `Outcome` or `Recalled`; `roles.client` does so for programs.
 """
 
 from dataclasses import replace
@@ -27,13 +27,15 @@ from roles.attempts import (
     CallOff,
     Job,
     Outcome,
+    Recall,
+    Recalled,
 )
 from roles.client_answers import NEAR, Answers
 from roles.client_jobs import HEDGE, Jobs
 from roles.dispatch import go_direct
 from roles.lost_results import LOST, LostResults
 from roles.purse import Purse
-from roles.request_log import RequestRecord, restore_job
+from roles.request_log import RequestRecord, compute_owed, is_open, restore_job
 from roles.role import (
     Commanded,
     Context,
@@ -92,6 +94,8 @@ class ClientRole(Role):
                 return self._ask(ask, now_ms)
             case Commanded(AskAgain() as again):
                 return self._ask_again(again)
+            case Commanded(Recall(token, nonce)):
+                return [Deliver(self._recall(token, nonce, now_ms))]
             case Commanded(CallOff(token)):
                 return self._call_off(token, now_ms)
             case LedgerAdvanced(state):
@@ -161,6 +165,14 @@ class ClientRole(Role):
             reason = "it was answered; the receipt it was kept in is no longer there"
             return [_say_no(again.token, "no_receipt", reason, again.request_id)]
         return [_say_no(again.token, record.code, record.reason, again.request_id)]
+
+    def _recall(self, token: str, nonce: bytes, now_ms: int) -> Recalled:
+        record = self._jobs.log.find_by_nonce(nonce)
+        if record is not None:
+            return Recalled(token, compute_owed(record), is_open(record, now_ms), is_known=True)
+        # One that waits for a worker has no voucher out yet, and may get one.
+        is_waiting = any(job.request.nonce == nonce for job in self._jobs.under_way.values())
+        return Recalled(token, is_open=is_waiting, is_known=is_waiting)
 
     def _call_off(self, token: str, now_ms: int) -> list[Effect]:
         job = next((job for job in self._jobs.under_way.values() if token in job.tokens), None)

@@ -183,16 +183,18 @@ def verify_config(config: NodeConfig) -> None:
     verify_backends(config.backends)
 
 
-def parse_http(text: str) -> tuple[str, int]:
-    """Host and port to serve HTTP on; port 0 picks a free one. ValueError for any host but a loopback address.
+def parse_http(text: str, may_be_public: bool = False) -> tuple[str, int]:
+    """Host and port to serve HTTP on; port 0 picks a free one. ValueError for what is no address, or not of loopback.
 
     >>> parse_http("127.0.0.1:9464"), parse_http("[::1]:0")
     (('127.0.0.1', 9464), ('::1', 0))
     """
     host, _, port = text.rpartition(":")
     address = parse_ip(host.removeprefix("[").removesuffix("]"))
-    if address is None or not address.is_loopback or not port.isdecimal() or int(port) >= 65_536:
-        raise ValueError(f"http {text!r} is no loopback address and port like 127.0.0.1:9464")
+    is_fit = address is not None and (may_be_public or address.is_loopback)
+    if not is_fit or not port.isdecimal() or int(port) >= 65_536:
+        kind = "address" if may_be_public else "loopback address"
+        raise ValueError(f"http {text!r} is no {kind} and port like 127.0.0.1:9464")
     return str(address), int(port)
 
 

@@ -93,6 +93,9 @@ class Dispatch:
         for worker in job.order:
             candidate = candidates.get(worker)
             fee = candidate.price * job.rows if candidate is not None else 0
+            if candidate is not None and fee <= job.ask.fee_max and fee > _get_room(job):
+                job.order = tuple(other for other in job.order if other != worker)  # as it ended stands already
+                continue
             if candidate is None or fee > job.ask.fee_max:
                 epoch_over = ("expired", f"epoch {job.request.epoch} is no longer known")
                 too_dear = ("price", f"costs {fee} grains, the limit is {job.ask.fee_max}")
@@ -173,6 +176,13 @@ def _send(attempts: list[Attempt]) -> list[Effect]:
 def _get_candidates(state: State, epoch: int) -> Mapping[bytes, Candidate]:
     snapshot = state.get_epoch(epoch)
     return {candidate.node: candidate for candidate in snapshot.candidates} if snapshot is not None else {}
+
+
+def _get_room(job: Job) -> int:
+    """Grains that the job's next voucher may be worth."""
+    if not job.ask.spend_max:
+        return job.ask.fee_max
+    return job.ask.spend_max - sum(attempt.owed for attempt in job.attempts)
 
 
 def _get_key(attempt: Attempt) -> tuple[bytes, int]:

@@ -68,6 +68,7 @@ class RequestLog:
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._open: set[bytes] = set()
+        self._by_nonce: dict[bytes, bytes] = {}  # request ids
         self._size_bytes = 0
 
     def restore(self, stored: Mapping[bytes, bytes]) -> list[RequestRecord]:
@@ -81,6 +82,9 @@ class RequestLog:
         data = self._kept.get(request_id)
         return None if data is None else decode(RequestRecord, data)
 
+    def find_by_nonce(self, nonce: bytes) -> RequestRecord | None:
+        return self.find(self._by_nonce.get(nonce, b""))
+
     def keep(self, record: RequestRecord) -> list[Effect]:
         """Written before any later effect; the oldest make room."""
         request_id = compute_request_id(record.request)
@@ -89,7 +93,9 @@ class RequestLog:
             oldest = next((key for key in self._kept if key not in self._open), None)
             if oldest is None or oldest == request_id:
                 break
-            self._size_bytes -= len(self._kept.pop(oldest))
+            gone = self._kept.pop(oldest)
+            self._size_bytes -= len(gone)
+            self._by_nonce.pop(decode(RequestRecord, gone).request.nonce, None)
             effects.append(Store(BUCKET, oldest, None, is_synced=False))
         return effects
 
@@ -109,6 +115,7 @@ class RequestLog:
         data = encode(record)
         self._size_bytes += len(data) - len(self._kept.get(request_id, b""))
         self._kept[request_id] = data
+        self._by_nonce[record.request.nonce] = request_id
         (self._open.discard if record.ended_ms else self._open.add)(request_id)
         return data
 
@@ -125,6 +132,19 @@ def make_record(job: Job) -> RequestRecord:
         hedge_ms=job.ask.hedge_ms,
         attempts=tuple(_make_attempt_record(attempt) for attempt in job.attempts),
     )
+
+
+def compute_owed(record: RequestRecord) -> int:
+    """Grains that workers can claim of a request, as far as its client knows."""
+    return sum(item.voucher.amount for item in record.attempts if item.receipts or not item.refusals)
+
+
+def is_open(record: RequestRecord, now_ms: int) -> bool:
+    """Whether what is owed may still become less: the request is under way, or a worker of it may yet refuse."""
+    if not record.ended_ms:
+        return True
+    waits = any(not (item.receipts or item.refusals) for item in record.attempts)
+    return waits and now_ms < record.request.deadline_ms
 
 
 def restore_job(record: RequestRecord, models: Mapping[bytes, ModelRecord], now_ms: int) -> Job:

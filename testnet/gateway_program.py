@@ -36,6 +36,15 @@ def read_place(network: Path) -> str:
     return str(fields["url"])
 
 
+def read_directory(network: Path) -> Path | None:
+    """The data directory of a network's gateway; None where none has ever answered."""
+    try:
+        fields: Mapping[str, Any] = json.loads((network / PLACE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Path(fields["directory"])
+
+
 def run(arguments: Sequence[str]) -> int:
     """`DIRECTORY HOST PORT FILE`: serve until SIGTERM, and say in the file where, once it answers. The exit code."""
     import trio

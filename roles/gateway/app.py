@@ -1,11 +1,9 @@
-"""The gateway's application: its routes, what it says when something fails, and who may ask at all."""
+"""The gateway's application: its routes, what is counted, and what it says when something fails."""
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import trio
 from starlette.applications import Starlette
@@ -14,11 +12,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from roles.gateway.desk import Desk
+from roles.gateway.desk import KEY, Desk
+from roles.gateway.door import Caller, Door
 from roles.gateway.faults import Fault
 from roles.gateway.openai import describe_fault
+from roles.gateway.spending import WrongKey
 from roles.health import Page
 
+WRONG_KEY_S = 1.0  # that whoever guesses waits for an answer, holding one of few connections
 GONE = 499  # nobody reads it: the status of those who hung up, for the counters
 RECEIPT_TYPE = "application/octet-stream"
 _PAGES = ("/livez", "/readyz", "/metrics")
@@ -59,12 +60,14 @@ class Counts:
 class Gateway:
     """An ASGI application. `get_page` gives the node's own pages; `apis` bring the routes.
 
-    It spends its owner's money, so it answers programs on this machine alone: a page that a browser has loaded from
-    elsewhere says so in `Origin`, and one whose name was made to point here says so in `Host`.
+    Who asks is let in by `door`; with which key stands in the scope, as `rolemesh.key`.
     """
 
-    def __init__(self, desk: Desk, apis: Iterable[Sequence[Route]], get_page: Callable[[str], Page]) -> None:
+    def __init__(
+        self, desk: Desk, apis: Iterable[Sequence[Route]], door: Door, get_page: Callable[[str], Page]
+    ) -> None:
         self._desk = desk
+        self._door = door
         self._get_page = get_page
         self.counts = Counts()
         routes = [route for api in apis for route in api]
@@ -100,8 +103,12 @@ class Gateway:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
-        if is_foreign(request.headers.get("host", ""), request.headers.get("origin", "")):
-            fault = Fault(403, "foreign", "this gateway answers programs on its own machine alone")
+        address = request.client.host if request.client is not None else ""
+        try:
+            scope[KEY] = self._door.admit(scope["path"], Caller(address, request.headers))
+        except Fault as fault:
+            if isinstance(fault, WrongKey):
+                await trio.sleep(WRONG_KEY_S)
             await answer_fault(request, fault)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -144,23 +151,6 @@ def find_api(path: str) -> str:
     ('oip', 'openai', 'other')
     """
     return {"v2": "oip", "v1": "openai"}.get(path.split("/")[1] if "/" in path else "", "other")
-
-
-def is_foreign(host: str, origin: str) -> bool:
-    """Whether a request comes by way of a page from elsewhere, by its headers.
-
-    >>> is_foreign("127.0.0.1:8080", ""), is_foreign("evil.example", ""), is_foreign("[::1]:1", "https://evil.example")
-    (False, True, True)
-    """
-    return not _is_local(f"//{host}") or bool(origin and not _is_local(origin))
-
-
-def _is_local(url: str) -> bool:
-    try:
-        name = urlsplit(url).hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def answer_fault(request: Request, fault: Fault) -> Response:

@@ -1,6 +1,7 @@
 """Where HTTP meets the client: bodies are read, requests put to the network, receipts found again. All with bounds."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,8 +19,10 @@ from roles.client_errors import ClientError
 from roles.client_stream import Stream
 from roles.client_waiter import Answer
 from roles.gateway.faults import Fault, translate
+from roles.gateway.keys import KeyState, allows
 from roles.gateway.openai import TextWanted
 from roles.gateway.settings import Settings
+from roles.gateway.spending import Spending
 
 BODY_BYTES_MAX = 512 * 1024  # ten times the largest request a network takes, as numbers need more room written out
 LEFT_BYTES_MAX = 16 * BODY_BYTES_MAX  # read and left, since who is hung up on while it writes never reads why
@@ -27,13 +30,25 @@ BODY_S_MAX = 10.0
 UNDER_WAY_MAX = 64  # requests with a body at once; the next is told to come back
 RECEIPT_BYTES_MAX = 8 * 1024 * 1024
 
+KEY = "rolemesh.key"  # in the scope of a request: the KeyState it is paid with, or None
+
 T = TypeVar("T")
 
 
 class Asker(Protocol):
     """What a desk needs of `roles.client.Client`."""
 
-    async def infer(self, model: str | bytes, inputs: Any, *, mode: str, max_fee: int, timeout_s: float) -> Answer: ...
+    async def infer(
+        self,
+        model: str | bytes,
+        inputs: Any,
+        *,
+        mode: str,
+        max_fee: int,
+        timeout_s: float,
+        max_spend: int,
+        nonce: bytes,
+    ) -> Answer: ...
 
     def stream(
         self,
@@ -47,6 +62,8 @@ class Asker(Protocol):
         mode: str,
         max_fee: int,
         timeout_s: float,
+        max_spend: int,
+        nonce: bytes,
     ) -> Stream: ...
 
 
@@ -61,11 +78,19 @@ class Told:
 class Desk:
     """`look` gives the ledger and whether the node serves; `receipts` is where the client keeps its receipt files.
 
-    A request may take `timeout_s`.
+    A request may take `timeout_s`. What callers with a key spend is seen to by `spending`.
     """
 
-    def __init__(self, client: Asker, look: Callable[[], tuple[State, bool]], receipts: Path, timeout_s: float) -> None:
+    def __init__(
+        self,
+        client: Asker,
+        spending: Spending,
+        look: Callable[[], tuple[State, bool]],
+        receipts: Path,
+        timeout_s: float,
+    ) -> None:
         self._client = client
+        self._spending = spending
         self._look = look
         self._receipts = receipts
         self._timeout_s = timeout_s
@@ -98,17 +123,32 @@ class Desk:
             raise Fault(413, "too_large", f"a request has at most {BODY_BYTES_MAX} bytes")
         return bytes(body)
 
-    async def infer(self, record: ModelRecord, inputs: tuple[Tensor, ...], settings: Settings) -> Answer:
-        """Raises ClientError."""
-        fee = FEE_MAX if settings.max_fee is None else settings.max_fee
-        return await self._client.infer(
-            record.digest, inputs, mode=settings.mode, max_fee=fee, timeout_s=self._timeout_s
-        )
+    async def infer(
+        self, record: ModelRecord, inputs: tuple[Tensor, ...], settings: Settings, key: KeyState | None
+    ) -> Answer:
+        """Raises ClientError, and Fault for what the key does not allow."""
+        wanted = FEE_MAX if settings.max_fee is None else settings.max_fee
+        verify_allowed(key, record)
+        async with self._spending.hold(key, wanted) as hold:
+            return await self._client.infer(
+                record.digest,
+                inputs,
+                mode=settings.mode,
+                max_fee=hold.amount,
+                timeout_s=self._timeout_s,
+                max_spend=hold.spend_max,
+                nonce=hold.id,
+            )
 
-    def stream(self, record: ModelRecord, wanted: TextWanted, seed: int, settings: Settings) -> Stream:
-        """What is to be iterated for pieces of a text. Raises Fault for a text that the model cannot read."""
-        try:
-            return self._client.stream(
+    @asynccontextmanager
+    async def stream(
+        self, record: ModelRecord, wanted: TextWanted, seed: int, settings: Settings, key: KeyState | None
+    ) -> AsyncIterator[Stream]:
+        """What gives the pieces of a text. Raises ClientError, and Fault for what the key does not allow."""
+        verify_allowed(key, record)
+        async with (
+            self._spending.hold(key, STREAM_FEE_MAX if settings.max_fee is None else settings.max_fee) as hold,
+            self._client.stream(
                 record.digest,
                 wanted.prompt,
                 max_tokens=wanted.max_tokens,
@@ -116,24 +156,28 @@ class Desk:
                 seed=seed,
                 stop=wanted.stop,
                 mode=settings.mode,
-                max_fee=STREAM_FEE_MAX if settings.max_fee is None else settings.max_fee,
+                max_fee=hold.amount,
                 timeout_s=self._timeout_s,
-            )
-        except ClientError as error:
-            raise explain(error) from error
+                max_spend=hold.spend_max,
+                nonce=hold.id,
+            ) as stream,
+        ):
+            yield stream
 
     async def wait(self, request: Request, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` comes to, as long as somebody is there to take it: who hangs up has its request called off.
 
-        Raises Fault for what the client says, and ClientDisconnect when there is nobody.
+        Raises Fault, also for what the client says, and ClientDisconnect when there is nobody.
         """
-        found: list[T | ClientError] = []
+        found: list[T | Fault] = []
 
         async def run() -> None:
             try:
                 found.append(await work())
             except ClientError as error:
-                found.append(error)
+                found.append(explain(error))
+            except Fault as fault:
+                found.append(fault)
             nursery.cancel_scope.cancel()
 
         with self.taking_part():
@@ -144,8 +188,8 @@ class Desk:
                 nursery.cancel_scope.cancel()
         if not found:
             raise ClientDisconnect
-        if isinstance(found[0], ClientError):
-            raise explain(found[0])
+        if isinstance(found[0], Fault):
+            raise found[0]
         return found[0]
 
     def taking_part(self) -> "_Place":
@@ -192,6 +236,13 @@ class _Place:
 
     def __exit__(self, *error: object) -> None:
         self._desk.under_way -= 1
+
+
+def verify_allowed(key: KeyState | None, record: ModelRecord) -> None:
+    """Fault 403 unless the key, if there is one, may be used for the model."""
+    if key is not None and not allows(key.terms, record):
+        names = ", ".join(key.terms.models)
+        raise Fault(403, "model_not_allowed", f"the key {key.terms.label!r} is for {names}, not for {record.name}")
 
 
 def explain(error: ClientError) -> Fault:

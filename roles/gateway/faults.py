@@ -24,20 +24,25 @@ RETRY_S = 1  # said to whoever is one too many
 
 
 class Fault(Exception):
-    """No answer. `code` is for programs, `reason` for people; `request_id` is empty when nothing was sent."""
+    """No answer. `code` is for programs, `reason` for people; `request_id` is empty when nothing was sent.
 
-    def __init__(self, status: int, code: str, reason: str, request_id: bytes = b"") -> None:
+    After `retry_s` seconds it may go better; 0 where that is not known.
+    """
+
+    def __init__(self, status: int, code: str, reason: str, request_id: bytes = b"", retry_s: int = 0) -> None:
         super().__init__(reason)
         self.status = status
         self.code = code
         self.reason = reason
         self.request_id = request_id
+        self.retry_s = retry_s or (RETRY_S if status == 429 else 0)
 
     @property
     def headers(self) -> dict[str, str]:
         """Which request it was, if any; and when to come back, if that helps."""
         told = {"X-Request-Id": self.request_id.hex()} if self.request_id else {}
-        return told | ({"Retry-After": str(RETRY_S)} if self.status == 429 else {})
+        told |= {"Retry-After": str(self.retry_s)} if self.retry_s else {}
+        return told | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 def translate(code: str, reason: str, request_id: bytes = b"") -> Fault:

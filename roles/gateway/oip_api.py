@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from protocol.ledger.records import ModelRecord
-from roles.gateway.desk import Desk
+from roles.gateway.desk import KEY, Desk
 from roles.gateway.faults import Fault
 from roles.gateway.oip import describe_model, describe_server, format_answer, read_request
 from roles.gateway.settings import read_settings
@@ -66,7 +66,8 @@ class OipApi:
         record, settings = self._find(request), read_settings(request.headers)
         body = await self._desk.read_body(request)
         wanted = read_request(record, request.headers.get(HEAD_HEADER), body)
-        answer = await self._desk.wait(request, partial(self._desk.infer, record, wanted.inputs, settings))
+        ask = partial(self._desk.infer, record, wanted.inputs, settings, request.scope[KEY])
+        answer = await self._desk.wait(request, ask)
         told = self._desk.describe_receipt(answer)
         data, head_size = format_answer(record, wanted, answer.outputs, told.parameters)
         sized = {} if head_size is None else {HEAD_HEADER: str(head_size)}

@@ -2,6 +2,9 @@
 
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,7 +14,8 @@ from starlette.routing import Route
 from protocol.ledger.records import ModelRecord
 from roles.client_errors import ClientError
 from roles.client_stream import Stream, StreamedPiece
-from roles.gateway.desk import Desk, explain
+from roles.client_waiter import Answer
+from roles.gateway.desk import KEY, Desk, explain
 from roles.gateway.faults import Fault
 from roles.gateway.openai import (
     SEED_MAX,
@@ -36,6 +40,9 @@ EVENTS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+
+
+Begin = Callable[[], AbstractAsyncContextManager[Stream]]
 
 
 class OpenAiApi:
@@ -70,22 +77,22 @@ class OpenAiApi:
         document = read_document(await self._desk.read_body(request))
         record, wanted = self._find(document["model"]), read_text_request(document, is_chat)
         seed = secrets.randbelow(SEED_MAX) if wanted.seed is None else wanted.seed
-        stream = self._desk.stream(record, wanted, seed, settings)
+        begin = partial(self._desk.stream, record, wanted, seed, settings, request.scope[KEY])
         kind = "chatcmpl" if is_chat else "cmpl"
         reply = Reply(is_chat, f"{kind}-{secrets.token_hex(12)}", int(time.time()), record.name)
         if wanted.streams:
-            return StreamedReply(self._desk, request, stream, wanted, reply)
-        return await self._answer_whole(request, stream, wanted, reply)
+            return StreamedReply(self._desk, request, begin, wanted, reply)
+        return await self._answer_whole(request, begin, wanted, reply)
 
-    async def _answer_whole(self, request: Request, stream: Stream, wanted: TextWanted, reply: Reply) -> Response:
-        async def gather() -> list[StreamedPiece]:
-            async with stream:
-                return [piece async for piece in stream]
+    async def _answer_whole(self, request: Request, begin: Begin, wanted: TextWanted, reply: Reply) -> Response:
+        async def gather() -> tuple[list[StreamedPiece], Answer]:
+            async with begin() as stream:
+                return [piece async for piece in stream], stream.answer
 
-        pieces = await self._desk.wait(request, gather)
+        pieces, answer = await self._desk.wait(request, gather)
         text, finish = split_stop("".join(piece.text for piece in pieces), wanted.stop)
         usage = Usage(len(wanted.prompt), sum(len(piece.tokens) for piece in pieces))
-        told = self._desk.describe_receipt(stream.answer)
+        told = self._desk.describe_receipt(answer)
         return JSONResponse(format_reply(reply, text, finish, usage, told.parameters), headers=told.headers)
 
     def _list_names(self) -> list[str]:
@@ -104,11 +111,11 @@ class OpenAiApi:
 class StreamedReply(Response):
     """Sends pieces while they are made. Until the first has come, what fails is answered with its own status."""
 
-    def __init__(self, desk: Desk, request: Request, stream: Stream, wanted: TextWanted, reply: Reply) -> None:
+    def __init__(self, desk: Desk, request: Request, begin: Begin, wanted: TextWanted, reply: Reply) -> None:
         super().__init__()
         self._desk = desk
         self._request = request
-        self._stream = stream
+        self._begin = begin
         self._wanted = wanted
         self._reply = reply
         self._has_begun = False
@@ -123,7 +130,7 @@ class StreamedReply(Response):
 
     async def _send_all(self, send: Any) -> None:
         made, end = 0, "length"
-        async with self._stream as stream:
+        async with self._begin() as stream:
             try:
                 async for piece in stream:
                     text, end = split_stop(piece.text, self._wanted.stop)

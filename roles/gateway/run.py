@@ -3,7 +3,9 @@
 import importlib.metadata
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import trio
@@ -14,9 +16,13 @@ from roles.client import Client
 from roles.config import ConfigError
 from roles.gateway.app import Gateway
 from roles.gateway.desk import Desk
+from roles.gateway.door import Door
+from roles.gateway.key_book import KeyBook
+from roles.gateway.keys import is_usable
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.server import GatewayServer, open_listener
+from roles.gateway.spending import Spending, get_now_ms
 from roles.node import TaskStatus, unwrap
 
 RECEIPTS_NAME = "receipts"
@@ -24,19 +30,35 @@ RECEIPTS_NAME = "receipts"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a gateway is to do. `listen` is host and port, of which 0 takes any; a request may take `timeout_s`."""
+    """What a gateway is to do. `listen` is host and port, of which 0 takes any; a request may take `timeout_s`.
+
+    With `needs_key` it does nothing for whoever has none: always so where others than this machine can reach it.
+    """
 
     directory: Path
     listen: tuple[str, int]
     timeout_s: float
     passphrase: str | None = None
+    needs_key: bool = False
 
 
 async def run_gateway(plan: Plan, announce: Callable[[str, Client], None], stop: trio.Event) -> None:
     """Join the network as the client of a data directory and serve until `stop` is set.
 
-    `announce` is given the URL once it answers. Raises ConfigError if the address cannot be had, else as `Client.join`.
+    `announce` is given the URL once it answers. Raises ConfigError if the address cannot be had, or is for others too
+    and there is no key; else as `Client.join`.
     """
+    needs_key = plan.needs_key or not ip_address(plan.listen[0]).is_loopback
+    with closing(KeyBook(plan.directory, is_synced=False)) as book:
+        if needs_key and not any(is_usable(key, get_now_ms()) for key in book.list_all(get_now_ms())):
+            hint = f"make one first: `rolemesh gateway key add NAME --limit 10 --data {plan.directory}`"
+            raise ConfigError("nobody holds a key that counts, and this gateway is to ask for one", hint)
+        await _serve(plan, needs_key, book, announce, stop)
+
+
+async def _serve(
+    plan: Plan, needs_key: bool, book: KeyBook, announce: Callable[[str, Client], None], stop: trio.Event
+) -> None:
     try:
         listener = await open_listener(*plan.listen)
     except OSError as error:
@@ -44,25 +66,38 @@ async def run_gateway(plan: Plan, announce: Callable[[str, Client], None], stop:
         hint = "end whatever listens there, or choose another port with --listen"
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
     async with listener, Client.join(plan.directory, passphrase=plan.passphrase) as client:
-        server = make_server(listener, client, plan.timeout_s)
+        node = client.node
+
+        def report(error: Exception) -> None:
+            node.tell("gateway.failed", {"error": f"{type(error).__name__}: {error}"[:400]})
+
+        spending = Spending(book, client, report)
+        server = make_server(listener, client, spending, plan.timeout_s, needs_key, report)
         announce(server.url, client)
-        await server.run(stop)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spending.run)
+            await server.run(stop)
+            nursery.cancel_scope.cancel()
 
 
-def make_server(listener: trio.SocketListener, client: Client, timeout_s: float) -> GatewayServer:
+def make_server(
+    listener: trio.SocketListener,
+    client: Client,
+    spending: Spending,
+    timeout_s: float,
+    needs_key: bool,
+    report: Callable[[Exception], None],
+) -> GatewayServer:
     """The gateway of a client, to be run on a listener."""
     node = client.node
 
     def look() -> tuple[State, bool]:
         return node.core.ledger, node.core.state is NodeState.SERVING
 
-    def report(error: Exception) -> None:
-        node.tell("gateway.failed", {"error": f"{type(error).__name__}: {error}"[:400]})
-
-    desk = Desk(client, look, node.plan.directory / RECEIPTS_NAME, timeout_s)
+    desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s)
     version = importlib.metadata.version("rolemesh")
     apis = (OipApi(desk, version).list_routes(), OpenAiApi(desk).list_routes())
-    return GatewayServer(listener, Gateway(desk, apis, node.get_page), report)
+    return GatewayServer(listener, Gateway(desk, apis, Door(spending.find, needs_key), node.get_page), report)
 
 
 async def run_until_signal(plan: Plan, announce: Callable[[str, Client], None]) -> None:

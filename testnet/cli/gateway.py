@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from testnet.cli import gateway_key
 from testnet.cli.arguments import Json, Network, open_network
 from testnet.cli.output import CommandError, ExitCode, Output
 from testnet.cli.passphrases import PassphraseFile, open_with_passphrase
@@ -17,8 +18,11 @@ LISTEN = "127.0.0.1:8080"
 app = App(
     name="gateway",
     help="The network over HTTP, for programs that speak Open Inference Protocol v2 or OpenAI's API.",
-    help_epilogue="Examples:\n\n  rolemesh gateway run\n\n  curl http://127.0.0.1:8080/v2/models/digits",
+    help_epilogue="Examples:\n\n  rolemesh gateway run\n\n  curl http://127.0.0.1:8080/v2/models/digits\n\n"
+    "  rolemesh gateway key add web --limit 20 --data ./wallet\n\n"
+    "  rolemesh gateway run --data ./wallet --listen 0.0.0.0:8080",
 )
+app.command(gateway_key.app)
 
 
 @app.command(
@@ -32,10 +36,11 @@ def run(
     data: Annotated[Path | None, Parameter(name="--data")] = None,
     listen: str = LISTEN,
     timeout: str = "30s",
+    require_key: Annotated[bool, Parameter(negative="")] = False,
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
-    """Serve the network over HTTP on this machine until Ctrl-C or SIGTERM, and pay for what is asked.
+    """Serve the network over HTTP until Ctrl-C or SIGTERM, and pay for what is asked.
 
     /v2 speaks Open Inference Protocol v2 with raw tensors, /v1 OpenAI's completions with models that make text; /livez,
     /readyz and /metrics tell how it is. Each answer names its receipt. X-Verify says how an answer is checked (none,
@@ -46,14 +51,17 @@ def run(
     data
         Data directory of the client that asks and pays; a client of the network's own unless given.
     listen
-        Loopback address and port; port 0 for any. Whoever can reach it spends this client's money.
+        Address and port; port 0 for any. On a loopback address every program on this machine may spend the client's
+        money; beyond it, only whoever holds a key (`rolemesh gateway key add`).
     timeout
         How long a request may take: 30s, 500ms, 1m; at most 2m.
+    require_key
+        Ask for a key on a loopback address too: behind a proxy that others reach.
     """
     from testnet.cli.infer import open_running, read_timeout
 
     output = Output(json)
-    place = read_listen(listen)
+    place = read_listen(listen, may_be_public=True)
     timeout_s = read_timeout(timeout) / 1_000
     if data is not None and not (data / "node.json").is_file():
         hint = "make one with `rolemesh node init --role client`, or leave --data out"
@@ -61,10 +69,17 @@ def run(
     directory = data if data is not None else open_running(*open_network(network))
     passphrase = open_with_passphrase(directory, output, passphrase_file)
     output.note(f"joining as the client in {directory}; Ctrl-C ends it")
-    _serve(directory, place, timeout_s, passphrase, output)
+    _serve(directory, place, timeout_s, passphrase, require_key, output)
 
 
-def _serve(directory: Path, place: tuple[str, int], timeout_s: float, passphrase: str | None, output: Output) -> None:
+def _serve(
+    directory: Path,
+    place: tuple[str, int],
+    timeout_s: float,
+    passphrase: str | None,
+    needs_key: bool,
+    output: Output,
+) -> None:
     import trio
 
     from protocol.keys import format_account
@@ -79,15 +94,15 @@ def _serve(directory: Path, place: tuple[str, int], timeout_s: float, passphrase
         )
 
     with logging_to(directory / LOG_NAME):
-        trio.run(run_until_signal, Plan(directory, place, timeout_s, passphrase), announce)
+        trio.run(run_until_signal, Plan(directory, place, timeout_s, passphrase, needs_key), announce)
     output.note("the gateway has ended")
 
 
-def read_listen(text: str) -> tuple[str, int]:
-    """A loopback address and port. Raises CommandError."""
+def read_listen(text: str, may_be_public: bool = False) -> tuple[str, int]:
+    """An address and port, of loopback unless others may reach it. Raises CommandError."""
     from roles.config import parse_http
 
     try:
-        return parse_http(text)
+        return parse_http(text, may_be_public)
     except ValueError as error:
         raise CommandError("bad_address", str(error), f"write it like {LISTEN}", ExitCode.USAGE) from error

@@ -11,14 +11,17 @@ import trio
 
 from protocol.ledger.genesis import build_state
 from protocol.tensor import Tensor
-from roles.attempts import Ask, Outcome, Tokens
+from roles.attempts import Ask, Outcome, Recalled, Tokens
 from roles.client_stream import Stream, encode_text
 from roles.client_waiter import Answer, Waiter
 from roles.gateway.app import Gateway
 from roles.gateway.desk import Desk
+from roles.gateway.door import Door
+from roles.gateway.key_book import KeyBook
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.server import GatewayServer, open_listener
+from roles.gateway.spending import Spending
 from roles.health import Page
 from testnet.genesis import build_genesis, load_models
 
@@ -39,6 +42,8 @@ class FakeAsker:
     pieces: tuple[str, ...] = ()  # of every text
     ends_with: str = ""  # the code of how every text fails after its pieces
     hangs: bool = False  # every text after its pieces
+    costs: int = 7  # each request, as it is recalled
+    recalled: dict[bytes, Recalled] = field(default_factory=dict)  # those that are recalled otherwise, by nonce
 
     async def infer(self, model: bytes, inputs: tuple[Tensor, ...], **options: Any) -> Answer:
         self.asked.append({"model": model, "inputs": inputs, **options})
@@ -73,6 +78,9 @@ class FakeAsker:
     def end(self, token: str) -> None:
         self.left += 1
 
+    async def recall(self, nonce: bytes) -> Recalled:
+        return self.recalled.get(nonce, Recalled("", owed=self.costs, is_known=True))
+
 
 @dataclass
 class Served:
@@ -91,18 +99,27 @@ class Served:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
 
 
+async def run_server(server: GatewayServer, stop: trio.Event, nursery: trio.Nursery) -> None:
+    await server.run(stop)
+    nursery.cancel_scope.cancel()
+
+
 @asynccontextmanager
-async def serving(asker: Any, folder: Path) -> AsyncIterator[Served]:
+async def serving(
+    asker: Any, folder: Path, book: KeyBook | None = None, needs_key: bool = False
+) -> AsyncIterator[Served]:
     """The gateway until the way out, when it must end by itself."""
-    desk = Desk(asker, lambda: (STATE, True), folder, 5.0)
-    apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
-    gateway = Gateway(desk, apis, lambda target: Page(200, f"{target}\n"))
     errors: list[Exception] = []
+    spending = Spending(book or KeyBook(folder, is_synced=False), asker, errors.append)
+    desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0)
+    apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
+    gateway = Gateway(desk, apis, Door(spending.find, needs_key), lambda target: Page(200, f"{target}\n"))
     server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, errors.append)
     stop = trio.Event()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.run, stop)
+            nursery.start_soon(run_server, server, stop, nursery)
+            nursery.start_soon(spending.run)
             async with httpx.AsyncClient(base_url=server.url, timeout=10) as http:
                 yield Served(server.url, server.port, http, desk, gateway, server, stop, errors)
             stop.set()

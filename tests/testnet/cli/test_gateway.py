@@ -18,7 +18,7 @@ ROLES = "validator=1,inference=1,verifier=2,storage=1,client=1"
 @pytest.mark.parametrize(
     ("words", "code", "exit_code"),
     [
-        (("--listen", "0.0.0.0:8080"), "bad_address", ExitCode.USAGE),
+        (("--listen", "gateway.example:8080"), "bad_address", ExitCode.USAGE),
         (("--listen", "8080"), "bad_address", ExitCode.USAGE),
         (("--timeout", "10m"), "bad_duration", ExitCode.USAGE),
         (("--data", "nothing"), "no_node", ExitCode.CONFIG),
