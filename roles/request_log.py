@@ -19,7 +19,7 @@ from roles.attempts import GOSSIP_TRIES, REFUSALS_MAX, RETRY_MS, Ask, Attempt, J
 from roles.role import Effect, Store
 
 BUCKET = "requests"
-VERSION = 1
+VERSION = 2
 RECORDS_MAX = 4_096
 BYTES_MAX = 16 * 1024 * 1024
 RESUME_MS = 3_000  # a worker that has not come up by then is asked all the same
@@ -55,6 +55,7 @@ class RequestRecord:
     order: Annotated[tuple[PublicKey, ...], AtMost(64)]
     is_direct: Annotated[int, UpTo(1)]
     hedge_ms: Whole
+    spend_max: Whole  # grains that all vouchers may be worth together, 0 for no such limit
     attempts: Annotated[tuple[AttemptRecord, ...], AtMost(64)]
     ended_ms: TimeMs = 0  # 0 while it is under way
     winner: Whole = 0
@@ -130,6 +131,7 @@ def make_record(job: Job) -> RequestRecord:
         order=job.drawn,
         is_direct=int(job.ask.is_direct),
         hedge_ms=job.ask.hedge_ms,
+        spend_max=job.ask.spend_max,
         attempts=tuple(_make_attempt_record(attempt) for attempt in job.attempts),
     )
 
@@ -160,6 +162,7 @@ def restore_job(record: RequestRecord, models: Mapping[bytes, ModelRecord], now_
         is_direct=bool(record.is_direct),
         mode=Mode(request.mode),
         hedge_ms=record.hedge_ms,
+        spend_max=record.spend_max,
     )
     model = models.get(request.model)
     rows = check_inputs(request.inputs, model) if model is not None else 1

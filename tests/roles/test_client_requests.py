@@ -12,7 +12,7 @@ from protocol.messages import Cancel, DirectRequest, Refusal, Result
 from protocol.proofs.receipt_file import decode_receipt_file
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor
-from roles.attempts import Ask, AskAgain, CallOff, Outcome, verify_result
+from roles.attempts import Ask, AskAgain, CallOff, Outcome, Recall, Recalled, verify_result
 from roles.client_role import ClientRole
 from roles.debts import PRESS_MS
 from roles.request_log import BUCKET, RequestLog, RequestRecord
@@ -260,6 +260,87 @@ def test_asking_again_for_what_has_ended_or_never_was_says_so_at_once():
     said = [get_outcome(story.do(Commanded(AskAgain("x", each)))) for each in (request_id, refused_id, bytes(32))]
 
     assert [outcome.code for outcome in said if outcome] == ["no_receipt", "bad_input", "unknown_request"]
+
+
+# What a request costs
+
+NONCE = bytes(range(16))
+
+
+def recall(story: Story, nonce: bytes = NONCE) -> Recalled:
+    return find(story.do(Commanded(Recall("r", nonce))), Deliver).outcome
+
+
+def test_what_a_request_costs_is_recalled_by_its_nonce_from_before_it_leaves_until_it_is_paid():
+    story = Story()
+    assert recall(story) == Recalled("r"), "nothing has ever left"
+    sent = story.ask(mode=Mode.BATCH, nonce=NONCE)
+    assert find_sent(sent).request.nonce == NONCE
+    assert recall(story) == Recalled("r", PRICE, is_open=True, is_known=True)
+
+    story.answer(sent)
+
+    assert recall(story) == Recalled("r", PRICE, is_open=False, is_known=True)
+    assert not recall(story, bytes(16)).is_known
+
+
+def test_a_request_that_waits_for_a_worker_is_known_and_owes_nothing_yet():
+    story = Story(step=1)
+    for number in range(3):
+        story.ask(f"b{number}")
+
+    story.ask(nonce=NONCE)
+
+    assert recall(story) == Recalled("r", 0, is_open=True, is_known=True)
+
+
+def test_what_a_worker_may_have_done_is_owed_until_it_refuses_or_the_deadline_has_passed():
+    story = Story()
+    sent = [story.ask(token, mode=Mode.BATCH, timeout_ms=5_000, nonce=bytes(15) + token.encode()) for token in "ab"]
+    for token in "ab":
+        story.do(Commanded(CallOff(token)))
+    assert [recall(story, bytes(15) + each).is_open for each in (b"a", b"b")] == [True, True]
+
+    story.refuse(get_worker(sent[0]), find_sent(sent[0]).voucher.request_id, 1, "cancelled")
+    story.later(5_001)
+
+    assert recall(story, bytes(15) + b"a") == Recalled("r", 0, is_open=False, is_known=True)
+    assert recall(story, bytes(15) + b"b") == Recalled("r", PRICE, is_open=False, is_known=True), "it may have done it"
+
+
+def test_no_second_voucher_goes_beyond_what_a_request_may_spend():
+    story = Story()
+    sent = story.ask(hedge_ms=HEDGE_MS, nonce=NONCE, spend_max=2 * PRICE - 1)
+
+    hedged = hedge(story, sent)
+
+    assert not find_all(hedged, Request), "the first may be owed still"
+    assert recall(story).owed == PRICE
+
+
+def test_what_a_worker_has_refused_may_be_spent_on_another():
+    story = Story()
+    sent = story.ask(nonce=NONCE, spend_max=PRICE)
+
+    refused = story.refuse(get_worker(sent), find_sent(sent).voucher.request_id, 1, "busy")
+
+    assert find_sent(refused).voucher.attempt == 2
+    assert recall(story) == Recalled("r", PRICE, is_open=True, is_known=True)
+
+
+@pytest.mark.parametrize("spend_max", [0, PRICE])
+def test_a_restarted_client_knows_what_a_request_costs_and_spends_no_more_on_it_than_it_might_before(spend_max: int):
+    story, kept = Story(), Kept()
+    kept.note(story.ask(nonce=NONCE, spend_max=spend_max))
+
+    restart(story, kept)
+    assert recall(story) == Recalled("r", PRICE, is_open=True, is_known=True)
+    asked = find(story.later(5_000), Request)
+    fallen_back = kept.note(story.do(RequestFailed(asked.peer, asked.token, "no route")))
+
+    asks_another = any(item.name == "request.sent" for item in find_all(fallen_back, Record))
+    assert asks_another == (spend_max == 0)
+    assert recall(story).owed == (PRICE if spend_max else 2 * PRICE)
 
 
 # What is kept

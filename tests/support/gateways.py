@@ -27,6 +27,7 @@ from testnet.genesis import build_genesis, load_models
 
 (DIGITS,), (PYDOC,) = load_models(("digits",)), load_models(("pydoc",))
 STATE = build_state(build_genesis(3, {"validator": 1}, now_ms=1_700_000_000_000, models=(DIGITS, PYDOC)).genesis)
+DIGITS_RECORD = next(record for record in STATE.models.values() if record.name == "digits")
 INFER = "/v2/models/digits/infer"
 ASKED = {"inputs": [{"name": "input-0", "datatype": "UINT8", "shape": [1, 64], "data": [1] * 64}]}
 
