@@ -56,6 +56,7 @@ class Reconciliation:
 
     `unheard` are grains paid for vouchers whose clients hold no receipt. `open` names those that are
     not accounted for, `findings` what must never be. `under_way` are requests and jobs that their nodes have not ended.
+    `paid_claims` are the ids of claims whose vouchers are paid.
     """
 
     acknowledged: int = 0
@@ -66,6 +67,7 @@ class Reconciliation:
     open: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)  # receipts, by the names of their files
+    paid_claims: set[bytes] = field(default_factory=set)
 
     @property
     def unaccounted(self) -> int:
@@ -107,6 +109,8 @@ def reconcile(vouchers: Vouchers, papers: Mapping[str, Papers]) -> Reconciliatio
         found.acknowledged += 1
         end = told.find_end(item)
         found.ends[end] += 1
+        if end is End.PAID:
+            found.paid_claims.add(item.claim_id)
         if end is End.ZERO_LEAF:
             found.zero_leaves[told.find_reason(item.place)] += 1
         if end is End.OPEN:

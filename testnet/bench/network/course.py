@@ -1,0 +1,114 @@
+"""The course of a load on one network: past the knee, near it, far beyond it; then faults under half of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from testnet.bench.figures import Note
+from testnet.bench.network.arithmetic import Knee, Step, compute_rate, find_knee, is_past_knee
+from testnet.bench.network.network import Network, Phase
+from testnet.fault_ways import draw_churn
+from testnet.faults import Crash, FaultPlan, Partition
+
+WARM, LIGHT, RAMP, NEAR, BEYOND, STEADY = "warm", "light", "ramp", "near", "beyond", "steady"
+PARTITION, HALVED, CHURN, REST = "partition", "halved", "churn", "rest"
+LIGHT_PER_S = 4.0
+FIRST_PER_S = 8.0
+RISE = 1.5
+STEPS_MAX = 12
+NEAR_SHARE, BEYOND_TIMES, STEADY_SHARE = 0.8, 3.0, 0.5
+CHURN_PER_MIN = 40.0
+CHURN_DOWN_MS = 1_500
+REST_S = 3_600.0  # at most
+
+
+@dataclass(frozen=True)
+class Course:
+    """Seconds of each phase; the first `warm_s` of one do not count. `requests` is how many are to be asked at least.
+
+    Of `recover_s` each, the time after a partition and that with half of the workers gone, the last WINDOW_MS must be
+    as before.
+    """
+
+    first_s: float = 4.0  # channels are opened, models loaded
+    light_s: float = 16.0
+    step_s: float = 8.0
+    near_s: float = 14.0
+    beyond_s: float = 14.0
+    warm_s: float = 2.5
+    steady_s: float = 8.0
+    partition_s: float = 8.0
+    recover_s: float = 25.0
+    churn_s: float = 15.0
+    requests: int = 0
+
+
+def follow(network: Network, course: Course, note: Note) -> Knee:
+    """Put the network through all of it; the knee that was found. What came of it is in its phases and its clients'
+    words."""
+    network.hold(WARM, LIGHT_PER_S, course.first_s)
+    note(f"light load: {LIGHT_PER_S:g} requests a second")
+    network.hold(LIGHT, LIGHT_PER_S, course.light_s)
+    knee = _ramp(network, course, note)
+    network.drain()
+    per_s = NEAR_SHARE * knee.per_s
+    note(f"80 % of the knee: {per_s:.1f} requests a second")
+    network.hold(NEAR, per_s, course.near_s)
+    network.drain()
+    per_s = BEYOND_TIMES * knee.per_s
+    note(f"three times the knee: {per_s:.1f} requests a second")
+    network.hold(BEYOND, per_s, course.beyond_s)
+    network.drain()
+    _hurt(network, course, STEADY_SHARE * knee.per_s, note)
+    if len(network.follower.read()) < course.requests:
+        note(f"the rest of {course.requests} requests, {NEAR_SHARE * knee.per_s:.1f} a second")
+        network.hold(REST, NEAR_SHARE * knee.per_s, REST_S, course.requests)
+    return knee
+
+
+def _ramp(network: Network, course: Course, note: Note) -> Knee:
+    steps: list[Step] = []
+    per_s = FIRST_PER_S
+    while len(steps) < STEPS_MAX and not is_past_knee(steps):
+        phase = network.hold(f"{RAMP} {len(steps)}", per_s, course.step_s)
+        steps.append(Step(per_s, compute_goodput(network, phase, course.warm_s)))
+        note(f"ramp: {per_s:.1f} requests a second, {steps[-1].goodput_per_s:.1f} answered")
+        per_s *= RISE
+    return find_knee(steps)
+
+
+def _hurt(network: Network, course: Course, per_s: float, note: Note) -> None:
+    """Half the knee, while the network is parted, loses half of its workers, and nodes die and come back."""
+    note(f"half the knee: {per_s:.1f} requests a second")
+    network.hold(STEADY, per_s, course.steady_s)
+    note(f"a partition of {course.partition_s:g} s")
+    partition = Partition(0, round(1_000 * course.partition_s), (choose_minority(network.list_names(*MINORITY)),))
+    network.break_off(FaultPlan(partitions=(partition,)))
+    network.hold(PARTITION, per_s, course.partition_s + course.recover_s)
+    note("half of the workers are killed")
+    workers = network.list_names("inference")
+    back_ms = round(1_000 * course.recover_s)
+    network.break_off(FaultPlan(crashes=tuple(Crash(name, 0, back_ms) for name in workers[len(workers) // 2 :])))
+    network.hold(HALVED, per_s, course.recover_s)
+    note("nodes of every role die and come back")
+    churned = network.list_names("inference", "verifier", "storage", "oracle", "client")
+    churn_ms = round(1_000 * course.churn_s)
+    network.break_off(draw_churn(network.wanted.seed, churned, CHURN_PER_MIN, churn_ms, CHURN_DOWN_MS))
+    network.hold(CHURN, per_s, course.churn_s)
+
+
+MINORITY = ("validator", "inference", "verifier")
+
+
+def choose_minority(names: Sequence[str]) -> tuple[str, ...]:
+    """The last of each role: a group that is cut off from all others.
+
+    >>> choose_minority(["validator-0", "validator-1", "inference-0", "inference-1"])
+    ('validator-1', 'inference-1')
+    """
+    return tuple({name.rpartition("-")[0]: name for name in names}.values())
+
+
+def compute_goodput(network: Network, phase: Phase, warm_s: float) -> float:
+    """Answers a second in a phase, without its first seconds."""
+    answered = sorted(asked.ended_ms for asked in network.follower.read() if asked.is_answered)
+    return compute_rate(answered, phase.start_ms + round(1_000 * warm_s), phase.end_ms)
