@@ -11,6 +11,7 @@ WINDOW_MS = 5_000
 STEP_MS = 250
 SHARE = 0.9  # of what came back before: the network is itself again
 SAMPLES_MIN = 8  # of a process, before a slope says anything
+WARM_SHARE = 0.4  # of them, in which caches fill
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ class Growth:
 
 
 def compute_growth(times_s: Sequence[float], sizes: Sequence[int]) -> Growth | None:
-    """Of one process, from samples of its bytes in RAM; None of too few."""
+    """Of one process, from samples of its bytes in RAM without the first WARM_SHARE of them; None of too few."""
     if len(sizes) < SAMPLES_MIN:
         return None
-    trend = fit([at_s / 3_600 for at_s in times_s], [size / 1e6 for size in sizes], swings_slowly=True)
+    first = int(WARM_SHARE * len(sizes))
+    hours, held = [at_s / 3_600 for at_s in times_s[first:]], [size / 1e6 for size in sizes[first:]]
+    trend = fit(hours, held, swings_slowly=True)
     return Growth(trend.slope, trend.upper, sizes[-1] / 1e6)

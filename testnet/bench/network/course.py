@@ -30,14 +30,14 @@ class Course:
     """
 
     first_s: float = 4.0  # channels are opened, models loaded
-    light_s: float = 16.0
-    step_s: float = 8.0
-    near_s: float = 14.0
-    beyond_s: float = 14.0
+    light_s: float = 15.0
+    step_s: float = 7.0
+    near_s: float = 13.0
+    beyond_s: float = 13.0
     warm_s: float = 2.5
     steady_s: float = 8.0
     partition_s: float = 8.0
-    recover_s: float = 25.0
+    recover_s: float = 22.0
     churn_s: float = 15.0
     requests: int = 0
 

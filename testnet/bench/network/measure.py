@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a piece. Latencies in milliseconds, rates a second; None: it did not recover while it was watched."""
+    """What came of a piece. Latencies in milliseconds, rates a second; None: it was not seen to recover."""
 
     piece: Piece
     took_s: float
@@ -150,9 +150,10 @@ def evaluate(
 
 
 def find_growth(lives: Sequence[Life]) -> dict[str, Growth]:
-    """Of each role the process that grew fastest."""
+    """Of each role the process that grew fastest, of those that lived for at least half of the run."""
+    longest = max((len(life.sizes) for life in lives), default=0)
     found: dict[str, Growth] = {}
-    for life in lives:
+    for life in (life for life in lives if 2 * len(life.sizes) >= longest):
         growth = compute_growth(life.times_s, life.sizes)
         if growth is not None and (life.role not in found or growth.slope > found[life.role].slope):
             found[life.role] = growth
@@ -185,7 +186,7 @@ def make_figures(results: Sequence[Measured]) -> list[Figure]:
     """The figures of all pieces together: sums of what is counted, medians of all else."""
 
     def middle(name: str) -> float:
-        return statistics.median(getattr(each, name) for each in results)
+        return statistics.median(float(getattr(each, name)) for each in results)
 
     peak = statistics.median(each.knee.peak_per_s for each in results)
     asked, checked = sum(each.asked for each in results), [each.checked for each in results]
