@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from testnet.cli.bench_cheat import EPILOGUE, cheat
+from testnet.cli.bench_economy import EPILOGUE as ECONOMY_EPILOGUE
+from testnet.cli.bench_economy import economy
 from testnet.cli.bench_network import EPILOGUE as NETWORK_EPILOGUE
 from testnet.cli.bench_network import network
 from testnet.cli.output import CommandError, ExitCode, Output
@@ -227,6 +229,7 @@ def attack(
 
 app.command(cheat, help_epilogue=EPILOGUE)
 app.command(network, help_epilogue=NETWORK_EPILOGUE)
+app.command(economy, help_epilogue=ECONOMY_EPILOGUE)
 
 
 @app.command(help_epilogue="Examples:\n\n  rolemesh bench scale\n\n  rolemesh bench scale --full --plot scale.svg")
