@@ -36,6 +36,7 @@ from roles.feeds import fetch_address
 from roles.file_gatherer import Progress
 from roles.group_sync import GroupSync
 from roles.inbox import Inbox
+from roles.journal import PUTS_MAX, is_light
 from roles.orders import Orders
 from roles.role import Computed, Inspected, Progressed
 from roles.sources import FeedError
@@ -56,7 +57,6 @@ from roles.wants import Wants
 
 TURN_EVENTS_MAX = 256
 TURN_S_MAX = 0.005  # then others get the loop, and what was taken so far is carried out
-LIGHT_MAX, LIGHT_BYTES_MAX = 64, 16 * 1024  # what is written within the loop in one turn, 0.1 ms each at most
 BLOB_READS_MAX = 8  # at once
 BLOB_READS_WAITING_MAX = 512
 STORE_THREADS = 6
@@ -210,6 +210,10 @@ class Carrier:
         if self._interrupt is not None:
             self._interrupt.cancel()
 
+    async def settle(self) -> None:
+        """All that was written so far is on the disk when this returns, receipts as files. Raises StoreFailed."""
+        await self._group.flush()
+
     def get_turn_s(self) -> float:
         """How long the turn under way has taken so far, the disk's part included; 0 between two turns."""
         return max(0.0, trio.current_time() - self._turning_since_s)
@@ -335,8 +339,9 @@ class Carrier:
         if len(unsynced) < len(durable):
             await trio.to_thread.run_sync(self._equipment.writer.write, durable)
             return
-        if len(unsynced) <= LIGHT_MAX and all(map(_is_light, unsynced)):
-            self._equipment.writer.write_unsynced(unsynced)
+        puts = [effect for effect in unsynced if isinstance(effect, ce.Put) and is_light(effect)]
+        if len(puts) == len(unsynced) <= PUTS_MAX:
+            self._equipment.writer.jot(puts)
         else:
             await trio.to_thread.run_sync(self._equipment.writer.write_unsynced, unsynced)
         self._group.note()
@@ -470,11 +475,6 @@ class Carrier:
             self.outcomes_in.send_nowait(outcome)
         except (trio.WouldBlock, trio.BrokenResourceError):
             self.counts["outcomes_dropped"] += 1
-
-
-def _is_light(effect: ce.Commit | ce.Put) -> bool:
-    """Whether it is small enough to be written within the event loop."""
-    return isinstance(effect, ce.Put) and len(effect.value or b"") <= LIGHT_BYTES_MAX
 
 
 def _name_code(error: Exception) -> str:

@@ -5,7 +5,6 @@ A block, its certificate and the entries of the state that it changed are kept i
 at the tip without replaying, and a block costs what it changes, not what the ledger holds.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from protocol.ledger.state import Row, RowChange, State, compute_state_root
 from protocol.messages import CertifiedBlock
 from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
+from roles.journal import BUCKET, get_settled, list_puts, overlay, read_pages
 
 DATABASE_NAME = "node.db"  # in a node's directory
 SCHEMA_VERSION = 3
@@ -150,12 +150,6 @@ class Chain:
         self._write(effects, is_synced)
         if is_synced:
             self._fold()
-
-    def sync(self) -> None:
-        """All that was written is on disk when this returns. Another thread may write meanwhile. Raises OSError."""
-        with suppress(FileNotFoundError), (self._path.parent / f"{self._path.name}-wal").open("rb") as wal:
-            os.fdatasync(wal.fileno())
-        self._fold()
 
     def _fold(self) -> None:
         """Bring what has gathered in the log of writes into the database; writers are not held up by it.
@@ -347,12 +341,19 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
 def read_kept(path: Path, bucket: str) -> dict[bytes, bytes]:
     """What a role keeps under a bucket (`client/requests`) of a database, whose node may be running; unchanged by it.
 
-    Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
+    With what is still in its journal. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
     """
     with open_stored(path):  # it is one of ours
         pass
+    # The journal first: what leaves it in between is in the database by then.
+    pages = read_pages(path.parent, 0)
     with _damage(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return dict(connection.execute("SELECT key, value FROM kv WHERE bucket = ?", (bucket,)).fetchall())
+        rows = connection.execute("SELECT bucket, key, value FROM kv WHERE bucket IN (?, ?)", (bucket, BUCKET))
+        kv: dict[str, dict[bytes, bytes]] = {}
+        for name, key, value in rows:
+            kv.setdefault(name, {})[key] = value
+    settled = get_settled(kv)
+    return overlay(kv, list_puts([page for page in pages if page.number > settled])).get(bucket, {})
 
 
 def _lay_out(connection: sqlite3.Connection) -> None:

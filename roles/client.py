@@ -189,6 +189,7 @@ class Client:
         UnknownRequest.
         """
         path = self.node.plan.directory / "receipts" / f"{request_id.hex()}.receipt"
+        await self.settle()
         if path.is_file():
             return read_answer(path.read_bytes())
         token = self._make_token()
@@ -208,6 +209,10 @@ class Client:
         if waiter.recalled is None:
             raise TimedOut("timeout", f"the client said nothing for {RECALL_S:g} s")
         return waiter.recalled
+
+    async def settle(self) -> None:
+        """The receipts of all answers so far are files when this returns: each is one within a tenth of a second."""
+        await self.node.settle()
 
     def verify(self, receipt: bytes, ledger: State | None = None) -> tuple[Finding, ...]:
         """What a receipt file shows, level by level, by this client's own ledger unless another is given.

@@ -1,12 +1,14 @@
 """What must survive the process: a batch of durable effects, on disk before anything that builds on it leaves.
 
 Blobs and receipts are files and go first, so that nothing in the database names bytes that are not there; blocks,
-state and kept values then go in one transaction, and votes last. Called in a thread of its own, one batch at a time.
+state and kept values then go in one transaction, and votes last. Called in threads, one batch at a time. Small values
+that may wait for the disk are jotted down in a journal, within the loop, and go with the next batch.
 """
 
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from roles.blobs import DiskFull, StoreFull
 from roles.config import UserError
 from roles.core_effects import Commit, LogVote, Put, PutBlob, Restored
 from roles.files import sync_files
+from roles.journal import Journal
 
 RECEIPT_BUCKET = "receipt"
 RECEIPTS_NAME = "receipts"
@@ -45,9 +48,6 @@ class Ledger(Protocol):
     def write(self, effects: Sequence[Commit | Put], is_synced: bool = True) -> None:
         """Keep all of it in one transaction, on disk when this returns if `is_synced`. Raises sqlite3.Error."""
 
-    def sync(self) -> None:
-        """All that was written is on disk when this returns. Raises OSError, sqlite3.Error."""
-
     def close(self) -> None: ...
 
 
@@ -61,74 +61,80 @@ class DurableWriter:
         self,
         directory: Path,
         ledger: Ledger,
+        journal: Journal,
         put_blob: Callable[[bytes, bytes], object],
         log_votes: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._log_votes = log_votes
         self._receipts = directory / RECEIPTS_NAME
         self._ledger = ledger
+        self._journal = journal
         self._put_blob = put_blob
-        self._unsynced: list[Path] = []  # receipts
+        self._turn = threading.Lock()  # a later value must not be overtaken by an earlier one
         self.batches = 0
         self.effects = 0
         self.blobs_refused = 0
 
     def write(self, effects: Sequence[Durable]) -> None:
-        """All of it is on disk when this returns. Raises StoreFailed."""
-        try:
-            self._write(effects)
-        except (sqlite3.Error, OSError, DiskFull) as error:
-            raise StoreFailed(error) from error
+        """All of it is on disk when this returns, and so is what was jotted down before. Raises StoreFailed.
+
+        Votes alone wait for nothing else.
+        """
+        votes = [effect.record for effect in effects if isinstance(effect, LogVote)]
+        if len(votes) < len(effects):
+            self._write(effects, is_synced=True)
+        # After the blocks they build on: the log forgets what is decided, so what is decided must be kept by then.
+        if votes and self._log_votes is not None:
+            try:
+                self._log_votes(votes)
+            except OSError as error:
+                raise StoreFailed(error) from error
         self.batches += 1
         self.effects += len(effects)
 
     def write_unsynced(self, effects: Sequence[Commit | Put]) -> None:
-        """Write them, for `sync` to bring to the disk: a few small values in a tenth of a millisecond each.
-
-        Raises StoreFailed.
-        """
-        receipts = [each for each in effects if isinstance(each, Put) and each.bucket == RECEIPT_BUCKET]
-        rows = [each for each in effects if isinstance(each, Commit) or each.bucket != RECEIPT_BUCKET]
-        try:
-            if receipts:
-                self._unsynced += self._write_receipts(receipts)
-            if rows:
-                self._ledger.write(rows, is_synced=False)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(error) from error
+        """A killed process has kept all of it when this returns; `sync` brings it to the disk. Raises StoreFailed."""
+        self._write(effects, is_synced=False)
         self.effects += len(effects)
+
+    def jot(self, puts: Sequence[Put]) -> None:
+        """As `write_unsynced`, of a few small values, in a few microseconds: `Journal.append`. Raises StoreFailed."""
+        try:
+            self._journal.append(puts)
+        except OSError as error:
+            raise StoreFailed(error) from error
+        self.effects += len(puts)
 
     def sync(self) -> None:
         """All that was written is on disk when this returns. Raises StoreFailed."""
-        receipts, self._unsynced = self._unsynced, []
+        self._write((), is_synced=True)
+
+    def _write(self, effects: Sequence[Durable], is_synced: bool) -> None:
         try:
-            if receipts:
-                sync_files(receipts)
-            self._ledger.sync()
-        except (sqlite3.Error, OSError) as error:
+            with self._turn:
+                taken = self._journal.take()
+                self._write_all([*taken.puts, *effects], taken.note, is_synced)
+                self._journal.clear()
+        except (sqlite3.Error, OSError, DiskFull) as error:
             raise StoreFailed(error) from error
 
-    def _write(self, effects: Sequence[Durable]) -> None:
+    def _write_all(self, effects: Sequence[Durable], note: Put, is_synced: bool) -> None:
         receipts: list[Put] = []
-        rows: list[Commit | Put] = []
-        votes: list[bytes] = []
+        rows: list[Commit | Put] = [note]
         for effect in effects:
             match effect:
                 case PutBlob(digest, data):
                     self._keep_blob(digest, data)
-                case LogVote(record):
-                    votes.append(record)
+                case LogVote():
+                    pass  # after all the rest
                 case Put(bucket) if bucket == RECEIPT_BUCKET:
                     receipts.append(effect)
                 case _:
                     rows.append(effect)
-        if receipts:
-            sync_files(self._write_receipts(receipts))
-        if rows:
-            self._ledger.write(rows)
-        # After the blocks they build on: the log forgets what is decided, so what is decided must be kept by then.
-        if votes and self._log_votes is not None:
-            self._log_votes(votes)
+        files = self._write_receipts(receipts) if receipts else []
+        if files:
+            sync_files(files)
+        self._ledger.write(rows, is_synced)
 
     def _keep_blob(self, digest: bytes, data: bytes) -> None:
         try:

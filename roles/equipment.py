@@ -33,6 +33,7 @@ from roles.engine.pool import open_pool
 from roles.engine.remote.engine import open_engine
 from roles.eventlog import EventLog
 from roles.inbox import Inbox
+from roles.journal import Journal, get_settled, overlay
 from roles.keystore import PURPOSES, get_place, read_key, read_keys
 from roles.models import find_model
 from roles.peers_file import FILE_NAME as PEERS_NAME
@@ -101,10 +102,14 @@ async def open_equipment(
         ExitStack() as stack,
     ):
         restored = _restore(chain)
+        journal = stack.enter_context(_open_journal(plan, restored))
+        restored = replace(restored, kv=overlay(restored.kv, journal.left))
         decided = restored.state if restored.state is not None else build_state(plan.genesis)
         restarts = read_pending(plan.directory, decided)
         core = make_core(plan, replace(restored, votes=history, restarts=restarts))
         blobs = _open_blobs(plan)
+        log_votes = None if votes is None else votes.write
+        writer = DurableWriter(plan.directory, chain, journal, blobs.put, log_votes)
         kept = _open_kept(plan)
 
         async def load_blob(digest: bytes) -> bytes:
@@ -125,7 +130,7 @@ async def open_equipment(
                 core=core,
                 net=net,
                 engine=engine,
-                writer=DurableWriter(plan.directory, chain, blobs.put, None if votes is None else votes.write),
+                writer=writer,
                 load_blob=load_blob,
                 store=desk.do,
                 events=events,
@@ -238,6 +243,18 @@ def _restore(chain: Chain) -> ce.Restored:
         return chain.start()
     except sqlite3.Error as error:
         raise StoreFailed(error) from error
+
+
+@contextmanager
+def _open_journal(plan: Plan, restored: ce.Restored) -> Iterator[Journal]:
+    try:
+        journal = Journal(plan.directory, get_settled(restored.kv))
+    except OSError as error:
+        raise StoreFailed(error) from error
+    with closing(journal):
+        if journal.torn_bytes:
+            log.warning("journal.torn", left_out_bytes=journal.torn_bytes)
+        yield journal
 
 
 def find_blob(blobs: BlobStore, kept: Callable[[bytes], bytes], digest: bytes) -> bytes:

@@ -93,6 +93,10 @@ class RunningNode:
         """Hand a command to a role, as `ce.Command`."""
         self._equipment.inbox.put(ce.Command(role, command))
 
+    async def settle(self) -> None:
+        """What this node has kept so far is on the disk when this returns, receipts as files. Raises StoreFailed."""
+        await self._carrier.settle()
+
     @property
     def gathers(self) -> GatherOrders:
         """Files and folders to be fetched into its store."""

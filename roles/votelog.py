@@ -7,8 +7,6 @@ shows nothing, and its validator is silent until it cannot contradict itself. So
 """
 
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from protocol.consensus.log import decode_record, get_height
 from protocol.consensus.messages import Proposal, Vote
 from protocol.errors import LocalError, MalformedMessage
 from protocol.types import AtMost, ChainId, PublicKey, UpTo
+from roles import framed
 from roles.role import VoteHistory
 
 FILE_NAME = "votes.log"
@@ -28,7 +27,6 @@ DAMAGED_NAME = "votes.log.damaged"
 REWRITE_BYTES = 8 * 1024 * 1024  # beyond it a new height begins a new file
 BATCH_MAX = 1_024
 _MARK = b"RMV1"
-_HEAD = struct.Struct("!4sII")
 
 log = structlog.get_logger()
 
@@ -97,7 +95,7 @@ class VoteLog:
         if self._height > before and os.fstat(self._handle).st_size > REWRITE_BYTES:
             self._begin_anew(frame)
             return
-        _write_all(self._handle, frame)
+        framed.write_all(self._handle, frame)
         os.fdatasync(self._handle)
 
     def close(self) -> None:
@@ -162,12 +160,12 @@ def open_vote_log(directory: Path, chain: bytes, vote: bytes) -> tuple[VoteLog, 
 
 def encode_start(start: LogStart) -> bytes:
     """The first frame of a log."""
-    return _frame(encode(start))
+    return framed.pack(_MARK, encode(start))
 
 
 def encode_batch(records: Sequence[bytes]) -> bytes:
     """The frame of records that are synced together."""
-    return _frame(encode(Batch(tuple(records))))
+    return framed.pack(_MARK, encode(Batch(tuple(records))))
 
 
 def read_votes(data: bytes) -> VotesHeld | None:
@@ -191,47 +189,23 @@ def _begin(path: Path, start: LogStart) -> None:
 
 
 def _read_frames(data: bytes) -> _Frames:
-    contents: list[bytes] = []
-    at = 0
-    while (content := _read_frame(data, at)) is not None:
-        contents.append(content)
-        at += _HEAD.size + len(content)
+    contents, at = framed.read_all(_MARK, data)
     # Behind a torn batch there is nothing. Whatever is whole there was synced later, so what is broken was synced too.
     behind = data.find(_MARK, at)
     while behind >= 0:
-        if _read_frame(data, behind) is not None:
+        if framed.read(_MARK, data, behind) is not None:
             return _Frames(tuple(contents), at, True)
         behind = data.find(_MARK, behind + 1)
     return _Frames(tuple(contents), at, False)
 
 
-def _read_frame(data: bytes, at: int) -> bytes | None:
-    if at + _HEAD.size > len(data):
-        return None
-    mark, length, checksum = _HEAD.unpack_from(data, at)
-    content = data[at + _HEAD.size : at + _HEAD.size + length]
-    if mark != _MARK or len(content) != length or zlib.crc32(content) != checksum:
-        return None
-    return content
-
-
-def _frame(content: bytes) -> bytes:
-    return _HEAD.pack(_MARK, len(content), zlib.crc32(content)) + content
-
-
 def _write_file(path: Path, data: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(handle, data)
+        framed.write_all(handle, data)
         os.fdatasync(handle)
     finally:
         os.close(handle)
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
 
 
 def _sync_directory(directory: Path) -> None:

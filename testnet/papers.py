@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protocol.codec import decode
 from roles.chain import read_kept
-from roles.durable import RECEIPTS_NAME
+from roles.durable import RECEIPT_BUCKET, RECEIPTS_NAME
 from roles.request_log import RequestRecord
 from testnet.recompute import DATABASE_NAME
 
@@ -37,8 +37,10 @@ def find_places(directory: Path) -> list[Path]:
 def read_papers(place: Path) -> Papers:
     """The papers in a data directory, whose node may be running. Raises what `read_kept` does."""
     database = place / DATABASE_NAME
+    # The journal first: what leaves it in between is a file by then.
+    jotted = read_kept(database, RECEIPT_BUCKET)
     files = sorted((place / RECEIPTS_NAME).glob("*.receipt"))
-    receipts = {bytes.fromhex(path.stem): path.read_bytes() for path in files}
+    receipts = {bytes.fromhex(path.stem): path.read_bytes() for path in files} | jotted
     jobs = {**read_kept(database, ANSWERED), **read_kept(database, JOBS)}
     return Papers(receipts, read_kept(database, REQUESTS), jobs)
 

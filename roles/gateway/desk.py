@@ -38,6 +38,8 @@ T = TypeVar("T")
 class Asker(Protocol):
     """What a desk needs of `roles.client.Client`."""
 
+    async def settle(self) -> None: ...
+
     async def infer(
         self,
         model: str | bytes,
@@ -219,6 +221,7 @@ class Desk:
         missing = Fault(404, "no_receipt", "there is no such receipt here")
         if len(request_id) != 64 or not all(letter in "0123456789abcdef" for letter in request_id):
             raise missing
+        await self._client.settle()
         data = await trio.to_thread.run_sync(_read_file, self._receipts / f"{request_id}.receipt")
         if not data or format_cid(compute_digest(data)) != cid:
             raise missing

@@ -17,7 +17,6 @@ from roles.blobs import StoreFull
 from roles.carrier import (
     BLOB_READS_MAX,
     BLOB_READS_WAITING_MAX,
-    LIGHT_BYTES_MAX,
     OUTCOMES_MAX,
     Carrier,
     Equipment,
@@ -26,6 +25,7 @@ from roles.carrier import (
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.errors import Busy
 from roles.eventlog import EventLog, read_events
+from roles.journal import VALUE_BYTES_MAX, Taken
 from roles.role import Computed
 from roles.timers import WallClock
 
@@ -47,6 +47,9 @@ class FakeCore:
         if data == b"boom":
             raise RuntimeError("a rule with a bug")
         return Verdict.ACCEPT
+
+
+NOTE = ce.Put("journal", b"settled", b"1")
 
 
 class World:
@@ -78,14 +81,21 @@ class World:
     def write(self, effects, is_synced=True):
         if self.broken:
             raise self.broken
-        done = "write" if is_synced else "write unsynced"
-        self.seen.append((done, [effect.key for effect in effects]))
+        kept = [effect.key for effect in effects if effect != NOTE]
+        if self.broken_disk and not kept:
+            raise self.broken_disk
+        done = ("write" if is_synced else "write unsynced") if kept else "sync"
+        self.seen.append((done, kept or None))
         self.threads[done] = threading.current_thread() is threading.main_thread()
 
-    def sync(self):
-        if self.broken_disk:
-            raise self.broken_disk
-        self.seen.append(("sync", None))
+    def append(self, puts):
+        self.seen.append(("jot", [put.key for put in puts]))
+
+    def take(self):
+        return Taken((), NOTE)
+
+    def clear(self):
+        pass
 
     def put_blob(self, data, digest):
         self.seen.append(("blob", digest))
@@ -121,7 +131,7 @@ async def running(tmp_path, react, world=None):
         core=core,
         net=world,
         engine=world,
-        writer=DurableWriter(tmp_path, world, world.put_blob, world.log_votes),
+        writer=DurableWriter(tmp_path, world, world, world.put_blob, world.log_votes),
         load_blob=world.load_blob,
         events=events,
         clock=WallClock(trio.current_time),
@@ -211,7 +221,7 @@ def test_what_can_wait_for_the_disk_is_written_before_a_stream_carries_on_and_sy
     node = run_booted(tmp_path, jot(b"job"), publish(b"claim"), request(b"result"))
 
     assert node.world.seen == [
-        ("write unsynced", [b"job"]),
+        ("jot", [b"job"]),
         ("request", b"result"),
         ("sync", None),
         ("publish", b"claim"),
@@ -231,14 +241,14 @@ def test_what_is_published_later_waits_no_longer_than_for_the_disk(tmp_path):
             await until(lambda: ("publish", b"claim") in node.world.seen)
         return node.world.seen
 
-    assert trio.run(main) == [("write unsynced", [b"job"]), ("sync", None), ("publish", b"claim")]
+    assert trio.run(main) == [("jot", [b"job"]), ("sync", None), ("publish", b"claim")]
 
 
 def test_what_need_not_be_synced_is_when_it_comes_with_what_must_and_is_written_beside_the_loop_when_large(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     both = run_booted(tmp_path / "a", jot(b"job"), ce.Put("b", b"block", b""), publish(b"head"))
-    large = ce.Put("b", b"large", bytes(LIGHT_BYTES_MAX + 1), is_synced=False)
+    large = ce.Put("b", b"large", bytes(VALUE_BYTES_MAX + 1), is_synced=False)
     alone = run_booted(tmp_path / "b", jot(b"job"), large, publish(b"claim"))
 
     assert both.world.seen == [("write", [b"job", b"block"]), ("publish", b"head")]
@@ -491,9 +501,9 @@ def test_a_turn_that_waits_for_the_disk_shows_for_as_long_as_it_does(tmp_path):
     released = threading.Event()
 
     class Slow(World):
-        def write(self, effects):
+        def write(self, effects, is_synced=True):
             assert released.wait(10)
-            super().write(effects)
+            super().write(effects, is_synced)
 
     def react(event):
         return [ce.Put("b", b"k", b"v")] if isinstance(event, ce.Woke) else []

@@ -102,7 +102,6 @@ def test_what_may_wait_for_the_disk_is_there_at_once_and_what_comes_after_is_syn
     assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 1  # NORMAL
     with closing(sqlite3.connect(tmp_path / "node.db")) as another:
         assert another.execute("SELECT value FROM kv").fetchall() == [(b"1",)]
-    chain.sync()
     chain.write([Put("jobs", b"two", b"2")])
     assert chain._writer.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     chain.close()
@@ -113,8 +112,7 @@ def test_the_log_of_writes_is_folded_into_the_database_beside_the_writers(tmp_pa
     chain = Chain(tmp_path / "node.db")
     sizes = []
     for number in range(200):
-        chain.write([Put("jobs", b"%d" % number, bytes(2_000))], is_synced=False)
-        chain.sync()
+        chain.write([Put("jobs", b"%d" % number, bytes(2_000))])
         sizes.append((tmp_path / "node.db-wal").stat().st_size)
     assert max(sizes) < 300_000
     assert (tmp_path / "node.db").stat().st_size > 300_000

@@ -53,6 +53,7 @@ def test_a_program_joins_asks_side_by_side_verifies_and_asks_again(tmp_path):
                     for number in range(4):
                         nursery.start_soon(ask, number)
                 answers["batch"] = await client.infer("digits", [make_rows(9, 3)], mode="batch", max_fee=3 * PRICE)
+                said["at once"] = await client.ask_again(answers["batch"].request_id)
                 said["findings"] = client.verify(answers[0].receipt)
                 for name, work in {
                     "unknown": client.infer("cats", make_rows(1)),
@@ -74,6 +75,7 @@ def test_a_program_joins_asks_side_by_side_verifies_and_asks_again(tmp_path):
     assert all(len(answers[number].verifiers) == 2 for number in range(4))
     assert (answers["batch"].is_attested, answers["batch"].fee) == (False, 3 * PRICE)
     assert answers["batch"].outputs[0].shape == (3, 10)
+    assert said["at once"].receipt == answers["batch"].receipt
     assert {item.level: item.is_shown for item in said["findings"]}["drawn"]
     assert said["again"] == replace(answers[1], was_direct=said["again"].was_direct, attempts=said["again"].attempts)
     kinds = {"unknown": UnknownModel, "wrong": BadInput, "dear": TooDear, "late": TimedOut, "strange": UnknownRequest}

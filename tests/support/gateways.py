@@ -46,6 +46,9 @@ class FakeAsker:
     costs: int = 7  # each request, as it is recalled
     recalled: dict[bytes, Recalled] = field(default_factory=dict)  # those that are recalled otherwise, by nonce
 
+    async def settle(self) -> None:
+        pass
+
     async def infer(self, model: bytes, inputs: tuple[Tensor, ...], **options: Any) -> Answer:
         self.asked.append({"model": model, "inputs": inputs, **options})
         try:

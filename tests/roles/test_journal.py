@@ -1,0 +1,197 @@
+"""What was jotted down outlasts a killed process, in order, once; the database sees the last of each value."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roles.chain import Chain, read_kept
+from roles.core_effects import Put
+from roles.durable import RECEIPT_BUCKET, DurableWriter, StoreFailed
+from roles.journal import NAMES, PUTS_MAX, VALUE_BYTES_MAX, Journal, JournalDamaged, get_settled, is_light, overlay
+
+KEYS = st.sampled_from([b"a", b"b", b"c"])
+PUTS = st.builds(Put, st.just("jobs"), KEYS, st.none() | st.binary(max_size=3), st.just(False))
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["jot", "write", "unsynced", "sync", "take", "kill"]), st.lists(PUTS, min_size=1, max_size=3)
+    ),
+    max_size=20,
+)
+
+
+class Store:
+    """A node's database and journal, as they are opened together."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.chain = Chain(directory / "node.db")
+        restored = self.chain.start()
+        self.journal = Journal(directory, get_settled(restored.kv))
+        self.kv = overlay(restored.kv, self.journal.left)
+        self.writer = DurableWriter(directory, self.chain, self.journal, lambda data, digest: None)
+
+    def close(self) -> None:
+        self.journal.close()
+        self.chain.close()
+
+
+@given(STEPS)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_written_how_and_whenever_the_process_is_killed_the_last_of_each_value_is_kept(steps):
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        store, wanted = Store(directory), {}
+        for step, puts in [*steps, ("kill", [])]:
+            match step:
+                case "jot":
+                    store.writer.jot(puts)
+                case "write":
+                    store.writer.write(puts)
+                case "unsynced":
+                    store.writer.write_unsynced(puts)
+                case "sync":
+                    store.writer.sync()
+                case "take":  # killed while the database was at it
+                    store.journal.take()
+                case _:
+                    pass
+            if step in ("jot", "write", "unsynced"):
+                wanted = overlay({"jobs": wanted}, puts)["jobs"]
+            assert read_kept(directory / "node.db", "jobs") == wanted
+            if step in ("kill", "take"):
+                store.close()
+                store = Store(directory)
+                assert store.kv.get("jobs", {}) == wanted
+        store.close()
+
+
+def test_values_that_changed_many_times_are_written_once(tmp_path):
+    store = Store(tmp_path)
+    for number in range(10):
+        store.writer.jot([Put("jobs", b"a", b"%d" % number)])
+
+    taken = store.journal.take()
+
+    assert [(put.key, put.value) for put in taken.puts] == [(b"a", b"9")]
+    assert taken.note.value == b"10"
+    store.close()
+
+
+def test_a_page_that_was_torn_is_left_out_and_what_comes_after_it_is_not(tmp_path):
+    store = Store(tmp_path)
+    store.writer.jot([Put("jobs", b"a", b"1")])
+    store.writer.jot([Put("jobs", b"b", b"2")])
+    store.close()
+    path = tmp_path / NAMES[0]
+    os.truncate(path, path.stat().st_size - 1)
+
+    store = Store(tmp_path)
+    assert store.kv["jobs"] == {b"a": b"1"}
+    store.writer.jot([Put("jobs", b"c", b"3")])
+    store.close()
+
+    with closing(Store(tmp_path)) as store:
+        assert store.kv["jobs"] == {b"a": b"1", b"c": b"3"}
+
+
+def test_pages_the_database_has_are_not_brought_back_though_a_power_cut_may_show_them_again(tmp_path):
+    store = Store(tmp_path)
+    store.writer.jot([Put("jobs", b"a", b"old")])
+    before = (tmp_path / NAMES[0]).read_bytes()
+    store.writer.sync()
+    store.writer.write([Put("jobs", b"a", b"new")])
+    store.close()
+    (tmp_path / NAMES[0]).write_bytes(before)
+
+    with closing(Store(tmp_path)) as store:
+        assert store.kv["jobs"] == {b"a": b"new"}
+
+
+def test_a_whole_page_that_is_none_of_ours_stops_the_node(tmp_path):
+    from roles import framed
+
+    (tmp_path / NAMES[1]).write_bytes(framed.pack(b"RMJ1", b"\xc1"))
+
+    with pytest.raises(JournalDamaged, match="journal-1 is damaged") as caught:
+        Store(tmp_path)
+    assert "move it away" in caught.value.hint
+
+
+def test_receipts_become_files_with_the_next_sync(tmp_path):
+    with closing(Store(tmp_path)) as store:
+        store.writer.jot([Put(RECEIPT_BUCKET, b"\xab", b"evidence", is_synced=False)])
+        assert read_kept(tmp_path / "node.db", RECEIPT_BUCKET) == {b"\xab": b"evidence"}
+        assert not (tmp_path / "receipts").exists()
+
+        store.writer.sync()
+
+        assert (tmp_path / "receipts" / "ab.receipt").read_bytes() == b"evidence"
+        assert read_kept(tmp_path / "node.db", RECEIPT_BUCKET) == {}
+
+
+def test_the_files_do_not_grow_beyond_what_is_not_settled(tmp_path):
+    with closing(Store(tmp_path)) as store:
+        for _ in range(5):
+            store.writer.jot([Put("jobs", b"%d" % number, bytes(VALUE_BYTES_MAX)) for number in range(PUTS_MAX)])
+            store.writer.sync()
+
+        assert [(tmp_path / name).stat().st_size for name in NAMES] == [0, 0]
+
+
+def test_what_is_too_large_is_not_light(tmp_path):
+    assert is_light(Put("jobs", b"a", bytes(VALUE_BYTES_MAX)))
+    assert is_light(Put("jobs", b"a", None))
+    assert not is_light(Put("jobs", b"a", bytes(VALUE_BYTES_MAX + 1)))
+
+
+def test_a_disk_that_takes_no_page_stops_the_node(tmp_path):
+    store = Store(tmp_path)
+    store.close()  # any append fails from now on
+
+    with pytest.raises(StoreFailed):
+        store.writer.jot([Put("jobs", b"a", b"1")])
+
+
+_WRITER = """
+import sys, threading
+from pathlib import Path
+from tests.roles.test_journal import Put, Store
+
+store = Store(Path(sys.argv[1]))
+done = int(store.kv.get("jobs", {}).get(b"last", b"0"))
+def sync_forever():
+    while True:
+        store.writer.sync()
+threading.Thread(target=sync_forever, daemon=True).start()
+print("ready", flush=True)
+for number in range(done + 1, 1_000_000):
+    store.writer.jot([Put("jobs", b"last", b"%d" % number), Put("jobs", b"%d" % (number % 50), b"%d" % number)])
+    print(number, flush=True)
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_a_process_is_killed_while_another_thread_syncs(tmp_path):
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        for _ in range(300):
+            acknowledged = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        acknowledged = max([acknowledged, *(int(line) for line in writer.stdout.read().split("\n")[:-1])])
+        writer.wait(timeout=10)
+        writer.stdout.close()
+
+        with closing(Store(tmp_path)) as store:
+            jobs = store.kv["jobs"]
+            last = int(jobs[b"last"])
+            assert last >= acknowledged
+            assert all(int(jobs[b"%d" % (number % 50)]) == number for number in range(last - 49, last + 1))
