@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from testnet.cli import payments
 from testnet.cli.arguments import Json, parse_duration
 from testnet.cli.gov_motion import describe_enclave, describe_motion, read_motion
 from testnet.cli.ledger import Where, read_state, read_state_after
@@ -26,6 +27,7 @@ app = App(
     help_epilogue='Examples:\n\n  rolemesh gov propose "cheaper blocks" --set base_fee_min=50000\n\n'
     "  rolemesh gov vote 5f0c1e77 yes --from validator-0\n\n  rolemesh gov ls\n\n  rolemesh gov show 5f0c1e77",
 )
+app.command(payments.payments, help_epilogue=payments.EPILOGUE)
 Which = Annotated[str, Parameter(name="PROPOSAL", help="A proposal's id in hex, or its first eight letters or more.")]
 
 

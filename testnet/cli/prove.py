@@ -82,24 +82,25 @@ def verify_proof(data: bytes, trusted: "Trusted") -> "tuple[Finding, ...]":
 
 def read_trusted(path: Path) -> "Trusted":
     """What a light client believes that holds this genesis: genesis.json, testnet.json, or a directory of either."""
-    from protocol.errors import ProtocolError
     from protocol.ledger.light import trust_genesis
 
-    try:
-        return trust_genesis(_read_genesis(path))
-    except (OSError, ProtocolError, ValueError, KeyError, TypeError) as error:
-        hint = "name a genesis.json or testnet.json, of whose origin you are sure: everything else rests on it"
-        raise CommandError("bad_genesis", f"{path} holds no genesis: {error}", hint, ExitCode.CONFIG) from error
+    return trust_genesis(read_genesis_file(path))
 
 
-def _read_genesis(path: Path) -> "Genesis":
+def read_genesis_file(path: Path) -> "Genesis":
+    """The genesis in a genesis.json or testnet.json, or a directory of either. Raises CommandError."""
+    from protocol.errors import ProtocolError
     from protocol.ledger.genesis import Genesis
     from testnet.network_file import FILE_NAME
 
     if path.is_dir():
         path = next((path / name for name in (FILE_NAME, "genesis.json") if (path / name).is_file()), path / FILE_NAME)
-    fields = json_library.loads(path.read_text(encoding="utf-8"))
-    return Genesis.from_json(json_library.dumps(fields.get("genesis", fields)))
+    try:
+        fields = json_library.loads(path.read_text(encoding="utf-8"))
+        return Genesis.from_json(json_library.dumps(fields.get("genesis", fields)))
+    except (OSError, ProtocolError, ValueError, KeyError, TypeError, AttributeError) as error:
+        hint = "name a genesis.json or testnet.json, of whose origin you are sure: everything else rests on it"
+        raise CommandError("bad_genesis", f"{path} holds no genesis: {error}", hint, ExitCode.CONFIG) from error
 
 
 def _parse_subject(subject: str, names: dict[str, str]) -> bytes:

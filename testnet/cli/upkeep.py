@@ -18,7 +18,7 @@ from testnet.cli.progress import Progress
 if TYPE_CHECKING:
     from protocol.ledger.block import Block
     from protocol.ledger.state import State
-    from testnet.recompute import Recomputation
+    from testnet.recompute import OnBlock, Recomputation
 
 DATABASE_NAME = "node.db"
 
@@ -52,18 +52,11 @@ def replay(directory: Path | None = None, /, *, json: Json = False) -> int:
         Directory of a network or of one node; the newest network under ./.rolemesh unless given.
     """
     from protocol.ledger.state import compute_state_root
-    from testnet.recompute import recompute_directory
 
     output = Output(json)
-    target = directory if directory is not None else open_network(None)[0].parent
-    progress = Progress()
     begun_s = time.monotonic()
-    try:
-        result = recompute_directory(target, _show(progress))
-    finally:
-        progress.end()
+    result = recompute_shown(directory)
     took_s = time.monotonic() - begun_s
-    _raise_findings(result)
     root = compute_state_root(result.state)
     for name, height in result.heights.items():
         output.say(f"{name:>14}  holds up to height {height}")
@@ -168,9 +161,25 @@ def _write_whole(target: Path, write: "Callable[[Path], tuple[bytes, int, int]]"
     return told
 
 
-def _show(progress: Progress) -> "Callable[[State, Block, State], None]":
-    def on_block(_before: "State", block: "Block", _after: "State") -> None:
+def recompute_shown(directory: Path | None, on_block: "OnBlock | None" = None) -> "Recomputation":
+    """Recompute the ledgers of a network, the newest unless one is named, or of a node. CommandError if one differs."""
+    from testnet.recompute import recompute_directory
+
+    target = directory if directory is not None else open_network(None)[0].parent
+    progress = Progress()
+    try:
+        result = recompute_directory(target, _show(progress, on_block))
+    finally:
+        progress.end()
+    _raise_findings(result)
+    return result
+
+
+def _show(progress: Progress, then: "OnBlock | None" = None) -> "OnBlock":
+    def on_block(before: "State", block: "Block", after: "State") -> None:
         progress.show(f"recomputed up to height {block.header.height}")
+        if then is not None:
+            then(before, block, after)
 
     return on_block
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from protocol.keys import PrivateKey
+from protocol.ledger.genesis import GenesisVesting, build_state
 from protocol.ledger.governance import Propose
 from protocol.ledger.governance_records import Choice, Motion, ParameterChange, Proposal, ProposalPhase
 from protocol.ledger.governance_votes import CastVote, build_votes
@@ -23,8 +24,15 @@ DELEGATED = 300 * GRAINS_PER_ROLE
 class Assembly:
     """`delegators` are spare accounts that have delegated DELEGATED each to the first validator."""
 
-    def __init__(self, delegators: int = 2, params: Params | None = None, treasury: int = TREASURY) -> None:
+    def __init__(
+        self,
+        delegators: int = 2,
+        params: Params | None = None,
+        treasury: int = TREASURY,
+        vesting: tuple[GenesisVesting, ...] = (),
+    ) -> None:
         self.ledger = Ledger(ROLES, params, check_signatures=False)
+        self.ledger.state = build_state(replace(self.ledger.foundation.genesis, vesting=vesting))
         self.params = self.ledger.state.params
         first = self.ledger.account("validator-0").public
         self.ledger.state = self._with_treasury(self.ledger.state, treasury)

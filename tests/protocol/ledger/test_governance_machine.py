@@ -1,7 +1,7 @@
 """Proposals and votes in any order while stake moves: what must always hold.
 
-No grain comes or goes, no parameter leaves its range, no stake votes twice wherever it goes meanwhile, and what leaves
-the treasury is what votes have granted.
+No grain comes or goes, no parameter leaves its range, no stake votes twice wherever it goes meanwhile, what genesis
+allocates comes free by the clock alone, and what leaves the treasury is what votes have granted.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocol.keys import PrivateKey
+from protocol.ledger.genesis import GenesisVesting
 from protocol.ledger.governance import FORCE_KIND, VOTE_END_KIND, Propose, compute_outcome
 from protocol.ledger.governance_params import RANGES
 from protocol.ledger.governance_records import (
@@ -27,6 +28,7 @@ from protocol.ledger.governance_votes import build_votes
 from protocol.ledger.params import verify_params
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import Delegate, Stake, Transfer, Undelegate, Unstake
+from protocol.ledger.vesting import compute_vested
 from protocol.types import GRAINS_PER_ROLE
 from tests.support.governance import Assembly
 
@@ -34,6 +36,11 @@ NODES = ("validator-0", "validator-1", "inference-0")
 HOLDERS = 3  # without a node
 VOTERS = len(NODES) + HOLDERS
 PAID = b"\x0a" * 32
+HOLDER = b"\x0b" * 32
+VESTING = (
+    GenesisVesting(b"", 3_000 * GRAINS_PER_ROLE + 1, cliff_ms=20_000, part_ms=15_000, parts=7),
+    GenesisVesting(HOLDER, 1_001, cliff_ms=30_000, part_ms=10_000, parts=5),
+)
 voters = st.integers(0, VOTERS - 1)
 numbers = st.integers(0, 9)
 
@@ -57,9 +64,10 @@ class GovernanceMachine(RuleBasedStateMachine):
 
     @initialize()
     def found(self) -> None:
-        self.net = Assembly(HOLDERS - 1)
+        self.net = Assembly(HOLDERS - 1, vesting=VESTING)
         self.holders = [*self.net.delegators, self.net.ledger.spare(HOLDERS - 1)]
         self.first = self.net.ledger.state
+        self.allocated = dict(self.first.vesting)  # whole: nothing is due so early
         self.count = len(self.net.ledger.blocks)
         self.said: dict[tuple[bytes, bytes], int] = {}  # the choice of each account, by proposal
 
@@ -170,15 +178,25 @@ class GovernanceMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_granted_is_what_is_paid(self) -> None:
-        """Of the treasury nothing else has become: it only grows by the fees' share."""
+        """Of the treasury nothing else has become: it only grows, by the fees' share and by what vests for it."""
         passed = self.list_proposals(ProposalPhase.IN_FORCE)
         granted = sum(grant.amount for _, proposal in passed for grant in proposal.motion.grant)
-        flowing = sum(entry.amount - entry.released for entry in self.state.vesting.values())
-        assert self.state.get_balance(PAID) == granted - flowing
-        assert set(self.state.vesting) <= {key for key, _ in passed}
+        flowing = {key: entry for key, entry in self.state.vesting.items() if key not in self.allocated}
+        assert self.state.get_balance(PAID) == granted - sum(item.amount - item.released for item in flowing.values())
+        assert set(flowing) <= {key for key, _ in passed}
         blocks = self.net.ledger.blocks[self.count - 1 :]
         grown = [after.treasury - before.treasury for (_, _, before), (_, _, after) in pairwise(blocks)]
         assert -sum(min(change, 0) for change in grown) <= granted
+
+    @invariant()
+    def what_is_allocated_comes_free_by_the_clock_alone(self) -> None:
+        for key, whole in self.allocated.items():
+            held = self.state.vesting.get(key)
+            released = whole.amount if held is None else held.released
+            assert released == compute_vested(whole, self.state.time_ms)
+            assert held is None or (held.account, held.amount) == (whole.account, whole.amount)
+            if whole.account:
+                assert self.state.get_balance(whole.account) == released
 
     @invariant()
     def every_open_proposal_has_its_next_step_before_it(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.keys import format_account
 from protocol.ledger.governance import Propose
 from protocol.ledger.governance_params import RANGES
 from protocol.ledger.governance_records import Choice, Enclave, EnclaveListing, Motion, TreasuryGrant
@@ -77,6 +78,19 @@ def test_a_grant_is_shown_with_what_it_has_paid(home: Path) -> None:
     for wanted in (key[:7], "00" * 32):
         code, told = ask(home, "show", wanted)
         assert (code, told["error"]["code"]) == (ExitCode.USAGE, "no_proposal")
+
+
+def test_each_payment_out_of_the_treasury_names_its_vote(home: Path) -> None:
+    code, told = ask(home, "payments")
+    assert code == ExitCode.OK
+    [paid] = told["payments"]
+    _, shown = ask(home, "show", paid["proposal"])
+    assert (paid["title"], paid["amount_grains"], paid["to"]) == ("motion 1", 1, format_account(HOLDER))
+    assert (shown["grant_grains"], shown["tally"]["yes"]) == (3, paid["yes_grains"])
+    came_in, fees = sum(told["came_in_grains"].values()), told["came_in_grains"]["transaction"]
+    assert came_in == fees > 0
+    assert told["treasury_grains"] == told["genesis_grains"] + came_in - told["waiting_grains"] - 3
+    assert ask(home, "payments", "--limit", "0")[0] == ExitCode.USAGE
 
 
 def test_every_parameter_is_listed_with_its_range(home: Path) -> None:
