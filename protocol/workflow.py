@@ -36,11 +36,12 @@ class DoesNotFit(ProtocolError):
 
 
 class Outcome(StrEnum):
-    """What became of a tick. All but the first three mean that it was missed: nothing was asked of anybody."""
+    """What became of a tick. All but the first four mean that it was missed: nothing was asked of anybody."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"  # the worker drawn did not answer, or with what no feed holds
+    LATE = "late"  # done and paid, when the feed had a later tick's value already
     ASLEEP = "asleep"  # the ledger had no block in all of its time
     STALE = "stale"  # an input's last value was too old
     NO_HISTORY = "no history"  # an input's candles are not there, or not any more
@@ -53,7 +54,7 @@ class Outcome(StrEnum):
 
 
 def is_missed(outcome: str) -> bool:
-    return outcome not in (Outcome.RUNNING, Outcome.DONE, Outcome.FAILED)
+    return outcome not in (Outcome.RUNNING, Outcome.DONE, Outcome.FAILED, Outcome.LATE)
 
 
 def count_values(query: InputQuery) -> int:

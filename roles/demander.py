@@ -1,14 +1,17 @@
 """A verifier's part in demands: has a worker that neither settles nor shows a receipt open what it has claimed.
 
-It waits until the request is over and the worker has had its time to settle. What is opened is compared with what the
-verifier found itself, as if its client had shown the receipt.
+It waits until the request is over and the worker has had its time to settle: of a workflow's run, until the ledger has
+noted that nothing came of it. What is opened is compared with what the verifier found itself, as if its client had
+shown the receipt.
 """
 
 from collections import OrderedDict
 
 from protocol.jobs import Claim, Receipt
 from protocol.ledger.demands import DemandOpening
+from protocol.ledger.runs import is_contested
 from protocol.ledger.state import State
+from protocol.workflow import Outcome
 from roles.role import Effect, Record, SetTimer, Submit
 
 DEMAND = "demand|"  # begins its tokens
@@ -40,12 +43,11 @@ class Demander:
         """Forget what is settled, and demand what is overdue."""
         effects: list[Effect] = []
         for claim_id, claim in list(self._claims.items()):
-            channel = state.channels.get(claim.channel)
             latest_ms = claim.deadline_ms + state.params.challenge_ms - MARGIN_MS
             is_late = now_ms > latest_ms and claim_id not in state.demands
-            if channel is None or channel.settled_seq >= claim.seq or is_late:
+            if is_late or _is_accounted_for(claim, state):
                 self._forget(claim_id)
-            elif now_ms >= claim.deadline_ms + AFTER_MS and claim_id not in self._sent:
+            elif now_ms >= claim.deadline_ms + AFTER_MS and claim_id not in self._sent and not _is_open(claim, state):
                 self._sent.add(claim_id)
                 fields = {"claim_id": claim_id, "worker": claim.worker}
                 demand = Submit(DemandOpening(claim), DEMAND + claim_id.hex())
@@ -78,3 +80,19 @@ class Demander:
     def _forget(self, claim_id: bytes) -> None:
         self._claims.pop(claim_id, None)
         self._sent.discard(claim_id)
+
+
+def _is_accounted_for(claim: Claim, state: State) -> bool:
+    """Whether its worker has settled or contested it, or will never have to."""
+    channel, run = state.channels.get(claim.channel), state.runs.get(claim.channel)
+    if channel is not None:
+        return channel.settled_seq >= claim.seq
+    if run is not None:
+        return is_contested(run, claim)
+    ticks = (tick for workflow in state.workflows.values() for tick in workflow.past)
+    return not any(tick.job == claim.channel and tick.outcome == Outcome.FAILED for tick in ticks)
+
+
+def _is_open(claim: Claim, state: State) -> bool:
+    """Whether it is of a run that may still be settled."""
+    return claim.channel in state.runs

@@ -209,9 +209,10 @@ class Inference(Role):
     def _forget_answered(self) -> list[tuple[bytes, int]]:
         """Settled jobs nobody may ask about any more: their results, or in a dispute how they came about."""
         ledger = self._ledger
-        disputed = {(item.claim.channel, item.claim.seq) for item in ledger.disputes.values()}
+        asked = [item.claim for item in (*ledger.disputes.values(), *ledger.demands.values())]
+        kept = {(claim.channel, claim.seq) for claim in asked}
         # By the ledger's time, as it takes disputes: an outage of it, or our own clock, must not cost us the answer.
-        return self._book.forget_answered(ledger.time_ms - ledger.params.challenge_ms, disputed)
+        return self._book.forget_answered(ledger.time_ms - ledger.params.challenge_ms, kept)
 
     def _fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
         defence = self._defender.on_fetched(source, data, error, now_ms)

@@ -1,21 +1,23 @@
 """A worker's part in scheduled work: does the runs the ledger has drawn it for, has them attested, settles them.
 
 Nobody asks for a run and nobody waits for its answer: the ledger holds the request, and takes the result with the
-attestations of everyone drawn. What is claimed is on disk first, so a worker that was killed goes on where it was; and
-it is kept while the claim may be demanded or disputed.
+attestations of everyone drawn. Where they do not agree the worker stands by its result there (`ledger.contests`). What
+is claimed is on disk first, so a worker that was killed goes on where it was; and it is kept while the claim may be
+demanded or disputed.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from protocol.codec import decode, encode
 from protocol.errors import ProtocolError
 from protocol.jobs import Attestation, ClaimedWork, PaidRequest, Voucher, compute_claim_id, compute_request_id
 from protocol.keys import Signer
+from protocol.ledger.contests import ContestRun
 from protocol.ledger.escrow import SettleJob
-from protocol.ledger.records import Run
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
+from protocol.ledger.workflow_records import Run
 from protocol.messages import GOSSIP_LIST_MAX, Claims, GetAttestations
 from protocol.proofs.bounds import may_be_shown
 from protocol.signing import verify_signed
@@ -114,8 +116,7 @@ class Runner:
             return []
         if hear_shown(job, verifier, message, state):
             return self._go_on(key, job, state)
-        job.zero_reason = ZeroReason.DISSENT
-        return [Record("run.failed", {"job": key, "reason": "a drawn verifier has found something else"})]
+        return self._give_up(key, job)
 
     def chase(self, state: State, now_ms: int) -> list[Effect]:
         """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
@@ -134,10 +135,12 @@ class Runner:
         return [*_publish(overdue), *effects]
 
     def on_submitted(self, token: str, height: int | None, error: str) -> list[Effect]:
-        """A refused settlement is tried again at the next chase, for as long as the ledger waits for it."""
+        """What is refused is tried again at the next chase, for as long as the ledger waits for it."""
         key = _parse(token)
         self._settling.discard(key)
-        return [Record("run.settled", {"job": key, "height": height or 0, "error": error})]
+        job = self._jobs.get(key)
+        name = "run.contested" if job is not None and job.unlike else "run.settled"
+        return [Record(name, {"job": key, "height": height or 0, "error": error})]
 
     def _claim(self, job: Job, entry: JournalEntry, state: State) -> None:
         (job.receipt,) = entry.receipts
@@ -150,21 +153,43 @@ class Runner:
         return next(((key, job) for key, job in claimed if job.claim_id == claim_id), (b"", None))
 
     def _go_on(self, key: bytes, job: Job, state: State) -> list[Effect]:
-        """Settle once everybody drawn has spoken; of a float model, ask those first that found something else."""
+        """Settle once everybody drawn has spoken. Who has found something else is asked, or has to dispute it."""
         if not job.committee or len(job.attestations) < len(job.committee) or job.zero_reason:
             return []
-        if job.unlike:
-            return ask_dissenters(job) if may_be_shown(state.models.get(job.model), job.outputs) else []
-        return self._settle(key, job)
+        model, run = state.models.get(job.model), state.runs.get(key)
+        if not job.unlike:
+            return self._submit(key, job, _settle)
+        if may_be_shown(model, job.outputs):
+            return ask_dissenters(job)
+        if model is not None and model.exact and len(job.unlike) < len(job.committee):
+            is_contested = run is None or bool(run.contest)
+            return [] if is_contested else self._submit(key, job, _contest)
+        return self._give_up(key, job)
 
-    def _settle(self, key: bytes, job: Job) -> list[Effect]:
-        if job.receipt is None or key in self._settling:
+    def _give_up(self, key: bytes, job: Job) -> list[Effect]:
+        job.zero_reason = ZeroReason.DISSENT
+        return [Record("run.failed", {"job": key, "reason": "a drawn verifier has found something else"})]
+
+    def _submit(self, key: bytes, job: Job, make: Callable[[bytes, Job], SettleJob | ContestRun]) -> list[Effect]:
+        if key in self._settling:
             return []
         self._settling.add(key)
-        receipt = job.receipt
-        attestations = tuple(job.attestations[verifier] for verifier in job.committee)
-        body = SettleJob(key, receipt.claim, receipt.salt, receipt.output_digest, attestations, job.outputs)
-        return [Submit(body, _name(key))]
+        return [Submit(make(key, job), _name(key))]
+
+
+def _settle(key: bytes, job: Job) -> SettleJob:
+    assert job.receipt is not None
+    receipt = job.receipt
+    return SettleJob(key, receipt.claim, receipt.salt, receipt.output_digest, _list_words(job), job.outputs)
+
+
+def _contest(key: bytes, job: Job) -> ContestRun:
+    assert job.receipt is not None
+    return ContestRun(key, job.receipt, _list_words(job), job.outputs)
+
+
+def _list_words(job: Job) -> tuple[Attestation, ...]:
+    return tuple(job.attestations[verifier] for verifier in job.committee)
 
 
 def _list_free(over: Mapping[bytes, Job], state: State) -> set[bytes]:

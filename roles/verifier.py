@@ -14,6 +14,7 @@ from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
 from protocol.jobs import Attestation, Claim, ClaimedWork, Receipt, compute_attestation, compute_claim_id
+from protocol.ledger.state import State
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
 from protocol.proofs.bounds import may_be_shown
 from protocol.signing import sign, verify_signed
@@ -118,9 +119,9 @@ class Verifier(Role):
                 self._state = state
                 known = [*self._shelf.advance(state), *self._forget(now_ms)]
                 demanded = self._demander.look(state, now_ms)
-                for receipt in self._demander.take_opened(state):
+                for receipt, inputs in self._list_shown(state):
                     is_ours = compute_claim_id(receipt.claim) in self._attested
-                    demanded += self._challenge(receipt, (), now_ms) if is_ours else []
+                    demanded += self._challenge(receipt, inputs, now_ms) if is_ours else []
                 looked = [*self._leaves.look(state, now_ms), *self._challenger.look(state, now_ms)]
                 return [*known, *looked, *demanded]
             case Received(sender, Claims(items), topic="claims"):
@@ -163,6 +164,12 @@ class Verifier(Role):
                 return self._shelf.on_timer(name)
             case _:
                 return []
+
+    def _list_shown(self, state: State) -> list[tuple[Receipt, tuple[Tensor, ...]]]:
+        """Receipts that workers have put on the ledger: opened for us, or of contested runs, with what those took."""
+        contests = [(item, run.request.inputs) for run in state.runs.values() for item in run.contest]
+        opened = [(receipt, ()) for receipt in self._demander.take_opened(state)]
+        return [*opened, *((contest.receipt, inputs) for contest, inputs in contests)]
 
     def _recall(self, now_ms: int) -> list[Effect]:
         """Say again, after a restart, what clients may still wait for: a settled worker repeats its claim to nobody."""

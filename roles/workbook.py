@@ -176,9 +176,9 @@ class Workbook:
         self._last = {channel: seq for channel, seq in self._last.items() if channel in settled}
         return done
 
-    def forget_answered(self, before_ms: int, disputed: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
-        """Drop settled jobs whose requests ended before a time, but those in dispute; the keys of what was dropped."""
-        free = [key for key in self._answered if key not in disputed]
+    def forget_answered(self, before_ms: int, kept: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Drop settled jobs whose requests ended before a time, but those to be kept; the keys of what was dropped."""
+        free = [key for key in self._answered if key not in kept]
         over = [key for key in free if self._answered[key].item.request.deadline_ms < before_ms]
         crowd = max(0, len(free) - len(over) - ANSWERED_MAX)
         dropped = list(dict.fromkeys([*over, *free[: crowd + len(over) if crowd else 0]]))

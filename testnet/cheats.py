@@ -9,13 +9,14 @@ from dataclasses import replace
 
 from protocol.jobs import Attestation, Voucher
 from protocol.ledger.checks import AttestLeaves, LeafAttestation
+from protocol.ledger.contests import ContestRun
 from protocol.ledger.demands import OpenClaim
 from protocol.ledger.records import BatchPhase
 from protocol.ledger.state import State
 from protocol.ledger.transactions import CloseChannel, SettleIndividual
 from protocol.ledger.withheld import PublishOutput
 from protocol.messages import Attestations, Result
-from protocol.proofs.trace import TraceModel
+from protocol.proofs.trace import DIGEST_SIZE, OperatorRun, TracedRun, TraceModel
 from protocol.signing import sign
 from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 from protocol.types import BP
@@ -31,6 +32,7 @@ from roles.role import (
     Effect,
     Event,
     Inspect,
+    Inspected,
     LedgerAdvanced,
     Publish,
     Received,
@@ -168,6 +170,14 @@ class Mumbling(Withholding):
         return _is_result(effect)
 
 
+class Dodging(LyingInference):
+    """Lies in workflows' runs, and lets them fail where a verifier has found it out."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        effects = super().handle(event, now_ms)
+        return [each for each in effects if not (isinstance(each, Submit) and isinstance(each.item, ContestRun))]
+
+
 # Verifiers
 
 
@@ -260,6 +270,26 @@ class Framing(Verifier):
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         if isinstance(event, Computed) and event.outputs is not None:
             event = replace(event, outputs=distort(event.outputs))
+        return super().handle(event, now_ms)
+
+
+class Slandering(Framing):
+    """Stands by such an answer: says that its own trace ends with it, and disputes what it knows to be right."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._lies: dict[bytes, bytes] = {}  # digest of the true outputs -> of what was said instead
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        match event:
+            case Computed(outputs=tuple() as outputs):
+                self._lies[compute_tensors_digest(outputs)] = compute_tensors_digest(distort(outputs))
+            case Inspected(answer=TracedRun() as run):
+                truth = run.trace[-DIGEST_SIZE:]
+                said = replace(run, trace=run.trace[:-DIGEST_SIZE] + self._lies.get(truth, truth))
+                event = replace(event, answer=said)
+            case Inspected(answer=OperatorRun()):
+                event = replace(event, answer=None, error="it would show who is right")
         return super().handle(event, now_ms)
 
 

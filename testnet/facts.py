@@ -74,6 +74,8 @@ class Facts:
                 self.paid_claims.append(leaf.claim_id.hex())
         jobs = (item.content for item in transactions if item.kind == get_transaction_kind(SettleJob))
         self.fees += sum(job.claim.fee for job in jobs)
+        contested = (before.runs[key] for key in after.pending.keys() - before.pending.keys() if key in before.runs)
+        self.fees += sum(contest.receipt.claim.fee for run in contested for contest in run.contest)
         self._words.take(transactions)
         self._take_payouts(before, after)
         self._take_leases(before, after, transactions)

@@ -39,6 +39,7 @@ from protocol.ledger.checks import (
     apply_reveal_digests,
     apply_show_outputs,
 )
+from protocol.ledger.contests import ContestRun, apply_contest_run
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.demands import DemandOpening, OpenClaim, apply_demand_opening, apply_open_claim
 from protocol.ledger.disputes import (
@@ -187,6 +188,7 @@ _rules: dict[type, Rule] = {
     ObserveFeed: apply_observe_feed,
     AccuseObserver: apply_accuse_observer,
     AddWorkflow: apply_add_workflow,
+    ContestRun: apply_contest_run,
     EndWorkflow: apply_end_workflow,
     RegisterModel: apply_register_model,
     RetireModel: apply_retire_model,

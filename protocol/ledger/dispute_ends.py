@@ -6,17 +6,19 @@ from protocol.ledger.draft import Draft
 from protocol.ledger.flows import Party, Source
 from protocol.ledger.pools import compute_delegation_key
 from protocol.ledger.records import Dispute, ProvenWrong
+from protocol.ledger.runs import give_back_run
 from protocol.ledger.staking import slash
 from protocol.types import BP
 
 
 def condemn_worker(draft: Draft, dispute: Dispute) -> None:
-    """Slash the worker once, note its claim and forfeit the batch that holds it. Whoever disputes it has been right."""
+    """Slash the worker once, note its claim, forfeit the batch or run with it. Whoever disputes it has been right."""
     _end_all(draft, dispute.claim)
     slashed = slash(draft, dispute.worker, dispute.challenger, draft.params.slash_bp)
     draft.wrong.put(compute_claim_id(dispute.claim), ProvenWrong(dispute.claim.epoch, dispute.worker, slashed))
     draft.count_work(dispute.worker, wrong=1, lost=slashed)
     forfeit_claimed(draft, dispute.worker, dispute.claim)
+    give_back_run(draft, dispute.claim)
 
 
 def condemn_challenger(draft: Draft, key: bytes, dispute: Dispute) -> None:
@@ -36,6 +38,7 @@ def part_undecided(draft: Draft, dispute: Dispute) -> None:
     """Validators have not decided: the client has its money back, challengers their bonds, and nobody is slashed."""
     _end_all(draft, dispute.claim)
     give_back_leaf(draft, dispute.worker, dispute.claim)
+    give_back_run(draft, dispute.claim)
 
 
 def _end_all(draft: Draft, claim: Claim) -> None:

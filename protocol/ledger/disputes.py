@@ -30,6 +30,7 @@ from protocol.ledger.errors import (
     UnknownNode,
 )
 from protocol.ledger.records import Dispute, DisputePhase, DueItem, EpochSnapshot, Vote
+from protocol.ledger.runs import is_contested
 from protocol.ledger.settlement import get_snapshot
 from protocol.ledger.step_disputes import (
     NameStep,
@@ -280,11 +281,18 @@ def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) ->
     # A worker keeps what it needs to answer for so long, or until its batch is over.
     latest_ms = claim.deadline_ms + draft.params.challenge_ms
     # By the last block's time, so that an outage ends nobody's time; and whoever sees that block knows that it is over.
-    if draft.base.time_ms > latest_ms and not find_held(draft, candidate.account, claim):
+    is_late = draft.base.time_ms > latest_ms
+    if is_late and not find_held(draft, candidate.account, claim) and not _is_shown(draft, claim):
         raise InvalidDispute(context.id, f"the claim could be disputed until {latest_ms}")
     context.verify_signed(claim, claim.worker)
     context.verify_signed(receipt, claim.worker)
     return claim, receipt.output_digest
+
+
+def _is_shown(draft: Draft, claim: Claim) -> bool:
+    """Whether the ledger itself holds the receipt, so that whoever it concerns has time to dispute it."""
+    demand = draft.demands.get(compute_claim_id(claim))
+    return is_contested(draft.runs.get(claim.channel), claim) or (demand is not None and bool(demand.receipt))
 
 
 def _find_leaf(

@@ -41,16 +41,15 @@ from protocol.ledger.records import (
     Pool,
     ProvenWrong,
     RestartRecord,
-    Run,
     Tombstone,
     Unbonding,
     Vesting,
     Withheld,
     WorkCount,
-    Workflow,
 )
 from protocol.ledger.rows import update_tree
 from protocol.ledger.state import TABLES, RowChange, State, Table
+from protocol.ledger.workflow_records import Run, Workflow
 from protocol.types import INT_MAX
 
 K = TypeVar("K")

@@ -15,6 +15,7 @@ from protocol.ledger.batches import (
 )
 from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations, close_digests
+from protocol.ledger.contests import CONTEST_KIND, end_contest
 from protocol.ledger.demands import DEMAND_KIND, FORGET_KIND, close_demand, forget_demand
 from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
@@ -72,6 +73,7 @@ _handlers: dict[int, Handler] = {
     BATCH_PAYOUT_KIND: pay_out_batch,
     MODEL_KIND: release_model,
     WITHHELD_KIND: after_grace(close_withheld),
+    CONTEST_KIND: after_grace(end_contest),
     DEMAND_KIND: after_grace(close_demand),
     FORGET_KIND: forget_demand,
     AUDIT_KIND: begin_audit,

@@ -93,13 +93,9 @@ def apply_open_job(draft: Draft, context: TransactionContext, body: OpenJob) -> 
 
 def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob) -> None:
     """The worker is paid what it claims, the payer gets the rest; payment waits for the window like any other."""
-    job, claim = _get_job(draft, context, body.job), body.claim
+    job, claim = get_open_job(draft, context, body.job), body.claim
     claim_id = compute_claim_id(claim)
-    _verify_claim(draft, job, body)
-    if draft.wrong.get(claim_id) is not None:
-        raise AlreadyProven(claim_id)
-    if is_lost(draft, claim_id):
-        raise InvalidJobWork(body.job, LOST)
+    verify_job_claim(draft, body.job, job, claim, body.salt, body.output_digest)
     run = draft.runs.get(body.job)
     shown = body.outputs if run is None or any(item.shown for item in body.attestations) else ()
     fault = find_fault(draft, context, claim, claim_id, body.attestations, body.output_digest, shown)
@@ -108,66 +104,91 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
     if fault:
         raise InvalidJobWork(body.job, fault)
     context.verify_signed(claim, claim.worker)
-    refund = job.amount - claim.fee
-    if run is None:
-        _end_job(draft, body.job, job, refund)
-    else:
-        draft.jobs.delete(body.job)
-        end_run(draft, body.job, job, refund, body.outputs, len(body.attestations))
-    worker, each, treasury, burn = split_inference_fee(claim.fee, len(body.attestations), draft.params)
-    shares: Counter[bytes] = Counter({context.account: worker})
     accounts = {item.node: item.account for item in get_snapshot(draft, claim.epoch).candidates}
-    verifiers = [accounts[item.verifier] for item in body.attestations]
+    verifiers = tuple(accounts[item.verifier] for item in body.attestations)
+    pay_job(draft, context.id, body.job, job, claim, verifiers, body.outputs)
+
+
+def apply_refuse_job(draft: Draft, context: TransactionContext, body: RefuseJob) -> None:
+    job = get_open_job(draft, context, body.job)
+    refund(draft, body.job, job)
+
+
+def refund_job(draft: Draft, item: DueItem) -> None:
+    """Due: nobody settled it in time. A contested run waits for the end of that."""
+    job, run = draft.jobs.get(item.id), draft.runs.get(item.id)
+    if job is not None and (run is None or not run.contest):
+        refund(draft, item.id, job)
+
+
+def refund(draft: Draft, key: bytes, job: Job) -> None:
+    """The job ends without pay."""
+    _end_job(draft, key, job, job.amount, (), 0)
+
+
+def pay_job(
+    draft: Draft,
+    payment: bytes,
+    key: bytes,
+    job: Job,
+    claim: Claim,
+    verifiers: tuple[bytes, ...],
+    outputs: tuple[Tensor, ...],
+) -> None:
+    """The job ends: its worker and the verifiers that agree, accounts, are paid when the window is over.
+
+    `payment` is the id of that in the table of what is pending.
+    """
+    _end_job(draft, key, job, job.amount - claim.fee, outputs, len(verifiers))
+    worker, each, treasury, burn = split_inference_fee(claim.fee, len(verifiers), draft.params)
+    shares: Counter[bytes] = Counter({job.payee: worker})
     for account in verifiers:
         shares[account] += each
-    tell_inference_split(draft, claim.fee, claim.model, context.account, verifiers)
+    tell_inference_split(draft, claim.fee, claim.model, job.payee, verifiers)
     paid = tuple(Share(account, amount) for account, amount in sorted(shares.items()) if amount)
-    draft.pending.put(context.id, Pending(paid, treasury, burn))
-    draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, context.id, waking=1, graced=0))
-    draft.count_work(context.account, paid=1, earned=claim.fee, burnt=burn)
+    draft.pending.put(payment, Pending(paid, treasury, burn))
+    draft.plan(DueItem(draft.time_ms + draft.params.settle_window_ms, PAYOUT_KIND, payment, waking=1, graced=0))
+    draft.count_work(job.payee, paid=1, earned=claim.fee, burnt=burn)
     for account in verifiers:
         draft.count_work(account, agreed=1, burnt=burn // len(verifiers))
 
 
-def apply_refuse_job(draft: Draft, context: TransactionContext, body: RefuseJob) -> None:
-    job = _get_job(draft, context, body.job)
-    _end_job(draft, body.job, job, job.amount)
-
-
-def refund_job(draft: Draft, item: DueItem) -> None:
-    """Due: nobody settled it in time."""
-    job = draft.jobs.get(item.id)
-    if job is not None:
-        _end_job(draft, item.id, job, job.amount)
-
-
-def _end_job(draft: Draft, key: bytes, job: Job, refund: int) -> None:
-    draft.jobs.delete(key)
-    if draft.runs.get(key) is None:
-        draft.credit(job.payer, refund)
-    else:
-        end_run(draft, key, job, refund)
-
-
-def _get_job(draft: Draft, context: TransactionContext, key: bytes) -> Job:
-    job = draft.jobs.get(key)
+def get_open_job(draft: Draft, context: TransactionContext, key: bytes) -> Job:
+    """A job that its worker may still end. UnknownJob, NotYourJob, or InvalidJobWork for a contested run."""
+    job, run = draft.jobs.get(key), draft.runs.get(key)
     if job is None:
         raise UnknownJob(key)
     if job.payee != context.account:
         raise NotYourJob(key, context.account)
+    if run is not None and run.contest:
+        raise InvalidJobWork(key, "it is contested: the end of that ends it")
     return job
 
 
-def _verify_claim(draft: Draft, job: Job, body: SettleJob) -> None:
-    claim = body.claim
-    if (claim.channel, claim.seq, claim.request_id) != (body.job, 0, job.request_id):
-        raise InvalidJobWork(body.job, "the claim is of another job")
+def verify_job_claim(draft: Draft, key: bytes, job: Job, claim: Claim, salt: bytes, output_digest: bytes) -> None:
+    """InvalidJobWork or AlreadyProven unless the claim, opened by these, is of this job and may be paid."""
+    if (claim.channel, claim.seq, claim.request_id) != (key, 0, job.request_id):
+        raise InvalidJobWork(key, "the claim is of another job")
     if claim.verifiers != job.verifiers:
-        raise InvalidJobWork(body.job, f"attested by {claim.verifiers}, the payer asked for {job.verifiers}")
+        raise InvalidJobWork(key, f"attested by {claim.verifiers}, the payer asked for {job.verifiers}")
     if claim.fee > job.amount:
-        raise InvalidJobWork(body.job, f"the claim asks {claim.fee} grains of {job.amount}")
+        raise InvalidJobWork(key, f"the claim asks {claim.fee} grains of {job.amount}")
     owner = draft.node_owners.get(claim.worker)
     if owner is None or owner.account != job.payee:
-        raise InvalidJobWork(body.job, f"the claim is of node {claim.worker.hex()}, none of the worker's")
-    if compute_commitment(body.salt, body.output_digest) != claim.commitment:
-        raise InvalidJobWork(body.job, "salt and digest do not open the claim")
+        raise InvalidJobWork(key, f"the claim is of node {claim.worker.hex()}, none of the worker's")
+    if compute_commitment(salt, output_digest) != claim.commitment:
+        raise InvalidJobWork(key, "salt and digest do not open the claim")
+    claim_id = compute_claim_id(claim)
+    if draft.wrong.get(claim_id) is not None:
+        raise AlreadyProven(claim_id)
+    if is_lost(draft, claim_id):
+        raise InvalidJobWork(key, LOST)
+
+
+def _end_job(draft: Draft, key: bytes, job: Job, rest: int, outputs: tuple[Tensor, ...], volume: int) -> None:
+    """What is not paid goes back; the outputs of a run, attested by so many, are its workflow's next value."""
+    draft.jobs.delete(key)
+    if draft.runs.get(key) is None:
+        draft.credit(job.payer, rest)
+    else:
+        end_run(draft, key, job, rest, outputs, volume)

@@ -138,7 +138,9 @@ def verify_params(params: Params) -> None:
         raise ValueError(f"unbonding_ms is {params.unbonding_ms}, evidence is accepted for {evidence_ms}")
     if params.dispute_window_ms < DISPUTE_WINDOW_MS_MIN:
         raise ValueError(f"dispute_window_ms is {params.dispute_window_ms}, at least {DISPUTE_WINDOW_MS_MIN} needed")
-    disputed_ms = params.challenge_ms + DISPUTE_PHASES * (params.dispute_ms + params.grace_ms)
+    # What was demanded at the end of its time is opened in that of the demand, and then disputed for as long again.
+    opened_ms = params.challenge_ms + params.demand_ms + params.grace_ms
+    disputed_ms = opened_ms + params.challenge_ms + DISPUTE_PHASES * (params.dispute_ms + params.grace_ms)
     if params.unbonding_ms < disputed_ms:
         raise ValueError(f"unbonding_ms is {params.unbonding_ms}, a dispute may take {disputed_ms}")
     if params.fee_validators_bp + params.fee_treasury_bp > BP:

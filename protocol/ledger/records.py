@@ -9,7 +9,6 @@ from protocol.cid import CID_SIZE
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode, Receipt
 from protocol.ledger.limits import CANDLES_PER_PAGE, EVIDENCE_BYTES_MAX, OBSERVERS_MAX, ROWS_MAX
-from protocol.queries import InputQueries
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import BP, AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
 
@@ -173,51 +172,6 @@ class CandlePage:
 
     number: Whole
     candles: Annotated[tuple[Candle, ...], AtMost(CANDLES_PER_PAGE)]
-
-
-@fast_dataclass(frozen=True)
-class Tick:
-    """What became of a workflow's ticks `first` to `last` (`workflow.Outcome`). `job` and `value` are of one fired."""
-
-    first: Whole
-    last: Whole
-    outcome: Name
-    value: Annotated[tuple[Whole, ...], AtMost(1)] = ()
-    job: MaybeKey = b""
-
-
-@fast_dataclass(frozen=True)
-class Workflow:
-    """Scheduled work. Tick t is due at t · every_ms; `next_tick` is 0 when there is none any more.
-
-    `fired` and `missed` count ticks, `done` those whose result the workflow's feed has taken; `past` holds the last.
-    """
-
-    name: Name
-    owner: PublicKey
-    model: Digest
-    inputs: InputQueries
-    every_ms: Whole
-    end_ms: TimeMs
-    fee: Grains
-    verifiers: Whole
-    timeout_ms: Whole
-    budget: Grains
-    next_tick: Whole
-    fired: Whole = 0
-    missed: Whole = 0
-    done: Whole = 0
-    ended_ms: TimeMs = 0
-    past: Annotated[tuple[Tick, ...], AtMost(32)] = ()
-
-
-@fast_dataclass(frozen=True)
-class Run:
-    """What a tick asks for, while its job is open. `workflow` is the key of its workflow."""
-
-    workflow: Digest
-    tick: Whole
-    request: InferenceRequest
 
 
 @fast_dataclass(frozen=True)

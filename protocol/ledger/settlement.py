@@ -248,15 +248,9 @@ def find_fault(
     outputs: tuple[Tensor, ...] = (),
 ) -> str:
     """Why a claim does not count as attested with this digest by everyone drawn for it; empty when it does."""
-    if not VERIFIERS_MIN <= claim.verifiers <= draft.params.verifiers_max:
-        return f"{claim.verifiers} verifiers; the policy wants {VERIFIERS_MIN} to {draft.params.verifiers_max}"
-    snapshot = get_snapshot(draft, claim.epoch)
-    worker = snapshot.find_candidate(claim.worker)
-    if worker is None or not worker.serves(claim.model):
-        return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
-    committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
-    if tuple(item.verifier for item in attestations) != committee:
-        return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"
+    fault = find_committee_fault(draft, claim, attestations)
+    if fault:
+        return fault
     if bool(outputs) != any(item.shown for item in attestations):
         return "the worker's outputs stand beside those that attestations show, and nowhere else"
     if outputs and compute_tensors_digest(outputs) != output_digest:
@@ -266,6 +260,20 @@ def find_fault(
         if item.claim_id != claim_id or not is_agreed(model, item, output_digest, outputs):
             return f"the attestation of {item.verifier.hex()} does not open to this digest"
         context.verify_signed(item, item.verifier)
+    return ""
+
+
+def find_committee_fault(draft: Draft, claim: Claim, attestations: tuple[Attestation, ...]) -> str:
+    """Why attestations are not by everyone drawn for a claim, in order; empty when they are, whatever they say."""
+    if not VERIFIERS_MIN <= claim.verifiers <= draft.params.verifiers_max:
+        return f"{claim.verifiers} verifiers; the policy wants {VERIFIERS_MIN} to {draft.params.verifiers_max}"
+    snapshot = get_snapshot(draft, claim.epoch)
+    worker = snapshot.find_candidate(claim.worker)
+    if worker is None or not worker.serves(claim.model):
+        return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
+    committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
+    if tuple(item.verifier for item in attestations) != committee:
+        return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"
     return ""
 
 

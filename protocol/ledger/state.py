@@ -42,16 +42,15 @@ from protocol.ledger.records import (
     Pool,
     ProvenWrong,
     RestartRecord,
-    Run,
     Tip,
     Tombstone,
     Unbonding,
     Vesting,
     Withheld,
     WorkCount,
-    Workflow,
 )
 from protocol.ledger.tree import Tree, get_root
+from protocol.ledger.workflow_records import Run, Workflow
 from protocol.signing import compute_domain_prefix
 from protocol.types import ChainId, Digest, Grains, TimeMs, Whole
 

@@ -27,9 +27,10 @@ from protocol.ledger.feeds import (
     put_feed,
 )
 from protocol.ledger.params import DELAY_MS_MAX
-from protocol.ledger.records import CandlePage, DueItem, FeedTerms, Job, ModelRecord, Run, Tick, Workflow
+from protocol.ledger.records import CandlePage, DueItem, FeedTerms, Job, ModelRecord
 from protocol.ledger.runs import note_ticks
 from protocol.ledger.transactions import transaction
+from protocol.ledger.workflow_records import Run, Tick, Workflow
 from protocol.queries import InputQueries, SeriesQuery
 from protocol.signing import compute_domain_prefix
 from protocol.tensor import Tensor
@@ -139,12 +140,19 @@ def finish(draft: Draft, item: DueItem) -> None:
     workflow = draft.workflows.get(item.id)
     if workflow is None:
         return
+    if count_running(workflow):  # a contested run may take longer than others
+        draft.plan(replace(item, time_ms=draft.time_ms + draft.params.grace_ms))
+        return
     draft.credit(workflow.owner, workflow.budget)
     draft.workflows.put(item.id, replace(workflow, budget=0, ended_ms=workflow.ended_ms or draft.time_ms))
     terms = draft.feed_terms.get(workflow.name)
     assert terms is not None  # it ends with its workflow
     draft.feed_terms.put(workflow.name, replace(terms, retired_ms=draft.time_ms))
     draft.plan(DueItem(draft.time_ms + draft.params.unbonding_ms, FEED_KIND, item.id, waking=1, graced=0))
+
+
+def count_running(workflow: Workflow) -> int:
+    return sum(tick.outcome == Outcome.RUNNING for tick in workflow.past)
 
 
 def _go_on(draft: Draft, workflow: Workflow) -> None:
@@ -173,8 +181,7 @@ def _open_run(draft: Draft, workflow: Workflow, tick: int) -> Workflow:
         raise _Missed(Outcome.NO_MODEL)
     if workflow.budget < workflow.fee:
         raise _Missed(Outcome.NO_BUDGET)
-    running = sum(tick.outcome == Outcome.RUNNING for tick in workflow.past)
-    if running >= RUNNING_MAX or len(draft.jobs) >= draft.params.jobs_max:
+    if count_running(workflow) >= RUNNING_MAX or len(draft.jobs) >= draft.params.jobs_max:
         raise _Missed(Outcome.NO_ROOM)
     key = compute_feed_key(workflow.name)
     job = compute_run_key(key, tick)

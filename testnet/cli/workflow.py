@@ -10,8 +10,8 @@ from testnet.cli.output import CommandError, ExitCode, Output, format_decimal, f
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import Workflow
     from protocol.ledger.state import State
+    from protocol.ledger.workflow_records import Tick, Workflow
     from protocol.queries import InputQuery
 
 app = App(
@@ -162,7 +162,7 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
             "first": tick.first,
             "last": tick.last,
             "from_ms": tick.first * workflow.every_ms,
-            "outcome": tick.outcome,
+            "outcome": _tell_outcome(state, tick),
             "value": tick.value[0] if tick.value else None,
             "shown": format_decimal(tick.value[0], decimals) if tick.value else "",
             "job": tick.job.hex(),
@@ -181,6 +181,8 @@ def runs(name: Name, /, *, directory: Where = None, json: Json = False) -> None:
     output.say(format_table(("TICK", "TIME (UTC)", "OUTCOME", "VALUE"), cells))
     told = f"{workflow.fired} fired, {workflow.done} of them done, {workflow.missed} missed"
     output.say(f"{told}, at height {state.height}")
+    if any(row["outcome"] == "contested" for row in rows):
+        output.say("contested: its verifiers do not agree; who found something else disputes it, or it is settled")
     output.give({"height": state.height, **_describe(state, workflow), "ticks": rows})
 
 
@@ -228,3 +230,8 @@ def _describe(state: "State", workflow: "Workflow") -> dict[str, Any]:
         "budget_grains": workflow.budget,
         "is_on": bool(workflow.next_tick),
     }
+
+
+def _tell_outcome(state: "State", tick: "Tick") -> str:
+    run = state.runs.get(tick.job)
+    return "contested" if run is not None and run.contest else tick.outcome

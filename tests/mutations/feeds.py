@@ -9,8 +9,47 @@ ORACLE = "tests/roles/test_oracle.py::"
 SOURCES = "tests/roles/test_sources.py::"
 WORKFLOWS = "tests/protocol/ledger/test_workflows.py::"
 RUNNER = "tests/roles/test_runner.py::"
+CONTESTS = "tests/protocol/ledger/test_contests.py::"
 
 MUTATIONS = (
+    Mutation(
+        "protocol/ledger/contests.py",
+        "if not sides.agreeing or not sides.dissenting:",
+        "if not sides.dissenting:",
+        (CONTESTS + "test_a_run_is_contested_with_what_shows_it_and_nothing_else",),
+        "a result that nobody agrees with is not paid",
+    ),
+    Mutation(
+        "protocol/ledger/contests.py",
+        "    if open_ms:",
+        "    if not open_ms:",
+        (
+            CONTESTS + "test_a_verifier_that_disputes_the_truth_loses_its_bond_and_the_run_is_settled",
+            CONTESTS + "test_a_run_that_nobody_disputes_is_settled_with_those_who_agree",
+        ),
+        "a disputed run is not settled before the dispute has ended",
+    ),
+    Mutation(
+        "protocol/ledger/escrow.py",
+        "if job is not None and (run is None or not run.contest):",
+        "if job is not None:",
+        (CONTESTS + "test_a_contested_run_is_ended_by_nothing_else",),
+        "a contested run outlives its deadline",
+    ),
+    Mutation(
+        "protocol/ledger/dispute_ends.py",
+        "    forfeit_claimed(draft, dispute.worker, dispute.claim)\n    give_back_run(draft, dispute.claim)",
+        "    forfeit_claimed(draft, dispute.worker, dispute.claim)",
+        (CONTESTS + "test_a_worker_that_is_found_wrong_is_slashed_and_the_runs_money_is_budget_again",),
+        "a run whose result is proven wrong is paid back",
+    ),
+    Mutation(
+        "protocol/ledger/runs.py",
+        "    at = next(number for number, tick in enumerate(past) if tick.outcome != Outcome.RUNNING)",
+        "    at = 0",
+        (WORKFLOWS + "test_a_run_that_takes_long_stays_on_the_record",),
+        "a run that is open is on its workflow's record",
+    ),
     Mutation(
         "protocol/ledger/feeds.py",
         "return max(2 * (max(observers - 1, 0) // 3) + 1, observers_min)",

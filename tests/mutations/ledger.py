@@ -525,8 +525,8 @@ MUTATIONS = (
     ),
     Mutation(
         "protocol/ledger/disputes.py",
-        "    if draft.base.time_ms > latest_ms and not",
-        "    if draft.time_ms > latest_ms and not",
+        "    is_late = draft.base.time_ms > latest_ms",
+        "    is_late = draft.time_ms > latest_ms",
         (DISPUTES + "test_a_receipt_can_be_disputed_as_long_as_its_worker_keeps_what_it_needs_to_answer",),
         "an outage of the ledger ends nobody's time to dispute",
     ),

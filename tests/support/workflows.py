@@ -1,12 +1,16 @@
 """Scheduled work on a ledger of its own: a feed with some history, a model, a workflow, its runs settled by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from protocol.candles import compute_feed_key
+from protocol.jobs import Receipt
+from protocol.ledger.contests import ContestRun
 from protocol.ledger.escrow import SettleJob
 from protocol.ledger.feeds import ObserveFeed
 from protocol.ledger.params import Params
-from protocol.ledger.records import ModelRecord, Run, TensorSpec, Workflow
+from protocol.ledger.records import ModelRecord, TensorSpec
+from protocol.ledger.workflow_records import Run, Workflow
 from protocol.ledger.workflows import AddWorkflow
 from protocol.queries import CandleQuery, InputQuery, SeriesQuery
 from protocol.tensor import Tensor
@@ -26,6 +30,7 @@ MODEL = ModelRecord(
 EVERY_MS = 2_000
 QUERY = InputQuery((SeriesQuery(CandleQuery(TERMS.name, HEARTBEAT_MS, 3), ("close",)),))
 NAME = "mean"
+OTHER = b"\x01" * 32  # what verifiers in dissent have found
 
 
 def make_body(ledger: Ledger, ticks: int = 10, **changes: object) -> AddWorkflow:
@@ -85,13 +90,31 @@ def find_worker(ledger: Ledger, job: bytes) -> str:
     return next(name for name in ledger.foundation.nodes if ledger.account(name).public == payee)
 
 
-def settle(ledger: Ledger, job: bytes, value: int = 7, fee: int = PRICE, **changes: object) -> SettleJob:
+def do_run(ledger: Ledger, job: bytes, value: int = 7, fee: int = PRICE, **changes: object) -> Receipt:
+    """What the worker of a run signs when it has found a value; `changes` are to the request."""
     run, worker = ledger.state.runs[job], find_worker(ledger, job)
-    outputs = (Tensor("int64", (1, 1), value.to_bytes(8, "little", signed=True)),)
     item = pay(run.request, ledger.foundation, job, 0, amount=fee)
-    receipt = make_receipt(replace(item, request=replace(run.request, **changes)), ledger.node(worker), outputs)  # type: ignore[arg-type]
+    request = replace(run.request, **changes)  # type: ignore[arg-type]
+    return make_receipt(replace(item, request=request), ledger.node(worker), make_outputs(value))
+
+
+def make_outputs(value: int) -> tuple[Tensor, ...]:
+    return (Tensor("int64", (1, 1), value.to_bytes(8, "little", signed=True)),)
+
+
+def settle(ledger: Ledger, job: bytes, value: int = 7, fee: int = PRICE, **changes: object) -> SettleJob:
+    receipt = do_run(ledger, job, value, fee, **changes)
     attestations = attest(ledger.state, ledger.foundation, receipt, receipt.output_digest)
-    return SettleJob(job, receipt.claim, receipt.salt, receipt.output_digest, attestations, outputs)
+    return SettleJob(job, receipt.claim, receipt.salt, receipt.output_digest, attestations, make_outputs(value))
+
+
+def contest(ledger: Ledger, job: bytes, value: int = 7, dissenting: Sequence[int] = (1,)) -> ContestRun:
+    """The same, some of the verifiers, by their places in the committee, having found something else."""
+    receipt = do_run(ledger, job, value)
+    agreed = attest(ledger.state, ledger.foundation, receipt, receipt.output_digest)
+    others = attest(ledger.state, ledger.foundation, receipt, OTHER)
+    said = tuple(others[place] if place in dissenting else item for place, item in enumerate(agreed))
+    return ContestRun(job, receipt, said, make_outputs(value))
 
 
 def start(ledger: Ledger, **changes: object) -> int:

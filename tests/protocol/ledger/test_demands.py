@@ -151,3 +151,17 @@ def test_nothing_but_the_worker_s_receipt_opens() -> None:
     assert isinstance(ledger.refuse(case.worker, OpenClaim(case.claim_id, (unsigned,))), InvalidSignature)
     assert isinstance(ledger.refuse(case.drawn, OpenClaim(case.claim_id, (case.receipt,))), InvalidDemand)
     assert isinstance(ledger.refuse(case.worker, OpenClaim(bytes(32), (case.receipt,))), UnknownDemand)
+
+
+def test_what_was_opened_late_can_be_disputed_for_as_long_as_what_was_opened_early() -> None:
+    case = Case().wait()
+    ledger = case.ledger
+    ledger.do(case.drawn, DemandOpening(case.claim))
+    ledger.block(after_ms=PARAMS.demand_ms)
+    ledger.do(case.worker, OpenClaim(case.claim_id, (case.receipt,)), after_ms=PARAMS.grace_ms - 1)
+    ledger.block(after_ms=PARAMS.challenge_ms - 1_000)
+    assert ledger.state.time_ms > case.claim.deadline_ms + PARAMS.challenge_ms
+
+    ledger.do(case.drawn, OpenDispute((case.receipt,), (), LIE, case.claim.profile))
+
+    assert len(ledger.state.disputes) == 1

@@ -29,7 +29,7 @@ from protocol.queries import CandleQuery, InputQuery, SeriesQuery
 from protocol.signing import sign
 from protocol.tensor import Tensor
 from protocol.types import Verdict
-from protocol.workflow import Outcome
+from protocol.workflow import Outcome, is_missed
 from tests.support.feeds import HEARTBEAT_MS, TERMS, report
 from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
@@ -39,6 +39,7 @@ from tests.support.workflows import (
     NAME,
     PARAMS,
     QUERY,
+    contest,
     find_worker,
     found,
     get_workflow,
@@ -359,6 +360,21 @@ def test_gossip_passes_on_the_claim_of_a_run_and_no_other() -> None:
     assert check_message("claims", node.public, over, ledger.state, ledger.state.time_ms)[0] is Verdict.IGNORE
 
 
+def test_a_run_that_takes_long_stays_on_the_record() -> None:
+    ledger = found(dispute_window_ms=200_000, unbonding_ms=10**7)
+    first = start(ledger, ticks=2 * TICKS_KEPT)
+    [(long, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, long)), contest(ledger, long), after_ms=1)
+    for tick in range(first + 1, first + TICKS_KEPT + 4):
+        keep_fresh(ledger, tick * EVERY_MS)
+        for job, _ in list_runs(ledger):
+            if job != long:
+                ledger.do(ledger.account(find_worker(ledger, job)), RefuseJob(job), after_ms=1)
+    past = get_workflow(ledger).past
+    assert len(past) == TICKS_KEPT
+    assert past[0].job == long
+
+
 # Ten thousand ticks
 
 
@@ -367,7 +383,7 @@ def live(seed: int, ticks: int, is_light: bool) -> tuple[Ledger, int, set[int]]:
     rng = random.Random(seed)
     ledger = Ledger(
         {"validator": 1, "oracle": 1, "client": 1, "inference": 3, "verifier": 3},
-        params=replace(PARAMS, grace_ms=100, jobs_max=1 if seed % 3 == 0 else 100),
+        params=replace(PARAMS, grace_ms=100, dispute_window_ms=3_000, jobs_max=1 if seed % 3 == 0 else 100),
         models=(MODEL,),
         check_signatures=not is_light,
     )
@@ -397,6 +413,8 @@ def live(seed: int, ticks: int, is_light: bool) -> tuple[Ledger, int, set[int]]:
                 ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, rng.randrange(100)), after_ms=1)
             elif deed < 0.7:
                 ledger.do(ledger.account(find_worker(ledger, job)), RefuseJob(job), after_ms=1)
+            elif deed < 0.8:
+                ledger.do(ledger.account(find_worker(ledger, job)), contest(ledger, job), after_ms=1)
     return ledger, first, runs
 
 
@@ -409,7 +427,7 @@ def check_ticks(ledger: Ledger, first: int, runs: set[int], ticks: int) -> None:
     at = workflow.past[0].first
     for item in workflow.past:
         assert item.first == at
-        assert (item.first in runs) == (item.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.RUNNING))
+        assert (item.first in runs) == (not is_missed(item.outcome))
         at = item.last + 1
     assert at == first + ticks
     assert len(workflow.past) <= TICKS_KEPT
