@@ -209,7 +209,7 @@ class Inference(Role):
     def _forget_answered(self) -> list[tuple[bytes, int]]:
         """Settled jobs nobody may ask about any more: their results, or in a dispute how they came about."""
         ledger = self._ledger
-        asked = [item.claim for item in (*ledger.disputes.values(), *ledger.demands.values())]
+        asked = [item.claim for item in ledger.disputes.values()] + [item.claim for item in ledger.demands.values()]
         kept = {(claim.channel, claim.seq) for claim in asked}
         # By the ledger's time, as it takes disputes: an outage of it, or our own clock, must not cost us the answer.
         return self._book.forget_answered(ledger.time_ms - ledger.params.challenge_ms, kept)
