@@ -98,6 +98,18 @@ def read_events(directory: Path) -> Iterator[dict[str, Any]]:
                     yield event
 
 
+def has_lost(directory: Path) -> bool:
+    """Whether the oldest events of a data directory are gone: its log outgrew its bound."""
+    path = directory / FILE_NAME
+    return any(_starts_anew(part) for part in (_older(path), path) if part.exists())
+
+
+def _starts_anew(path: Path) -> bool:
+    with path.open("rb") as file:
+        event = _parse(file.readline(LINE_BYTES_MAX))
+    return event is not None and event["name"] == DROPPED
+
+
 def _read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Lines of at most LINE_BYTES_MAX; longer ones, which no log of ours has, are passed over."""
     is_start = True

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from testnet.page.histogram import Histogram
 
 BINS_MAX = 240
-WIDTH_MS_MIN = 250
+WIDTH_MS_MIN = 500
 
 Value = TypeVar("Value")
 
@@ -55,9 +55,21 @@ class Axis:
         return series
 
     @property
+    def bins(self) -> int:
+        """How many there are, up to the last that anything has been in."""
+        return self.last + 1
+
+    @property
+    def length_ms(self) -> int:
+        return self.bins * self.width_ms
+
+    @property
     def end_ms(self) -> int:
-        """Of the last bin that anything has been in."""
-        return self.start_ms + (self.last + 1) * self.width_ms
+        return self.start_ms + self.length_ms
+
+    def find_share(self, time_ms: int) -> float:
+        """Where a time is, from 0 at the start to 1 at the end."""
+        return min(1.0, max(0.0, (time_ms - self.start_ms) / self.length_ms))
 
 
 @dataclass

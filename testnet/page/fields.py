@@ -1,11 +1,24 @@
 """Take a field of somebody's JSON only if it is of the type it should be, and no larger than it may be."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+FILE_BYTES_MAX = 16 * 1024 * 1024
 INT_MAX = 2**63
 TEXT_MAX = 128  # of an id or name that is kept
 LIST_MAX = 512
+
+
+def read_object(path: Path) -> Mapping[str, Any]:
+    """An object in a file; empty when there is no file, or something else in it."""
+    try:
+        with path.open("rb") as file:
+            fields = json.loads(file.read(FILE_BYTES_MAX))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def get_int(fields: Mapping[str, Any], key: str) -> int | None:

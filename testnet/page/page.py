@@ -1,24 +1,29 @@
 """Write `report.html` of a run: read the event logs of all its nodes in the order of time, and draw what they say."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from roles.eventlog import FILE_NAME as EVENTS_NAME
-from roles.eventlog import read_events
+from roles.eventlog import has_lost, read_events
 from roles.files import write_atomically
 from testnet.fault_kinds import NETWORK_LOG
+from testnet.load_plan import PLAN_NAME
 from testnet.network_file import FILE_NAME, NetworkFile, read_network_file
-from testnet.page import sections
-from testnet.page.fields import get_int
+from testnet.page import tables
+from testnet.page.charts import make_charts
+from testnet.page.fields import get_int, read_object
 from testnet.page.markup import Markup, element, join
 from testnet.page.timeline import Timeline
+from testnet.page.topology import make_topology
 from testnet.page.verdict import Verdict, find_verdict
+from testnet.page.waterfall import make_slowest
 
 PAGE_NAME = "report.html"
 AROUND_MS = 60_000  # before the network was made and after its last log was written: times beyond are nobody's
+CLIENTS_SHOWN = 16
 STYLE = Path(__file__).with_name("style.css")
 # Nothing is loaded and nothing runs, whatever a log says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -41,7 +46,8 @@ def write_page(directory: Path) -> Page:
     """
     network = read_network_file(directory / FILE_NAME)
     verdict = find_verdict(directory)
-    text = draw_page(network, read_timeline(directory, network), verdict)
+    loads = {name: read_object(directory / folder / PLAN_NAME) for name, folder in _list_clients(network)}
+    text = draw_page(network, read_timeline(directory, network), verdict, {k: v for k, v in loads.items() if v})
     path = directory / PAGE_NAME
     write_atomically(path, text)
     return Page(path, len(text.encode()), verdict)
@@ -56,8 +62,10 @@ def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
     written = [path.stat().st_mtime for folder in logs.values() if (path := folder / EVENTS_NAME).is_file()]
     first, last = network.created_ms - AROUND_MS, int(1_000 * max(written, default=0)) + AROUND_MS
     merged = heapq.merge(*(_read_log(name, folder) for name, folder in logs.items()), key=lambda item: item[0])
-    timeline: Timeline | None = None
     roles = {node.name: node.role for node in network.nodes}
+    cut = frozenset(name for name, folder in logs.items() if has_lost(folder))
+    # What is lost has its room on the axis, empty; else the run begins with the first word of it.
+    timeline = Timeline(network.created_ms, roles, cut) if cut else None
     for time_ms, name, event in merged:
         if first <= time_ms <= last:
             timeline = timeline or Timeline(time_ms, roles)
@@ -65,16 +73,19 @@ def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
     return timeline or Timeline(network.created_ms, roles)
 
 
-def draw_page(network: NetworkFile, timeline: Timeline, verdict: Verdict) -> str:
-    """The whole page."""
+def draw_page(
+    network: NetworkFile, timeline: Timeline, verdict: Verdict, loads: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The whole page. `loads` are the plans of clients, by name, where they have one."""
     parts = [
-        sections.make_head(network, timeline, verdict),
-        sections.make_plots(timeline),
-        sections.make_faults(timeline),
-        sections.make_latency(timeline),
-        sections.make_slowest(timeline),
-        sections.make_ledger(verdict),
-        sections.make_topology(network, timeline),
+        tables.make_head(network, timeline, verdict),
+        make_charts(timeline),
+        tables.make_latency(timeline),
+        tables.make_faults(timeline),
+        make_slowest(timeline),
+        tables.make_invariants(verdict),
+        make_topology(network, timeline),
+        tables.make_manifest(network, loads),
     ]
     head = element(
         "head",
@@ -84,6 +95,10 @@ def draw_page(network: NetworkFile, timeline: Timeline, verdict: Verdict) -> str
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     )
     return "<!doctype html>\n" + element("html", head, element("body", join(*parts)), lang="en") + "\n"
+
+
+def _list_clients(network: NetworkFile) -> list[tuple[str, str]]:
+    return [(node.name, node.directory) for node in network.nodes if node.role == "client"][:CLIENTS_SHOWN]
 
 
 def _read_log(name: str, folder: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:

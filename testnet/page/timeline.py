@@ -42,16 +42,20 @@ class Fault:
 
 
 class Timeline:
-    """Give it every event with `take`. `roles` are the roles of the nodes, by name."""
+    """Give it every event with `take`. `roles` are the roles of the nodes, by name.
 
-    def __init__(self, start_ms: int, roles: Mapping[str, str]) -> None:
+    `cut` names the nodes whose logs have lost their beginning: of those nothing is known before `first_ms`.
+    """
+
+    def __init__(self, start_ms: int, roles: Mapping[str, str], cut: frozenset[str] = frozenset()) -> None:
         self.roles = roles
+        self.cut = cut
+        self.first_ms: dict[str, int] = {}  # when each node first said anything
         self.axis = Axis(start_ms)
         self.events = 0
         self.sent, self.released, self.failed, self.refused = (self.axis.sums() for _ in range(4))
         self.fees = self.axis.sums()  # grains of leaves settled
-        self.latency = self.axis.histograms()  # of released requests, by when they were released
-        self.stages = {role: Histogram() for role in STAGES}
+        self.stages = {role: self.axis.histograms() for role in STAGES}  # by when each ended
         self.heights: dict[str, Series[int]] = {name: self.axis.lasts() for name in roles}
         self.rss: dict[str, Series[int]] = {name: self.axis.lasts() for name in roles}
         self.peers: dict[str, tuple[str, ...]] = {}
@@ -65,6 +69,8 @@ class Timeline:
             return
         self.axis.find_bin(time_ms)
         self.events += 1
+        if node in self.roles:
+            self.first_ms.setdefault(node, time_ms)
         if node == NETWORK_LOG:
             self._take_fault(name, event, time_ms)
         elif node in self.roles:
@@ -97,20 +103,22 @@ class Timeline:
         trip.add(Mark(time_ms, node, name, attempt))
         match name:
             case "claim.made" | "lie.told" if taken := trip.find("request.taken", attempt=attempt):
-                self.stages["inference"].add(time_ms - taken.time_ms)
+                self._time("inference", taken.time_ms, time_ms)
             case "attestation.made" if claim := trip.find_last(*CLAIMS):
-                self.stages["verifier"].add(time_ms - claim.time_ms)
+                self._time("verifier", claim.time_ms, time_ms)
             case "request.attested" | "request.answered" if not trip.ended_ms:
                 self.trips.end(trip, time_ms)
                 self.released.put(time_ms, 1)
-                self.stages["client"].add(trip.took_ms)
-                self.latency.open(time_ms, Histogram).add(trip.took_ms)
+                self._time("client", trip.began_ms, time_ms)
             case "request.failed" if not trip.ended_ms:
                 self.trips.end(trip, time_ms, get_text(event, "code") or "failed")
                 self.failed.put(time_ms, 1)
             case "leaf.settled" if trip.ended_ms and not get_int(event, "zero_reason"):
-                self.stages["validator"].add(time_ms - trip.ended_ms)
+                self._time("validator", trip.ended_ms, time_ms)
                 self.trips.settle(trip, time_ms)
+
+    def _time(self, role: str, began_ms: int, ended_ms: int) -> None:
+        self.stages[role].open(ended_ms, Histogram).add(max(0, ended_ms - began_ms))
 
     def _take_fault(self, name: str, event: Mapping[str, Any], time_ms: int) -> None:
         fault_id = get_text(event, "fault")

@@ -1,16 +1,14 @@
 """What was found about a run: read from its `report.json`, or recomputed from genesis and blocks now."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testnet.page.fields import get_int, get_text, get_texts
+from testnet.page.fields import get_int, get_text, get_texts, read_object
 from testnet.report import Bar, Report, add_ledger, add_reconciliation
 from testnet.review import REPORT_NAME, CheckFailed, recompute_ledgers
 
-REPORT_BYTES_MAX = 16 * 1024 * 1024
 BARS_MAX = 64
 BAR_TEXT_MAX = 512
 FINDINGS_MAX = 20
@@ -39,7 +37,7 @@ class Verdict:
 
 def find_verdict(directory: Path) -> Verdict:
     """Of the run in a network's directory. Without a report that can be read, its ledger is recomputed."""
-    known = parse_verdict(_read_object(directory / REPORT_NAME))
+    known = parse_verdict(read_object(directory / REPORT_NAME))
     if known is not None:
         return known
     try:
@@ -70,13 +68,3 @@ def _describe(bars: tuple[Bar, ...], ledger: Mapping[str, Any], receipts: Mappin
         tuple((name, count) for name in RECEIPTS if (count := get_int(receipts, name)) is not None),
         tuple(findings[:FINDINGS_MAX]),
     )
-
-
-def _read_object(path: Path) -> Mapping[str, Any]:
-    """An object in a file; empty when there is no file, or something else in it."""
-    try:
-        with path.open("rb") as file:
-            fields = json.loads(file.read(REPORT_BYTES_MAX))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}

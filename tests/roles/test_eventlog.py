@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from roles.eventlog import DROPPED, EventLog, format_event, read_events
+from roles.eventlog import DROPPED, EventLog, format_event, has_lost, read_events
 
 
 def test_events_are_read_as_they_were_written(tmp_path):
@@ -53,7 +53,8 @@ def test_the_log_keeps_to_its_bound_and_loses_the_oldest_first(tmp_path):
     kept = [event["time_ms"] for event in events if event["name"] == "tick"]
     assert kept == list(range(kept[0], 200))
     assert kept[0] > 0
-    assert any(event["name"] == DROPPED and event["bytes"] > 500 for event in events), "a reader learns of it"
+    assert any(event["name"] == DROPPED and event["bytes"] > 500 for event in events)
+    assert has_lost(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2_000
 
 
@@ -66,6 +67,7 @@ def test_a_log_that_has_lost_nothing_does_not_say_so(tmp_path):
 
     assert [event["time_ms"] for event in read_events(tmp_path)] == list(range(30))
     assert (tmp_path / "events.jsonl.1").exists()
+    assert not has_lost(tmp_path)
 
 
 NO_EVENTS = (b"[" * 60_000, b'{"name":"x"' + b" " * 200_000 + b"}", b"\xff\x00", b"7", b'{"a":1}', b"")
