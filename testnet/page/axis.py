@@ -25,8 +25,8 @@ class Axis:
         """The bin of a time, 0 for what is before the start; widens all bins until it is one of BINS_MAX.
 
         >>> axis = Axis(1_000)
-        >>> axis.find_bin(1_300), axis.find_bin(1_000 + 240 * 250), axis.width_ms
-        (1, 120, 500)
+        >>> axis.find_bin(1_700), axis.find_bin(1_000 + 240 * 500), axis.width_ms
+        (1, 120, 1000)
         """
         while (index := max(0, time_ms - self.start_ms) // self.width_ms) >= BINS_MAX:
             self.width_ms *= 2

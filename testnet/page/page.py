@@ -80,8 +80,7 @@ def draw_page(
     parts = [
         tables.make_head(network, timeline, verdict),
         make_charts(timeline),
-        tables.make_latency(timeline),
-        tables.make_faults(timeline),
+        tables.make_pair(tables.make_latency(timeline), tables.make_faults(timeline)),
         make_slowest(timeline),
         tables.make_invariants(verdict),
         make_topology(network, timeline),

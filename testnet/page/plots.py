@@ -11,7 +11,8 @@ from testnet.page.markup import Markup, element, join
 from testnet.page.scales import Scale, format_time, list_ticks
 
 PLOT_WIDTH, PLOT_HEIGHT, ROW_HEIGHT = 1_000, 120, 10
-BAR_WIDTH_MIN = 2.0
+BAR_WIDTH_MIN = 4.0  # a pixel of a phone
+GAP_BINS_MAX = 4  # without a value, over which a line is drawn on
 Key = Sequence[tuple[str, str]]  # tone and what it stands for
 
 
@@ -64,10 +65,15 @@ def draw_ticks(length_ms: float) -> Markup:
     return element("div", element("div"), element("div", *ticks, class_="ticks"), class_="plot")
 
 
-def make_chart(name: str, key: Key, *parts: Markup) -> Markup:
+def make_chart(name: str, key: Key, *parts: Markup, kind: str = "chart") -> Markup:
     """A figure with its name, and its key if it needs one."""
-    told = element("span", *(element("span", element("i", class_=tone), text) for tone, text in key), class_="key")
-    return element("figure", element("figcaption", element("b", name), told if key else ""), *parts, class_="chart")
+    told = make_key(key)
+    return element("figure", element("figcaption", element("b", name), told if key else ""), *parts, class_=kind)
+
+
+def make_key(key: Key) -> Markup:
+    """What each tone stands for."""
+    return element("span", *(element("span", element("i", class_=tone), text) for tone, text in key), class_="key")
 
 
 def list_bars(cells: Sequence[str]) -> list[Bar]:
@@ -84,24 +90,24 @@ def list_bars(cells: Sequence[str]) -> list[Bar]:
 
 def _draw_line(axis: Axis, line: Line, scale: Scale) -> list[Markup]:
     width = PLOT_WIDTH / axis.bins
-    stretches: list[list[tuple[float, float]]] = [[]]
-    for index in range(axis.bins):
-        value = line.points.get(index, None if line.has_gaps else 0.0)
-        if value is None:
+    known = line.points if line.has_gaps else {at: line.points.get(at, 0.0) for at in range(axis.bins)}
+    stretches: list[list[tuple[float, float]]] = []
+    latest = -GAP_BINS_MAX - 2
+    for at, value in sorted(known.items()):
+        if at - latest > GAP_BINS_MAX + 1:
             stretches.append([])
-        else:
-            stretches[-1].append((round((index + 0.5) * width, 1), _y(scale.place(value))))
-    return [_draw_stretch(points, line) for points in stretches if points]
+        stretches[-1].append((round((at + 0.5) * width, 1), _y(scale.place(value))))
+        latest = at
+    return [_draw_stretch(points, line) for points in stretches]
 
 
 def _draw_stretch(points: list[tuple[float, float]], line: Line) -> Markup:
     if line.is_area:
         ground = [(points[0][0], float(PLOT_HEIGHT)), *points, (points[-1][0], float(PLOT_HEIGHT))]
         return element("polygon", points=_write_points(ground), class_=f"area {line.tone}")
-    # A lonely value is a line to itself: with round caps that is a dot.
-    return element(
-        "polyline", points=_write_points(points * 2 if len(points) == 1 else points), class_=f"line {line.tone}"
-    )
+    if len(points) == 1:  # with round caps, a line to itself is a dot
+        return element("polyline", points=_write_points(points * 2), class_=f"line dot {line.tone}")
+    return element("polyline", points=_write_points(points), class_=f"line {line.tone}")
 
 
 def _draw_hovers(axis: Axis, lines: Sequence[Line], write: Callable[[float], str]) -> list[Markup]:

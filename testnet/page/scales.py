@@ -87,10 +87,6 @@ def format_ms(time_ms: float) -> str:
     >>> format_ms(7), format_ms(1_995), format_ms(12_340)
     ('7 ms', '2 s', '12.3 s')
     """
-    return (
-        f"{time_ms:.0f} ms"
-        if time_ms < 1_000
-        else f"{time_ms / 1_000:.3g} s"
-        if time_ms < 1e6
-        else f"{time_ms / 1_000:.0f} s"
-    )
+    if time_ms < 1_000:
+        return f"{time_ms:.0f} ms"
+    return f"{time_ms / 1_000:.3g} s" if time_ms < 1_000_000 else f"{time_ms / 1_000:.0f} s"

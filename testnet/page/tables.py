@@ -15,8 +15,10 @@ from testnet.page.timeline import STAGES, Timeline
 from testnet.page.verdict import Verdict
 
 FAULTS_SHOWN = 100
+SHORT = 12  # characters that stay on one line
 PARAMS_SHOWN = 200
 PARAM_CHARS_MAX = 2_000
+LOAD = {"rows": "rows", "mode": "mode", "in_flight": "at a time", "per_s": "a second", "timeout_ms": "timeout, ms"}
 YEAR_MS_MAX = 253_402_300_799_000  # the last time with a date
 
 
@@ -34,7 +36,7 @@ def make_head(network: NetworkFile, timeline: Timeline, verdict: Verdict) -> Mar
         ("failed", f"{_sum(timeline.failed):,}"),
         ("latency p50", _write_percentile(client, 50)),
         ("latency p99", _write_percentile(client, 99)),
-        ("fees settled", f"{_sum(timeline.fees) / GRAINS:,.3f} ROLE"),
+        ("fees, ROLE", f"{_sum(timeline.fees) / GRAINS:,.3f}"),
         ("height", f"{max(heights, default=0):,}"),
         ("faults", f"{len(timeline.faults):,}"),
     )
@@ -77,7 +79,7 @@ def make_invariants(verdict: Verdict) -> Markup:
     invariants = join(element("h2", "Invariants"), table, *findings)
     fees = join(element("h2", "Fees of inference, in grains"), make_table((), _write_all(verdict.fees)))
     receipts = join(element("h2", "Receipts held by clients"), make_table((), _write_all(verdict.receipts)))
-    return join(invariants, element("div", element("div", fees), element("div", receipts), class_="pair"))
+    return join(invariants, make_pair(fees, receipts))
 
 
 def make_manifest(network: NetworkFile, loads: Mapping[str, Mapping[str, Any]]) -> Markup:
@@ -102,20 +104,20 @@ def make_manifest(network: NetworkFile, loads: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-LOAD = {
-    "rows": "rows of all",
-    "mode": "mode",
-    "in_flight": "at a time",
-    "per_s": "a second, at most",
-    "timeout_ms": "timeout, ms",
-}
+def make_pair(left: Markup, right: Markup) -> Markup:
+    """Side by side, where there is room."""
+    return element("div", element("div", left), element("div", right), class_="pair")
 
 
 def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     """A table that scrolls by itself where it is too wide."""
     top = [element("tr", *(element("th", cell) for cell in head))] if head else []
-    body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
+    body = [element("tr", *(_make_cell(cell) for cell in row)) for row in rows]
     return element("div", element("table", *top, *body), class_="wide")
+
+
+def _make_cell(text: str) -> Markup:
+    return element("td", text, class_="short" if len(text) <= SHORT else None)
 
 
 def _conclude(verdict: Verdict) -> Markup:
@@ -133,9 +135,8 @@ def _tell_gaps(timeline: Timeline) -> list[Markup]:
     silent = [name for name in timeline.roles if name not in timeline.first_ms]
     said = []
     if since:
-        text = (
-            f"Part of this run is missing here: event logs outgrew their bound and lost {', '.join(sorted(since)[:8])}"
-        )
+        lost = ", ".join(sorted(since)[:8])
+        text = f"Part of this run is missing here: event logs outgrew their bound and lost {lost}"
         said.append(f"{text}. Figures and plots count what is left; invariants are of the whole run.")
     if silent:
         said.append(f"No event log of {', '.join(silent[:8])}.")

@@ -5,6 +5,7 @@ import math
 from testnet.network_file import NetworkFile
 from testnet.page.charts import NODES_SHOWN, choose_tones
 from testnet.page.markup import Markup, element, join
+from testnet.page.plots import make_key
 from testnet.page.timeline import Timeline
 
 WIDTH, HEIGHT, RADIUS = 420, 380, 120
@@ -25,12 +26,10 @@ def make_topology(network: NetworkFile, timeline: Timeline) -> Markup:
     points = [part for node in nodes for part in _draw_node(node.name, tones[node.role], turns[node.node])]
     box = f"0 0 {WIDTH} {HEIGHT}"
     svg = element("svg", *lines, *points, viewBox=box, class_="topology", role="img", aria_label="Topology")
-    key = element(
-        "p", *(element("span", element("i", class_=tone), role) for role, tone in tones.items()), class_="key"
-    )
+    key = make_key([(tone, role) for role, tone in tones.items()])
     shown = "" if len(network.nodes) <= len(nodes) else f", of the first {len(nodes)} of {len(network.nodes)} nodes"
     told = element("p", f"{len(links)} connections at the end{shown}", class_="dim")
-    return join(element("h2", "Topology"), told, key, svg)
+    return join(element("h2", "Topology"), told, element("p", key), svg)
 
 
 def _draw_link(one: float, other: float) -> Markup:

@@ -1,7 +1,7 @@
 """The slowest requests of a run, each as a waterfall: who had it from when to when."""
 
 from testnet.page.markup import Markup, element, join
-from testnet.page.plots import Bar, draw_row, draw_ticks, make_chart
+from testnet.page.plots import Bar, draw_row, draw_ticks, make_chart, make_key
 from testnet.page.scales import format_ms
 from testnet.page.timeline import Timeline
 from testnet.page.trips import Span, Trip, list_spans
@@ -22,12 +22,13 @@ def make_slowest(timeline: Timeline) -> Markup:
     trips = timeline.trips.list_slowest()
     if not trips:
         return join(element("h2", "Slowest requests"), element("p", "no request has ended", class_="dim"))
-    key = [element("span", element("i", class_=tone), text) for tone, text in SPANS.items()]
     drawn = [_draw_trip(trip) for trip in trips]
     rest = element("details", element("summary", f"{len(drawn) - OPEN} more"), *drawn[OPEN:]) if drawn[OPEN:] else ""
     lost = timeline.trips.dropped
     note = element("p", f"{lost:,} requests were left out: too many at a time", class_="dim") if lost else ""
-    return join(element("h2", "Slowest requests"), element("p", *key, class_="key"), *drawn[:OPEN], rest, note)
+    return join(
+        element("h2", "Slowest requests"), element("p", make_key(list(SPANS.items()))), *drawn[:OPEN], rest, note
+    )
 
 
 def _draw_trip(trip: Trip) -> Markup:
@@ -35,7 +36,7 @@ def _draw_trip(trip: Trip) -> Markup:
     end = f"failed: {trip.code}" if trip.code else "released"
     settled = f", settled {format_ms(trip.settled_ms - trip.ended_ms)} later" if trip.settled_ms else ""
     head = f"{format_ms(trip.took_ms)}, {end}{settled}"
-    return make_chart(f"{trip.request_id[:16]}…", (("", head),), *rows, draw_ticks(max(1, trip.took_ms)))
+    return make_chart(f"{trip.request_id[:16]}…", (("", head),), *rows, draw_ticks(max(1, trip.took_ms)), kind="fall")
 
 
 def _draw_span(trip: Trip, span: Span) -> Markup:

@@ -9,24 +9,16 @@ from typing import Any
 import pytest
 
 from testnet.cli.output import ExitCode
-from testnet.network_file import read_network_file, write_network_file
 from testnet.page import verdict
 from testnet.page.page import PAGE_NAME, POLICY, write_page
 from testnet.page.verdict import Verdict, find_verdict, parse_verdict
 from testnet.review import CheckFailed
 from tests.support.ledgers import Ledger
+from tests.support.runs import REPORT, SCRIPT, STORY, add_nodes, write_events
 from tests.support.stored_node import write_stored_node
 from tests.testnet.networks import run_cli
-from tests.testnet.page.test_timeline import STORY
 
 NODE = "validator-0"
-SCRIPT = """<script>alert(1)</script><img src=x onerror="alert(2)">' onload='alert(3)"""
-REPORT: dict[str, Any] = {
-    "bars": {"supply": True, "requests": False},
-    "said": {"supply": "100 grains now, 100 in genesis"},
-    "ledger": {"fees": 1_000_000, "workers": 800_000, "verifiers": 0, "treasury": 1, "burn": 2, "findings": []},
-    "reconciliation": {"acknowledged": 3, "paid": 2, "refunded": 1, "unaccounted": 0, "findings": []},
-}
 
 
 class Reader(HTMLParser):
@@ -56,28 +48,6 @@ def home(tmp_path: Path) -> Path:
     """A network's directory: a report, and one node that has stored a ledger and said nothing."""
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     return write_stored_node(tmp_path, Ledger(), NODE)
-
-
-def write_events(folder: Path, events: list[dict[str, Any]]) -> None:
-    lines = [json.dumps(event) for event in events]
-    (folder / "events.jsonl").write_text("".join(line + "\n" for line in lines))
-
-
-def add_nodes(home: Path, story: list[tuple[int, str, str, dict[str, Any]]], **more: Any) -> None:
-    """The nodes of a story beside the one there is, with their logs."""
-    network = read_network_file(home / "testnet.json")
-    known = network.nodes[0]
-    for name in sorted({name for _, name, _, _ in story}):
-        folder = home / "nodes" / name
-        folder.mkdir()
-        entry = type(known)(name, name.partition("-")[0], f"12D3{name}", "rm1", ("/ip4/1",), f"nodes/{name}")
-        network = type(network)(**{**network.__dict__, "nodes": (*network.nodes, entry)})
-        told = [
-            {"time_ms": at, "name": what, "request_id": "ab", **fields, **more} for at, who, what, fields in story
-            if who == name
-        ]  # fmt: skip
-        write_events(folder, told)
-    write_network_file(home / "testnet.json", network)
 
 
 def read_page(home: Path) -> str:

@@ -1,6 +1,7 @@
 """Scales, ticks and marks of plots: whatever the values, they stay inside and can be read."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,17 +9,8 @@ from hypothesis import strategies as st
 
 from testnet.page.axis import Axis
 from testnet.page.markup import element
-from testnet.page.plots import (
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    TICKS,
-    Band,
-    Line,
-    draw_plot,
-    draw_ticks,
-    make_decades,
-    make_linear,
-)
+from testnet.page.plots import PLOT_HEIGHT, PLOT_WIDTH, Bar, Line, draw_plot, draw_row, list_bars
+from testnet.page.scales import TICKS, list_ticks, make_decades, make_linear
 
 VALUES = st.floats(0, 1e12)
 
@@ -49,39 +41,68 @@ def test_every_value_has_its_place_on_a_scale_of_decades_in_order(values: list[f
 
 @given(st.integers(1, 10**10))
 def test_ticks_are_few_and_on_the_axis(length_ms: int) -> None:
-    axis = Axis(0)
-    axis.find_bin(length_ms)
+    ticks = list_ticks(length_ms)
 
-    places = [float(place) for place in re.findall(r"left:([\d.]+)%", draw_ticks(axis))]
-    assert places[0] == 0
-    assert places == sorted(set(places))
-    assert places[-1] < 100
-    assert len(places) <= TICKS + 1
+    shares = [share for share, _ in ticks]
+    assert shares[0] == 0
+    assert shares == sorted(set(shares))
+    assert shares[-1] < 1
+    assert len(ticks) <= TICKS + 1
+    assert len({word for _, word in ticks}) == len(ticks), "each says another time"
 
 
-@given(st.dictionaries(st.integers(0, 99), VALUES, min_size=1), st.integers(-(10**6), 10**6), st.integers(0, 10**6))
-def test_nothing_is_drawn_beside_a_plot(points: dict[int, float], begin_ms: int, long_ms: int) -> None:
+SHARES = st.floats(-2, 3)
+POINTS = st.dictionaries(st.integers(0, 99), VALUES, min_size=1, max_size=20)
+
+
+def make_axis() -> Axis:
+    """Of a hundred bins."""
     axis = Axis(0)
     axis.find_bin(99 * axis.width_ms)
+    return axis
+
+
+@given(POINTS, SHARES, SHARES, st.booleans(), st.booleans())
+def test_nothing_is_drawn_beside_a_plot(
+    points: dict[int, float], begin: float, end: float, has_gaps: bool, is_area: bool
+) -> None:
     scale = make_linear(max(points.values()), "{:g}".format)
-    band = Band("", "a fault", begin_ms, begin_ms + long_ms)
+    line = Line("sent", "a", points, has_gaps, is_area)
 
-    drawn = draw_plot("Requests", axis, [Line("sent", "a", sorted(points.items()))], scale, [band], lambda at: str(at))
+    drawn = draw_plot("Requests", make_axis(), [line], scale, [Bar(begin, end, "band", "a fault")], str)
 
-    for x, y in re.findall(r"([\d.-]+),([\d.-]+)", " ".join(re.findall(r'points="([^"]*)"', drawn))):
-        assert 0 <= float(x) <= PLOT_WIDTH
-        assert 0 <= float(y) <= PLOT_HEIGHT
+    marks = [mark.split(",") for each in re.findall(r'points="([^"]*)"', drawn) for mark in each.split(" ")]
+    assert len(marks) >= len(points)
+    assert all(0 <= float(x) <= PLOT_WIDTH and 0 <= float(y) <= PLOT_HEIGHT for x, y in marks)
     rects = re.findall(r'x="([\d.-]+)" y="0" width="([\d.-]+)"', drawn)
-    assert rects
-    assert all(float(x) >= 0 and float(x) + float(width) <= PLOT_WIDTH + 1 for x, width in rects)
+    assert len(rects) == 1 + len(points), "the fault, and what the mouse is told"
+    assert all(float(x) >= 0 and 0 < float(width) <= PLOT_WIDTH + 1 - float(x) for x, width in rects)
 
 
-def test_a_lonely_value_is_still_seen() -> None:
-    axis = Axis(0)
-    axis.find_bin(1_000)
-    drawn = draw_plot("Latency", axis, [Line("p50", "a", [(2, 7.0)])], make_linear(10, str), [], lambda at: "")
+def test_a_lonely_value_is_a_dot_and_a_short_silence_no_gap() -> None:
+    points = {2: 7.0, 20: 1.0, 23: 2.0, 60: 1.0, 61: 1.0}
+    drawn = draw_plot("Latency", make_axis(), [Line("p50", "a", points)], make_linear(10, str), [], str)
 
-    assert re.findall(r'points="([^"]*)"', drawn)[0].count(",") == 2
+    lines = re.findall(r'<polyline points="([^"]*)" class="([^"]*)"', drawn)
+    assert [(marks.count(","), tone) for marks, tone in lines] == [(2, "line dot a"), (2, "line a"), (2, "line a")]
+
+
+@given(st.lists(st.sampled_from(["", "step", "late"]), min_size=1, max_size=30))
+def test_a_row_of_cells_is_as_long_as_its_cells(cells: list[str]) -> None:
+    bars = list_bars(cells)
+
+    for tone in ("step", "late"):
+        length = sum(bar.end - bar.begin for bar in bars if bar.tone == tone)
+        assert length == pytest.approx(cells.count(tone) / len(cells))
+    assert all(one.end <= other.begin for one, other in pairwise(bars))
+
+
+def test_a_moment_is_still_seen_at_either_end_of_a_row() -> None:
+    drawn = draw_row("client-0", [Bar(0.0, 0.0, "way"), Bar(1.0, 1.0, "back"), Bar(-1.0, 9.0, "run")], "7 ms")
+
+    bars = re.findall(r'x="([\d.]+)" y="0" width="([\d.]+)"', drawn)
+    assert [(float(x), float(width)) for x, width in bars] == [(0, 4), (996, 4), (0, 1_000)]
+    assert "7 ms" in drawn
 
 
 @given(st.text(), st.text())
