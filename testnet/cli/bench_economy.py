@@ -30,18 +30,22 @@ def economy(
     Every transaction goes through the ledger's own rules at the shipped parameters, and every block is held against the
     supply. What work costs is stated, not measured: see --cost.
 
-    Exit code 6 when a cheat brings more than honest work, honest work loses money or an honest node is convicted.
+    Then demand surges and collapses, and half of a role goes at once, while all others stay or go by what they gain.
+
+    Exit code 6 when a cheat brings more than honest work, honest work loses money, an honest node is convicted, or what
+    is asked is not served and paid again in time.
     """
     from protocol.types import BP
     from testnet.bench.economy import report as bench
     from testnet.bench.economy.costs import ROW_BP, make_costs
+    from testnet.bench.economy.measure import FULL, SHORT
 
     wanted = ROW_BP if cost is None else cost
     if not 0 <= wanted <= BP:
         hint = f"give --cost from 0 to {BP}"
         raise CommandError("bad_cost", f"no share of a price: {wanted} basis points", hint, ExitCode.USAGE)
     output = Output(json)
-    found = bench.Report(full, seed, make_costs(wanted), output.note)
+    found = bench.Report(FULL if full else SHORT, seed, make_costs(wanted), output.note)
     lines = []
     for line in found.run():
         lines.append(line)

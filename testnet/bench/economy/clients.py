@@ -7,6 +7,7 @@ from protocol.committee import compute_committee, compute_order, compute_working
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, compute_request_id
 from protocol.ledger.errors import TooFewCandidates
 from protocol.ledger.records import EpochSnapshot, ModelRecord
+from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels, TopUpChannel, ZeroReason
 from protocol.tensor import Tensor
 from protocol.types import GRAINS_PER_ROLE
@@ -25,7 +26,7 @@ TOP_UP_BELOW = DEPOSIT // 2
 class Asked:
     """What came of one request. `job` is None where nobody answered it."""
 
-    epoch: int
+    time_ms: int
     job: Job | None
 
 
@@ -55,11 +56,7 @@ class Client(Participant):
     def act(self, chain: Chain) -> None:
         """See to channels with all of the working set."""
         state = chain.state
-        snapshot = state.epochs[state.epoch]
-        if self.drawn_in != state.epoch:
-            draw = (snapshot.seed, self.account, self.model.digest, snapshot.candidates)
-            self.drawn = compute_working_set(*draw, state.params.working_set)
-            self.drawn_in = state.epoch
+        self._draw(state)
         for key, channel in state.channels.items():
             if channel.payer == self.account and channel.payee not in self.purses:
                 self.purses[channel.payee] = Purse(key)
@@ -76,6 +73,7 @@ class Client(Participant):
     def ask(self, chain: Chain, workers: Mapping[bytes, Worker], verifiers: Mapping[bytes, Verifier]) -> None:
         """One request, to one worker after the other until it is answered. Workers and verifiers by node key."""
         state = chain.state
+        self._draw(state)
         request = self._make_request(chain)
         for attempt, node in enumerate(compute_order(compute_request_id(request), self.drawn)):
             worker = workers[node]
@@ -92,9 +90,17 @@ class Client(Participant):
                 job = self._have_attested(chain, job, verifiers)
             worker.keep(job)
             if not job.reason:
-                self.asked.append(Asked(state.epoch, job))
+                self.asked.append(Asked(state.time_ms, job))
                 return
-        self.asked.append(Asked(state.epoch, None))
+        self.asked.append(Asked(state.time_ms, None))
+
+    def _draw(self, state: State) -> None:
+        """The working set of the running epoch."""
+        if self.drawn_in != state.epoch:
+            snapshot = state.epochs[state.epoch]
+            draw = (snapshot.seed, self.account, self.model.digest, snapshot.candidates)
+            self.drawn = compute_working_set(*draw, state.params.working_set)
+            self.drawn_in = state.epoch
 
     def _make_request(self, chain: Chain) -> InferenceRequest:
         if not self.inputs:

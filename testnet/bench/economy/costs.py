@@ -13,8 +13,9 @@ class Costs:
     """In grains."""
 
     row: int = PRICE_GRAINS * ROW_BP // BP  # to run the model on a row, whoever does
-    epoch: int = PRICE_GRAINS  # to keep a node up, whatever it does
-    block: int = 5_000  # to check and keep a block, for a validator
+    epoch: int = PRICE_GRAINS  # to keep up a node that runs models, whatever it does
+    epoch_light: int = PRICE_GRAINS // 20  # one that does not
+    block: int = 1_000  # to check and keep a block, for a validator
 
 
 def make_costs(row_bp: int) -> Costs:

@@ -227,7 +227,11 @@ def compute_hourly(played: Played, names: Sequence[str]) -> float:
 
 def format_line(cells: Sequence[str]) -> str:
     """A line for people."""
-    widths = (11, 16, 10, 20, 16, 15, 11, 9, 0)
+    return format_columns(cells, (11, 16, 10, 20, 16, 15, 11, 9, 0))
+
+
+def format_columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells padded to widths."""
     return "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from protocol.jobs import Mode
 from protocol.keys import PrivateKey
@@ -26,20 +26,31 @@ STEP_MS = 1_000  # between two blocks
 WARM_UP_STEPS = 3
 SETTLE_STEPS_MAX = 600  # for everything to be paid or given back once nobody asks any more
 MODEL = "digits"
+RUNNING = ("inference", "verifier")  # roles whose nodes run models
 P = TypeVar("P", bound=Participant)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a network is like. `rows` are those of a request, `rows_max` what a worker runs in a second."""
+    """What a network is like. `rows` are those of a request, `rows_max` what a worker runs in a second.
+
+    `outside` are so many more of a role, with money and keys, that have not joined yet.
+    """
 
     roles: Mapping[str, int]
+    outside: Mapping[str, int] = field(default_factory=dict)
     params: Params = field(default_factory=Params)
     costs: Costs = field(default_factory=Costs)
     price: int = PRICE_GRAINS
     rows: int = 8
     rows_max: int = 100
     individual: int = 1  # of so many clients one asks in mode `individual`; 0 for none
+
+
+class Market(Protocol):
+    """Has participants join and leave."""
+
+    def choose(self, network: "Network") -> None: ...
 
 
 class Network:
@@ -49,18 +60,23 @@ class Network:
         self.setting = setting
         self.dice = Random(f"economy-{seed}")
         (self.model,) = load_models((MODEL,))
-        foundation = build_genesis(seed, setting.roles, (self.model,), now_ms=GENESIS_MS, params=setting.params)
-        genesis = foundation.genesis
-        nodes = tuple(replace(node, price=setting.price if node.models else 0) for node in genesis.nodes)
+        roles = {role: count + setting.outside.get(role, 0) for role, count in setting.roles.items()}
+        foundation = build_genesis(seed, roles, (self.model,), now_ms=GENESIS_MS, params=setting.params)
         votes = {
             PrivateKey.from_seed(seeds.account).public: PrivateKey.from_seed(seeds.vote)
             for seeds in foundation.nodes.values()
             if seeds.vote is not None
         }
-        self.chain = Chain(build_state(replace(genesis, nodes=nodes)), votes)
         self.people: dict[str, Participant] = {name: self._make(name, foundation) for name in foundation.nodes}
+        inside = {each.account for each in self.people.values() if each.number < setting.roles[each.role]}
+        nodes = (node for node in foundation.genesis.nodes if node.account in inside)
+        priced = tuple(replace(node, price=setting.price if "inference" in node.roles else 0) for node in nodes)
+        self.chain = Chain(build_state(replace(foundation.genesis, nodes=priced)), votes)
         self.began = self.wealth
         self.ends: dict[bytes, End] = {}  # of jobs, by claim id
+        self.now_ms = self.state.time_ms
+        self.is_stuck = False  # there is no quorum
+        self.market: Market | None = None  # who joins and who leaves, at every epoch's end
 
     @property
     def state(self) -> State:
@@ -84,11 +100,15 @@ class Network:
             each.act(self.chain)
         epoch = self.state.epoch
         gone = frozenset(each.account for each in self.list_of(Validator) if each.is_gone)
-        if self.chain.advance(self.state.time_ms + STEP_MS, gone):
+        self.now_ms += STEP_MS
+        self.is_stuck = not self.chain.advance(self.now_ms, gone)
+        if not self.is_stuck:
             self._note_ends(workers.values())
         if self.state.epoch != epoch:
             for each in self.people.values():
                 each.pay_upkeep(self.state)
+            if self.market is not None:
+                self.market.choose(self)
 
     def warm_up(self) -> None:
         """Let clients open their channels."""
@@ -115,6 +135,11 @@ class Network:
     def list_liars(self) -> list[Worker]:
         return [worker for worker in self.list_of(Worker) if worker.lie_bp]
 
+    def join(self, each: Participant) -> None:
+        """Have it register with the bond of its role."""
+        price = self.setting.price if each.role == "inference" else 0
+        each.join(self.chain, [self.model.digest] if each.role in RUNNING else [], price)
+
     def compute_profit(self, each: Participant) -> int:
         """What an account has gained since genesis, less what its work has cost. Grains."""
         return self.wealth[each.account] - self.began[each.account] - each.cost
@@ -126,10 +151,11 @@ class Network:
             self.ends |= find_settled(before, after, worker.list_waiting(Mode.INDIVIDUAL))
 
     def _make(self, name: str, foundation: Foundation) -> Participant:
-        role, _, number = name.rpartition("-")
+        role = name.rpartition("-")[0]
         seeds, setting = foundation.nodes[name], self.setting
         account, node = (PrivateKey.from_seed(seed).public for seed in (seeds.account, seeds.node))
         who: dict[str, Any] = {"name": name, "account": account, "node": node, "role": role, "costs": setting.costs}
+        who["upkeep"] = setting.costs.epoch if role in RUNNING else setting.costs.epoch_light
         match role:
             case "inference":
                 return Worker(**who, rows_max=setting.rows_max, dice=Random(f"{name}-{self.dice.random()}"))
@@ -138,9 +164,10 @@ class Network:
             case "validator":
                 return Validator(**who)
             case "client":
-                is_individual = setting.individual and not int(number) % setting.individual
-                mode = Mode.INDIVIDUAL if is_individual else Mode.BATCH
-                return Client(**who, model=self.model, mode=mode, rows=setting.rows, price=setting.price)
+                client = Client(**who, model=self.model, rows=setting.rows, price=setting.price)
+                if setting.individual and not client.number % setting.individual:
+                    client.mode = Mode.INDIVIDUAL
+                return client
         raise ValueError(f"nobody plays the role {role}")
 
 

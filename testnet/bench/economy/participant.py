@@ -18,9 +18,15 @@ class Participant:
     node: bytes
     role: str
     costs: Costs
-    strategy: str = "honest"
+    upkeep: int  # an epoch, whatever it does
     cost: int = 0
     is_gone: bool = False
+    is_leaving: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its place among those of its role."""
+        return int(self.name.rpartition("-")[2])
 
     def act(self, chain: Chain) -> None:
         """Do what the last state asks for."""
@@ -34,7 +40,7 @@ class Participant:
     def pay_upkeep(self, state: State) -> None:
         """Once an epoch."""
         if not self.is_gone and self.is_serving(state):
-            self.cost += self.costs.epoch
+            self.cost += self.upkeep
 
     def join(self, chain: Chain, models: Sequence[bytes], price: int) -> None:
         """Register with the bond the role asks for."""
@@ -44,8 +50,13 @@ class Participant:
         body = RegisterNode(self.node, vote, (self.role,), tuple(models), price, max(need, 0), bytes(64), b"")
         chain.submit(self.account, body)
 
-    def leave(self, chain: Chain) -> None:
-        """Take the bond back. What is under way is brought to its end."""
-        bond = chain.state.nodes[self.account].bond
-        if bond:
-            chain.submit(self.account, Unstake(bond))
+    def leave(self) -> None:
+        """Take no more work, and the bond back as soon as what is done is settled."""
+        self.is_leaving = True
+
+    def take_stake_back(self, chain: Chain) -> None:
+        """Ask for the bond, if it is leaving; what the ledger asks about past work is answered all the same."""
+        node = chain.state.nodes.get(self.account)
+        if self.is_leaving and node is not None and node.bond:
+            chain.submit(self.account, Unstake(node.bond))
+            self.is_leaving = False

@@ -1,11 +1,24 @@
 """All that is measured, as lines for people, figures for programs and rows of Markdown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocol.ledger.params import Params
 from testnet.bench.economy.costs import Costs
-from testnet.bench.economy.measure import COLUMNS, FULL, SHORT, describe, format_line, measure
+from testnet.bench.economy.measure import COLUMNS, Size, describe, format_columns, format_line, measure
+from testnet.bench.economy.network import Setting
+from testnet.bench.economy.story import (
+    CAST,
+    EPOCH_COLUMNS,
+    OUTSIDE,
+    ROWS,
+    SHOCK_COLUMNS,
+    SHOCKS,
+    STORY,
+    Story,
+    judge_story,
+    play_shock,
+)
 from testnet.bench.figures import Note
 from testnet.genesis import PRICE_GRAINS
 
@@ -28,7 +41,7 @@ class Line:
 class Report:
     """One run of the benchmark."""
 
-    full: bool
+    size: Size
     seed: int
     costs: Costs
     note: Note
@@ -37,12 +50,63 @@ class Report:
     def run(self) -> Iterator[Line]:
         """The lines as they come."""
         yield Line(describe(self.params, self.costs, PRICE_GRAINS))
-        head = tuple(COLUMNS.split("|"))
-        yield Line(format_line(head), head)
-        for row in measure(FULL if self.full else SHORT, self.seed, self.costs, self.params, self.note):
-            cells = tuple(row.format_cells())
+        yield from self._tell_strategies()
+        yield from self._tell_story()
+        yield from self._tell_shocks()
+
+    def _tell_strategies(self) -> Iterator[Line]:
+        yield _head(COLUMNS, format_line)
+        for row in measure(self.size, self.seed, self.costs, self.params, self.note):
             is_missed = bool(row.missed) and not row.strategy.known
-            yield Line(format_line(cells), cells, row.to_dict(), is_missed)
+            yield _line(row.format_cells(), row.to_dict(), is_missed, format_line)
+
+    def _tell_story(self) -> Iterator[Line]:
+        yield Line("")
+        yield _head(EPOCH_COLUMNS, format_epoch)
+        for seed in self._seeds:
+            self.note(f"demand that surges and collapses, seed {seed}")
+            story = Story(self._setting, seed)
+            missed = tuple(judge_story(story, story.play(STORY)))
+            for epoch in story.epochs:
+                yield _line(epoch.format_cells(), epoch.to_dict(), False, format_epoch)
+            yield Line(story.describe(missed), (), story.to_dict(missed), bool(missed))
+
+    def _tell_shocks(self) -> Iterator[Line]:
+        yield Line("")
+        yield _head(SHOCK_COLUMNS, format_shock)
+        for seed in self._seeds:
+            for shock in SHOCKS:
+                self.note(f"half of the {shock.role} nodes go: {shock.name}, seed {seed}")
+                shocked = play_shock(self._setting, seed, shock)
+                is_missed = bool(shocked.missed) and not shock.known
+                yield _line(shocked.format_cells(), shocked.to_dict(), is_missed, format_shock)
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.seed, self.seed + self.size.seeds)
+
+    @property
+    def _setting(self) -> Setting:
+        return Setting(CAST, OUTSIDE, self.params, self.costs, rows=ROWS, individual=2)
+
+
+def _head(columns: str, write: Callable[[Sequence[str]], str]) -> Line:
+    head = tuple(columns.split("|"))
+    return Line(write(head), head)
+
+
+def _line(
+    cells: Sequence[str], figure: Mapping[str, object], is_missed: bool, write: Callable[[Sequence[str]], str]
+) -> Line:
+    return Line(write(cells), tuple(cells), figure, is_missed)
+
+
+def format_epoch(cells: Sequence[str]) -> str:
+    return format_columns(cells, (6, 7, 10, 7, 9, 12, 7, 9, 11, 0))
+
+
+def format_shock(cells: Sequence[str]) -> str:
+    return format_columns(cells, (6, 11, 23, 15, 10, 12, 12, 17, 0))
 
 
 def write_markdown(lines: Sequence[Line]) -> str:
@@ -50,9 +114,11 @@ def write_markdown(lines: Sequence[Line]) -> str:
     written = []
     for line in lines:
         if line.cells:
+            if line.figure is None:
+                written.append("")
             written.append(f"| {' | '.join(line.cells)} |")
             if line.figure is None:
                 written.append("|---" * len(line.cells) + "|")
-        else:
+        elif line.text:
             written += ["", line.text, ""]
     return "\n".join(written).strip() + "\n"

@@ -19,6 +19,7 @@ class Validator(Participant):
     def act(self, chain: Chain) -> None:
         if self.is_gone or not self.is_serving(chain.state):
             return
+        self.take_stake_back(chain)
         self.cost += self.costs.block
         for key, dispute in chain.state.disputes.items():
             if not self.judges or dispute.phase != DisputePhase.VERDICT:

@@ -51,6 +51,7 @@ class Verifier(Participant):
         return compute_truth(claim.input_digest)
 
     def act(self, chain: Chain) -> None:
+        self.take_stake_back(chain)
         if self.is_gone or self.checking is Checking.SILENT:
             return
         asked = defaultdict(list)

@@ -67,7 +67,7 @@ class Worker(Participant):
     def admits(self, state: State, request: InferenceRequest) -> bool:
         """Whether it takes one more: it has the time, and its bond covers what is not paid out."""
         rows = request.inputs[0].shape[0]
-        if self.is_gone or rows > self.rows_left:
+        if self.is_gone or self.is_leaving or rows > self.rows_left:
             return False
         if request.mode != Mode.BATCH:
             return True
@@ -99,6 +99,8 @@ class Worker(Participant):
         self._forget(state)
         self._settle(chain, Mode.BATCH, BATCH_MS, self._settle_batch)
         self._settle(chain, Mode.INDIVIDUAL, SETTLE_MS, self._settle_individual)
+        if not self.has_open(state):
+            self.take_stake_back(chain)
         for key, batch in state.batches.items():
             if batch.worker == self.account:
                 self._answer(chain, key, batch)
@@ -140,7 +142,7 @@ class Worker(Participant):
         self, chain: Chain, mode: Mode, every_ms: int, settle: Callable[[Chain, list[list[Job]]], None]
     ) -> None:
         ready = (jobs for jobs in self.waiting.values() if jobs[0].request.mode == mode)
-        runs = [jobs for jobs in ready if jobs[-1].voucher.expiry_ms > chain.state.time_ms + every_ms][:RUNS_MAX]
+        runs = list(ready)[:RUNS_MAX]
         due_ms = self.settles_ms.setdefault(mode, chain.state.time_ms + every_ms)
         if runs and chain.state.time_ms >= due_ms:
             self.settles_ms[mode] = chain.state.time_ms + every_ms
@@ -152,6 +154,8 @@ class Worker(Participant):
         for jobs in runs:
             sums = accumulate(job.claim.fee for job in jobs)
             taken = [job for job, total in zip(jobs, sums, strict=True) if total <= left]
+            while taken and taken[-1].voucher.expiry_ms <= chain.state.time_ms + BATCH_MS:
+                taken.pop()  # the last voucher speaks for all: a younger one will
             left -= sum(job.claim.fee for job in taken)
             if taken:
                 kept.append(taken)

@@ -1,6 +1,7 @@
 """The benchmark of the economy: it moves the real ledger, and its bars can be missed."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -8,16 +9,21 @@ from protocol.jobs import Mode
 from protocol.ledger import apply
 from protocol.ledger.transactions import Transfer
 from testnet.bench.economy.chain import NotConserved
-from testnet.bench.economy.clients import Client
+from testnet.bench.economy.choices import LOOK_BACK, Choices
+from testnet.bench.economy.clients import Asked, Client
 from testnet.bench.economy.costs import Costs
+from testnet.bench.economy.jobs import Job
 from testnet.bench.economy.measure import Played, Row, Size, judge, judge_honest, play
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
+from testnet.bench.economy.story import Phase, Shock, Story, compute_recovery, judge_story
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
+from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
 
 ROLES = {"validator": 4, "inference": 3, "verifier": 4, "client": 2}
 SETTING = Setting(ROLES, individual=2)
+STORY_SETTING = replace(SETTING, roles=ROLES | {"verifier": 6})
 SIZE = Size(seconds=12, seeds=1)
 
 
@@ -97,3 +103,57 @@ def test_a_refused_order_holds_up_none_of_its_account() -> None:
     network.chain.advance(network.state.time_ms + 1_000)
     assert network.state.get_balance(payee) == before + 7
     assert network.chain.refused == {"InvalidAmount": 1, "InsufficientBalance": 1}
+
+
+BUSY = Phase("busy", 20, 2)
+
+
+def test_demand_that_collapses_is_served_and_paid_to_the_end() -> None:
+    story = Story(STORY_SETTING, seed=1)
+    assert story.play((BUSY, Phase("collapse", 2, 1)))
+    assert [(epoch.phase, epoch.asked) for epoch in story.epochs] == [("busy", 17), ("busy", 20), ("collapse", 2)]
+    assert all(epoch.paid + epoch.refunded == epoch.answered > 0 for epoch in story.epochs)
+    assert "still open" in next(judge_story(story, is_settled=False))
+    story.epochs = [replace(epoch, answered=epoch.asked // 2, paid=0) for epoch in story.epochs]
+    words = " | ".join(judge_story(story, is_settled=True))
+    for part in ("served while demand was busy", "served while demand was collapse", "was not paid"):
+        assert part in words
+
+
+def test_half_of_a_role_takes_its_stake_back_or_says_nothing_any_more() -> None:
+    left, gone = (Story(STORY_SETTING, seed=1) for _ in range(2))
+    left.play((BUSY,), Shock("verifier"), shock_epoch=0)
+    gone.play((BUSY,), Shock("verifier", vanishes=True), shock_epoch=0)
+    assert len(left.network.state.get_nodes("verifier")) == 3
+    assert len(gone.network.state.get_nodes("verifier")) == 6
+    assert sum(each.is_gone for each in gone.network.list_of(Verifier)) == 3
+
+
+def test_without_a_quorum_there_are_no_blocks_and_the_story_ends() -> None:
+    story = Story(STORY_SETTING, seed=1)
+    assert not story.play((BUSY,), Shock("validator", vanishes=True), shock_epoch=0)
+    assert story.network.is_stuck
+
+
+def test_recovery_is_told_from_what_was_served_before() -> None:
+    job = cast(Job, object())
+    steady = [Asked(time_ms, job) for time_ms in range(0, 60_000, 500)]
+    gap = [replace(one, job=None) if 20_000 <= one.time_ms < 31_000 else one for one in steady]
+    assert compute_recovery(steady, 20_000) == (1.0, 0)
+    assert compute_recovery(gap, 20_000) == (0.0, 15_000)
+    assert compute_recovery([one for one in gap if one.time_ms < 31_000], 20_000) == (0.0, None)
+
+
+def test_who_loses_leaves_and_who_expects_to_gain_joins() -> None:
+    network = Network(replace(SETTING, outside={"verifier": 2}), seed=1)
+    choices = network.market = Choices(("verifier", "inference"))
+    network.people["inference-0"].upkeep = 10**12
+    network.people["verifier-4"].upkeep = 10**12
+    network.warm_up()
+    while network.state.epoch < LOOK_BACK + 3:
+        network.step(3)
+    serving = {node.account for role in ("inference", "verifier") for node in network.state.get_nodes(role)}
+    assert (choices.joined, choices.left) == (1, 1)
+    assert network.people["inference-0"].account not in serving
+    assert network.people["verifier-4"].account not in serving
+    assert network.people["verifier-5"].account in serving
