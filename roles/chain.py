@@ -311,8 +311,8 @@ def copy_ledger(source: Path, target: Path, boot: int) -> tuple[bytes, int, int]
 
 
 @contextmanager
-def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState | None]]:
-    """The blocks, by height, and the state of a database, as of one moment and unchanged by reading.
+def open_stored(path: Path, above: int = 0) -> Iterator[tuple[Iterator[StoredBlock], StoredState | None]]:
+    """The blocks of heights `above`, in order, and the state of a database, as of one moment and unchanged by reading.
 
     The node may be running. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
     """
@@ -329,7 +329,8 @@ def open_stored(path: Path) -> Iterator[tuple[Iterator[StoredBlock], StoredState
             last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
             if row is not None and row[1] != last:
                 raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
-            rows = connection.execute("SELECT height, block, certificate, restarts FROM blocks ORDER BY height")
+            query = "SELECT height, block, certificate, restarts FROM blocks WHERE height > ? ORDER BY height"
+            rows = connection.execute(query, (above,))
             yield (
                 (StoredBlock(*row) for row in rows),
                 None if row is None else StoredState(row[0], _read_rows(connection)),

@@ -143,6 +143,27 @@ def choose_backing(state: State, holder: bytes) -> tuple[bytes, ...]:
     return tuple(validator for _, validator in held[:VALIDATORS_MAX])
 
 
+def count_use(held: PassRecord | None, item: ReportedUse, time_ms: int) -> PassRecord:
+    """A pass with what was reported on it counted. InvalidUse, or QuotaExceeded, when that cannot be."""
+    if held is None or held.since_ms != item.since_ms:
+        raise InvalidUse(f"account {item.holder.hex()} has no such pass that began at {item.since_ms}")
+    last_ms = min(time_ms, held.until_ms - 1)
+    if item.period > compute_period(held.since_ms, held.tier.period_ms, last_ms):
+        raise InvalidUse(f"period {item.period} of the pass has not begun, or is after its end")
+    if not item.requests:
+        raise InvalidUse("a use of no requests")
+    counted = _count(held, item.period, item.requests)
+    used = get_counted(counted, item.period)
+    if used > held.tier.quota:
+        raise QuotaExceeded(used, held.tier.quota)
+    return counted
+
+
+def get_counted(held: PassRecord, period: int) -> int:
+    """Requests that were reported of a period, as far as the ledger still knows: of the last one and that before."""
+    return {held.period: held.used, held.period - 1: held.used_before}.get(period, 0)
+
+
 def apply_register_app(draft: Draft, context: TransactionContext, body: RegisterApp) -> None:
     reason = find_fault(body, draft.params)
     if reason:
@@ -309,19 +330,7 @@ def _earn(draft: Draft, name: str, app: AppRecord, amount: int) -> AppRecord:
 
 def _count_on_pass(draft: Draft, app: str, item: ReportedUse) -> None:
     key = compute_pass_key(app, item.holder)
-    held = draft.passes.get(key)
-    if held is None or held.since_ms != item.since_ms:
-        raise InvalidUse(f"account {item.holder.hex()} has no pass to {app!r} that began at {item.since_ms}")
-    last_ms = min(draft.time_ms, held.until_ms - 1)
-    if item.period > compute_period(held.since_ms, held.tier.period_ms, last_ms):
-        raise InvalidUse(f"period {item.period} of the pass has not begun, or is after its end")
-    if not item.requests:
-        raise InvalidUse("a use of no requests")
-    counted = _count(held, item.period, item.requests)
-    used = counted.used if item.period == counted.period else counted.used_before
-    if used > held.tier.quota:
-        raise QuotaExceeded(used, held.tier.quota)
-    draft.passes.put(key, counted)
+    draft.passes.put(key, count_use(draft.passes.get(key), item, draft.time_ms))
 
 
 def _count(held: PassRecord, period: int, requests: int) -> PassRecord:

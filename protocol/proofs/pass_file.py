@@ -5,10 +5,11 @@ holder has bought; the holder says, under its account key, that whoever shows th
 0148.
 """
 
+import base64
 from typing import Annotated, ClassVar
 
 from protocol.codec import decode, encode
-from protocol.errors import BadSignature, InvalidProof, RemoteError
+from protocol.errors import BadSignature, InvalidProof, MalformedMessage, RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.keys import Signer
 from protocol.ledger.app_records import PassRecord
@@ -20,6 +21,8 @@ from protocol.types import AtMost, ChainId, Name, PublicKey, Signature, TimeMs, 
 
 PASS_FILE_BYTES_MAX = 256 * 1024
 VERSION = 1
+TOKEN_PREFIX = "rmp_"
+TOKEN_LETTERS_MAX = 400
 
 
 class PassExpired(RemoteError):
@@ -29,6 +32,13 @@ class PassExpired(RemoteError):
         super().__init__(f"the pass was good until {until_ms}, it is {time_ms}")
         self.until_ms = until_ms
         self.time_ms = time_ms
+
+
+class WrongApp(RemoteError):
+    def __init__(self, said: str, app: str) -> None:
+        super().__init__(f"a pass to {said!r}, not to {app!r}")
+        self.said = said
+        self.app = app
 
 
 @fast_dataclass(frozen=True)
@@ -76,25 +86,53 @@ def decode_pass_file(data: bytes) -> PassFile:
     return decode(PassFile, data, PASS_FILE_BYTES_MAX)
 
 
+def format_token(statement: AppPass) -> str:
+    """The statement as a word, for those who have the ledger and need no proof of it: of letters, digits, - and _."""
+    return TOKEN_PREFIX + base64.urlsafe_b64encode(encode(statement)).decode().rstrip("=")
+
+
+def parse_token(text: str) -> AppPass:
+    """The statement of a word, of which nothing is checked yet. MalformedMessage for what is none."""
+    body = text.removeprefix(TOKEN_PREFIX)
+    if body == text or len(text) > TOKEN_LETTERS_MAX or not text.isascii():
+        raise MalformedMessage(f"a pass is a word that begins with {TOKEN_PREFIX}")
+    try:
+        data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise MalformedMessage(f"a pass is base64 after {TOKEN_PREFIX}") from error
+    statement = decode(AppPass, data)
+    if format_token(statement) != text:
+        raise MalformedMessage("a pass is written in one way alone")
+    return statement
+
+
 def verify_pass(file: PassFile, trusted: Trusted, app: str, time_ms: int) -> Right:
     """What the pass allows at this time. RemoteError when it does not hold, PassExpired when it did."""
     said = file.statement
     if file.version != VERSION:
         raise InvalidProof(f"a pass of version {file.version}; this program reads version {VERSION}")
-    if (said.chain, said.app) != (trusted.chain, app):
-        raise InvalidProof(f"a pass to {said.app!r} on chain {said.chain.hex()}")
+    shown = verify_ledger_file(decode_ledger_file(file.ledger), trusted)
+    bought = shown.entries.get(("passes", compute_pass_key(app, said.holder)))
+    return verify_statement(said, bought if isinstance(bought, PassRecord) else None, trusted.chain, app, time_ms)
+
+
+def verify_statement(said: AppPass, bought: PassRecord | None, chain: bytes, app: str, time_ms: int) -> Right:
+    """As `verify_pass`, with what the ledger has under the holder's pass to the app, if anything."""
+    if said.chain != chain:
+        raise InvalidProof(f"a pass on chain {said.chain.hex()}")
+    if said.app != app:
+        raise WrongApp(said.app, app)
     try:
         verify_signed(said, said.holder)
     except BadSignature as error:
         raise InvalidProof("the pass is not signed by its holder") from error
-    shown = verify_ledger_file(decode_ledger_file(file.ledger), trusted)
-    bought = shown.entries.get(("passes", compute_pass_key(app, said.holder)))
-    if not isinstance(bought, PassRecord) or said.since_ms != bought.since_ms:
+    # Before what was bought: the ledger forgets a pass soon after its end.
+    if not said.since_ms <= time_ms < said.until_ms:
+        raise PassExpired(said.until_ms, time_ms)
+    if bought is None or said.since_ms != bought.since_ms:
         raise InvalidProof("the ledger does not show that the holder has bought this pass")
     if said.until_ms > bought.until_ms:
         raise InvalidProof(f"the pass says until {said.until_ms}, it was bought until {bought.until_ms}")
-    if not said.since_ms <= time_ms < said.until_ms:
-        raise PassExpired(said.until_ms, time_ms)
     period = compute_period(said.since_ms, bought.tier.period_ms, time_ms)
     ends_ms = min(said.until_ms, said.since_ms + (period + 1) * bought.tier.period_ms)
     return Right(app, said.holder, said.since_ms, period, ends_ms, bought.tier.quota)

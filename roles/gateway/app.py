@@ -16,6 +16,7 @@ from roles.gateway.desk import KEY, Desk
 from roles.gateway.door import Caller, Door
 from roles.gateway.faults import Fault
 from roles.gateway.openai import describe_fault
+from roles.gateway.passes import RIGHT
 from roles.gateway.spending import WrongKey
 from roles.health import Page
 
@@ -60,7 +61,7 @@ class Counts:
 class Gateway:
     """An ASGI application. `get_page` gives the node's own pages; `apis` bring the routes.
 
-    Who asks is let in by `door`; with which key stands in the scope, as `rolemesh.key`.
+    Who asks is let in by `door`; with which key and under which pass stands in the scope, as KEY and RIGHT.
     """
 
     def __init__(
@@ -105,7 +106,9 @@ class Gateway:
         request = Request(scope, receive)
         address = request.client.host if request.client is not None else ""
         try:
-            scope[KEY] = self._door.admit(scope["path"], Caller(address, request.headers))
+            caller = Caller(address, request.headers)
+            scope[KEY] = self._door.admit(scope["path"], caller)
+            scope[RIGHT] = self._door.admit_pass(scope["path"], caller)
         except Fault as fault:
             if isinstance(fault, WrongKey):
                 await trio.sleep(WRONG_KEY_S)

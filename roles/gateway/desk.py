@@ -1,7 +1,7 @@
 """Where HTTP meets the client: bodies are read, requests put to the network, receipts found again. All with bounds."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,6 +21,7 @@ from roles.client_waiter import Answer
 from roles.gateway.faults import Fault, translate
 from roles.gateway.keys import KeyState, allows
 from roles.gateway.openai import TextWanted
+from roles.gateway.passes import RIGHT, Passes, Use
 from roles.gateway.settings import Settings
 from roles.gateway.spending import Spending
 
@@ -80,7 +81,8 @@ class Told:
 class Desk:
     """`look` gives the ledger and whether the node serves; `receipts` is where the client keeps its receipt files.
 
-    A request may take `timeout_s`. What callers with a key spend is seen to by `spending`.
+    A request may take `timeout_s`. What callers with a key spend is seen to by `spending`, and what is asked for under
+    a pass to an app is counted by `passes`.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class Desk:
         look: Callable[[], tuple[State, bool]],
         receipts: Path,
         timeout_s: float,
+        passes: Passes | None = None,
     ) -> None:
         self._client = client
         self._spending = spending
         self._look = look
         self._receipts = receipts
         self._timeout_s = timeout_s
+        self._passes = passes
         self.under_way = 0
 
     @property
@@ -165,6 +169,12 @@ class Desk:
             ) as stream,
         ):
             yield stream
+
+    def counting(self, request: Request, record: ModelRecord) -> AbstractAsyncContextManager[Use]:
+        """Count the request on its pass, if it needs one, while inside. Raises Fault 429 or 503 (`Passes.use`)."""
+        if self._passes is None:
+            return nullcontext(Use())
+        return self._passes.use(request.scope[RIGHT], record.digest)
 
     async def wait(self, request: Request, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` comes to, as long as somebody is there to take it: who hangs up has its request called off.

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from protocol.proofs.pass_file import Right
 from roles.gateway.faults import Fault
 from roles.gateway.keys import PREFIX, KeyState, ask_for_key
+from roles.gateway.passes import Passes
 
 HEALTH = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 METRICS = "/metrics"
@@ -24,19 +26,22 @@ class Caller:
 class Door:
     """`find_key` gives the key of a text or raises Fault 401. With `needs_key` nothing is done for whoever has none.
 
-    Without, the gateway answers programs on this machine alone: a page that a browser has loaded from elsewhere says so
-    in `Origin`, and one whose name was made to point here says so in `Host`.
+    With `passes` to an app nothing is done for whoever shows none. With neither, the gateway answers programs on this
+    machine alone: a page that a browser has loaded from elsewhere says so in `Origin`, and one whose name was made to
+    point here says so in `Host`.
     """
 
-    def __init__(self, find_key: Callable[[str], KeyState], needs_key: bool) -> None:
+    def __init__(self, find_key: Callable[[str], KeyState], needs_key: bool, passes: Passes | None = None) -> None:
         self._find_key = find_key
         self._needs_key = needs_key
+        self._passes = passes
+        self._is_guarded = needs_key or passes is not None
 
     def admit(self, path: str, caller: Caller) -> KeyState | None:
         """The key that a request is paid with; None for one that needs none. Raises Fault 401 or 403."""
-        if not self._needs_key and is_foreign(caller.headers.get("host", ""), caller.headers.get("origin", "")):
+        if not self._is_guarded and is_foreign(caller.headers.get("host", ""), caller.headers.get("origin", "")):
             raise Fault(403, "foreign", "this gateway answers programs on its own machine alone")
-        if path == METRICS and self._needs_key and not is_near(caller):
+        if path == METRICS and self._is_guarded and not is_near(caller):
             raise Fault(403, "foreign", "metrics are for programs on the gateway's own machine")
         if path in HEALTH or path == METRICS:
             return None
@@ -46,6 +51,12 @@ class Door:
         if self._needs_key:
             raise ask_for_key()
         return None
+
+    def admit_pass(self, path: str, caller: Caller) -> Right | None:
+        """What the pass of a request allows; None where none is needed. Raises Fault 401 or 403."""
+        if self._passes is None or path in HEALTH or path == METRICS:
+            return None
+        return self._passes.admit(caller.headers)
 
 
 def read_bearer(header: str) -> str:

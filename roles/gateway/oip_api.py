@@ -8,9 +8,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from protocol.ledger.records import ModelRecord
+from roles.client import FEE_MAX
 from roles.gateway.desk import KEY, Desk
 from roles.gateway.faults import Fault
 from roles.gateway.oip import describe_model, describe_server, format_answer, read_request
+from roles.gateway.passes import RIGHT, cap_fee
 from roles.gateway.settings import read_settings
 from roles.models import find_model
 from roles.oip_tensors import HEAD_HEADER
@@ -63,11 +65,14 @@ class OipApi:
 
     async def infer(self, request: Request) -> Response:
         """One inference. Its receipt is named in the answer's parameters and headers."""
-        record, settings = self._find(request), read_settings(request.headers)
+        record = self._find(request)
+        settings = cap_fee(read_settings(request.headers), request.scope[RIGHT], FEE_MAX)
         body = await self._desk.read_body(request)
         wanted = read_request(record, request.headers.get(HEAD_HEADER), body)
         ask = partial(self._desk.infer, record, wanted.inputs, settings, request.scope[KEY])
-        answer = await self._desk.wait(request, ask)
+        async with self._desk.counting(request, record) as use:
+            answer = await self._desk.wait(request, ask)
+            use.fee = answer.fee
         told = self._desk.describe_receipt(answer)
         data, head_size = format_answer(record, wanted, answer.outputs, told.parameters)
         sized = {} if head_size is None else {HEAD_HEADER: str(head_size)}

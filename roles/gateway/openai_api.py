@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from protocol.ledger.records import ModelRecord
+from roles.client import STREAM_FEE_MAX
 from roles.client_errors import ClientError
 from roles.client_stream import Stream, StreamedPiece
 from roles.client_waiter import Answer
@@ -32,6 +33,7 @@ from roles.gateway.openai import (
     read_text_request,
     split_stop,
 )
+from roles.gateway.passes import RIGHT, Use, cap_fee
 from roles.gateway.settings import read_settings
 from roles.models import find_model
 
@@ -43,6 +45,7 @@ EVENTS = (
 
 
 Begin = Callable[[], AbstractAsyncContextManager[Stream]]
+Counting = AbstractAsyncContextManager[Use]
 
 
 class OpenAiApi:
@@ -73,23 +76,28 @@ class OpenAiApi:
         return await self._answer(request, is_chat=True)
 
     async def _answer(self, request: Request, is_chat: bool) -> Response:
-        settings = read_settings(request.headers)
+        settings = cap_fee(read_settings(request.headers), request.scope[RIGHT], STREAM_FEE_MAX)
         document = read_document(await self._desk.read_body(request))
         record, wanted = self._find(document["model"]), read_text_request(document, is_chat)
         seed = secrets.randbelow(SEED_MAX) if wanted.seed is None else wanted.seed
         begin = partial(self._desk.stream, record, wanted, seed, settings, request.scope[KEY])
+        counting = self._desk.counting(request, record)
         kind = "chatcmpl" if is_chat else "cmpl"
         reply = Reply(is_chat, f"{kind}-{secrets.token_hex(12)}", int(time.time()), record.name)
         if wanted.streams:
-            return StreamedReply(self._desk, request, begin, wanted, reply)
-        return await self._answer_whole(request, begin, wanted, reply)
+            return StreamedReply(self._desk, request, begin, counting, wanted, reply)
+        return await self._answer_whole(request, begin, counting, wanted, reply)
 
-    async def _answer_whole(self, request: Request, begin: Begin, wanted: TextWanted, reply: Reply) -> Response:
+    async def _answer_whole(
+        self, request: Request, begin: Begin, counting: Counting, wanted: TextWanted, reply: Reply
+    ) -> Response:
         async def gather() -> tuple[list[StreamedPiece], Answer]:
             async with begin() as stream:
                 return [piece async for piece in stream], stream.answer
 
-        pieces, answer = await self._desk.wait(request, gather)
+        async with counting as use:
+            pieces, answer = await self._desk.wait(request, gather)
+            use.fee = answer.fee
         text, finish = split_stop("".join(piece.text for piece in pieces), wanted.stop)
         usage = Usage(len(wanted.prompt), sum(len(piece.tokens) for piece in pieces))
         told = self._desk.describe_receipt(answer)
@@ -111,11 +119,14 @@ class OpenAiApi:
 class StreamedReply(Response):
     """Sends pieces while they are made. Until the first has come, what fails is answered with its own status."""
 
-    def __init__(self, desk: Desk, request: Request, begin: Begin, wanted: TextWanted, reply: Reply) -> None:
+    def __init__(
+        self, desk: Desk, request: Request, begin: Begin, counting: Counting, wanted: TextWanted, reply: Reply
+    ) -> None:
         super().__init__()
         self._desk = desk
         self._request = request
         self._begin = begin
+        self._counting = counting
         self._wanted = wanted
         self._reply = reply
         self._has_begun = False
@@ -123,12 +134,13 @@ class StreamedReply(Response):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Raises Fault or ClientDisconnect before the first piece; what fails later is an event of the stream."""
         try:
-            await self._desk.wait(self._request, lambda: self._send_all(send))
+            async with self._counting as use:
+                await self._desk.wait(self._request, lambda: self._send_all(send, use))
         except ClientDisconnect:
             if not self._has_begun:
                 raise
 
-    async def _send_all(self, send: Any) -> None:
+    async def _send_all(self, send: Any, use: Use) -> None:
         made, end = 0, "length"
         async with self._begin() as stream:
             try:
@@ -141,6 +153,7 @@ class StreamedReply(Response):
                     raise
                 await self._send(send, format_broken(explain(error)), more=False)
                 return
+        use.fee = stream.answer.fee
         usage = Usage(len(self._wanted.prompt), made)
         told = self._desk.describe_receipt(stream.answer)
         last = format_end(self._reply, end, usage, told.parameters, self._wanted.tells_usage)

@@ -15,12 +15,14 @@ from protocol.types import NodeState
 from roles.client import Client
 from roles.config import ConfigError
 from roles.gateway.app import Gateway
+from roles.gateway.app_service import serving_app
 from roles.gateway.desk import Desk
 from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
 from roles.gateway.keys import is_usable
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
+from roles.gateway.passes import Passes
 from roles.gateway.server import GatewayServer, open_listener
 from roles.gateway.spending import Spending, get_now_ms
 from roles.node import TaskStatus, unwrap
@@ -32,7 +34,8 @@ RECEIPTS_NAME = "receipts"
 class Plan:
     """What a gateway is to do. `listen` is host and port, of which 0 takes any; a request may take `timeout_s`.
 
-    With `needs_key` it does nothing for whoever has none: always so where others than this machine can reach it.
+    With `needs_key` it does nothing for whoever has none, with `app` nothing for whoever shows no pass to that: it is
+    one or both where others than this machine can reach it.
     """
 
     directory: Path
@@ -40,15 +43,16 @@ class Plan:
     timeout_s: float
     passphrase: str | None = None
     needs_key: bool = False
+    app: str = ""
 
 
 async def run_gateway(plan: Plan, announce: Callable[[str, Client], None], stop: trio.Event) -> None:
     """Join the network as the client of a data directory and serve until `stop` is set.
 
     `announce` is given the URL once it answers. Raises ConfigError if the address cannot be had, or is for others too
-    and there is no key; else as `Client.join`.
+    and there is no key, or the app is not for this client to serve; else as `Client.join`.
     """
-    needs_key = plan.needs_key or not ip_address(plan.listen[0]).is_loopback
+    needs_key = plan.needs_key or not (plan.app or ip_address(plan.listen[0]).is_loopback)
     with closing(KeyBook(plan.directory, is_synced=False)) as book:
         if needs_key and not any(is_usable(key, get_now_ms()) for key in book.list_all(get_now_ms())):
             hint = f"make one first: `rolemesh gateway key add NAME --limit 10 --data {plan.directory}`"
@@ -72,12 +76,14 @@ async def _serve(
             node.tell("gateway.failed", {"error": f"{type(error).__name__}: {error}"[:400]})
 
         spending = Spending(book, client, report)
-        server = make_server(listener, client, spending, plan.timeout_s, needs_key, report)
-        announce(server.url, client)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(spending.run)
-            await server.run(stop)
-            nursery.cancel_scope.cancel()
+        async with serving_app(plan.app, node, report) as passes:
+            door = Door(spending.find, needs_key, passes)
+            server = make_server(listener, client, spending, plan.timeout_s, door, passes, report)
+            announce(server.url, client)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spending.run)
+                await server.run(stop)
+                nursery.cancel_scope.cancel()
 
 
 def make_server(
@@ -85,19 +91,20 @@ def make_server(
     client: Client,
     spending: Spending,
     timeout_s: float,
-    needs_key: bool,
+    door: Door,
+    passes: Passes | None,
     report: Callable[[Exception], None],
 ) -> GatewayServer:
-    """The gateway of a client, to be run on a listener."""
+    """The gateway of a client, to be run on a listener; of an app with `passes` to it."""
     node = client.node
 
     def look() -> tuple[State, bool]:
         return node.core.ledger, node.core.state is NodeState.SERVING
 
-    desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s)
+    desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s, passes)
     version = importlib.metadata.version("rolemesh")
     apis = (OipApi(desk, version).list_routes(), OpenAiApi(desk).list_routes())
-    return GatewayServer(listener, Gateway(desk, apis, Door(spending.find, needs_key), node.get_page), report)
+    return GatewayServer(listener, Gateway(desk, apis, door, node.get_page), report)
 
 
 async def run_until_signal(plan: Plan, announce: Callable[[str, Client], None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PASS_SUFFIX = ".pass"
 WRITE_EPILOGUE = (
     "Examples:\n\n  rolemesh app pass chat\n\n  rolemesh app pass chat --for 1h --out hour.pass\n\n"
-    "  rolemesh app pass chat --from ./wallet --json"
+    '  curl -H "X-App-Pass: rmp_..." http://127.0.0.1:8080/v1/models'
 )
 CHECK_EPILOGUE = (
     "Examples:\n\n  rolemesh app check chat.pass --genesis testnet.json\n\n"
@@ -41,7 +41,7 @@ def write_pass(
     """Write what to show for the pass that a node's account has bought. Whoever has the file may use the pass.
 
     It holds the account's signed word and the ledger's proof of the purchase: who serves the app checks both without
-    asking anybody.
+    asking anybody. The word that it prints is the signed part alone: for a gateway, which has the ledger.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def write_pass(
     from protocol.errors import LocalError
     from protocol.ledger.apps import compute_pass_key
     from protocol.ledger.genesis import compute_chain_id
-    from protocol.proofs.pass_file import make_pass
+    from protocol.proofs.pass_file import format_token, make_pass
     from roles.config import read_genesis
     from roles.keystore import get_place, read_key
     from testnet.prove import prove_pass, read_ledger
@@ -81,7 +81,10 @@ def write_pass(
     target = out or Path(f"{name}{PASS_SUFFIX}")
     _write_private(target, data)
     output.say(f"{target}: {len(data)} bytes, good until {format_time(until_ms)} UTC")
-    output.give({"file": target, "bytes": len(data), "app": name, "tier": held.tier.name, "until_ms": until_ms})
+    token = format_token(file.statement)
+    output.say(f"for a gateway: X-App-Pass: {token}")
+    fields = {"app": name, "tier": held.tier.name, "until_ms": until_ms, "token": token}
+    output.give({"file": target, "bytes": len(data), **fields})
 
 
 def check(

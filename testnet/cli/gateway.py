@@ -12,6 +12,7 @@ from testnet.cli.passphrases import PassphraseFile, open_with_passphrase
 
 if TYPE_CHECKING:
     from roles.client import Client
+    from roles.gateway.run import Plan
 
 LISTEN = "127.0.0.1:8080"
 
@@ -28,7 +29,8 @@ app.command(gateway_key.app)
 @app.command(
     help_epilogue="Examples:\n\n  rolemesh gateway run\n\n"
     "  rolemesh gateway run --network .rolemesh/dev-42 --listen 127.0.0.1:0 --json\n\n"
-    "  rolemesh gateway run --data ./wallet --timeout 10s"
+    "  rolemesh gateway run --data ./wallet --timeout 10s\n\n"
+    "  rolemesh gateway run --data ./owner --app chat"
 )
 def run(
     *,
@@ -37,6 +39,7 @@ def run(
     listen: str = LISTEN,
     timeout: str = "30s",
     require_key: Annotated[bool, Parameter(negative="")] = False,
+    serves: Annotated[str, Parameter(name="--app")] = "",
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
@@ -52,12 +55,16 @@ def run(
         Data directory of the client that asks and pays; a client of the network's own unless given.
     listen
         Address and port; port 0 for any. On a loopback address every program on this machine may spend the client's
-        money; beyond it, only whoever holds a key (`rolemesh gateway key add`).
+        money; beyond it, only whoever holds a key (`rolemesh gateway key add`) or, with --app, shows a pass.
     timeout
         How long a request may take: 30s, 500ms, 1m; at most 2m.
     require_key
         Ask for a key on a loopback address too: behind a proxy that others reach.
+    serves
+        An app on the ledger, whose owner or server this client is: only who shows a pass to it is answered
+        (`X-App-Pass: rmp_…`), as often as the pass allows, and what that was used for is reported to the ledger.
     """
+    from roles.gateway.run import Plan
     from testnet.cli.infer import open_running, read_timeout
 
     output = Output(json)
@@ -69,32 +76,25 @@ def run(
     directory = data if data is not None else open_running(*open_network(network))
     passphrase = open_with_passphrase(directory, output, passphrase_file)
     output.note(f"joining as the client in {directory}; Ctrl-C ends it")
-    _serve(directory, place, timeout_s, passphrase, require_key, output)
+    _serve(Plan(directory, place, timeout_s, passphrase, require_key, serves), output)
 
 
-def _serve(
-    directory: Path,
-    place: tuple[str, int],
-    timeout_s: float,
-    passphrase: str | None,
-    needs_key: bool,
-    output: Output,
-) -> None:
+def _serve(plan: "Plan", output: Output) -> None:
     import trio
 
     from protocol.keys import format_account
-    from roles.gateway.run import Plan, run_until_signal
+    from roles.gateway.run import run_until_signal
     from testnet.ask import LOG_NAME, logging_to
 
     def announce(url: str, client: "Client") -> None:
         account = format_account(client.node.plan.keys.account.public)
         output.say(f"listening: OpenAI {url}/v1, Open Inference Protocol {url}/v2; {account} pays")
         output.give(
-            {"url": url, "openai": f"{url}/v1", "oip": f"{url}/v2", "directory": str(directory), "account": account}
+            {"url": url, "openai": f"{url}/v1", "oip": f"{url}/v2", "directory": plan.directory, "account": account}
         )
 
-    with logging_to(directory / LOG_NAME):
-        trio.run(run_until_signal, Plan(directory, place, timeout_s, passphrase, needs_key), announce)
+    with logging_to(plan.directory / LOG_NAME):
+        trio.run(run_until_signal, plan, announce)
     output.note("the gateway has ended")
 
 

@@ -20,6 +20,7 @@ from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
+from roles.gateway.passes import Passes
 from roles.gateway.server import GatewayServer, open_listener
 from roles.gateway.spending import Spending
 from roles.health import Page
@@ -110,14 +111,14 @@ async def run_server(server: GatewayServer, stop: trio.Event, nursery: trio.Nurs
 
 @asynccontextmanager
 async def serving(
-    asker: Any, folder: Path, book: KeyBook | None = None, needs_key: bool = False
+    asker: Any, folder: Path, book: KeyBook | None = None, needs_key: bool = False, passes: Passes | None = None
 ) -> AsyncIterator[Served]:
-    """The gateway until the way out, when it must end by itself."""
+    """The gateway until the way out, when it must end by itself; of an app with `passes` to it."""
     errors: list[Exception] = []
     spending = Spending(book or KeyBook(folder, is_synced=False), asker, errors.append)
-    desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0)
+    desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0, passes)
     apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
-    gateway = Gateway(desk, apis, Door(spending.find, needs_key), lambda target: Page(200, f"{target}\n"))
+    gateway = Gateway(desk, apis, Door(spending.find, needs_key, passes), lambda target: Page(200, f"{target}\n"))
     server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, errors.append)
     stop = trio.Event()
     with trio.fail_after(30):

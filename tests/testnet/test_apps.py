@@ -1,11 +1,20 @@
-"""An app is put on the ledger of a network of real processes, a pass to it bought, shown, checked offline, renewed."""
+"""Real processes: an app, a pass to it bought, shown, checked offline, renewed; and used at a gateway."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
+from protocol.keys import format_account
+from roles.keystore import get_key_path, read_public
 from testnet.cli.output import ExitCode
-from tests.testnet.networks import run_cli, start_network, wait_until
+from testnet.join import open_client
+from tests.support.forked import Forked, command
+from tests.support.gateways import ASKED, INFER
+from tests.testnet.networks import kill_hard, run_cli, start_network, wait_until
 
 DAY_MS = 86_400_000
 TIERS = ("--tier", "day=2,1d,1000", "--tier", "holder=stake:100,1m,500")
@@ -64,5 +73,66 @@ def test_a_pass_is_bought_shown_renewed_and_sold_no_more_once_the_app_is_retired
         assert (code, told["error"]["code"]) == (ExitCode.FAILURE, "AppRetired")
         code, told = do("pass", "chat", "--for", "1h", "--out", str(file), payer="client-1")
         assert code == ExitCode.OK, told
+    code, told = run_cli("testnet", "check", str(up.directory))
+    assert code == ExitCode.OK, told
+
+
+@contextmanager
+def run_gateway(directory: Path, log: Path, *words: str) -> Iterator[tuple[Forked, str]]:
+    """A gateway of the app on a client's directory, and its URL."""
+    out = log.with_suffix(".out")
+    words = ("gateway", "run", "--data", str(directory), "--listen", "127.0.0.1:0", "--app", "chat", "--json")
+    with command(words, log) as process:
+        wait_until(lambda: out.exists() and "\n" in out.read_text(), "the gateway listens")
+        yield process, json.loads(out.read_text())["url"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+def test_a_gateway_keeps_to_a_quota_through_kill_9_and_reports_what_was_used(tmp_path: Path) -> None:
+    roles = "validator=1,inference=1,verifier=2,storage=1,client=2"
+    with start_network(tmp_path / "net", "--seed", "43", "--roles", roles) as up:
+        up.wait_for_go()
+        entries = {node.name: up.directory / node.directory for node in up.network.nodes}
+        server = open_client(up.directory)
+        name = format_account(read_public(get_key_path(server, "account")))
+        owner, buyer = ("--from", str(entries["client-0"])), ("--from", str(entries["client-1"]))
+
+        def show() -> dict:
+            return run_cli("app", "show", "chat", "--dir", str(entries["validator-0"]))[1]
+
+        words = ("gateway", "run", "--data", str(server), "--app", "chat", "--listen", "127.0.0.1:0")
+        code, told = run_cli(*words)
+        assert (code, "knows no app" in told["error"]["message"]) == (ExitCode.CONFIG, True), told
+        terms = ("--tier", "day=2,1d,3", "--fee-percent", "10")
+        code, told = run_cli("app", "register", "chat", "Chat", *terms, *owner)
+        assert code == ExitCode.OK, told
+        code, told = run_cli(*words)
+        assert (code, "not named" in told["error"]["message"]) == (ExitCode.CONFIG, True), told
+        code, told = run_cli("app", "register", "chat", "Chat", *terms, "--server", name, *owner)
+        assert code == ExitCode.OK, told
+        wait_until(lambda: run_cli("app", "show", "chat", "--dir", str(entries["client-1"]))[0] == 0, "it is known")
+        code, told = run_cli("app", "buy", "chat", "--tier", "day", *buyer)
+        assert code == ExitCode.OK, told
+        code, told = run_cli("app", "pass", "chat", "--out", str(tmp_path / "chat.pass"), *buyer)
+        assert code == ExitCode.OK, told
+        headers = {"X-App-Pass": told["token"]}
+
+        with run_gateway(server, tmp_path / "first.log") as (process, url):
+            assert httpx.post(url + INFER, json=ASKED).status_code == 401
+            for _ in range(2):
+                answer = httpx.post(url + INFER, json=ASKED, headers=headers, timeout=30)
+                assert answer.status_code == 200, answer.text
+            kill_hard(process.pid)
+        with run_gateway(server, tmp_path / "second.log") as (process, url):
+            statuses = [httpx.post(url + INFER, json=ASKED, headers=headers, timeout=30).status_code for _ in range(3)]
+            assert statuses == [200, 429, 429]
+            wait_until(lambda: show()["requests"] >= 2, "what the killed one has served is on the ledger", 90.0)
+            process.terminate()
+            assert process.wait() == ExitCode.OK
+        wait_until(lambda: show()["requests"] == 3, "the last one reports what is left")
+        told = show()
+        assert [use["requests"] for use in told["uses"]] == [3]
+        assert told["shared_grains"] > 0
     code, told = run_cli("testnet", "check", str(up.directory))
     assert code == ExitCode.OK, told

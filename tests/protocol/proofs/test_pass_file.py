@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from protocol.codec import encode
 from protocol.errors import InvalidProof, RemoteError
-from protocol.proofs.pass_file import PassExpired, decode_pass_file, verify_pass
+from protocol.proofs.pass_file import (
+    PassExpired,
+    WrongApp,
+    decode_pass_file,
+    format_token,
+    parse_token,
+    verify_pass,
+    verify_statement,
+)
 from protocol.signing import sign
 from tests.support.apps import APP, DAY, AppWorld
 
@@ -17,6 +25,7 @@ USER, OTHER = WORLD.users
 HELD = WORLD.buy(USER, periods=2)
 FILE = WORLD.make_pass(USER)
 DATA = encode(FILE)
+TOKEN = format_token(FILE.statement)
 
 
 def test_a_pass_says_what_is_left_of_its_time_and_how_many_requests_a_period_has() -> None:
@@ -53,9 +62,9 @@ def test_nobody_else_can_make_one_of_what_the_ledger_shows_to_all() -> None:
 
 
 def test_it_is_for_one_app_and_one_network() -> None:
-    with pytest.raises(InvalidProof, match="a pass to"):
+    with pytest.raises(WrongApp, match="not to 'prose'"):
         verify_pass(FILE, WORLD.trusted, "prose", HELD.since_ms)
-    with pytest.raises(InvalidProof, match="a pass to"):
+    with pytest.raises(RemoteError, match="chain"):
         verify_pass(FILE, replace(WORLD.trusted, chain=bytes(8)), APP, HELD.since_ms)
     with pytest.raises(RemoteError):
         verify_pass(replace(FILE, ledger=b""), WORLD.trusted, APP, HELD.since_ms)
@@ -70,3 +79,24 @@ def test_every_byte_of_it_is_under_a_hash_or_a_signature(at: int, flip: int) -> 
 
     with pytest.raises(RemoteError):
         check()
+
+
+def test_who_has_the_ledger_needs_the_word_alone() -> None:
+    statement = parse_token(TOKEN)
+    assert statement == FILE.statement
+    right = verify_statement(statement, HELD, WORLD.trusted.chain, APP, HELD.since_ms)
+    assert right == verify_pass(FILE, WORLD.trusted, APP, HELD.since_ms)
+    with pytest.raises(InvalidProof, match="does not show"):
+        verify_statement(statement, None, WORLD.trusted.chain, APP, HELD.since_ms)
+
+
+@given(at=st.integers(0, len(TOKEN) - 1), letter=st.characters(codec="utf-8"))
+def test_no_letter_of_the_word_can_be_another(at: int, letter: str) -> None:
+    spoilt = TOKEN[:at] + letter + TOKEN[at + 1 :]
+
+    def check() -> None:
+        verify_statement(parse_token(spoilt), HELD, WORLD.trusted.chain, APP, HELD.since_ms)
+
+    if spoilt != TOKEN:
+        with pytest.raises(RemoteError):
+            check()
