@@ -158,7 +158,7 @@ def _compile_type(annotation: Any, where: str, depth: int) -> _Plan:
             raise LocalError(f"{where}: wants exactly one bound, has {len(bounds)}")
         bound = bounds[0]
     if annotation is int and isinstance(bound, UpTo):
-        return _compile_int(where, bound.value)
+        return _compile_int(where, bound.least, bound.value)
     if annotation is bytes and isinstance(bound, Exactly | AtMost):
         return _compile_bytes(where, bound.size if isinstance(bound, Exactly) else 0, bound.size)
     if annotation is str and isinstance(bound, AtMost):
@@ -261,23 +261,25 @@ def _enclose(
     )
 
 
-def _compile_int(where: str, top: int) -> _Plan:
-    if not 0 <= top <= INT_MAX:
+def _compile_int(where: str, least: int, top: int) -> _Plan:
+    if not -INT_MAX <= least <= 0 <= top <= INT_MAX:
         raise LocalError(f"{where}: whole numbers end at {INT_MAX}")
 
     def to_raw(value: Any) -> int:
         # IntEnum members are welcome, True is not a number.
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= top:
-            raise LocalError(f"{where}: {value!r} is not a whole number from 0 to {top}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= top:
+            raise LocalError(f"{where}: {value!r} is not a whole number from {least} to {top}")
         return int(value)
 
     def from_raw(raw: Any) -> int:
-        if type(raw) is not int or not 0 <= raw <= top:
-            raise MalformedMessage(f"{where}: not a whole number from 0 to {top}")
+        if type(raw) is not int or not least <= raw <= top:
+            raise MalformedMessage(f"{where}: not a whole number from {least} to {top}")
         return raw
 
-    size = _header_size(top, (0x7F, 0xFF, 0xFFFF, 0xFFFFFFFF), (1, 2, 3, 5, 9))
-    return _Plan(to_raw, from_raw, size, f"type(it) is int and 0 <= it <= {top}")
+    sizes = (1, 2, 3, 5, 9)
+    above = _header_size(top, (0x7F, 0xFF, 0xFFFF, 0xFFFFFFFF), sizes)
+    below = _header_size(-least, (32, 0x80, 0x8000, 0x80000000), sizes)
+    return _Plan(to_raw, from_raw, max(above, below), f"type(it) is int and {least} <= it <= {top}")
 
 
 def _compile_bytes(where: str, size_min: int, size_max: int) -> _Plan:

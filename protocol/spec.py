@@ -168,6 +168,8 @@ def _spell(annotation: Any) -> tuple[str, str]:
     if typing.get_origin(annotation) is not Annotated:
         return annotation.__name__, ""
     kind, bound = typing.get_args(annotation)
+    if kind is int and bound.least:
+        return "whole number", f"{bound.least:,} to {bound.value:,}"
     if kind is int:
         return "whole number", "" if bound.value == INT_MAX else f"at most {bound.value:,}"
     if kind is bytes:

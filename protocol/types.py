@@ -30,9 +30,10 @@ class AtMost:
 
 @fast_dataclass(frozen=True)
 class UpTo:
-    """A whole number from 0 to this value."""
+    """A whole number up to this value, from 0 or from another one on."""
 
     value: int
+    least: int = 0
 
 
 Digest = Annotated[bytes, Exactly(32)]
@@ -40,6 +41,7 @@ PublicKey = Annotated[bytes, Exactly(32)]
 Signature = Annotated[bytes, Exactly(64)]
 ChainId = Annotated[bytes, Exactly(8)]
 Whole = Annotated[int, UpTo(INT_MAX)]
+Signed = Annotated[int, UpTo(INT_MAX, -INT_MAX)]  # below nought too
 Grains = Annotated[int, UpTo(INT_MAX)]
 TimeMs = Annotated[int, UpTo(INT_MAX)]
 ShareBp = Annotated[int, UpTo(BP)]

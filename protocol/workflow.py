@@ -102,7 +102,7 @@ def make_input(spec: TensorSpec, values: Sequence[tuple[int, int]]) -> Tensor:
 def read_result(outputs: Sequence[Tensor], decimals: int) -> int:
     """The first number of the first output as a whole number of 10^-decimals; a whole number is one already.
 
-    DoesNotFit for less than nought and for more than a feed holds.
+    DoesNotFit for more than a feed holds, on either side of nought.
     """
     tensor = outputs[0]
     whole = _WHOLE.get(tensor.dtype)
@@ -112,8 +112,8 @@ def read_result(outputs: Sequence[Tensor], decimals: int) -> int:
     if not whole and not math.isfinite(number):
         raise DoesNotFit(f"the result is {number}")
     value = number if whole else _round(number, 10**decimals)
-    if not 0 <= value <= INT_MAX:
-        raise DoesNotFit(f"the result is {value}, a feed holds 0 to {INT_MAX}")
+    if abs(value) > INT_MAX:
+        raise DoesNotFit(f"the result is {value}, a feed holds -{INT_MAX} to {INT_MAX}")
     return int(value)
 
 

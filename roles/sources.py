@@ -237,11 +237,10 @@ def _scale(value: Any, json_path: str, decimals: int) -> int:
     if not isinstance(value, Decimal) or not value.is_finite():
         raise BadReading(f"at {json_path!r} stands no number but {_describe(value)}")
     # The size first, by the exponent alone: 1e999999 must not be written out.
-    if value < 0 or value.adjusted() + decimals > 19:
-        raise BadReading(f"the number at {json_path!r} is {value:.6E}: not between 0 and {INT_MAX} / 10^{decimals}")
-    scaled = int(value.scaleb(decimals, _CONTEXT).to_integral_value(ROUND_HALF_EVEN, _CONTEXT))
-    if scaled > INT_MAX:
-        raise BadReading(f"the number at {json_path!r} is {value:.6E}: more than {INT_MAX} / 10^{decimals}")
+    is_huge = value.adjusted() + decimals > 19
+    scaled = 0 if is_huge else int(value.scaleb(decimals, _CONTEXT).to_integral_value(ROUND_HALF_EVEN, _CONTEXT))
+    if is_huge or abs(scaled) > INT_MAX:
+        raise BadReading(f"the number at {json_path!r} is {value:.6E}: beyond {INT_MAX} / 10^{decimals}")
     return scaled
 
 

@@ -46,7 +46,8 @@ def values(annotation: Any) -> Strategy[Any]:
     if is_dataclass(kind):
         return instances(typing.cast(type, kind))
     if kind is int:
-        return st.integers(0, next((bound.value for bound in bounds if isinstance(bound, UpTo)), INT_MAX))
+        bound = next((bound for bound in bounds if isinstance(bound, UpTo)), UpTo(INT_MAX))
+        return st.integers(bound.least, bound.value)
     size_min, size_max = _get_sizes(bounds)
     if kind is bytes:
         return st.binary(min_size=size_min, max_size=max(size_min, min(size_max, BYTES_MAX)))

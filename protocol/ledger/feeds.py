@@ -29,7 +29,7 @@ from protocol.ledger.records import DueItem, EpochSnapshot, FeedState, FeedTerms
 from protocol.ledger.staking import slash
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SignedObservation, transaction
-from protocol.types import AtMost, Line, Name, PublicKey, ShareBp, UpTo, Whole
+from protocol.types import BP, AtMost, Line, Name, PublicKey, ShareBp, UpTo, Whole
 
 FEED_KIND = 64
 OBSERVER_KIND = 65
@@ -161,12 +161,12 @@ def list_observers(
 
 
 def is_beyond(reference: int, value: int, share_bp: int) -> bool:
-    """Whether a value is farther than this share from a reference.
+    """Whether a value is farther than this share of a reference from it. From nought everything else is.
 
-    >>> is_beyond(1_000, 1_050, 500), is_beyond(1_000, 1_051, 500)
-    (False, True)
+    >>> is_beyond(1_000, 1_050, 500), is_beyond(1_000, 1_051, 500), is_beyond(-1_000, -1_050, 500)
+    (False, True, False)
     """
-    return abs(value - reference) * 10_000 > share_bp * reference
+    return abs(value - reference) * BP > share_bp * abs(reference)
 
 
 def is_stale(terms: FeedTerms, feed: FeedState, time_ms: int) -> bool:

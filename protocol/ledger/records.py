@@ -10,7 +10,21 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MAX, Claim, InferenceRequest, Mode, Receipt
 from protocol.ledger.limits import CANDLES_PER_PAGE, EVIDENCE_BYTES_MAX, OBSERVERS_MAX, ROWS_MAX
 from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import BP, AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, ShareBp, TimeMs, UpTo, Whole
+from protocol.types import (
+    BP,
+    AtMost,
+    Digest,
+    Exactly,
+    Grains,
+    Line,
+    Name,
+    PublicKey,
+    ShareBp,
+    Signed,
+    TimeMs,
+    UpTo,
+    Whole,
+)
 
 CANDIDATES_MAX = 1_000
 RUNS_MAX = 64  # channels in one batch
@@ -101,8 +115,8 @@ class FeedRecord:
 class FeedTerms:
     """What a feed measures and what its reports are held to: a promise to all who read it. All it can do is retire.
 
-    Values are whole numbers of 10^-decimals. `source` is one of `feeds.SOURCES`; `address` and `path` say where its
-    observers look. A share of 0 turns its rule off. Feeds of genesis are nobody's.
+    Values are whole numbers of 10^-decimals, below nought too. `source` is one of `feeds.SOURCES`; `address` and `path`
+    say where its observers look. A share of 0 turns its rule off. Feeds of genesis are nobody's.
     """
 
     name: Name
@@ -133,12 +147,12 @@ class FeedState:
 
     round: Whole
     sequence: Whole
-    value: Whole
+    value: Signed
     time_ms: TimeMs
     observed_ms: TimeMs
     observers: Whole
     reports: Whole = 0
-    held: Annotated[tuple[Whole, ...], AtMost(1)] = ()
+    held: Annotated[tuple[Signed, ...], AtMost(1)] = ()
 
 
 @fast_dataclass(frozen=True)
@@ -159,10 +173,10 @@ class Candle:
     """What a feed did in one period. `volume` counts the observations behind its reports."""
 
     period: Whole
-    open: Whole
-    high: Whole
-    low: Whole
-    close: Whole
+    open: Signed
+    high: Signed
+    low: Signed
+    close: Signed
     volume: Whole
 
 

@@ -21,7 +21,7 @@ from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
 from protocol.signing import compute_domain_prefix
 from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, TimeMs, Whole
+from protocol.types import AtMost, ChainId, Digest, Grains, Name, PublicKey, Signature, Signed, TimeMs, Whole
 
 TRANSACTION_BYTES_MAX = 64 * 1024 - 512  # leaves room for the envelope
 BODY_BYTES_MAX = TRANSACTION_BYTES_MAX - 256
@@ -340,7 +340,7 @@ class SignedObservation:
     feed: Name
     round: Whole  # time_ms // the feed's heartbeat
     sequence: Whole  # within the round: 0 for the heartbeat
-    value: Whole
+    value: Signed
     time_ms: TimeMs
     observer: PublicKey
     signature: Signature

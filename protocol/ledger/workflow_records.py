@@ -7,7 +7,7 @@ from protocol.jobs import VERIFIERS_MAX, InferenceRequest, Receipt
 from protocol.ledger.records import MaybeKey
 from protocol.queries import InputQueries
 from protocol.tensor import TENSORS_MAX, Tensor
-from protocol.types import AtMost, Digest, Grains, Name, PublicKey, TimeMs, Whole
+from protocol.types import AtMost, Digest, Grains, Name, PublicKey, Signed, TimeMs, Whole
 
 
 @fast_dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Tick:
     first: Whole
     last: Whole
     outcome: Name
-    value: Annotated[tuple[Whole, ...], AtMost(1)] = ()
+    value: Annotated[tuple[Signed, ...], AtMost(1)] = ()
     job: MaybeKey = b""
 
 

@@ -297,11 +297,13 @@ def _get_terms(state: "State", feed: str) -> "FeedTerms":
 
 
 def _describe(state: "State", name: str) -> dict[str, Any]:
-    from protocol.ledger.feeds import get_observers, is_stale
+    from protocol.ledger.feeds import FeedSource, get_observers, is_stale
 
     terms: FeedTerms = state.feed_terms[name]
     feed: FeedState = state.feeds[name]
-    observing = get_observers(state, terms, state.time_ms // terms.heartbeat_ms)
+    # Nobody reads a workflow's feed: behind its value stand the verifiers that have attested it.
+    is_read = terms.source != FeedSource.WORKFLOW
+    observing = len(get_observers(state, terms, state.time_ms // terms.heartbeat_ms)) if is_read else feed.observers
     return {
         "feed": name,
         "source": terms.source,
@@ -312,7 +314,7 @@ def _describe(state: "State", name: str) -> dict[str, Any]:
         "sequence": feed.sequence,
         "reports": feed.reports,
         "observers": feed.observers,
-        "observing": len(observing),
+        "observing": observing,
         "age_ms": max(0, state.time_ms - feed.observed_ms) if feed.observers else None,
         "is_stale": is_stale(terms, feed, state.time_ms),
         "held": list(feed.held),

@@ -96,13 +96,13 @@ def format_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 def format_decimal(value: int, decimals: int) -> str:
     """A whole number of 10^-decimals as it is written.
 
-    >>> format_decimal(1_018_172, 6), format_decimal(7, 0)
-    ('1.018172', '7')
+    >>> format_decimal(1_018_172, 6), format_decimal(7, 0), format_decimal(-25, 1)
+    ('1.018172', '7', '-2.5')
     """
     if not decimals:
         return str(value)
-    whole, part = divmod(value, 10**decimals)
-    return f"{whole}.{part:0{decimals}d}"
+    whole, part = divmod(abs(value), 10**decimals)
+    return f"{'-' if value < 0 else ''}{whole}.{part:0{decimals}d}"
 
 
 def format_role(grains: int) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from protocol import codec
 from protocol.codec import DEPTH_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX, decode, encode, get_size_max
 from protocol.errors import LocalError, MalformedMessage
-from protocol.types import AtMost, Digest, Exactly, Name, NodeState, UpTo, Whole
+from protocol.types import INT_MAX, AtMost, Digest, Exactly, Name, NodeState, Signed, UpTo, Whole
 from tests.protocol.future_annotations import Later
 from tests.support.from_types import to_json, values_of
 
@@ -45,6 +45,11 @@ class Many:
 @dataclass(frozen=True)
 class Endless:
     more: Annotated[tuple["Endless", ...], AtMost(1)]
+
+
+@dataclass(frozen=True)
+class Depth:
+    below: Signed
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,22 @@ def test_enum_members_are_written_as_their_plain_values() -> None:
     inner = Inner(Size.LARGE, NodeState.SERVING)
 
     assert encode(inner) == encode(Inner(300, "serving"))
+
+
+@given(st.integers(-INT_MAX, INT_MAX))
+def test_a_signed_number_comes_back_and_takes_as_few_bytes_as_msgpack_needs(number: int) -> None:
+    data = encode(Depth(number))
+    assert data == msgpack.packb([number])
+    assert decode(Depth, data) == Depth(number)
+    assert len(data) <= get_size_max(Depth)
+
+
+@pytest.mark.parametrize("number", [-INT_MAX - 1, INT_MAX + 1, True])
+def test_a_signed_number_has_bounds(number: int) -> None:
+    with pytest.raises(LocalError):
+        encode(Depth(number))
+    with pytest.raises(MalformedMessage):
+        decode(Depth, msgpack.packb([number]))
 
 
 @pytest.mark.parametrize(
@@ -240,6 +261,8 @@ def test_every_item_of_a_message_has_other_spellings_that_are_refused() -> None:
         tuple[int, ...],
         Annotated[int, AtMost(5)],
         Annotated[int, UpTo(2**63)],
+        Annotated[int, UpTo(5, 1)],
+        Annotated[int, UpTo(5, -(2**63))],
         Annotated[int, UpTo(5), UpTo(6)],
         Annotated[bytes, UpTo(5)],
         Annotated[str, Exactly(5)],

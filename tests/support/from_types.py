@@ -22,6 +22,7 @@ BYTES_DRAWN_MAX = 300  # longer ones only slow the search down
 ITEMS_DRAWN_MAX = 3
 # On both sides of every length a msgpack number can have.
 EDGES = (0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1)
+BELOW = (-1, -32, -33, -128, -129, -32_768, -32_769, -(2**31), -(2**31) - 1)
 
 
 def values_of(annotation: Any) -> st.SearchStrategy[Any]:
@@ -31,8 +32,9 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         fields = {name: values_of(inner) for name, inner in get_field_types(typing.cast(type, kind)).items()}
         return st.builds(typing.cast(type, kind), **fields)
     if kind is int:
-        edges = [edge for edge in (*EDGES, bound.value) if edge <= bound.value]
-        return st.sampled_from(edges) | st.integers(0, bound.value)
+        known = (*EDGES, bound.value, *BELOW, bound.least)
+        edges = [edge for edge in known if bound.least <= edge <= bound.value]
+        return st.sampled_from(edges) | st.integers(bound.least, bound.value)
     if kind is bytes and isinstance(bound, Exactly):
         return st.binary(min_size=bound.size, max_size=bound.size)
     if kind is bytes:

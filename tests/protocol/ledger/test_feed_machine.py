@@ -24,7 +24,7 @@ from tests.support.feeds import HEARTBEAT_MS, TERMS, found_feed, observe, report
 ORACLES = 5
 FEED = TERMS.name
 NAMES = st.sampled_from([f"oracle-{number}" for number in range(ORACLES)])
-VALUES = st.one_of(st.integers(900, 1_100), st.integers(0, 2**40))
+VALUES = st.one_of(st.integers(900, 1_100), st.integers(-(2**40), 2**40))
 
 
 class Feeds(RuleBasedStateMachine):

@@ -33,6 +33,7 @@ from protocol.ledger.quality import compute_quality
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import ReportOracle, SignedObservation, Stake, compute_median
 from protocol.signing import sign
+from protocol.types import INT_MAX
 from tests.support.feeds import HEARTBEAT_MS, TERMS, begin_round, found_feed, observe, report
 from tests.support.ledgers import Ledger
 
@@ -377,8 +378,9 @@ def test_who_has_left_answers_for_what_it_said_before() -> None:
 @given(st.integers(0, 4), st.data())
 def test_with_f_of_3f_plus_1_observers_lying_a_report_stays_inside_the_honest_range(f, data) -> None:
     count = 3 * f + 1
-    honest = data.draw(st.lists(st.integers(0, 2**63 - 1), min_size=count - f, max_size=count - f))
-    lies = data.draw(st.lists(st.integers(0, 2**63 - 1), min_size=f, max_size=f))
+    values = st.integers(-INT_MAX, INT_MAX)
+    honest = data.draw(st.lists(values, min_size=count - f, max_size=count - f))
+    lies = data.draw(st.lists(values, min_size=f, max_size=f))
     said = [*honest, *lies]
     size = data.draw(st.integers(compute_quorum(count, 1), count))
     # Whoever posts chooses among what was signed, and may be a liar too.
@@ -398,6 +400,21 @@ def test_on_the_ledger_too_a_liar_of_four_never_moves_the_value_out_of_the_hones
         ledger.do(ledger.spare(), report(ledger, {name: said[name] for name in names}))
         assert min(honest.values()) <= get_value(ledger) <= max(honest.values())
         begin_round(ledger)
+
+
+def test_values_below_nought_move_jump_and_lie_outside_as_others_do() -> None:
+    ledger = found_feed()
+    ledger.do(ledger.spare(), report(ledger, dict.fromkeys(("oracle-0", "oracle-1", "oracle-2"), -1_000)))
+    assert get_value(ledger) == -1_000
+    near = report(ledger, dict.fromkeys(("oracle-0", "oracle-1", "oracle-2"), -1_010), sequence=1)
+    assert isinstance(ledger.refuse(ledger.spare(), near), InvalidReport)  # within 1 %
+    moved = {"oracle-0": -1_020, "oracle-1": -1_020, "oracle-2": -1_200}
+    ledger.do(ledger.spare(), report(ledger, moved, sequence=1))
+    assert get_value(ledger) == -1_020
+    assert ledger.state.work[ledger.account("oracle-2").public].outliers == 1
+    begin_round(ledger)
+    ledger.do(ledger.spare(), report(ledger, dict.fromkeys(moved, 1_020)))
+    assert (get_value(ledger), ledger.state.feeds[TERMS.name].held) == (-1_020, (1_020,))
 
 
 def test_a_report_that_is_refused_changes_nothing() -> None:

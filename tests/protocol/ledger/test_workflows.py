@@ -172,12 +172,23 @@ def test_a_run_is_settled_with_what_it_asked_for_and_nothing_else(wrong) -> None
     ledger.do(worker, good, after_ms=1)
 
 
-@pytest.mark.parametrize("value", [-1, -(2**63)])
-def test_a_result_that_no_feed_holds_is_paid_and_noted_as_failed(value) -> None:
+def test_a_result_below_nought_is_a_value_like_any_other() -> None:
+    ledger = found()
+    tick = start(ledger)
+    [(job, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, -7), after_ms=1)
+    assert [(item.outcome, item.value) for item in get_workflow(ledger).past] == [(Outcome.DONE, (-7,))]
+    assert ledger.state.feeds[NAME].value == -7
+    keep_fresh(ledger, (tick + 1) * EVERY_MS)
+    [candle] = read_state_candles(ledger.state, CandleQuery(NAME, EVERY_MS, 4))
+    assert (candle.high, candle.close) == (-7, -7)
+
+
+def test_a_result_that_no_feed_holds_is_paid_and_noted_as_failed() -> None:
     ledger = found()
     start(ledger)
     [(job, _)] = list_runs(ledger)
-    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, value), after_ms=1)
+    ledger.do(ledger.account(find_worker(ledger, job)), settle(ledger, job, -(2**63)), after_ms=1)
     assert [item.outcome for item in get_workflow(ledger).past] == [Outcome.FAILED]
     assert ledger.state.pending
     assert not ledger.state.feeds[NAME].reports

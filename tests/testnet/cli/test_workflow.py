@@ -6,10 +6,12 @@ import pytest
 
 from testnet.cli.output import CommandError, ExitCode
 from testnet.cli.workflow import parse_input
+from tests.support.feeds import TERMS
 from tests.support.stored_node import write_stored_node
 from tests.support.workflows import (
     EVERY_MS,
     NAME,
+    contest,
     find_worker,
     found,
     keep_fresh,
@@ -57,6 +59,25 @@ def test_results_are_a_feed_with_history(home: Path) -> None:
     code, told = run_cli("oracle", "candles", NAME, "--duration", "2s", "--dir", str(home))
     assert code == ExitCode.OK
     assert [candle["close"] for candle in told["candles"]] == [42]
+
+
+def test_behind_the_value_of_a_workflows_feed_stand_the_verifiers_that_attested_it(home: Path) -> None:
+    code, told = run_cli("oracle", "feeds", "--dir", str(home))
+    assert code == ExitCode.OK
+    rows = {row["feed"]: row for row in told["feeds"]}
+    assert (rows[NAME]["observing"], rows[TERMS.name]["observing"]) == (2, 1)
+
+
+def test_a_contested_run_is_told_as_such(tmp_path: Path) -> None:
+    ledger = found()
+    start(ledger)
+    [(job, _)] = list_runs(ledger)
+    ledger.do(ledger.account(find_worker(ledger, job)), contest(ledger, job), after_ms=1)
+    home = write_stored_node(tmp_path, ledger, NODE)
+
+    _, told = run_cli("workflow", "runs", NAME, "--dir", str(home))
+
+    assert [tick["outcome"] for tick in told["ticks"]] == ["contested"]
 
 
 def test_several_series_make_one_input() -> None:
