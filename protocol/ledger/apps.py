@@ -1,8 +1,9 @@
 """Apps: registered by their owner, used by whoever buys a pass or has the stake that a tier asks for.
 
-A pass begins with a transaction and ends by expiry. What is paid reaches the owner, the treasury and the fire at once.
+A pass begins with a transaction and ends by expiry. What is paid reaches the owner, the treasury and the fire at once;
+for the room that it takes on the ledger it burns something too, so that room is not to be had for nothing.
 Whoever serves the app counts requests against the pass (`proofs.pass_file`) and reports them with the owner's share of
-their fees; the ledger counts no more of them than the pass allows. Source: PROTOCOL, "Paying"; decision 0147.
+their fees; the ledger counts no more of them than the pass allows. Source: PROTOCOL, "Paying"; decisions 0147, 0156.
 """
 
 import hashlib
@@ -39,9 +40,11 @@ PASS_KIND = 72
 APP_KIND = 73
 APPS_MAX = 1_000
 PASSES_MAX = 100_000
+ROOM_PER_DAY = 10_000_000  # grains that a pass burns for a day on the ledger: all the room there is costs 1,000 ROLE
 PERIODS_MAX = 366  # paid ahead
 PERIOD_MS_MIN = 1_000
-PERIOD_MS_MAX = 366 * 24 * 3_600_000
+DAY_MS = 24 * 3_600_000
+PERIOD_MS_MAX = 366 * DAY_MS
 QUOTA_MAX = 2**40
 LATE_MS = 60_000  # after its end a pass can still be reported on
 ITEMS_MAX = 64
@@ -128,6 +131,15 @@ def compute_period(since_ms: int, period_ms: int, time_ms: int) -> int:
     return (time_ms - since_ms) // period_ms
 
 
+def compute_room(span_ms: int) -> int:
+    """Grains that a pass burns for being on the ledger for so long, rounded up.
+
+    >>> compute_room(86_400_000), compute_room(1)
+    (10000000, 1)
+    """
+    return -(-ROOM_PER_DAY * span_ms // DAY_MS)
+
+
 def compute_share(fees: int, fee_bp: int) -> int:
     """The owner's share of fees, rounded up: what is small is not free.
 
@@ -202,7 +214,10 @@ def apply_buy_pass(draft: Draft, context: TransactionContext, body: BuyPass) -> 
     bought = _extend(draft, context.account, body, held)
     _verify_stake(draft, context.account, body)
     cost = tier.price * body.periods
-    draft.debit(context.account, cost)
+    kept_ms = draft.time_ms if held is None else max(draft.time_ms, held.until_ms + LATE_MS)
+    room = compute_room(bought.until_ms + LATE_MS - kept_ms)
+    draft.debit(context.account, cost + room)
+    draft.burn(Source.APP, room, body.app.encode())
     sold = replace(app, sold=app.sold + body.periods, until_ms=max(app.until_ms, bought.until_ms))
     draft.apps.put(body.app, _earn(draft, body.app, replace(sold, income=app.income + cost), cost))
     draft.passes.put(key, bought)

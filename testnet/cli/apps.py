@@ -113,7 +113,7 @@ def buy(
     periods
         How many to pay for, 1 to 366; of a tier that asks for stake, 1 at a time.
     """
-    from protocol.ledger.apps import BuyPass, choose_backing, compute_pass_key
+    from protocol.ledger.apps import LATE_MS, BuyPass, choose_backing, compute_pass_key, compute_room
     from roles.keystore import get_key_path, read_public
 
     output = Output(json)
@@ -122,8 +122,9 @@ def buy(
     wanted = _find_tier(state, name, tier)
     _verify_periods(wanted, periods)
     holder = read_public(get_key_path(directory, "account"))
-    cost = wanted.price * periods
+    cost, room = wanted.price * periods, compute_room(wanted.period_ms * periods + LATE_MS)
     output.note(f"{name}, {format_tier(wanted)}: {periods} x, {format_role(cost)} and the transaction's fee")
+    output.note(f"for its room on the ledger it burns {format_role(room)} at most")
     body = BuyPass(name, wanted, periods, choose_backing(state, holder) if wanted.stake else ())
     told = order_final(directory, body, timeout, no_wait)
     output.say(f"pass to {name}, tier {tier}, for {format_role(cost)}: {_format_end(told)}")
@@ -137,7 +138,8 @@ def buy(
             f"good until {format_time(held.until_ms)} UTC; `rolemesh app pass {name}` writes what to show for it"
         )
     until_ms = None if held is None else held.until_ms
-    output.give({**told, "app": name, "tier": tier, "periods": periods, "cost_grains": cost, "until_ms": until_ms})
+    costs = {"cost_grains": cost, "room_grains_max": room}
+    output.give({**told, "app": name, "tier": tier, "periods": periods, **costs, "until_ms": until_ms})
 
 
 @app.command(help_epilogue="Examples:\n\n  rolemesh app ls\n\n  rolemesh app ls --dir .rolemesh/dev-42 --json")

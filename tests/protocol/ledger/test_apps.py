@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from protocol.errors import InsufficientBalance
+from protocol.keys import PrivateKey
+from protocol.ledger import apps
 from protocol.ledger.app_errors import (
     AppRetired,
     InvalidApp,
@@ -17,7 +19,9 @@ from protocol.ledger.app_errors import (
 )
 from protocol.ledger.app_records import AppUse
 from protocol.ledger.apps import (
+    DAY_MS,
     LATE_MS,
+    PASSES_MAX,
     PERIODS_MAX,
     VALIDATORS_MAX,
     BuyPass,
@@ -25,8 +29,11 @@ from protocol.ledger.apps import (
     RetireApp,
     choose_backing,
     compute_app_key,
+    compute_room,
     compute_use_key,
 )
+from protocol.ledger.errors import LimitReached
+from protocol.ledger.flows import Party, Source
 from protocol.ledger.money import split_lease_pay
 from protocol.ledger.transactions import Delegate
 from protocol.types import GRAINS_PER_ROLE
@@ -61,6 +68,42 @@ def test_a_pass_that_runs_is_renewed_and_keeps_what_was_used_of_it(world: AppWor
     assert (again.since_ms, again.until_ms, again.used) == (first.since_ms, first.until_ms + 2 * DAY.period_ms, 4)
     assert isinstance(world.ledger.refuse(user, BuyPass(APP, MEMBER, 1)), InvalidPurchase)
     assert isinstance(world.ledger.refuse(user, BuyPass(APP, DAY, PERIODS_MAX)), InvalidPurchase)
+
+
+def count_lost(world: AppWorld, body: object, user: PrivateKey) -> int:
+    """What a purchase has brought the treasury and the fire, but for the transaction's fee."""
+    world.ledger.do(user, body)
+    paid = [flow for flow in world.ledger.state.flows if flow.source == Source.APP and flow.party != Party.OWNER]
+    return sum(flow.amount for flow in paid)
+
+
+def test_room_on_the_ledger_is_burnt_for_also_by_who_buys_of_itself(world: AppWorld) -> None:
+    """Or an app of one's own would fill the ledger with passes for the transactions' fees alone."""
+    user, validator = world.users[0], world.ledger.account("validator-0").public
+    assert PASSES_MAX * compute_room(DAY_MS) >= 1_000 * GRAINS_PER_ROLE
+    kept = sum(split_lease_pay(DAY.price, world.ledger.state.params)[1:])
+    own = BuyPass(APP, DAY, 1)
+    assert count_lost(world, own, world.owner) == compute_room(DAY.period_ms + LATE_MS) + kept
+    world.ledger.do(user, Delegate(validator, MEMBER.stake))
+    by_stake = BuyPass(APP, MEMBER, 1, (validator,))
+    assert count_lost(world, by_stake, user) == compute_room(MEMBER.period_ms + LATE_MS)
+
+
+def test_room_costs_the_same_in_one_piece_and_in_many(world: AppWorld) -> None:
+    one, other = world.users
+    whole = count_lost(world, BuyPass(APP, DAY, 3), one)
+    parts = [count_lost(world, BuyPass(APP, DAY, 1), other) for _ in range(3)]
+    # Each purchase rounds up, and what rounding leaves of a price burns.
+    assert whole <= sum(parts) <= whole + 3
+
+
+def test_who_has_a_pass_renews_it_where_nobody_else_finds_room(
+    world: AppWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy(world.users[0])
+    monkeypatch.setattr(apps, "PASSES_MAX", 1)
+    assert isinstance(world.ledger.refuse(world.users[1], BuyPass(APP, DAY, 1)), LimitReached)
+    world.buy(world.users[0])
 
 
 def test_a_pass_that_is_over_is_forgotten_and_begins_anew(world: AppWorld) -> None:
