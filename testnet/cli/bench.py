@@ -124,6 +124,33 @@ def inference(
         raise CommandError("not_ready", str(error), hint, ExitCode.UNREACHABLE) from error
 
 
+@app.command(
+    help_epilogue="Examples:\n\n  rolemesh bench gateway\n\n  rolemesh bench gateway --json\n\n"
+    "  rolemesh bench gateway --only added_p50 --full"
+)
+def gateway(
+    *,
+    json: JsonLines = False,
+    full: Full = False,
+    only: Only = (),
+) -> int:
+    """What a gateway adds to a request: over HTTP beside the Python client, over the same node, in turns.
+
+    Real processes on loopback. Numbers go as JSON, as raw tensors, and as JSON paid with a key.
+    """
+    from roles.interpreter import set_up_interpreter
+    from testnet.bench.gateway.measure import NAMES, measure
+    from testnet.bench.inference.network import NotReady
+
+    set_up_interpreter()  # as in nodes
+    output = Output(json)
+    try:
+        return report(measure(output.note, full, choose(only, NAMES)), output)
+    except NotReady as error:
+        hint = "let the machine do less else, and try again"
+        raise CommandError("not_ready", str(error), hint, ExitCode.UNREACHABLE) from error
+
+
 @app.command(help_epilogue="Examples:\n\n  rolemesh bench store\n\n  rolemesh bench store --full --at /srv/data --json")
 def store(
     *,

@@ -77,9 +77,7 @@ class Bench:
 
     def make_ask(self, path: Path) -> Ask:
         """One request to the worker."""
-        import numpy as np
-
-        row = Tensor("float32", (1, ROW), np.linspace(0, 1, ROW, dtype="<f4").tobytes())
+        row = make_row()
 
         async def ask() -> None:
             try:
@@ -95,6 +93,13 @@ class Bench:
         """Seconds of each run of the model alone, for about so long."""
         (each_s,) = self.bare.time_runs(path, 1)
         return self.bare.time_runs(path, max(TURN // 4, int(seconds / each_s)))
+
+
+def make_row() -> Tensor:
+    """One row for these models, (1, ROW) float32."""
+    import numpy as np
+
+    return Tensor("float32", (1, ROW), np.linspace(0, 1, ROW, dtype="<f4").tobytes())
 
 
 def measure(note: Note, full: bool, only: frozenset[str]) -> list[Figure]:

@@ -1,0 +1,1 @@
+"""What a gateway adds to a request, beside the Python client over the same node."""
