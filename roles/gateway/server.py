@@ -12,6 +12,7 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -51,6 +52,19 @@ class BoundedStream:
 
 
 class _Http1(H11Protocol):
+    _head = b""  # of an answer, until what follows it: in one piece it wakes its reader once
+
+    async def _send_h11_event(self, event: Any) -> None:
+        try:
+            data = self._head + (self.connection.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        self._head = data if isinstance(event, h11.Response) else b""
+        if not self._head:
+            await self.send(RawData(data=data))
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Never HTTP/2: Hypercorn has no limit on how long such a connection may be idle before its first request."""
 
