@@ -19,6 +19,7 @@ import trio
 from protocol.jobs import Mode
 from protocol.types import GRAINS_PER_ROLE
 from roles.client import FEE_MAX, Client
+from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
 from roles.gateway.keys import ID_BYTES, SECRET_BYTES, KeyTerms, make_key
 from roles.gateway.run import make_server
@@ -118,7 +119,9 @@ async def _serving(client: Client) -> AsyncIterator[tuple[str, str]]:
         book.add(key, KeyTerms("bench", limit=KEY_GRAINS), get_now_ms())
         spending = Spending(book, client, failed.append)
         async with await open_listener("127.0.0.1", 0) as listener, trio.open_nursery() as nursery:
-            server = make_server(listener, client, spending, TIMEOUT_S, False, failed.append)
+            server = make_server(
+                listener, client, spending, TIMEOUT_S, Door(spending.find, needs_key=False), None, failed.append
+            )
             nursery.start_soon(spending.run)
             nursery.start_soon(server.run, trio.Event())
             yield server.url, key.text
