@@ -6,7 +6,8 @@ connection is written to. So several frames share a packet, and none of them cos
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -31,14 +32,41 @@ class Ended:
     is_violation: bool = False
 
 
+class Gathering:
+    """While it lasts, what is pushed waits; at its end each connection is written to once, without another turn."""
+
+    def __init__(self) -> None:
+        self._is_on = False
+        self._streams: dict[MuxedStream, None] = {}
+
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        self._is_on = True
+        try:
+            yield
+        finally:
+            self._is_on = False
+            streams, self._streams = self._streams, {}
+            for stream in streams:
+                stream.flush()
+
+    def note(self, stream: MuxedStream) -> None:
+        """There is something for the stream's feed to produce."""
+        if self._is_on:
+            self._streams[stream] = None
+        else:
+            stream.has_more()
+
+
 class FrameStream:
     """Frames to and from a peer. `waiting` counts the bytes that wait to be sent, by peer, over all its streams.
 
     What is pushed before `carry` has a stream leaves as soon as there is one.
     """
 
-    def __init__(self, peer: bytes, waiting: Counter[bytes]) -> None:
+    def __init__(self, peer: bytes, waiting: Counter[bytes], gathering: Gathering) -> None:
         self.peer = peer
+        self._gathering = gathering
         self._waiting = waiting
         self._stream: MuxedStream | None = None
         self._out: deque[memoryview] = deque()
@@ -63,7 +91,7 @@ class FrameStream:
         self._out.append(memoryview(frame))
         self._count(len(frame))
         if self._stream is not None:
-            self._stream.has_more()
+            self._gathering.note(self._stream)
         return True
 
     async def carry(

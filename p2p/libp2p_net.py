@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from p2p import dialback
 from p2p.addresses import is_wildcard
 from p2p.dialback import DialBack
 from p2p.doors import HostLimits
+from p2p.frame_stream import Gathering
 from p2p.gossip import MESHSUB, PARAMS, Gossip
 from p2p.gossipsub import Author, TopicParams
 from p2p.guard import Guard, verify_memory
@@ -115,8 +116,11 @@ class Libp2pNet:
             params=dataclasses.replace(PARAMS, peer_exchange=self._options.peer_exchange),
         )
         host.announce(self.announced)
-        self._requests = Requests(self._keeper.dial, host.open_stream, self._emit, self._emit_now, tasks)
-        self._answers = Answers(self._emit_now, self._blame)
+        self._gathering = Gathering()
+        self._requests = Requests(
+            self._keeper.dial, host.open_stream, self._emit, self._emit_now, tasks, self._gathering
+        )
+        self._answers = Answers(self._emit_now, self._blame, self._gathering)
         host.serve(MESHSUB, self._gossip.take_stream)
         self._dialback = DialBack(host, self.announced, self._on_reach)
         host.serve(dialback.PROTOCOL, self._dialback.take_stream)
@@ -168,6 +172,9 @@ class Libp2pNet:
 
     def reply(self, token: str, data: bytes) -> None:
         self._answers.reply(token, data)
+
+    def gathering(self) -> AbstractContextManager[None]:
+        return self._gathering.last()
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         self._keeper.learn(peer, addresses)

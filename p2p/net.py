@@ -6,6 +6,7 @@ A peer is named by its 32-byte Ed25519 node key everywhere above `p2p`.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from protocol.fast_dataclass import fast_dataclass
@@ -111,6 +112,9 @@ class Net(Protocol):
 
     def reply(self, token: str, data: bytes) -> None:
         """Answer an `Asked`. A token that is unknown or expired is ignored: the asker has given up."""
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """While inside, what is asked, told and replied waits: in the end each peer gets all of it in one write."""
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         """Remember where a peer can be dialled (multiaddrs without /p2p); the keeper may use them.

@@ -17,7 +17,7 @@ from typing import cast
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
-from p2p.frame_stream import FrameStream
+from p2p.frame_stream import FrameStream, Gathering
 from p2p.frames import ANSWER, ASK, REFUSAL, TELL, BadFrame, Frame, Header
 from p2p.host_streams import StreamRefused
 from p2p.muxed_stream import MuxedStream
@@ -51,6 +51,7 @@ class Requests:
         refuse: Callable[[NetEvent], None],
         emit: Callable[[NetEvent], None],
         tasks: trio.Nursery,
+        gathering: Gathering,
     ) -> None:
         """`refuse` hears of requests that end within the call that makes them, `emit` of all others."""
         self._connect = connect
@@ -58,6 +59,7 @@ class Requests:
         self._refuse = refuse
         self._emit = emit
         self._tasks = tasks
+        self._gathering = gathering
         self._channels: dict[tuple[bytes, str], Channel] = {}
         self._under_way: dict[str, tuple[Channel, int]] = {}
         self._deadlines: list[tuple[float, str]] = []
@@ -89,7 +91,7 @@ class Requests:
     def _get_channel(self, peer: bytes, protocol: str) -> Channel:
         channel = self._channels.get((peer, protocol))
         if channel is None:
-            channel = self._channels[peer, protocol] = Channel(FrameStream(peer, self._sending))
+            channel = self._channels[peer, protocol] = Channel(FrameStream(peer, self._sending, self._gathering))
             self._tasks.start_soon(self._run, peer, protocol, channel)
         return channel
 
@@ -100,6 +102,9 @@ class Requests:
             while self._deadlines and self._deadlines[0][0] <= now:
                 self._end(heapq.heappop(self._deadlines)[1], "timeout: no answer in time")
             self._wake = trio.Event()
+            # What was answered needs no deadline: left here, it would wake us once for every request.
+            while self._deadlines and self._deadlines[0][1] not in self._under_way:
+                heapq.heappop(self._deadlines)
             with trio.move_on_at(self._deadlines[0][0] if self._deadlines else float("inf")):
                 await self._wake.wait()
 
@@ -175,8 +180,11 @@ class Open:
 class Answers:
     """The serving side."""
 
-    def __init__(self, emit: Callable[[NetEvent], None], fault: Callable[[bytes, str, bool], None]) -> None:
+    def __init__(
+        self, emit: Callable[[NetEvent], None], fault: Callable[[bytes, str, bool], None], gathering: Gathering
+    ) -> None:
         self._emit = emit
+        self._gathering = gathering
         self._fault = fault
         self._open: dict[str, Open] = {}  # oldest first; bounded by peers x PER_PEER_MAX
         self._held: dict[bytes, int] = {}  # questions, by peer
@@ -186,7 +194,7 @@ class Answers:
 
     async def take_stream(self, protocol: str, stream: NetStream) -> None:
         """Serve one peer's stream until it ends."""
-        wire = FrameStream(to_node(stream.muxed_conn.peer_id), self._sending)
+        wire = FrameStream(to_node(stream.muxed_conn.peer_id), self._sending, self._gathering)
         asking = _Asking(self, protocol, wire)
         try:
             ended = await wire.carry(cast(MuxedStream, stream.muxed_stream), asking.begin, asking.take)

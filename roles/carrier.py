@@ -62,7 +62,6 @@ BLOB_READS_WAITING_MAX = 512
 STORE_THREADS = 6
 FETCHES_MAX = 4
 FETCHES_WAITING_MAX = 64
-OUTCOMES_MAX = 4_096  # for a driver that does not read
 CHECK_LOG_S = 1.0  # between two tracebacks of checks that failed
 STOP_GRACE_S = 3.0
 LAST_SENDS_S = 0.1  # the network sends from tasks of its own: what it gets for the last messages before it is closed
@@ -202,7 +201,7 @@ class Carrier:
         self._is_stopping = False
         self._interrupt: trio.CancelScope | None = None
         self._turning_since_s = math.inf
-        self.outcomes_in, self.outcomes = trio.open_memory_channel[ce.Deliver](OUTCOMES_MAX)
+        self.on_outcome: Callable[[ce.Deliver], None] | None = None  # whoever drives the node
 
     def stop(self) -> None:
         """Have `run` hand the core its last event and return."""
@@ -327,12 +326,10 @@ class Carrier:
                 durable.append(effect)
                 first = min(first, index)
         # What stands before the first durable effect needs not wait for the disk.
-        for effect in effects[:first]:
-            self._carry(effect)
+        self._carry_all(effects[:first])
         if durable:
             await self._keep(durable)
-        for effect in effects[first:]:
-            self._carry(effect)
+        self._carry_all(effects[first:])
 
     async def _keep(self, durable: Sequence[Durable]) -> None:
         unsynced = [effect for effect in durable if isinstance(effect, ce.Commit | ce.Put) and not effect.is_synced]
@@ -345,6 +342,12 @@ class Carrier:
         else:
             await trio.to_thread.run_sync(self._equipment.writer.write_unsynced, unsynced)
         self._group.note()
+
+    def _carry_all(self, effects: Sequence[ce.CoreEffect]) -> None:
+        """What they send to one peer leaves in one write."""
+        with self._equipment.net.gathering():
+            for effect in effects:
+                self._carry(effect)
 
     def _carry(self, effect: ce.CoreEffect) -> None:
         net = self._equipment.net
@@ -471,10 +474,10 @@ class Carrier:
             self._computing -= 1
 
     def _deliver(self, outcome: ce.Deliver) -> None:
-        try:
-            self.outcomes_in.send_nowait(outcome)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        if self.on_outcome is None:
             self.counts["outcomes_dropped"] += 1
+        else:
+            self.on_outcome(outcome)
 
 
 def _name_code(error: Exception) -> str:

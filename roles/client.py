@@ -30,6 +30,7 @@ from roles.client_errors import NotJoined, TimedOut, UnknownModel
 from roles.client_stream import LATE_S, Stream, encode_text
 from roles.client_waiter import Answer as Answer
 from roles.client_waiter import Waiter
+from roles.core_effects import Deliver
 from roles.node import RunningNode, run_node, unwrap
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Client:
         self.node = node
         self._waiting: dict[str, Waiter] = {}
         self._count = 0
+        node.deliver_to(self._take)
 
     @classmethod
     @asynccontextmanager
@@ -76,7 +78,6 @@ class Client:
         try:
             async with trio.open_nursery() as nursery:
                 client = cls(await nursery.start(run))
-                nursery.start_soon(client.listen)
                 await client._wait_until_heard(timeout_s)
                 try:
                     yield client
@@ -246,22 +247,21 @@ class Client:
         asked = wanted.hex() if isinstance(wanted, bytes) else wanted
         raise UnknownModel("unknown_model", f"the ledger has no model {asked!r}; it has: {names}")
 
-    async def listen(self) -> None:
-        """Hand outcomes to whoever waits for them. `join` runs it; over another node, run it beside what asks."""
-        async for delivered in self.node.outcomes:
-            outcome = delivered.outcome
-            waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens | Recalled) else None
-            if waiter is None:
-                continue
-            if isinstance(outcome, Tokens):
-                waiter.told.append(outcome)
-            elif isinstance(outcome, Recalled):
-                waiter.recalled = outcome
-                waiter.done.set()
-            else:
-                waiter.outcome = outcome
-                waiter.done.set()
-            waiter.news.set()
+    def _take(self, delivered: Deliver) -> None:
+        """Hand an outcome to whoever waits for it."""
+        outcome = delivered.outcome
+        waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens | Recalled) else None
+        if waiter is None:
+            return
+        if isinstance(outcome, Tokens):
+            waiter.told.append(outcome)
+        elif isinstance(outcome, Recalled):
+            waiter.recalled = outcome
+            waiter.done.set()
+        else:
+            waiter.outcome = outcome
+            waiter.done.set()
+        waiter.news.set()
 
     async def _wait(self, token: str, command: Any, timeout_s: float) -> Answer:
         waiter = self.begin(token, command)

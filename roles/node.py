@@ -54,8 +54,6 @@ PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
 
-Outcomes = trio.MemoryReceiveChannel[ce.Deliver]
-
 
 class TaskStatus(Protocol):
     """What `nursery.start` hands over."""
@@ -106,10 +104,9 @@ class RunningNode:
         """Have a transaction of its account put on the ledger; `core.orders` says what has become of it."""
         self._equipment.inbox.put(ce.Order(token, body))
 
-    @property
-    def outcomes(self) -> Outcomes:
-        """What roles deliver, unless a driver reads it."""
-        return self._carrier.outcomes
+    def deliver_to(self, sink: Callable[[ce.Deliver], None]) -> None:
+        """Hand what roles deliver to who drives the node, within the loop. Until then it is dropped, and counted."""
+        self._carrier.on_outcome = sink
 
     def describe(self) -> dict[str, Any]:
         """What `status.json` says."""

@@ -75,7 +75,6 @@ async def _drive(directory: Path, plan: LoadPlan, client: Client) -> None:
                 log.flush()
 
         async with trio.open_nursery() as listening:
-            listening.start_soon(client.listen)
             if plan.copies:
                 listening.start_soon(lease_file, client.node, directory, Path(plan.samples), plan.copies)
             async with trio.open_nursery() as asking:

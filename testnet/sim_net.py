@@ -5,6 +5,7 @@ dialled, again and again.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -101,6 +102,9 @@ class SimNet:
             self._emit(Unanswered(token, "no address of that peer is known"))
             return
         self._send(peer, protocol, data, token, timeout_ms)
+
+    def gathering(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def tell(self, peer: bytes, protocol: str, data: bytes) -> None:
         if len(data) <= STREAM_BYTES_MAX and (peer in self._links or peer in self._addresses):

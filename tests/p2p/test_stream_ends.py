@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.frame_stream import FRAME_S, Ended, FrameStream
+from p2p.frame_stream import FRAME_S, Ended, FrameStream, Gathering
 from p2p.frames import ASK, BadFrame, Frame, Header, write_frame
 from p2p.muxed_stream import STALL_S_MAX
 
@@ -19,6 +19,10 @@ PEER = b"p" * 32
 class Stream:
     """What a `MuxedStream` is to a `FrameStream`."""
 
+    def __init__(self) -> None:
+        self.is_stirred = False
+        self.flushed: list[bytes] = []
+
     def push_to(self, on_data: Callable[[bytes], None], on_end: Callable[[str | None], None]) -> None:
         self.on_data, self.on_end = on_data, on_end
 
@@ -27,6 +31,9 @@ class Stream:
 
     def has_more(self) -> None:
         self.is_stirred = True
+
+    def flush(self) -> None:
+        self.flushed.append(bytes(self.produce(1_000)))
 
 
 def take_all(header: Header) -> bool:
@@ -46,7 +53,7 @@ def carry(
 
     async def main() -> Ended:
         found: list[Ended] = []
-        wire, stream = FrameStream(PEER, Counter()), Stream()
+        wire, stream = FrameStream(PEER, Counter(), Gathering()), Stream()
 
         async def run() -> None:
             found.append(await wire.carry(stream, on_header, on_frame))  # type: ignore[arg-type]
@@ -132,9 +139,31 @@ def test_what_is_sent_in_small_pieces_is_what_was_pushed() -> None:
     assert sent == wanted
 
 
+def test_what_is_pushed_while_others_gather_leaves_as_one_at_the_end() -> None:
+    async def main() -> None:
+        gathering = Gathering()
+        wires, streams = [FrameStream(PEER, Counter(), gathering) for _ in range(2)], [Stream(), Stream()]
+        async with trio.open_nursery() as nursery:
+            for wire, stream in zip(wires, streams, strict=True):
+                nursery.start_soon(wire.carry, stream, take_all, ignore)
+            await trio.testing.wait_all_tasks_blocked()
+            with gathering.last():
+                for number in range(3):
+                    wires[0].push(ASK, number, b"question")
+                assert streams[0].flushed == []
+            assert streams[0].flushed == [b"".join(write_frame(ASK, number, b"question") for number in range(3))]
+            assert not streams[0].is_stirred
+            wires[1].push(ASK, 0, b"later")
+            assert (streams[1].is_stirred, streams[1].flushed) == (True, [])
+            for stream in streams:
+                stream.on_end("gone")
+
+    trio.run(main)
+
+
 def test_a_stream_that_ended_is_freed_without_the_garbage_collector() -> None:
     async def main() -> bool:
-        wire, stream = FrameStream(PEER, Counter()), Stream()
+        wire, stream = FrameStream(PEER, Counter(), Gathering()), Stream()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wire.carry, stream, take_all, ignore)
             await trio.testing.wait_all_tasks_blocked()

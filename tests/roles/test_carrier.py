@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +17,6 @@ from roles.blobs import StoreFull
 from roles.carrier import (
     BLOB_READS_MAX,
     BLOB_READS_WAITING_MAX,
-    OUTCOMES_MAX,
     Carrier,
     Equipment,
     Halted,
@@ -65,6 +64,9 @@ class World:
 
     def request(self, peer, protocol, data, token, timeout_ms):
         self.seen.append(("request", data))
+
+    def gathering(self):
+        return nullcontext()
 
     def log_votes(self, records):
         self.seen.append(("votes", list(records)))
@@ -460,16 +462,25 @@ def test_files_and_programs_of_sources_are_answered_with_what_they_hold(tmp_path
     assert trio.run(main) == dict(zip(addresses, (b"day,mm\n1,2.5\n", b"7\n", None), strict=True))
 
 
-def test_outcomes_nobody_reads_are_bounded_and_counted(tmp_path):
+def test_outcomes_go_to_whoever_drives_the_node_and_are_counted_without_one(tmp_path):
+    def react(event):
+        if isinstance(event, ce.Boot):
+            return [ce.Deliver("client", 0)]
+        return [ce.Deliver("client", event.data)] if isinstance(event, Delivered) else []
+
     async def main():
-        outcomes = [ce.Deliver("client", number) for number in range(OUTCOMES_MAX + 3)]
-        async with running(tmp_path, on_boot(*outcomes)) as node:
+        outcomes = []
+        async with running(tmp_path, react) as node:
             await until(lambda: node.core.told)
             await trio.testing.wait_all_tasks_blocked()
-            assert node.carrier.get_shed() == {"outcomes": 3}
-            assert node.carrier.outcomes.receive_nowait().outcome == 0
+            assert node.carrier.get_shed() == {"outcomes": 1}
+            node.carrier.on_outcome = outcomes.append
+            node.inbox.put_from_net(Delivered("t", b"now", bytes(32)))
+            await until(lambda: outcomes)
+            assert node.carrier.get_shed() == {"outcomes": 1}
+        return outcomes
 
-    trio.run(main)
+    assert trio.run(main) == [ce.Deliver("client", b"now")]
 
 
 def test_what_the_core_logs_stands_in_the_event_log_after_the_turn(tmp_path):

@@ -34,7 +34,6 @@ def main(arguments: list[str]) -> int:
             inputs = arrays["inputs"]
         async with trio.open_nursery() as nursery:
             asking = _Asking(Client(node), plan, inputs, directory / ASKED_NAME)
-            nursery.start_soon(asking.client.listen)
             await asking.run(nursery)
 
     return run(directory, driver=drive)
