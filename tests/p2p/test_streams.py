@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from p2p import frame_stream, streams
-from p2p.frame_stream import FRAME_S
+from p2p.frame_stream import FRAME_S, Gathering
 from p2p.frames import ANSWER, ASK, REFUSAL, TELL, Frame, Frames, write_frame
 from p2p.net import STREAM_BYTES_MAX, Answered, Asked, Unanswered
 from p2p.peer_ids import to_peer
@@ -68,7 +68,7 @@ class Server:
         self.events: list[Any] = []
         self.faults: list[tuple[str, bool]] = []
         self.answers = Answers(
-            self.events.append, lambda node, why, is_violation: self.faults.append((why, is_violation))
+            self.events.append, lambda node, why, is_violation: self.faults.append((why, is_violation)), Gathering()
         )
 
     def open(self, node: bytes = PEER) -> Any:
@@ -247,7 +247,9 @@ class Asker:
         self.events: list[Any] = []
         self.ends: list[Any] = []
         self._nursery = nursery
-        self.requests = Requests(self._connect, self._open_stream, self.events.append, self.events.append, nursery)
+        self.requests = Requests(
+            self._connect, self._open_stream, self.events.append, self.events.append, nursery, Gathering()
+        )
         nursery.start_soon(self.requests.expire_forever)
 
     async def _connect(self, node: bytes) -> bool:
