@@ -55,6 +55,7 @@ MEASURED = Measured(
     light_p99=200.0,
     near_p50=200.0,
     near_p99=600.0,
+    beyond_begun_per_s=170.0,
     beyond_per_s=63.0,
     refused_p99=50.0,
     asked=1_000,

@@ -52,6 +52,7 @@ class Measured:
     light_p99: float
     near_p50: float
     near_p99: float
+    beyond_begun_per_s: float  # clients that are held up begin fewer than they are to
     beyond_per_s: float
     refused_p99: float  # at three times the knee
     asked: int
@@ -134,6 +135,7 @@ def evaluate(
         light_p99=_get_answer_ms(light, 99),
         near_p50=_get_answer_ms(near, 50),
         near_p99=_get_answer_ms(near, 99),
+        beyond_begun_per_s=_compute_begun(beyond, phases[courses.BEYOND], course.warm_s),
         beyond_per_s=courses.compute_goodput(network, phases[courses.BEYOND], course.warm_s),
         refused_p99=get_percentile([float(each.took_ms) for each in beyond if each.code], 99),
         asked=len(asked),
@@ -166,6 +168,11 @@ def _select(asked: Sequence[Asked], phase: Phase, warm_s: float) -> list[Asked]:
     return [each for each in asked if start_ms <= each.at_ms < phase.end_ms]
 
 
+def _compute_begun(asked: Sequence[Asked], phase: Phase, warm_s: float) -> float:
+    """Requests a second that were begun in a phase, without its first seconds."""
+    return len(asked) / ((phase.end_ms - phase.start_ms) / 1_000 - warm_s)
+
+
 def _get_answer_ms(asked: Sequence[Asked], percent: int) -> float:
     return get_percentile([float(each.took_ms) for each in asked if each.is_answered], percent)
 
@@ -189,6 +196,7 @@ def make_figures(results: Sequence[Measured]) -> list[Figure]:
         return statistics.median(float(getattr(each, name)) for each in results)
 
     peak = statistics.median(each.knee.peak_per_s for each in results)
+    beyond = courses.BEYOND_TIMES * statistics.median(each.knee.per_s for each in results)
     asked, checked = sum(each.asked for each in results), [each.checked for each in results]
     lost = sum((1 - each.in_time) * each.asked for each in results)
     figures = [
@@ -197,6 +205,7 @@ def make_figures(results: Sequence[Measured]) -> list[Figure]:
         compare("near_p50", middle("near_p50"), "ms", "light_p50", middle("light_p50")),
         compare("near_p99", middle("near_p99"), "ms", "bar, 3x light_p99", NEAR_TIMES * middle("light_p99")),
         compare("beyond", middle("beyond_per_s"), "/s", "bar, 90 % of the peak", BEYOND_SHARE * peak),
+        compare("beyond_begun", middle("beyond_begun_per_s"), "/s", "three times the knee", beyond),
         compare("refusals", sum(each.asked - each.answered for each in results), "", "requests", asked),
         compare("refused_p99", middle("refused_p99"), "ms", "timeout", TIMEOUT_MS),
         compare("in_time", 100 * (1 - lost / asked), "%", BAR, 100 * IN_TIME),
@@ -206,14 +215,13 @@ def make_figures(results: Sequence[Measured]) -> list[Figure]:
         compare("lies_paid", sum(each.lies_paid for each in checked), "", "lies", sum(each.lies for each in checked)),
     ]
     for name, what in (("recovery_partition", "recovered_s"), ("recovery_workers", "regained_s")):
-        found = [getattr(each, what) for each in results]
-        figures.append(
-            compare(name, max((each for each in found if each is not None), default=0.0), "s", BAR, RECOVERY_S)
-        )
+        found = [seconds for each in results if (seconds := getattr(each, what)) is not None]
+        if found:  # of a network that was not seen to recover the bar tells
+            figures.append(compare(name, max(found), "s", BAR, RECOVERY_S))
     for role in results[0].growth:
         found_growth = [each.growth[role] for each in results if role in each.growth]
-        slope, held = (statistics.median(getattr(each, name) for each in found_growth) for name in ("slope", "held"))
-        figures.append(compare(f"rss_slope_{role}", slope, "MB/h", "MB held", held))
+        slope, upper = (statistics.median(getattr(each, name) for each in found_growth) for name in ("slope", "upper"))
+        figures.append(compare(f"rss_slope_{role}", slope, "MB/h", "upper 95 % bound", upper))
     return figures
 
 
