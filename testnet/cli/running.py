@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_table
+from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
 from testnet.cli.progress import Progress
 from testnet.cli.referendum import Referendum
 from testnet.cli.schedule import FEED as SCHEDULED_FEED
@@ -414,8 +414,22 @@ def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -
         raise CommandError("check_failed", str(error), hint, seed=run.order.seed) from error
     for line in report.lines:
         output.say(line)
-    output.give(report.fields)
+    output.give({**report.fields, "page": str(_draw_page(run.order.directory, output))})
     return report.exit_code
+
+
+def _draw_page(directory: Path, output: Output) -> Path:
+    """The run as a page to open in a browser. Raises CommandError."""
+    from testnet.page.page import PAGE_NAME, write_page
+
+    output.note("drawing the report page")
+    try:
+        page = write_page(directory)
+    except OSError as error:
+        hint = f"make {directory / PAGE_NAME} writable, and then: rolemesh testnet report --dir {directory}"
+        raise CommandError("not_written", str(error), hint, ExitCode.CONFIG) from error
+    output.say(f"{'page':>12}  {page.path}, {format_bytes(page.size_bytes)}: open it in a browser")
+    return page.path
 
 
 def _print_nodes(run: Run, output: Output, start_s: float) -> None:

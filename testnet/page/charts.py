@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from testnet.page.axis import Axis, Series
 from testnet.page.markup import Markup, element, join
-from testnet.page.plots import Bar, Line, draw_plot, draw_row, draw_ticks, list_bars, make_chart
+from testnet.page.plots import Bar, Line, draw_plot, draw_row, draw_ticks, list_bars, make_chart, make_key
 from testnet.page.scales import format_ms, format_time, make_decades, make_linear
 from testnet.page.timeline import Fault, Timeline
 
@@ -23,8 +23,10 @@ LAGS = (("step", "in step"), ("late", "behind"), ("lost", "over 10 s behind"), (
 def make_charts(timeline: Timeline) -> Markup:
     """All plots, with faults, and what is missing, as bands behind them."""
     bands = [*_make_gap(timeline), *(_make_bar(timeline.axis, fault, "band") for fault in timeline.faults.values())]
+    key = make_key([("fault", "fault"), ("gap", "some event logs are lost")])
     return join(
         element("h2", "Over time"),
+        element("p", key) if timeline.cut else "",
         _draw_faults(timeline),
         _draw_requests(timeline, bands),
         _draw_latency(timeline, bands),
@@ -118,7 +120,7 @@ def _draw_latency(timeline: Timeline, bands: Sequence[Bar]) -> Markup:
 
 
 def _draw_stages(timeline: Timeline, bands: Sequence[Bar]) -> Markup:
-    tones = choose_tones(timeline.stages)
+    tones = choose_tones((*timeline.roles.values(), *timeline.stages))
     lines = [
         Line(role, tones[role], {at: histogram.compute_percentile(50) for at, histogram in series})
         for role, series in timeline.stages.items()

@@ -20,10 +20,12 @@ from testnet.page.timeline import Timeline
 from testnet.page.topology import make_topology
 from testnet.page.verdict import Verdict, find_verdict
 from testnet.page.waterfall import make_slowest
+from testnet.papers import find_places
 
 PAGE_NAME = "report.html"
 AROUND_MS = 60_000  # before the network was made and after its last log was written: times beyond are nobody's
 CLIENTS_SHOWN = 16
+PLACES_MAX = 1_024  # with logs of their own
 STYLE = Path(__file__).with_name("style.css")
 # Nothing is loaded and nothing runs, whatever a log says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -59,10 +61,15 @@ def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
     # Clients first: of events of one millisecond, theirs is the sending.
     for node in sorted(network.nodes, key=lambda node: node.role != "client"):
         logs[node.name] = directory / node.directory
+    roles = {node.name: node.role for node in network.nodes}
+    # Clients that joined, such as a gateway's, are no nodes of the network file.
+    for place in find_places(directory)[:PLACES_MAX]:
+        if place not in logs.values():
+            logs.setdefault(place.name, place)
+            roles.setdefault(place.name, "client")
     written = [path.stat().st_mtime for folder in logs.values() if (path := folder / EVENTS_NAME).is_file()]
     first, last = network.created_ms - AROUND_MS, int(1_000 * max(written, default=0)) + AROUND_MS
     merged = heapq.merge(*(_read_log(name, folder) for name, folder in logs.items()), key=lambda item: item[0])
-    roles = {node.name: node.role for node in network.nodes}
     cut = frozenset(name for name, folder in logs.items() if has_lost(folder))
     # What is lost has its room on the axis, empty; else the run begins with the first word of it.
     timeline = Timeline(network.created_ms, roles, cut) if cut else None

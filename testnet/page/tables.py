@@ -14,7 +14,7 @@ from testnet.page.scales import format_ms, format_time
 from testnet.page.timeline import STAGES, Timeline
 from testnet.page.verdict import Verdict
 
-FAULTS_SHOWN = 100
+FAULTS_OPEN, FAULTS_SHOWN = 12, 100  # more than so many are a click away; more than so many are not listed
 SHORT = 12  # characters that stay on one line
 PARAMS_SHOWN = 200
 PARAM_CHARS_MAX = 2_000
@@ -55,7 +55,8 @@ def make_faults(timeline: Timeline) -> Markup:
     ]  # fmt: skip
     more = f"and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
     table = make_table(("fault", "kind", "nodes", "from", "to"), rows) if rows else element("p", "none", class_="dim")
-    return join(element("h2", "Faults"), table, more)
+    shown = table if len(rows) <= FAULTS_OPEN else _hide(f"{len(faults)} faults", join(table, more))
+    return join(element("h2", "Faults"), shown)
 
 
 def make_latency(timeline: Timeline) -> Markup:

@@ -8,7 +8,7 @@ from testnet.page.markup import Markup, element, join
 from testnet.page.plots import make_key
 from testnet.page.timeline import Timeline
 
-WIDTH, HEIGHT, RADIUS = 420, 380, 120
+WIDTH, HEIGHT, RADIUS = 420, 420, 120
 NAME_AT = 10  # beyond the circle
 
 

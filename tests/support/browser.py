@@ -1,7 +1,7 @@
 """Chromium without a window, told what to do over two pipes: no port, no driver, no package.
 
 Source: DevTools Protocol, `--remote-debugging-pipe`: JSON messages that each end in a zero byte, read from descriptor 3
-and written to 4. As a program it takes a picture: `python -m tests.support.browser report.html report.png 1280`.
+and written to 4. As a program it takes a picture: `python -m tests.support.browser report.html report.png 1280 1400`.
 """
 
 import base64
@@ -64,9 +64,10 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def take_picture(self) -> bytes:
-        """The whole page as PNG, however long."""
+    def take_picture(self, height_max: int = 2**14) -> bytes:
+        """The page as PNG, from its top."""
         width, height = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+        height = min(height, height_max)
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         found = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(found["data"])
@@ -137,11 +138,11 @@ def _open_pipe() -> tuple[int, int]:
     return moved[0], moved[1]
 
 
-def main(page: str, picture: str, width: str = "1280", scheme: str = "light") -> None:
+def main(page: str, picture: str, width: str = "1280", height_max: str = "16384") -> None:
     """Write a picture of a page."""
     with browse() as browser:
-        browser.open(Path(page), int(width), scheme=scheme)
-        Path(picture).write_bytes(browser.take_picture())
+        browser.open(Path(page), int(width))
+        Path(picture).write_bytes(browser.take_picture(int(height_max)))
 
 
 if __name__ == "__main__":

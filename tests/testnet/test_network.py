@@ -23,6 +23,8 @@ from protocol.topics import protocol_name
 from testnet.cli.output import ExitCode
 from testnet.found import SAMPLES
 from testnet.launch import is_alive
+from testnet.network_file import read_network_file
+from testnet.page.page import read_timeline
 from tests.p2p.attacks import stream_attackers
 from tests.p2p.attacks.scene import Aim
 from tests.p2p.attacks.withstand import attacking
@@ -68,6 +70,22 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with np.load(SAMPLES) as samples:
         np.save(path, samples["inputs"][:2])
     return path
+
+
+def test_a_loaded_network_leaves_a_page_of_what_it_did(loaded: tuple[Path, int, dict[str, Any]]) -> None:
+    directory, _, report = loaded
+    assert report["page"] == str(directory / "report.html")
+
+    timeline = read_timeline(directory, read_network_file(directory / "testnet.json"))
+    ended = {
+        name: sum(series.values.values()) for name, series in (("sent", timeline.sent), ("out", timeline.released))
+    }
+    assert ended == {"sent": ROWS, "out": ROWS}
+    assert sum(timeline.fees.values.values()) == report["ledger"]["fees"]
+    assert all(any(series.values.values()) for series in timeline.heights.values())
+    assert len(timeline.peers) == len(timeline.roles)
+    assert all(trip.find("request.taken") and trip.settled_ms for trip in timeline.trips.list_slowest())
+    assert "✓ every one of" in (directory / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_loaded_network_answers_attests_settles_and_says_so(loaded: tuple[Path, int, dict[str, Any]]) -> None:

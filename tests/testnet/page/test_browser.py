@@ -86,7 +86,7 @@ def test_what_is_missing_of_a_long_run_is_said_and_shown(browser: Browser, tmp_p
 
     assert "inference-0 before 1:00:00" in browser.evaluate("document.querySelector('.warn').textContent")
     widths = browser.evaluate(
-        "[...document.querySelectorAll('.gap')].map(gap => gap.getBoundingClientRect().width"
+        "[...document.querySelectorAll('rect.gap')].map(gap => gap.getBoundingClientRect().width"
         " / gap.closest('svg').getBoundingClientRect().width)"
     )
     assert widths

@@ -62,7 +62,7 @@ def test_a_run_that_wrote_nothing_has_a_page_and_its_ledger_is_recomputed(home: 
 
     page = write_page(home)
 
-    assert {bar.name for bar in page.verdict.bars} == {"ledger", "supply", "fees", "nothing lost"}
+    assert {bar.name for bar in page.verdict.bars} == {"receipts", "ledger", "supply", "fees"}
     assert not page.verdict.broken
     Reader(page.path.read_text())
 
@@ -111,6 +111,16 @@ def test_a_log_torn_by_a_kill_or_broken_by_a_disk_still_gives_a_page(home: Path,
     text = read_page(home)
     Reader(text)
     assert "3.2 s" in text, "how long the request took"
+
+
+def test_a_client_that_joined_is_counted_as_well(home: Path) -> None:
+    add_nodes(home, STORY)
+    place = home / "clients" / "app-0"
+    place.mkdir(parents=True)
+    (place / "node.db").touch()
+    write_events(place, [{"time_ms": 2_000, "name": "request.sent", "request_id": "cd", "attempt": 1}])
+
+    assert "sent 2" in read_page(home)
 
 
 def test_times_far_from_the_run_do_not_stretch_the_axis(home: Path) -> None:
