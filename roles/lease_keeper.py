@@ -12,7 +12,7 @@ from protocol.audit import Contents
 from protocol.cid import unpack_cid
 from protocol.ledger.lease_audits import AnswerAudit, get_drawn
 from protocol.ledger.lease_places import STORAGE
-from protocol.ledger.leases import KeepBlob, OfferSpace, find_replica
+from protocol.ledger.leases import KeepBlob, OfferSpace, compute_shortfall, find_replica, is_running_out
 from protocol.ledger.records import Lease
 from protocol.ledger.state import State
 from roles.role import Effect, Gather, Gathered, LetGo, Prove, Proven, Record, SetTimer, Store, Submit, Submitted
@@ -39,6 +39,7 @@ class LeaseKeeper:
         self._declined: dict[bytes, int] = {}  # lease -> deadline of the offer we said no to
         self._answering: dict[bytes, int] = {}  # lease -> beginning of the audit we are at work on
         self._mending: dict[bytes, int] = {}  # likewise, while what is missing is fetched
+        self._short: set[bytes] = set()  # leases whose money runs out, of which that has been told
         self._offered_ms = 0
 
     @property
@@ -67,7 +68,7 @@ class LeaseKeeper:
                 effects += self._take(key, lease, state, replica.deadline_ms)
             if replica.height:
                 self._taking.pop(key, None)
-                effects += self._keep(key, lease, state)
+                effects += [*self._keep(key, lease, state), *self._watch_money(key, lease, state)]
             if replica.is_asked and self._answering.get(key) != lease.asked_ms:
                 self._answering[key] = lease.asked_ms
                 effects.append(self._prove(key, lease))
@@ -167,6 +168,18 @@ class LeaseKeeper:
         gather = Gather(str(unpack_cid(lease.cid)), self._list_peers(state, lease), PIN_NAME)
         return [Store(BUCKET, key, lease.cid), gather]
 
+    def _watch_money(self, key: bytes, lease: Lease, state: State) -> list[Effect]:
+        """Tell once that a lease will end for want of money, and once more if it was put right in between."""
+        if not is_running_out(lease, state.params):
+            self._short.discard(key)
+            return []
+        if key in self._short:
+            return []
+        self._short.add(key)
+        short = compute_shortfall(lease, state.params)
+        fields = {"payer": lease.payer, "audits_left": lease.left, "short_grains": short}
+        return [Record("lease.runs_out", {"lease": key, "cid": str(unpack_cid(lease.cid)), **fields})]
+
     def _accept(self, key: bytes, lease: Lease, contents: Contents | None, error: str) -> list[Effect]:
         if contents != lease.contents:
             return self._decline(key, lease, error or "its contents are not what the lease says they are")
@@ -183,6 +196,7 @@ class LeaseKeeper:
         for table in (self._answering, self._mending):
             table.pop(key, None)
         self._taking.pop(key, None)
+        self._short.discard(key)
         cid = str(unpack_cid(packed))
         effects: list[Effect] = [Record("lease.released", {"lease": key, "cid": cid, "reason": reason})]
         effects.append(Store(BUCKET, key, None))

@@ -19,8 +19,8 @@ from protocol.ledger.leases import (
     AUDIT_KIND,
     compute_pay_max,
     compute_storage_pay,
-    compute_term_cost,
     find_replica,
+    is_running_out,
     pay_replica,
 )
 from protocol.ledger.params import Params
@@ -120,10 +120,7 @@ def _count_left(lease: Lease, params: Params) -> int:
     """The audits that follow the one that begins, those of a next term included if the balance covers it."""
     if lease.left > 1 or not lease.renews:
         return lease.left - 1
-    size_bytes, price, factor = lease.contents.size_bytes, lease.price, lease.factor
-    under_way = compute_term_cost(size_bytes, price, factor, 1, params)
-    cost = compute_term_cost(size_bytes, price, factor, lease.periods, params)
-    return lease.periods if lease.balance - under_way >= cost else 0
+    return 0 if is_running_out(lease, params) else lease.periods
 
 
 def _count_miss(draft: Draft, lease: Lease, replica: Replica) -> Lease:

@@ -108,6 +108,17 @@ def compute_term_cost(size_bytes: int, price: int, factor: int, periods: int, pa
     return compute_pay_max(size_bytes, price, params) * factor * periods
 
 
+def compute_shortfall(lease: Lease, params: Params) -> int:
+    """What a lease lacks for another term after the one that runs, if each of its audits costs the most it can."""
+    audit = compute_term_cost(lease.contents.size_bytes, lease.price, lease.factor, 1, params)
+    return max(0, audit * (lease.left + lease.periods) - lease.balance)
+
+
+def is_running_out(lease: Lease, params: Params) -> bool:
+    """Whether a lease that is to be renewed has not the money for it, and ends with its term unless its payer adds."""
+    return bool(lease.renews) and compute_shortfall(lease, params) > 0
+
+
 def find_price(offers: Mapping[bytes, Offer], payer: bytes, size_bytes: int, factor: int) -> int | None:
     """The lowest price for which enough nodes of others let as much room; None when there are too few."""
     prices = sorted(

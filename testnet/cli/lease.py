@@ -23,6 +23,7 @@ POLL_S = 0.2
 FACTOR = 3
 TERM = "1h"
 RENEWED, ENDS = "a new term begins as long as the balance covers it", "it ends with its term"
+RUNS_OUT = "it ends with its term: the balance does not cover another one"
 EXAMPLE = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 
 app = App(
@@ -106,7 +107,7 @@ def lease(
     state = read_state_after(directory, told["height"], parse_duration(timeout))
     if not no_wait:
         state = _wait(directory, state, key, parse_duration(timeout))
-    row = describe(key, state.leases[key], _read_names(directory)) if key in state.leases else {"lease": key.hex()}
+    row = describe(key, state, _read_names(directory)) if key in state.leases else {"lease": key.hex()}
     what = f"{format_bytes(contents.size_bytes)} on {format_count(factor, 'node')}, audited {periods} times a term"
     output.say(f"lease {key.hex()}")
     output.say(f"{what}; {format_role(body.amount)} put in, at {format_role(grains)} a MiB and hour to each")
@@ -129,9 +130,9 @@ def leave(
     output = Output(json)
     directory = find_payer(payer)
     state, _ = read_state(directory)
-    key, found = _find(wanted, state, read_public(get_key_path(directory, "account")))
+    key = _find(wanted, state, read_public(get_key_path(directory, "account")))
     told = order_final(directory, KeepBlob(key, 0), timeout, no_wait)
-    row = describe(key, found, _read_names(directory))
+    row = describe(key, state, _read_names(directory))
     output.say(f"{row['cid']} is kept here no longer for lease {row['lease']}")
     output.give({**told, "lease": row["lease"], "cid": row["cid"]})
 
@@ -141,18 +142,20 @@ def ls(*, directory: Where = None, json: Json = False) -> None:
     """List the leases on the ledger, and the room that storage nodes let, as a node has stored it."""
     output = Output(json)
     state, names = read_state(directory)
-    rows = [describe(key, lease, names) for key, lease in sorted(state.leases.items())]
+    rows = [describe(key, state, names) for key in sorted(state.leases)]
     cells = [
         (
             row["cid"],
             format_bytes(row["size_bytes"]),
             f"{row['holding']} of {row['copies']}",
-            str(row["audits_left"]) + (", renewed" if row["renews"] else ""),
+            str(row["audits_left"]) + _tell_end(row),
             format_role(row["balance_grains"]),
         )
         for row in rows
     ]
     output.say(format_table(("CID", "SIZE", "COPIES", "AUDITS LEFT", "BALANCE"), cells))
+    if any(row["runs_out"] for row in rows):
+        output.say("out of money: `rolemesh store lease CID --amount X` adds to one; by how much, `lease show` tells")
     offers = _describe_offers(state, names)
     for offer in offers:
         room = f"{format_bytes(offer['leased_bytes'])} of {format_bytes(offer['room_bytes'])} let"
@@ -170,8 +173,8 @@ def show(wanted: Which, /, *, directory: Where = None, json: Json = False) -> No
     """Show one lease: who keeps it, how they do in audits, what it pays and for how long."""
     output = Output(json)
     state, names = read_state(directory)
-    key, found = _find(wanted, state)
-    row = describe(key, found, names)
+    row = describe(_find(wanted, state), state, names)
+    then = RENEWED if row["renews"] else ENDS
     lines = {
         "lease": row["lease"],
         "CID": row["cid"],
@@ -181,7 +184,7 @@ def show(wanted: Which, /, *, directory: Where = None, json: Json = False) -> No
         "price": f"{format_role(row['price_grains'])} a MiB and hour to each of {format_count(row['copies'], 'node')}",
         "balance": format_role(row["balance_grains"]),
         "audits": f"{row['audits_left']} left of {row['periods']}, one in {state.params.audit_ms / 1_000:g} s",
-        "then": RENEWED if row["renews"] else ENDS,
+        "then": f"{RUNS_OUT}, {format_role(row['short_grains'])} short" if row["runs_out"] else then,
     }
     for name, text in lines.items():
         output.say(f"{name:>12}  {text}")
@@ -189,11 +192,13 @@ def show(wanted: Which, /, *, directory: Where = None, json: Json = False) -> No
     output.give({"height": state.height, **row})
 
 
-def describe(key: bytes, lease: "Lease", names: dict[str, str]) -> dict[str, Any]:
+def describe(key: bytes, state: "State", names: dict[str, str]) -> dict[str, Any]:
     """A lease for programs."""
     from protocol.cid import unpack_cid
     from protocol.keys import format_account
+    from protocol.ledger.leases import compute_shortfall, is_running_out
 
+    lease = state.leases[key]
     known = {account: name for name, account in names.items()}
     replicas = [
         {
@@ -221,8 +226,15 @@ def describe(key: bytes, lease: "Lease", names: dict[str, str]) -> dict[str, Any
         "periods": lease.periods,
         "audits_left": lease.left,
         "renews": bool(lease.renews),
+        "runs_out": is_running_out(lease, state.params),
+        "short_grains": compute_shortfall(lease, state.params) if lease.renews else 0,
         "replicas": replicas,
     }
+
+
+def _tell_end(row: dict[str, Any]) -> str:
+    """What follows the audits that are left."""
+    return ", then out of money" if row["runs_out"] else ", renewed" if row["renews"] else ""
 
 
 def _say_replicas(row: dict[str, Any], output: Output) -> None:
@@ -249,15 +261,15 @@ def _describe_offers(state: "State", names: dict[str, str]) -> list[dict[str, An
     ]
 
 
-def _find(wanted: str, state: "State", holder: bytes = b"") -> "tuple[bytes, Lease]":
-    """A lease by id or CID; with `holder` one that this account has a part in. Raises CommandError."""
+def _find(wanted: str, state: "State", holder: bytes = b"") -> bytes:
+    """The key of a lease by id or CID; with `holder` one that this account has a part in. Raises CommandError."""
     from protocol.cid import unpack_cid
     from protocol.ledger.leases import find_replica
 
     for key, lease in sorted(state.leases.items()):
         is_meant = wanted in (key.hex(), str(unpack_cid(lease.cid)))
         if is_meant and (not holder or find_replica(lease, holder) is not None):
-            return key, lease
+            return key
     of = " that this node has a part in" if holder else ""
     hint = "`rolemesh store lease ls` shows all there are; one that has ended is gone"
     raise CommandError("no_lease", f"there is no lease {wanted}{of}", hint, ExitCode.USAGE)

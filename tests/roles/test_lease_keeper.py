@@ -7,9 +7,9 @@ import pytest
 from protocol.audit import Contents, answer_audit
 from protocol.keys import PrivateKey
 from protocol.ledger.lease_audits import AnswerAudit, get_drawn
-from protocol.ledger.leases import KeepBlob, OfferSpace
+from protocol.ledger.leases import KeepBlob, OfferSpace, compute_shortfall, is_running_out
 from roles.lease_keeper import BUCKET, MARGIN_MS, OFFER_AGAIN_MS, PIN_NAME, STALE_MS, LeaseKeeper
-from roles.role import Effect, Gather, Gathered, LetGo, Prove, Proven, SetTimer, Store, Submit, Submitted
+from roles.role import Effect, Gather, Gathered, LetGo, Prove, Proven, Record, SetTimer, Store, Submit, Submitted
 from tests.support.leases import PRICE, ROOM, Blob, Leases
 
 BLOB = Blob(bytes(range(256)) * 200, chunk=10_000)
@@ -19,9 +19,9 @@ CID = str(BLOB.cid)
 class Kept:
     """One lease of factor 1 on a ledger, and the keeper of the node it is offered to."""
 
-    def __init__(self) -> None:
+    def __init__(self, renews: int = 0, terms: int = 1) -> None:
         self.net = Leases(stores=3)
-        self.key = self.net.open(BLOB, factor=1, periods=4)
+        self.key = self.net.open(BLOB, factor=1, periods=4, renews=renews, terms=terms)
         (self.account,) = self.net.list_offered(self.key)
         self.keeper = LeaseKeeper(self.account, ROOM, PRICE)
         self.log: list[Effect] = []
@@ -150,6 +150,26 @@ def test_a_refused_answer_is_given_again_while_the_audit_waits_for_it(kept: Kept
     kept.keeper.on_submitted(Submitted(f"answer:{kept.token}", None, "a full block"))
 
     assert find(kept.look(), Prove)
+
+
+def test_a_lease_that_runs_out_of_money_is_told_once_and_again_after_its_payer_has_added_too_little() -> None:
+    kept = Kept(renews=1)
+    kept.look()
+    kept.gathered()
+    kept.send(kept.proven("take", BLOB.contents))
+    [told] = find(kept.look(), Record)
+    lease = kept.net.find(kept.key)
+    short = compute_shortfall(lease, kept.net.params)
+    assert (told.name, told.fields["audits_left"], told.fields["short_grains"]) == ("lease.runs_out", 4, short)
+    assert find(kept.look(), Record) == []
+
+    kept.net.ledger.do(kept.net.payer, replace(kept.net.terms(BLOB, 1, 4, renews=1), amount=short))
+
+    assert not is_running_out(kept.net.find(kept.key), kept.net.params)
+    assert find(kept.look(), Record) == []
+    dearer = replace(kept.net.terms(BLOB, 1, 5, renews=1), amount=0)  # longer terms
+    kept.net.ledger.do(kept.net.payer, dearer)
+    assert [told.name for told in find(kept.look(), Record)] == ["lease.runs_out"]
 
 
 def test_an_ended_lease_is_let_go_unless_another_is_about_the_same(kept: Kept) -> None:
