@@ -41,11 +41,11 @@ class Purse:
 
 @dataclass(kw_only=True)
 class Client(Participant):
-    """`rows` are those of each request. In mode `individual` it lets go of no answer that is not attested."""
+    """`rows_asked` are those of each request. In mode `individual` it lets go of no answer that is not attested."""
 
     model: ModelRecord
     mode: Mode = Mode.BATCH
-    rows: int = 1
+    rows_asked: int = 1
     price: int = PRICE_GRAINS  # of a row
     inputs: tuple[Tensor, ...] = ()
     purses: dict[bytes, Purse] = field(default_factory=dict)  # by payee
@@ -104,7 +104,7 @@ class Client(Participant):
 
     def _make_request(self, chain: Chain) -> InferenceRequest:
         if not self.inputs:
-            self.inputs = make_inputs(self.model, self.rows)
+            self.inputs = make_inputs(self.model, self.rows_asked)
         return InferenceRequest(
             chain=chain.state.chain,
             account=self.account,
@@ -114,7 +114,7 @@ class Client(Participant):
             inputs_blob=(),
             proof="reexec",
             verifiers=VERIFIERS_MIN,
-            fee_max=self.rows * self.price,
+            fee_max=self.rows_asked * self.price,
             epoch=chain.state.epoch,
             deadline_ms=chain.state.time_ms + DEADLINE_MS,
             nonce=len(self.asked).to_bytes(16, "big"),

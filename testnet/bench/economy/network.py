@@ -15,7 +15,7 @@ from testnet.bench.economy.chain import Chain
 from testnet.bench.economy.clients import Client
 from testnet.bench.economy.costs import Costs
 from testnet.bench.economy.participant import Participant
-from testnet.bench.economy.payouts import End, find_ends, find_settled
+from testnet.bench.economy.payouts import Batched, End, find_ends, find_settled, list_ended
 from testnet.bench.economy.validators import Validator
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
@@ -74,6 +74,7 @@ class Network:
         self.chain = Chain(build_state(replace(foundation.genesis, nodes=priced)), votes)
         self.began = self.wealth
         self.ends: dict[bytes, End] = {}  # of jobs, by claim id
+        self.batches: list[Batched] = []  # that have ended
         self.now_ms = self.state.time_ms
         self.is_stuck = False  # there is no quorum
         self.market: Market | None = None  # who joins and who leaves, at every epoch's end
@@ -146,6 +147,7 @@ class Network:
 
     def _note_ends(self, workers: Iterable[Worker]) -> None:
         before, after = self.chain.before, self.chain.state
+        self.batches += list_ended(before, after)
         for worker in workers:
             self.ends |= find_ends(before, after, worker.account, worker.batches)
             self.ends |= find_settled(before, after, worker.list_waiting(Mode.INDIVIDUAL))
@@ -164,7 +166,7 @@ class Network:
             case "validator":
                 return Validator(**who)
             case "client":
-                client = Client(**who, model=self.model, rows=setting.rows, price=setting.price)
+                client = Client(**who, model=self.model, rows_asked=setting.rows, price=setting.price)
                 if setting.individual and not client.number % setting.individual:
                     client.mode = Mode.INDIVIDUAL
                 return client

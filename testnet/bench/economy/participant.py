@@ -11,7 +11,10 @@ from testnet.bench.economy.costs import Costs
 
 @dataclass(kw_only=True)
 class Participant:
-    """`cost` is what it has spent on work so far, in grains. Gone, it does and answers nothing any more."""
+    """`cost` is what it has spent on work so far, in grains, `rows` what it has run.
+
+    Gone, it does and answers nothing any more.
+    """
 
     name: str
     account: bytes
@@ -20,6 +23,7 @@ class Participant:
     costs: Costs
     upkeep: int  # an epoch, whatever it does
     cost: int = 0
+    rows: int = 0
     is_gone: bool = False
     is_leaving: bool = False
 
@@ -30,6 +34,11 @@ class Participant:
 
     def act(self, chain: Chain) -> None:
         """Do what the last state asks for."""
+
+    def run_rows(self, rows: int) -> None:
+        """Run the model."""
+        self.rows += rows
+        self.cost += rows * self.costs.row
 
     def is_serving(self, state: State) -> bool:
         """Whether the ledger draws it for its role in the running epoch."""

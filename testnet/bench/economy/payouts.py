@@ -1,10 +1,11 @@
 """How each job ended on the ledger, from the state before a block and the one after it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.jobs import Mode
-from protocol.ledger.batches import compute_check_key, is_paid
+from protocol.ledger.batches import compute_check_key, compute_drawn, is_paid
 from protocol.ledger.records import Batch, BatchPhase
 from protocol.ledger.state import State
 from testnet.bench.economy.jobs import Job
@@ -14,6 +15,28 @@ class End(StrEnum):
     PAID = "paid"
     REFUNDED = "refunded"
     FORFEIT = "forfeit"  # with all its batch
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A batch that has ended: how many of its leaves were drawn, and how long it took."""
+
+    leaves: int
+    drawn: int
+    total: int  # grains
+    time_ms: int
+    is_lost: bool
+
+
+def list_ended(before: State, after: State) -> list[Batched]:
+    """The batches that a block has ended, by key."""
+    ended = []
+    for key in sorted(before.batches.keys() - after.batches.keys()):
+        batch = before.batches[key]
+        drawn = len(compute_drawn(batch.seed, key, batch.leaves, batch.sample_bp))
+        is_lost = batch.phase != BatchPhase.WINDOW
+        ended.append(Batched(batch.leaves, drawn, batch.total, after.time_ms - batch.time_ms, is_lost))
+    return ended
 
 
 def find_ends(before: State, after: State, worker: bytes, batches: Mapping[bytes, Sequence[Job]]) -> dict[bytes, End]:

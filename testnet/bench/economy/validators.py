@@ -27,6 +27,6 @@ class Validator(Participant):
             has_spoken = any(vote.account == self.account for vote in dispute.votes)
             if has_spoken or self.account not in get_judges(chain.state.get_epoch(dispute.epoch), dispute):
                 continue
-            self.cost += dispute.claim.rows * self.costs.row
+            self.run_rows(dispute.claim.rows)
             is_true = dispute.output_digest == compute_truth(dispute.claim.input_digest)
             chain.submit(self.account, JudgeOperator(key, Judgement.SOUND if is_true else Judgement.WRONG))

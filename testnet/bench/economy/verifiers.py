@@ -47,7 +47,7 @@ class Verifier(Participant):
             return make_lie(claim_id)
         if claim_id not in self.ran:
             self.ran.add(claim_id)
-            self.cost += claim.rows * self.costs.row
+            self.run_rows(claim.rows)
         return compute_truth(claim.input_digest)
 
     def act(self, chain: Chain) -> None:

@@ -80,7 +80,7 @@ class Worker(Participant):
         self.rows_left -= rows
         lies = request.mode in self.lies_in and self.dice.randrange(BP) < self.lie_bp
         if not lies:
-            self.cost += rows * self.costs.row
+            self.run_rows(rows)
         digest = compute_tensors_digest(request.inputs)
         self.given[digest] = request.inputs
         truth = compute_truth(digest)
