@@ -1,12 +1,15 @@
 """All that is measured, as lines for people, figures for programs and rows of Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol.ledger.params import Params
 from testnet.bench.economy.costs import Costs
+from testnet.bench.economy.edge import EDGE_COLUMNS
+from testnet.bench.economy.edges import measure_edges
 from testnet.bench.economy.measure import COLUMNS, Size, describe, format_columns, format_line, measure
 from testnet.bench.economy.network import Setting
+from testnet.bench.economy.played import ROLES
 from testnet.bench.economy.story import (
     CAST,
     EPOCH_COLUMNS,
@@ -19,6 +22,7 @@ from testnet.bench.economy.story import (
     judge_story,
     play_shock,
 )
+from testnet.bench.economy.sweep import SWEEP_COLUMNS, sweep
 from testnet.bench.figures import Note
 from testnet.genesis import PRICE_GRAINS
 
@@ -53,6 +57,8 @@ class Report:
         yield from self._tell_strategies()
         yield from self._tell_story()
         yield from self._tell_shocks()
+        yield from self._tell_edges()
+        yield from self._tell_sweep()
 
     def _tell_strategies(self) -> Iterator[Line]:
         yield _head(COLUMNS, format_line)
@@ -85,6 +91,24 @@ class Report:
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.size.seeds)
 
+    def _tell_edges(self) -> Iterator[Line]:
+        yield Line("")
+        yield _head(EDGE_COLUMNS, format_edge)
+        for edge in measure_edges(self._simple, self.seed, self.note):
+            yield _line(edge.format_cells(), edge.to_dict(), bool(edge.missed), format_edge)
+
+    def _tell_sweep(self) -> Iterator[Line]:
+        self.note("sweep: one parameter at a time, far to either side")
+        yield Line("")
+        yield _head(SWEEP_COLUMNS, format_point)
+        for point in sweep(replace(self._simple, individual=2), self.seed):
+            is_missed = bool(point.breaks) and point.is_shipped
+            yield _line(point.format_cells(), point.to_dict(), is_missed, format_point)
+
+    @property
+    def _simple(self) -> Setting:
+        return Setting(ROLES, params=self.params, costs=self.costs)
+
     @property
     def _setting(self) -> Setting:
         return Setting(CAST, OUTSIDE, self.params, self.costs, rows=ROWS, individual=2)
@@ -107,6 +131,14 @@ def format_epoch(cells: Sequence[str]) -> str:
 
 def format_shock(cells: Sequence[str]) -> str:
     return format_columns(cells, (6, 11, 23, 15, 10, 12, 12, 17, 0))
+
+
+def format_edge(cells: Sequence[str]) -> str:
+    return format_columns(cells, (20, 19, 42, 22, 22, 18, 0))
+
+
+def format_point(cells: Sequence[str]) -> str:
+    return format_columns(cells, (18, 22, 9, 16, 18, 25, 16, 0))
 
 
 def write_markdown(lines: Sequence[Line]) -> str:

@@ -1,5 +1,6 @@
 """The benchmark of the economy: it moves the real ledger, and its bars can be missed."""
 
+import json
 from dataclasses import replace
 from typing import cast
 
@@ -12,12 +13,19 @@ from testnet.bench.economy.chain import NotConserved
 from testnet.bench.economy.choices import LOOK_BACK, Choices
 from testnet.bench.economy.clients import Asked, Client
 from testnet.bench.economy.costs import Costs
+from testnet.bench.economy.cover import with_bond, with_price, with_sample, with_slash
+from testnet.bench.economy.edge import Edge
+from testnet.bench.economy.edges import measure_costs
 from testnet.bench.economy.jobs import Job
 from testnet.bench.economy.measure import Played, Row, Size, judge, judge_honest, play
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
+from testnet.bench.economy.played import compute_served
+from testnet.bench.economy.played import play as play_edges
+from testnet.bench.economy.report import Line, write_markdown
 from testnet.bench.economy.story import Phase, Shock, Story, compute_recovery, judge_story
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
+from testnet.bench.economy.sweep import play_point
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
 
@@ -157,3 +165,46 @@ def test_who_loses_leaves_and_who_expects_to_gain_joins() -> None:
     assert network.people["inference-0"].account not in serving
     assert network.people["verifier-4"].account not in serving
     assert network.people["verifier-5"].account in serving
+
+
+def test_what_a_verifier_is_paid_in_mode_individual_is_its_share_of_the_price() -> None:
+    individual = play_edges(replace(SETTING, individual=1), 1, seconds=6, requests=3)
+    batch = play_edges(replace(SETTING, individual=0), 1, seconds=6, requests=3)
+    edges = {edge.name: edge for edge in measure_costs(SETTING, batch, individual)}
+    alone = edges["cost_verifier_individual"]
+    share = SETTING.params.inference_verifiers_bp / 2 / 100
+    assert alone.arithmetic == alone.played == share
+    assert alone.distance == pytest.approx(share * SETTING.price / SETTING.costs.row / 100)
+    assert 0.9 * edges["cost_worker_batch"].arithmetic < edges["cost_worker_batch"].played < 80
+
+
+def test_an_edge_says_when_the_shipped_value_is_beyond_it_or_arithmetic_is_wrong() -> None:
+    edge = Edge("bond", "bond", 100, "ROLE", "it breaks", 25, 20, is_least=True)
+    assert (edge.distance, edge.missed) == (5, ())
+    assert replace(edge, is_least=False).missed == ("the shipped value is beyond the edge",)
+    assert replace(edge, arithmetic=60).missed == ("arithmetic says another edge",)
+
+
+def test_a_bond_that_covers_less_than_the_load_turns_work_away() -> None:
+    setting = replace(SETTING, individual=0)
+    short = play_edges(with_bond(setting, 1), 1, seconds=12, requests=6)
+    assert compute_served(short) < 0.7
+    assert compute_served(play_edges(setting, 1, seconds=12, requests=6)) == 1
+    point = play_point("bond", 1, "ROLE", False, with_bond(setting, 1), 1)
+    assert point.breaks == ("not all is served",)
+    assert json.loads(json.dumps(replace(point, closed=float("inf")).to_dict()))["closed_lie_jobs"] is None
+
+
+def test_parameters_are_turned_in_the_units_of_their_edges() -> None:
+    params = SETTING.params
+    assert with_bond(SETTING, 100).params == replace(params, bonds=with_bond(SETTING, 100).params.bonds)
+    assert with_bond(SETTING, 100).params.get_bond_min("inference") == params.get_bond_min("inference")
+    assert with_slash(SETTING, params.slash_bp / 100).params == with_sample(SETTING, params.sample_bp / 100).params
+    assert with_price(SETTING, 1).price == SETTING.price
+
+
+def test_the_tables_are_lines_figures_and_markdown() -> None:
+    head = Line("a  b", ("a", "b"))
+    row = Line("1  2", ("1", "2"), {"name": "one"}, is_missed=True)
+    assert row.name == "one"
+    assert write_markdown([Line("word"), head, row]) == "word\n\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
