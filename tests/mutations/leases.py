@@ -81,7 +81,7 @@ MUTATIONS = (
     ),
     Mutation(
         ROUNDS,
-        "    return lease.periods if lease.balance - under_way >= cost else 0",
+        "    return 0 if is_running_out(lease, params) else lease.periods",
         "    return lease.periods",
         (LEASES + "test_a_lease_is_renewed_while_its_balance_covers_a_whole_term",),
         "a lease is renewed only while its balance lasts",

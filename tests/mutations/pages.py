@@ -7,7 +7,13 @@ HEALTH = ("tests/roles/test_health.py",)
 WATCH = ("tests/roles/test_watch.py",)
 
 MUTATIONS = (
-    Mutation("roles/config.py", "or not address.is_loopback or", "or", CONFIG, "pages are served on loopback alone"),
+    Mutation(
+        "roles/config.py",
+        "(may_be_public or address.is_loopback)",
+        "True",
+        CONFIG,
+        "pages are served on loopback alone",
+    ),
     Mutation(
         "roles/health.py",
         "is_alive = vital.turn_s <= TURN_S_MAX",
