@@ -35,6 +35,11 @@ class GatherOrders:
         if self._core.gathers.open(str(cid)):
             self._put(ce.GatherWanted(cid, peers, name, expires_ms))
 
+    def widen(self, cid: Cid, name: str = "", expires_ms: int = FOR_EVER) -> None:
+        """Have the ledger's storage nodes asked as well, who keeps it first. Begins anew what has failed."""
+        self._core.gathers.open(str(cid))
+        self._put(ce.GatherWanted(cid, (), name, expires_ms))
+
     def describe(self, cid: Cid) -> dict[str, Any]:
         """`state` is `unknown`, `fetching`, `held`, or `missing` with the reason; sizes while it is on its way."""
         progress = self._core.get_progress(cid) or Progress(0, 0, 0)

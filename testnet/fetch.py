@@ -16,7 +16,7 @@ from testnet.network_file import NetworkFile
 
 POLL_S = 0.05
 SYNC_S = 10.0  # given to a new node to learn from the ledger who stores
-FETCHING = "fetching"
+FETCHING, HELD = "fetching", "held"
 
 Told = Mapping[str, Any]  # what `GatherOrders.describe` says
 Tell = Callable[[Told], None]
@@ -40,20 +40,32 @@ def fetch_with_node(
     return told
 
 
-def fetch_with_client(directory: Path, cid: Cid, peers: Peers, expires_ms: int, timeout_s: float, tell: Tell) -> Told:
-    """Run the client of a data directory until it has it. As `fetch_with_node`; raises UserError too."""
+def fetch_with_client(
+    directory: Path, cid: Cid, sources: Peers, storers: Peers, expires_ms: int, timeout_s: float, tell: Tell
+) -> Told:
+    """Run the client of a data directory until it has it. As `fetch_with_node`; raises UserError too.
+
+    `sources` alone are asked if there are any. Else `storers` are at once, and as soon as this client has the ledger
+    those whom that names: who keeps it under a lease, then all storage nodes.
+    """
     told: list[Told] = []
 
     async def drive(node: RunningNode) -> None:
-        with trio.move_on_after(SYNC_S):
-            while not (peers or node.core.is_synced):
-                await trio.sleep(POLL_S)
         orders = node.gathers
-        orders.begin(cid, peers, "", expires_ms)
-        with trio.move_on_after(timeout_s):
-            while orders.describe(cid)["state"] == FETCHING:
+
+        async def wait(is_over: Callable[[str], bool]) -> None:
+            while not is_over(orders.describe(cid)["state"]):
                 tell(orders.describe(cid))
                 await trio.sleep(POLL_S)
+
+        with trio.move_on_after(timeout_s):
+            orders.begin(cid, sources or storers, "", expires_ms)
+            if not sources:
+                with trio.move_on_after(SYNC_S):
+                    await wait(lambda state: state == HELD or node.core.is_synced)
+                if orders.describe(cid)["state"] != HELD:
+                    orders.widen(cid, "", expires_ms)
+            await wait(lambda state: state != FETCHING)
         told.append(orders.describe(cid))
 
     async def run() -> None:

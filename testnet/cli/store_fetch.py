@@ -53,7 +53,7 @@ def fetched(
     output.note(f"joining the network to fetch {cid}")
     try:
         told = fetch_with_client(
-            directory, cid, peers or storers, KEPT_MS, timeout_s, lambda told: progress.show(_describe(told))
+            directory, cid, peers, storers, KEPT_MS, timeout_s, lambda told: progress.show(_describe(told))
         )
     except KeyboardInterrupt:
         output.note(f"\n{AGAIN}")

@@ -360,10 +360,10 @@ def test_a_running_node_fetches_a_file_into_its_store_and_keeps_it(standing: Up,
 
 
 @contextmanager
-def joined(up: Up, folder: Path) -> Iterator[dict[str, Any]]:
+def joined(up: Up, folder: Path, role: str = "inference") -> Iterator[dict[str, Any]]:
     """A worker that comes to a network by itself, and serves: what `node init` said of it."""
     network = ("--network", str(up.directory))
-    code, made = run_cli("node", "init", *network, "--data", str(folder / "worker"), "--role", "inference")
+    code, made = run_cli("node", "init", *network, "--data", str(folder / "worker"), "--role", role)
     assert code == ExitCode.OK
     second = run_cli("node", "init", *network, "--data", str(folder / "other"))[1]
     assert second["account"] != made["account"], "two never take the same account"
@@ -379,6 +379,19 @@ def test_a_node_joins_from_its_own_directory_bonds_and_serves(standing: Up, tmp_
 
     assert code == ExitCode.OK
     assert held["accounts"][0]["bonded"] > 0
+
+
+def test_a_file_comes_from_a_storage_node_that_joined_later(standing: Up, tmp_path: Path) -> None:
+    """Its address is not in the network file: the ledger names it, and it says itself where it can be reached."""
+    (tmp_path / "notes").write_bytes(bytes(100_000))
+    with joined(standing, tmp_path, "storage"):
+        code, put = run_cli("store", "put", str(tmp_path / "notes"), "--data", str(tmp_path / "worker"))
+        assert code == ExitCode.OK, put
+        where = ("--network", str(standing.directory), "--data", str(tmp_path / "none"))
+
+        code, got = run_cli("store", "get", put["cid"], str(tmp_path / "out"), *where)
+
+    assert (code, got.get("content_bytes")) == (ExitCode.OK, 100_000), got
 
 
 @pytest.mark.full
