@@ -11,8 +11,8 @@ from testnet.faults import Crash, FaultPlan, Partition
 
 WARM, LIGHT, RAMP, NEAR, BEYOND, STEADY = "warm", "light", "ramp", "near", "beyond", "steady"
 PARTITION, HALVED, CHURN, REST = "partition", "halved", "churn", "rest"
-LIGHT_PER_S = 4.0
-FIRST_PER_S = 8.0
+LIGHT_PER_S = 8.0
+FIRST_PER_S = 16.0
 RISE = 1.5
 STEPS_MAX = 12
 NEAR_SHARE, BEYOND_TIMES, STEADY_SHARE = 0.8, 3.0, 0.5
@@ -31,14 +31,14 @@ class Course:
 
     first_s: float = 4.0  # channels are opened, models loaded
     light_s: float = 15.0
-    step_s: float = 7.0
-    near_s: float = 13.0
-    beyond_s: float = 13.0
+    step_s: float = 6.0
+    near_s: float = 12.0
+    beyond_s: float = 12.0
     warm_s: float = 2.5
     steady_s: float = 8.0
-    partition_s: float = 8.0
-    recover_s: float = 22.0
-    churn_s: float = 15.0
+    partition_s: float = 6.0
+    recover_s: float = 25.0
+    churn_s: float = 12.0
     requests: int = 0
 
 
