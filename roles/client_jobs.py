@@ -10,6 +10,7 @@ from roles.disputes import Disputes
 from roles.purse import Purse
 from roles.request_log import RequestLog, make_record
 from roles.role import Deliver, Effect, Record, SetTimer, Store
+from roles.service_log import ServiceLog
 
 TICK_MS = 200
 HEDGE = "hedge|"
@@ -21,8 +22,9 @@ class Jobs:
 
     ledger: State
 
-    def __init__(self, purse: Purse, step: int) -> None:
+    def __init__(self, purse: Purse, service: ServiceLog, step: int) -> None:
         self.debts = Debts(purse)
+        self.service = service
         self.dispatch = Dispatch(purse, self.debts, step, self._on_sending)
         self.disputes = Disputes()
         self.log = RequestLog()
@@ -87,8 +89,8 @@ class Jobs:
         """How a request ended, beside what was said about it. One that was never sent has left no trace anywhere."""
         if not job.attempts:
             return []
-        record = make_record(job)
-        return self.log.keep(replace(record, ended_ms=now_ms, winner=winner, code=code, reason=reason))
+        record = replace(make_record(job), ended_ms=now_ms, winner=winner, code=code, reason=reason)
+        return [*self.log.keep(record), *self.service.note(record, self.ledger.epoch, now_ms)]
 
     def _close(self, job: Job, now_ms: int) -> list[Effect]:
         """The job is over; workers that may still be at it are told to leave it."""

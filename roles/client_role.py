@@ -53,9 +53,12 @@ from roles.role import (
     RequestFailed,
     Role,
     Started,
+    Stopping,
     Submitted,
     TimerFired,
 )
+from roles.service_log import BUCKET as STATEMENTS
+from roles.service_log import ServiceLog
 
 ASKS_MAX = 4_096
 PULL_MS = 1_500
@@ -71,7 +74,8 @@ class ClientRole(Role):
         super().__init__(context)
         config = context.config
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
-        self._jobs = Jobs(self._purse, int(config.get("voucher_step", VOUCHER_STEP)))
+        self._service = ServiceLog(context.account)
+        self._jobs = Jobs(self._purse, self._service, int(config.get("voucher_step", VOUCHER_STEP)))
         self._answers = Answers(self._jobs, self._purse)
         self._lost = LostResults(self._jobs, self._answers, self._purse, context.account.public)
         self._dispatch = self._jobs.dispatch
@@ -87,6 +91,7 @@ class ClientRole(Role):
                 self._state = self._jobs.ledger = state
                 self._purse.restore(stored.get("vouchers", {}))
                 self._jobs.disputes.restore(stored.get("disputes", {}))
+                self._service.restore(stored.get(STATEMENTS, {}), state.chain, state.epoch)
                 unfinished = self._jobs.log.restore(stored.get("requests", {}))
                 resumed = [effect for record in unfinished for effect in self._resume(record, now_ms)]
                 return [*resumed, *self._jobs.keep_ticking(now_ms)]
@@ -128,8 +133,12 @@ class ClientRole(Role):
                 return []
             case TimerFired("tick"):
                 return self._tick(now_ms)
+            case TimerFired("statement"):
+                return self._service.on_timer()
             case TimerFired(name) if name.startswith(HEDGE):
                 return self._hedge(bytes.fromhex(name.removeprefix(HEDGE)), now_ms)
+            case Stopping():
+                return self._service.keep()
             case _:
                 return []
 

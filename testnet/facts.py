@@ -23,10 +23,13 @@ from protocol.ledger.lease_audits import AnswerAudit
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State, compute_state_root, compute_supply
 from protocol.ledger.transactions import Transaction, ZeroReason, get_transaction_body, get_transaction_kind
+from testnet.activity import Activity
 from testnet.evidence import DisputeWords
 from testnet.papers import find_places, read_papers
-from testnet.recompute import Recomputation, recompute_directory
+from testnet.recompute import OnBlock, Recomputation, recompute_directory
 from testnet.reconcile import Reconciliation, reconcile
+from testnet.statements import read_statements
+from testnet.stats import describe_all
 from testnet.vouchers import Vouchers
 
 
@@ -142,16 +145,18 @@ class Facts:
             )
 
 
-def collect_facts(directory: Path) -> tuple[Recomputation, Facts, Reconciliation]:
+def collect_facts(directory: Path, also: OnBlock | None = None) -> tuple[Recomputation, Facts, Reconciliation]:
     """Recompute the ledgers of a directory, sum up what holds, and hold against it what its nodes have kept.
 
-    Raises UserError when there are none.
+    `also` sees every block that holds as well. Raises UserError when there are none.
     """
     facts, vouchers = Facts(), Vouchers()
 
     def on_block(before: State, block: Block, after: State) -> None:
         facts.take(before, block, after)
         vouchers.on_block(before, block, after)
+        if also is not None:
+            also(before, block, after)
 
     result = recompute_directory(directory, on_block)
     papers = {place.name: read_papers(place) for place in find_places(directory)}
@@ -160,7 +165,9 @@ def collect_facts(directory: Path) -> tuple[Recomputation, Facts, Reconciliation
 
 def main(arguments: list[str]) -> None:
     """Print what was found about the ledgers of a directory as JSON."""
-    result, facts, receipts = collect_facts(Path(arguments[0]))
+    directory = Path(arguments[0])
+    activity = Activity()
+    result, facts, receipts = collect_facts(directory, activity.take)
     described = {
         "holds": result.holds,
         "findings": result.findings,
@@ -170,6 +177,7 @@ def main(arguments: list[str]) -> None:
         "state_root": compute_state_root(result.state).hex(),
         **asdict(facts),
         "receipts": receipts.describe(),
+        "activity": describe_all(activity, result.state, read_statements([directory], result.state.chain)),
     }
     json.dump(described, sys.stdout)
 

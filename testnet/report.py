@@ -15,7 +15,7 @@ ACCURACY_MIN_BP = 9_500
 EXAMPLES_MAX = 3
 VALUES_SHOWN = 6
 PROPOSED = "half the deposit for models and feeds"  # title of what a run with --propose has voted on
-LEFT_OUT = ("evidence", "paid_claims", "receipts")  # of the report's fields: files, lists without end, said elsewhere
+LEFT_OUT = ("activity", "evidence", "paid_claims", "receipts")  # of the report's fields: long, or said elsewhere
 COUNTERS_SHOWN = ("published", "delivered", "duplicates", "rejected", "dropped", "bytes_sent")
 
 
@@ -124,6 +124,14 @@ def add_reconciliation(report: Report, found: Mapping[str, Any]) -> None:
     for finding in [*found["findings"], *found["open"]][:EXAMPLES_MAX]:
         report.add("", finding)
     report.fields["reconciliation"] = dict(found)
+
+
+def add_activity(report: Report, activity: Mapping[str, Any]) -> None:
+    """What the run was used for, for programs; its sums must be the ledger's."""
+    findings = activity["from_the_ledger"]["findings"]
+    text = "; ".join(findings) or "activity summed over all blocks comes to what the ledger's state has"
+    report.hold("activity", not findings, text, is_invariant=True)
+    report.fields["activity"] = dict(activity)
 
 
 def add_accuracy(report: Report, right: int, labelled: int) -> None:

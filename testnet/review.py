@@ -24,6 +24,7 @@ from testnet.report import (
     Report,
     Wanted,
     add_accuracy,
+    add_activity,
     add_blobs,
     add_leases,
     add_ledger,
@@ -105,6 +106,7 @@ def review_run(material: Material) -> Report:
     add_topics(report, {node.name: read_status(material.directory, node) for node in material.network.nodes})
     for name, code in material.exits.items():
         report.add("gone", f"{name} ended with {code} during the run")
+    add_activity(report, ledger["activity"])
     report.lines.append(NOT_SHOWN)
     _conclude(report, material)
     return report

@@ -176,7 +176,7 @@ def apply_settle_private(draft: Draft, context: TransactionContext, body: Settle
     if not body.runs:
         raise InvalidBatch(context.id, "a settlement without runs")
     total = sum(_take_run(draft, context, run, Mode.PRIVATE).amount for run in body.runs)
-    _divide(draft, context.account, total, [])
+    _divide(draft, context.id, context.account, total, [])
 
 
 def sample(draft: Draft, item: DueItem) -> None:
@@ -230,7 +230,7 @@ def pay_out_batch(draft: Draft, item: DueItem) -> None:
         else:
             refunded += return_amount(draft, item.id, index, check.claim.fee)
     _forget(draft, item.id)
-    _divide(draft, batch.worker, batch.total - refunded, agreed)
+    _divide(draft, item.id, batch.worker, batch.total - refunded, agreed)
     burnt = compute_burnt(batch.total - refunded, draft.params)
     draft.count_work(batch.worker, paid=paid, earned=batch.total - refunded, burnt=burnt)
     for account in agreed:
@@ -369,14 +369,14 @@ def _list_agreeing(check: Check) -> list[bytes]:
     ]
 
 
-def _divide(draft: Draft, worker: bytes, total: int, verifiers: list[bytes]) -> None:
+def _divide(draft: Draft, key: bytes, worker: bytes, total: int, verifiers: list[bytes]) -> None:
     """Pay out a total. A verifier gets an equal part for each leaf it agreed on; without any it is the treasury's."""
     share, each, treasury, burn = split_inference_fee(total, max(len(verifiers), 1), draft.params)
-    draft.earn(Source.INFERENCE, Party.INFERENCE, worker, share)
+    draft.earn(Source.INFERENCE, Party.INFERENCE, worker, share, key)
     for account in verifiers:
-        draft.earn(Source.INFERENCE, Party.VERIFIER, account, each)
-    draft.fund(Source.INFERENCE, treasury + (0 if verifiers else each))
-    draft.burn(Source.INFERENCE, burn)
+        draft.earn(Source.INFERENCE, Party.VERIFIER, account, each, key)
+    draft.fund(Source.INFERENCE, treasury + (0 if verifiers else each), key)
+    draft.burn(Source.INFERENCE, burn, key)
 
 
 def _give_back(draft: Draft, run: BatchRun, amount: int) -> None:

@@ -44,7 +44,8 @@ class Party(StrEnum):
 class Flow:
     """`amount` grains to a party. `subject` is what it was about: a model's digest, a proposal's id, an app's name.
 
-    It is empty where there is no such thing or, of batches, where the ledger does not know it.
+    Of a batch, whose models the ledger does not know, it is the id of the batch. It is empty where there is no such
+    thing.
     """
 
     source: Source

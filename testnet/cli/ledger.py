@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from testnet.cli import genesis, history, prove, recover, upkeep, wallet
+from testnet.cli import genesis, history, prove, recover, stats, upkeep, wallet
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table
 
@@ -29,6 +29,7 @@ Where = Annotated[
 
 app.command(prove.prove, help_epilogue=prove.EPILOGUE)
 app.command(history.history, help_epilogue=history.EPILOGUE)
+app.command(stats.stats, help_epilogue=stats.EPILOGUE)
 app.command(genesis.genesis, help_epilogue=genesis.EPILOGUE)
 wallet.add_to(app)
 upkeep.add_to(app)

@@ -16,6 +16,7 @@ from testnet.cli.progress import Progress
 from testnet.cli.referendum import Referendum
 from testnet.cli.schedule import FEED as SCHEDULED_FEED
 from testnet.cli.schedule import Schedule
+from testnet.cli.stats_text import format_stats
 from testnet.events import EventFollower, Tally
 from testnet.faults import FaultPlan
 from testnet.launch import LIVE_STATES, Launcher, Program, Terminated, plan_programs, read_status
@@ -412,7 +413,8 @@ def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -
     except CheckFailed as error:
         hint = f"look at {run.order.directory} with `rolemesh testnet check`"
         raise CommandError("check_failed", str(error), hint, seed=run.order.seed) from error
-    for line in report.lines:
+    names = {node.account: node.name for node in run.network.nodes}
+    for line in (*report.lines, "", *format_stats(report.fields["activity"], names)):
         output.say(line)
     output.give({**report.fields, "page": str(_draw_page(run.order.directory, output))})
     return report.exit_code

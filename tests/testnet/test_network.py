@@ -103,6 +103,27 @@ def test_a_loaded_network_answers_attests_settles_and_says_so(loaded: tuple[Path
     assert holders - {"validator"} == {"inference", "verifier"}, "validators fetch what they are to judge"
 
 
+def test_what_the_activity_says_is_what_the_report_and_the_clients_say(
+    loaded: tuple[Path, int, dict[str, Any]],
+) -> None:
+    directory, _, report = loaded
+
+    code, told = run_cli("ledger", "stats", "--dir", str(directory))
+
+    assert code == ExitCode.OK, told
+    assert told == report["activity"]
+    shown, said = told["from_the_ledger"], told["signed_statements"]
+    assert shown["receipts"]["by_mode"]["individual"] == ROWS
+    assert shown["receipts"]["checked_share"] == 1.0
+    assert sum(shown["fees"]["inference"].values()) == report["ledger"]["fees"]
+    assert shown["penalties"]["proven_wrong"] == len(report["ledger"]["proven_wrong"]) > 0
+    assert shown["treasury"]["came_in_grains"]["inference"] == report["ledger"]["treasury"]
+    assert said["refused"] == 0
+    assert said["in_all"]["answered"] == ROWS
+    clients = {node["account"] for node in json.loads((directory / "testnet.json").read_text())["nodes"]}
+    assert {row["account"] for row in said["by"]} <= clients
+
+
 def test_a_liar_is_caught_unpaid_and_slashed_and_nobody_else(loaded: tuple[Path, int, dict[str, Any]]) -> None:
     directory, _, report = loaded
     lies = report["lies"]

@@ -10,6 +10,7 @@ from protocol.ledger.apps import LATE_MS, BuyPass, RetireApp, compute_pass_key
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import Delegate, Undelegate
 from protocol.proofs.pass_file import PassExpired, verify_pass
+from tests.support.activity import verify_activity
 from tests.support.apps import APP, DAY, MEMBER, AppWorld
 
 users = st.integers(0, 1)
@@ -24,6 +25,8 @@ class AppsMachine(RuleBasedStateMachine):
         self.supply = self.world.ledger.state.supply
         self.bought: Counter[tuple[bytes, int]] = Counter()  # periods, by holder and beginning of the pass
         self.used: Counter[tuple[bytes, int, int]] = Counter()
+        self.first = self.world.ledger.state
+        self.count = len(self.world.ledger.blocks)
 
     def send(self, account, body) -> bool:
         return not self.world.ledger.block(self.world.ledger.sign(account, body))
@@ -110,6 +113,10 @@ class AppsMachine(RuleBasedStateMachine):
             assert app.earned <= app.income + app.shared
             assert app.requests == sum(use.requests for use in state.app_uses.values())
             assert app.shared == sum(use.shared for use in state.app_uses.values())
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            verify_activity(self.first, self.world.ledger.blocks[self.count :])
 
 
 AppsMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)

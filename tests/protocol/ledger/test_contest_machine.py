@@ -12,6 +12,7 @@ from protocol.ledger.contests import CONTEST_KIND
 from protocol.ledger.escrow import JOB_KIND, RefuseJob
 from protocol.proofs.trace import Judgement
 from protocol.workflow import Outcome
+from tests.support.activity import verify_activity
 from tests.support.disputes import Quarrel
 from tests.support.jobs import PRICE, draw
 from tests.support.workflows import (
@@ -34,6 +35,7 @@ class ContestMachine(RuleBasedStateMachine):
         self.rng = random.Random(seed)
         self.ledger = found(dispute_ms=2_000, dispute_window_ms=2_000, unbonding_ms=10**7)
         start(self.ledger, ticks=60, timeout_ms=1_500)
+        self.first, self.count = self.ledger.state, len(self.ledger.blocks)
         self.quarrels: list[Quarrel] = []
         self.open: set[bytes] = set()
         self.ended: Counter[bytes] = Counter()
@@ -130,6 +132,10 @@ class ContestMachine(RuleBasedStateMachine):
         wrong = self.ledger.state.wrong.keys()
         contests = [contest for run in self.ledger.state.runs.values() for contest in run.contest]
         assert not [item for item in contests if compute_claim_id(item.receipt.claim) in wrong]
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            verify_activity(self.first, self.ledger.blocks[self.count :])
 
 
 TestContestMachine = ContestMachine.TestCase

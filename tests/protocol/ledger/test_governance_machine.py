@@ -30,6 +30,7 @@ from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import Delegate, Stake, Transfer, Undelegate, Unstake
 from protocol.ledger.vesting import compute_vested
 from protocol.types import GRAINS_PER_ROLE
+from tests.support.activity import verify_activity
 from tests.support.governance import Assembly
 
 NODES = ("validator-0", "validator-1", "inference-0")
@@ -147,6 +148,7 @@ class GovernanceMachine(RuleBasedStateMachine):
         assert not self.list_proposals(ProposalPhase.VOTING, ProposalPhase.PASSED)
         self.what_is_granted_is_what_is_paid()
         assert not self.state.vesting
+        verify_activity(self.first, self.net.ledger.blocks[self.count :])
 
     @invariant()
     def no_grain_comes_or_goes(self) -> None:

@@ -25,6 +25,7 @@ from protocol.ledger.leases import (
 from protocol.ledger.records import Lease
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import Stake, Unstake
+from tests.support.activity import verify_activity
 from tests.support.leases import PRICE, Blob, Leases
 
 STORES = 5
@@ -41,6 +42,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def found(self) -> None:
         self.net = Leases(STORES)
         self.first = self.net.ledger.state
+        self.count = len(self.net.ledger.blocks)
         self.accounts = list(self.net.names)
         self.earned: Counter[bytes] = Counter()
         self.paid: set[tuple[bytes, bytes, int]] = set()  # lease, node and the beginning of the audit
@@ -190,6 +192,7 @@ class LeaseMachine(RuleBasedStateMachine):
         assert not self.net.ledger.state.leases
         self.room_is_taken_once_for_each_replica()
         self.nothing_is_paid_but_for_proofs()
+        verify_activity(self.first, self.net.ledger.blocks[self.count :])
 
 
 def spoil(piece: Piece) -> Piece:

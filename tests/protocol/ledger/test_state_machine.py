@@ -49,6 +49,7 @@ from tests.protocol.ledger.test_evidence import equivocate
 from tests.protocol.ledger.test_key_rotation import rotate
 from tests.protocol.ledger.test_models import CALIBRATION, register
 from tests.protocol.ledger.test_withheld import publish
+from tests.support.activity import verify_activity
 from tests.support.disputes import Quarrel
 from tests.support.jobs import PRICE
 from tests.support.ledgers import Ledger
@@ -432,6 +433,7 @@ class LedgerMachine(RuleBasedStateMachine):
             state = apply_block(state, block, check_signatures=False)  # I12
             assert state == after
         assert restore_state(encode_frame(state), list_state_rows(state)) == state  # I15
+        verify_activity(self.first, self.ledger.blocks)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
