@@ -91,7 +91,8 @@ class Gateway:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                nursery.start_soon(body.leave)
+                if not body.is_over:
+                    nursery.start_soon(body.leave)
             await send(message)
 
         try:
@@ -134,16 +135,16 @@ class _Body:
 
     def __init__(self, receive: Any) -> None:
         self._receive = receive
-        self._is_over = False
+        self.is_over = False
 
     async def receive(self) -> Any:
         message = await self._receive()
-        self._is_over = self._is_over or not message.get("more_body", False)
+        self.is_over = self.is_over or not message.get("more_body", False)
         return message
 
     async def leave(self) -> None:
         """Take what nobody reads: Hypercorn cannot end an answer while more than ten pieces of a request wait."""
-        while not self._is_over:
+        while not self.is_over:
             await self.receive()
 
 

@@ -6,6 +6,7 @@ from being cancelled: so connections are accepted here, and handed to it inside 
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 import h11
@@ -14,8 +15,9 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 
 CONNECTIONS_MAX = 128
@@ -62,14 +64,51 @@ class _Http1(H11Protocol):
                 raise
             return
         self._head = data if isinstance(event, h11.Response) else b""
-        if not self._head:
+        if data and not self._head:
             await self.send(RawData(data=data))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Never HTTP/2: Hypercorn has no limit on how long such a connection may be idle before its first request."""
 
 
+class _IdleTask:
+    """What Hypercorn's own does by a new task for every request, with one for the life of a connection."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._is_running = False
+
+    async def restart(self, task_group: TaskGroup, action: Any) -> None:
+        self._scope.deadline = trio.current_time() + HEAD_S_MAX
+        if not self._is_running:
+            self._is_running = True
+            task_group.spawn(action)
+
+    async def stop(self) -> None:
+        self._scope.deadline = inf
+
+    def end(self) -> None:
+        """Nothing more is read."""
+        self._scope.cancel()
+
+    async def wait(self, terminated: EventWrapper) -> bool:
+        """Until it has been idle for HEAD_S_MAX, its reading or the server ends; whether it is idle then."""
+        with self._scope:
+            await terminated.wait()
+        return self._scope.deadline < inf
+
+
 class _Connection(TCPServer):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.idle_task: Any = _IdleTask()
+
+    async def _idle_timeout(self) -> None:
+        """An answer that is under way when the server ends has its connection closed behind it by Hypercorn."""
+        if await self.idle_task.wait(self.context.terminated):
+            with trio.CancelScope(shield=True):
+                await self._initiate_server_close()
+
     async def _read_data(self) -> None:
         whole = self.protocol
         whole.protocol = _Http1(
@@ -84,6 +123,7 @@ class _Connection(TCPServer):
             whole.send,
         )
         await super()._read_data()
+        self.idle_task.end()
 
 
 Report = Callable[[Exception], None]

@@ -141,6 +141,30 @@ def test_whoever_hangs_up_has_the_request_called_off(tmp_path):
     assert asker.left == 1
 
 
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_a_connection_that_its_client_ends_is_let_go_at_once(tmp_path, is_under_way):
+    asker = FakeAsker(hold=trio.Event())
+
+    async def check(served):
+        for _ in range(3):
+            asker.asked.clear()
+            stream = await served.connect()
+            await stream.send_all(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await stream.receive_some(65_536)
+            if is_under_way:
+                body = json.dumps(ASKED).encode()
+                await stream.send_all(HEAD % (INFER.encode(), len(body)) + body)
+                while not asker.asked:
+                    await trio.sleep(0.005)
+            await stream.aclose()
+        with trio.fail_after(1):
+            while served.server.open:
+                await trio.sleep(0.005)
+
+    run(tmp_path, asker, check)
+    assert asker.left == 3 * is_under_way
+
+
 def test_one_too_many_is_told_to_come_back(tmp_path, monkeypatch):
     monkeypatch.setattr(desks, "UNDER_WAY_MAX", 2)
     asker = FakeAsker(hold=trio.Event())
