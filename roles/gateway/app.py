@@ -1,7 +1,6 @@
-"""The gateway's application: its routes, what is counted, and what it says when something fails."""
+"""The gateway's application: its routes, who is let in, and what it says when something fails."""
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from roles.gateway.counts import Counts
 from roles.gateway.desk import KEY, Desk
 from roles.gateway.door import Caller, Door
 from roles.gateway.faults import Fault
@@ -26,38 +26,6 @@ RECEIPT_TYPE = "application/octet-stream"
 _PAGES = ("/livez", "/readyz", "/metrics")
 
 
-class Counts:
-    """What has been answered, for `/metrics`."""
-
-    def __init__(self) -> None:
-        self.answers: Counter[tuple[str, int]] = Counter()  # by API and status
-        self.spent_s: defaultdict[str, float] = defaultdict(float)  # by API, in seconds
-
-    def format(self, under_way: int) -> str:
-        """In the text format of Prometheus 0.0.4."""
-        lines = [
-            "# HELP rolemesh_gateway_answers_total Answers over HTTP, by API and status.",
-            "# TYPE rolemesh_gateway_answers_total counter",
-        ]
-        lines += [
-            f'rolemesh_gateway_answers_total{{api="{api}",status="{status}"}} {count}'
-            for (api, status), count in sorted(self.answers.items())
-        ]
-        lines += [
-            "# HELP rolemesh_gateway_seconds_total Time from a request to the end of its answer, by API.",
-            "# TYPE rolemesh_gateway_seconds_total counter",
-        ]
-        lines += [
-            f'rolemesh_gateway_seconds_total{{api="{api}"}} {spent:.6f}' for api, spent in sorted(self.spent_s.items())
-        ]
-        lines += [
-            "# HELP rolemesh_gateway_under_way Inferences under way for callers over HTTP.",
-            "# TYPE rolemesh_gateway_under_way gauge",
-            f"rolemesh_gateway_under_way {under_way}",
-        ]
-        return "\n".join(lines) + "\n"
-
-
 class Gateway:
     """An ASGI application. `get_page` gives the node's own pages; `apis` bring the routes.
 
@@ -65,12 +33,17 @@ class Gateway:
     """
 
     def __init__(
-        self, desk: Desk, apis: Iterable[Sequence[Route]], door: Door, get_page: Callable[[str], Page]
+        self,
+        desk: Desk,
+        apis: Iterable[Sequence[Route]],
+        door: Door,
+        get_page: Callable[[str], Page],
+        counts: Counts,
     ) -> None:
         self._desk = desk
         self._door = door
         self._get_page = get_page
-        self.counts = Counts()
+        self._counts = counts
         routes = [route for api in apis for route in api]
         routes += [Route(path, self._show_page) for path in _PAGES]
         routes.append(Route("/receipts/{request_id}/{cid}", self._give_receipt))
@@ -100,8 +73,7 @@ class Gateway:
                 await self._answer(scope, body.receive, count_and_send)
                 nursery.cancel_scope.cancel()
         finally:
-            self.counts.answers[api, status] += 1
-            self.counts.spent_s[api] += time.monotonic() - began_s
+            self._counts.note(api, status, time.monotonic() - began_s)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
@@ -119,7 +91,7 @@ class Gateway:
 
     async def _show_page(self, request: Request) -> Response:
         page = self._get_page(f"{request.url.path}?{request.url.query}")
-        more = self.counts.format(self._desk.under_way) if request.url.path == "/metrics" else ""
+        more = self._counts.format(self._desk.under_way) if request.url.path == "/metrics" else ""
         headers = {"Cache-Control": "no-store", "Content-Type": page.content_type}
         return Response(page.body + more, page.status, headers)
 

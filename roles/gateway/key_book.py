@@ -21,7 +21,7 @@ BOOK_NAME = "gateway.db"
 APPLICATION_ID = 0x524D474B  # "RMGK"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
-KEYS_MAX = 1_000  # also of lines in /metrics
+KEYS_MAX = 1_000
 HOLDS_MAX = 1_024  # of requests that have not ended, or whose workers may still claim: fewer than a client remembers
 _SCHEMA = (
     "CREATE TABLE keys (id TEXT PRIMARY KEY, label TEXT NOT NULL UNIQUE, digest BLOB NOT NULL,"

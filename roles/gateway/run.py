@@ -16,6 +16,7 @@ from roles.client import Client
 from roles.config import ConfigError
 from roles.gateway.app import Gateway
 from roles.gateway.app_service import serving_app
+from roles.gateway.counts import Counts
 from roles.gateway.desk import Desk
 from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
@@ -104,7 +105,8 @@ def make_server(
     desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s, passes)
     version = importlib.metadata.version("rolemesh")
     apis = (OipApi(desk, version).list_routes(), OpenAiApi(desk).list_routes())
-    return GatewayServer(listener, Gateway(desk, apis, door, node.get_page), report)
+    counts = Counts()
+    return GatewayServer(listener, Gateway(desk, apis, door, node.get_page, counts), counts, report)
 
 
 async def run_until_signal(plan: Plan, announce: Callable[[str, Client], None]) -> None:

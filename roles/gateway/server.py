@@ -5,6 +5,7 @@ from being cancelled: so connections are accepted here, and handed to it inside 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -20,11 +21,22 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 
+from roles.gateway.counts import Counts
+
 CONNECTIONS_MAX = 128
 HEAD_S_MAX = 5.0  # for a request's first lines, and between two requests
 WRITE_S_MAX = 10.0  # for one piece of an answer to be taken
 WRITE_BYTES = 65_536  # in a piece
+REFUSE_S = 1.0  # for whoever is one too many to take the answer
+REFUSED_MAX = 32  # such connections at once; more are hung up on without a word
 GRACE_S = 2.0  # for what is under way when it is to stop
+
+
+_REASON = b'{"error":"as many connections as this gateway keeps are open","code":"capacity"}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_REASON), _REASON)
+)
 
 
 class BoundedStream:
@@ -135,12 +147,14 @@ class GatewayServer:
     What breaks a connection, other than its own end, is for `report`: it is a bug, and no other connection's matter.
     """
 
-    def __init__(self, listener: trio.SocketListener, app: Any, report: Report) -> None:
+    def __init__(self, listener: trio.SocketListener, app: Any, counts: Counts, report: Report) -> None:
         self._listener = listener
+        self._counts = counts
         self._report = report
         self._app = ASGIWrapper(app)
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
+        self.refused = 0  # that take their answer just now
         self._config = Config()
         self._config.accesslog = None
         self._config.loglevel = "WARNING"
@@ -168,8 +182,8 @@ class GatewayServer:
             connections.start_soon(self._hang_up)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        # Whoever is one too many is hung up on at once: the node's own work comes first.
         if len(self._open) >= CONNECTIONS_MAX:
+            await self._refuse(stream)
             return
         self._open.add(stream)
         bounded: Any = BoundedStream(stream)
@@ -179,6 +193,22 @@ class GatewayServer:
             self._report(error)
         finally:
             self._open.discard(stream)
+
+    async def _refuse(self, stream: trio.SocketStream) -> None:
+        """One too many is told so, whatever it asks. The node's own work comes first, so not at length."""
+        self._counts.refuse()
+        if self.refused >= REFUSED_MAX:
+            return
+        self.refused += 1
+        try:
+            with trio.move_on_after(REFUSE_S), suppress(trio.BrokenResourceError):
+                await stream.send_all(_FULL)
+                await stream.send_eof()
+                # Closed with something unread, a socket takes back what it has said.
+                while await stream.receive_some(WRITE_BYTES):
+                    pass
+        finally:
+            self.refused -= 1
 
     async def _hang_up(self) -> None:
         """When the grace is over: writes are shielded, and end with their socket alone."""

@@ -18,7 +18,7 @@ Data = Annotated[
     Path | None,
     Parameter(name="--data", help="Data directory of the gateway's client; that of the network's gateway else."),
 ]
-Label = Annotated[str, Parameter(name="LABEL", help="What the key is called in lists, metrics and errors.")]
+Label = Annotated[str, Parameter(name="LABEL", help="What the key is called in lists and errors.")]
 
 app = App(
     name="key",

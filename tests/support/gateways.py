@@ -15,6 +15,7 @@ from roles.attempts import Ask, Outcome, Recalled, Tokens
 from roles.client_stream import Stream, encode_text
 from roles.client_waiter import Answer, Waiter
 from roles.gateway.app import Gateway
+from roles.gateway.counts import Counts
 from roles.gateway.desk import Desk
 from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
@@ -95,7 +96,7 @@ class Served:
     port: int
     http: httpx.AsyncClient
     desk: Desk
-    gateway: Gateway
+    counts: Counts
     server: GatewayServer
     stop: trio.Event
     errors: list[Exception]
@@ -118,13 +119,14 @@ async def serving(
     spending = Spending(book or KeyBook(folder, is_synced=False), asker, errors.append)
     desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0, passes)
     apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
-    gateway = Gateway(desk, apis, Door(spending.find, needs_key, passes), lambda target: Page(200, f"{target}\n"))
-    server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, errors.append)
+    door, counts = Door(spending.find, needs_key, passes), Counts()
+    gateway = Gateway(desk, apis, door, lambda target: Page(200, f"{target}\n"), counts)
+    server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, counts, errors.append)
     stop = trio.Event()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_server, server, stop, nursery)
             nursery.start_soon(spending.run)
             async with httpx.AsyncClient(base_url=server.url, timeout=10) as http:
-                yield Served(server.url, server.port, http, desk, gateway, server, stop, errors)
+                yield Served(server.url, server.port, http, desk, counts, server, stop, errors)
             stop.set()

@@ -52,6 +52,8 @@ def test_a_model_is_found_described_and_run(tmp_path):
         assert answer.headers["X-Request-Id"] == said["parameters"]["request_id"] == "01" * 32
         metrics = (await served.http.get("/metrics")).text
         assert 'rolemesh_gateway_answers_total{api="oip",status="200"} 9' in metrics
+        assert 'rolemesh_gateway_seconds_bucket{api="oip",le="+Inf"} 10' in metrics
+        assert 'rolemesh_gateway_seconds_count{api="oip"} 10' in metrics
 
     run(tmp_path, asker, check)
     (asked,) = asker.asked
@@ -230,7 +232,7 @@ def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
         await stream.send_all(b"GET /receipts/%s/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"05" * 32, cid.encode()))
         await stream.receive_some(100)
         with trio.fail_after(5):
-            while served.gateway.counts.answers["other", 200] == 0:
+            while served.counts.answers["other", 200] == 0:
                 await trio.sleep(0.02)
         assert (await served.http.get("/v2/health/live")).status_code == 200
         await stream.aclose()
@@ -238,28 +240,67 @@ def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
     run(tmp_path, FakeAsker(), check)
 
 
-def test_connections_are_bounded(tmp_path, monkeypatch):
+def test_one_connection_too_many_is_told_so_and_others_are_served_on(tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "CONNECTIONS_MAX", 3)
 
     async def check(served):
         streams = [await served.connect() for _ in range(3)]
         for stream in streams:
-            await stream.send_all(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await stream.send_all(LOOK)
             assert (await stream.receive_some(20)).startswith(b"HTTP/1.1 200")
-        fourth = await served.connect()
-        with trio.fail_after(2):
-            assert await refused(fourth)
+        for sent in (b"", LOOK, HEAD % (INFER.encode(), 10**9) + bytes(1_000_000)):
+            answer = split_answer(await talk(served, sent))
+            assert (answer[0], b"Retry-After: 1" in answer[1]) == (503, True)
+            assert json.loads(answer[2])["code"] == "capacity"
+        await streams[0].send_all(LOOK)
+        assert b"binary_tensor_data" in await streams[0].receive_some(65_536)
+        for stream in streams:
+            await stream.aclose()
+        while served.server.open:
+            await trio.sleep(0.005)
+        metrics = (await served.http.get("/metrics")).text
+        assert 'rolemesh_gateway_answers_total{api="other",status="503"} 3' in metrics
+
+    run(tmp_path, FakeAsker(), check)
+
+
+def test_those_who_do_not_take_their_refusal_are_bounded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "CONNECTIONS_MAX", 0)
+    monkeypatch.setattr(servers, "REFUSED_MAX", 2)
+    monkeypatch.setattr(servers, "REFUSE_S", 0.3)
+
+    async def check(served):
+        streams = [await served.connect() for _ in range(2)]
+        for stream in streams:
+            assert b" 503 " in await stream.receive_some(100)
+        assert await talk(served, b"") == b"", "no word any more"
+        while served.server.refused:
+            await trio.sleep(0.01)
+        assert b" 503 " in await talk(served, b"")
         for stream in streams:
             await stream.aclose()
 
-    async def refused(stream):
-        try:
-            await stream.send_all(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            return await stream.receive_some(10) == b""
-        except trio.BrokenResourceError:
-            return True
-
     run(tmp_path, FakeAsker(), check)
+
+
+LOOK = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def talk(served, sent):
+    """All that is said to whoever sends this and reads until the end."""
+    said, stream = b"", await served.connect()
+    with trio.fail_after(5), suppress(trio.BrokenResourceError):
+        await stream.send_all(sent)
+        while chunk := await stream.receive_some(65_536):
+            said += chunk
+    await stream.aclose()
+    return said
+
+
+def split_answer(said):
+    """Status, head and body."""
+    head, _, body = said.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head, body
 
 
 @pytest.mark.parametrize(

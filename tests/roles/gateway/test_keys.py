@@ -54,7 +54,7 @@ def test_what_is_no_key_is_none(text):
     [
         ({"label": ""}, "label"),
         ({"label": "a" * 65}, "label"),
-        ({"label": 'a"} 1\n'}, "label"),  # it stands in metrics
+        ({"label": 'a"} 1\n'}, "label"),
         ({"limit": 0}, "limit"),
         ({"limit": -1}, "grains"),
         ({"limit": 2**63}, "grains"),
