@@ -118,14 +118,14 @@ class ClaimedWork:
 
 @fast_dataclass(frozen=True)
 class Receipt:
-    """The worker's signed statement of what it ran: the claim, opened. Goes only to the client."""
+    """The worker's statement of what it ran: its signed claim, opened. Goes only to the client.
 
-    DOMAIN: ClassVar[str] = "receipt"
+    It needs no signature of its own: the claim's covers the commitment, and nothing else opens that.
+    """
 
     claim: Claim
     salt: Digest
     output_digest: Digest
-    signature: Signature
 
 
 @fast_dataclass(frozen=True)

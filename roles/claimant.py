@@ -18,7 +18,7 @@ from roles.committees import Committees
 from roles.delivery import Delivery, keep_job
 from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
-from roles.receipts import sign_receipt
+from roles.receipts import make_receipt
 from roles.role import Computed, Effect, Publish, Record, Request, Send, SetTimer
 from roles.workbook import Job, Workbook
 
@@ -43,7 +43,7 @@ class Claimant:
         if computed.outputs is None:
             return self._delivery.fail(job, RefusalCode.FAILED, computed.error)
         try:
-            receipt = sign_receipt(job, computed, self._random.randbytes(32), self._signer)
+            receipt = make_receipt(job, computed, self._random.randbytes(32), self._signer)
             if job.mode == Mode.BATCH:
                 self._committees.verify_enough(receipt, state)
             committee = self._committees.draw(receipt, state) if job.mode == Mode.INDIVIDUAL else ()

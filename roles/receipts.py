@@ -8,7 +8,7 @@ from roles.role import Computed
 from roles.workbook import Job
 
 
-def sign_receipt(job: Job, computed: Computed, salt: bytes, signer: Signer) -> Receipt:
+def make_receipt(job: Job, computed: Computed, salt: bytes, signer: Signer) -> Receipt:
     """The receipt of a job's outputs, with the claim that commits to them. `salt` is 32 bytes nobody can guess."""
     assert computed.outputs is not None
     request, voucher = job.item.request, job.item.voucher
@@ -30,4 +30,4 @@ def sign_receipt(job: Job, computed: Computed, salt: bytes, signer: Signer) -> R
         commitment=compute_commitment(salt, output_digest),
         signature=bytes(64),
     )
-    return sign(Receipt(sign(claim, signer), salt, output_digest, bytes(64)), signer)
+    return Receipt(sign(claim, signer), salt, output_digest)

@@ -24,7 +24,7 @@ from protocol.signing import verify_signed
 from roles.committees import Committees
 from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
-from roles.receipts import sign_receipt
+from roles.receipts import make_receipt
 from roles.role import Compute, Computed, Effect, Publish, Record, Request, Store, Submit
 from roles.workbook import Job, JournalEntry
 
@@ -89,7 +89,7 @@ class Runner:
             return []
         if computed.outputs is None:
             return [Record("run.failed", {"job": key, "reason": computed.error})]
-        receipt = sign_receipt(job, computed, self._random.randbytes(32), self._signer)
+        receipt = make_receipt(job, computed, self._random.randbytes(32), self._signer)
         entry = JournalEntry(job.item, (receipt,), computed.outputs, (), 0)
         self._claim(job, entry, state)
         job.asked_ms = now_ms

@@ -17,7 +17,8 @@ from protocol.jobs import Attestation, Claim, ClaimedWork, Receipt, compute_atte
 from protocol.ledger.state import State
 from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetOpening, Opening, Refused
 from protocol.proofs.bounds import may_be_shown
-from protocol.signing import sign, verify_signed
+from protocol.proofs.kinds import verify_receipt
+from protocol.signing import sign
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, decode_tensors, encode_tensors
 from protocol.types import AtMost, Digest, TimeMs
 from roles.challenge import CHALLENGE, Challenge
@@ -278,8 +279,7 @@ class Verifier(Role):
         if attested is None:
             return Refused("this node has not attested that claim")
         try:
-            verify_signed(receipt.claim, receipt.claim.worker)
-            verify_signed(receipt, receipt.claim.worker)
+            verify_receipt(receipt)
         except ProtocolError as error:
             return Refused(f"the receipt does not bind its worker: {error}"[:500])
         if not attested.outputs or attested.output_digest == receipt.output_digest:

@@ -61,7 +61,6 @@ def apply_contest_run(draft: Draft, context: TransactionContext, body: ContestRu
         reason = f"{agree}: a run is contested when some do and some do not"
         raise InvalidJobWork(body.job, reason)
     context.verify_signed(claim, claim.worker)
-    context.verify_signed(receipt, claim.worker)
     for item in body.attestations:
         context.verify_signed(item, item.verifier)
     draft.runs.put(body.job, replace(run, contest=(sides,)))

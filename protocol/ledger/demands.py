@@ -91,7 +91,6 @@ def apply_open_claim(draft: Draft, context: TransactionContext, body: OpenClaim)
     receipt = body.receipt[0]
     if compute_commitment(receipt.salt, receipt.output_digest) != demand.claim.commitment:
         raise InvalidDemand(body.claim_id, "the receipt does not open the claim")
-    context.verify_signed(receipt, demand.claim.worker)
     cost = min(demand.fee, draft.base_fee * count_units(len(encode(body)) + HEAD_BYTES))
     draft.earn(Source.ANSWER, Party.INFERENCE, demand.worker, cost)
     draft.credit(demand.verifier, demand.fee - cost)

@@ -285,7 +285,6 @@ def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) ->
     if is_late and not find_held(draft, candidate.account, claim) and not _is_shown(draft, claim):
         raise InvalidDispute(context.id, f"the claim could be disputed until {latest_ms}")
     context.verify_signed(claim, claim.worker)
-    context.verify_signed(receipt, claim.worker)
     return claim, receipt.output_digest
 
 

@@ -191,4 +191,4 @@ def _verify_output(context: TransactionContext, seq: int, published: Published) 
         raise InvalidLeaf(seq, "the outputs are not those of the receipt")
     if compute_commitment(receipt.salt, receipt.output_digest) != receipt.claim.commitment:
         raise InvalidLeaf(seq, "the receipt does not open the claim")
-    context.verify_signed(receipt, receipt.claim.worker)
+    context.verify_signed(receipt.claim, receipt.claim.worker)

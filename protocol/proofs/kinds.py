@@ -97,12 +97,11 @@ class Traced:
 
 
 def verify_receipt(receipt: Receipt) -> None:
-    """InvalidProof or BadSignature unless the receipt opens its claim and the worker has signed both."""
+    """InvalidProof or BadSignature unless the receipt opens its claim, which the worker has signed."""
     claim = receipt.claim
     if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
         raise InvalidProof("the receipt's salt and output digest do not open its claim")
     verify_signed(claim, claim.worker)
-    verify_signed(receipt, claim.worker)
 
 
 def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -> None:

@@ -115,7 +115,7 @@ def test_an_exhibit_that_fits_no_transaction_is_posted_by_its_digest_and_shown_o
 def test_a_worker_shows_its_trace_to_whoever_holds_its_receipt_and_nobody_else() -> None:
     scene = Scene()
     receipt = scene.quarrel.receipt
-    other = sign(replace(receipt, salt=bytes(32)), scene.ledger.node("inference-0"))
+    other = replace(receipt, salt=bytes(32))
     for question in (GetTrace(other), GetExhibit((), (bytes(32),), 2), GetExhibit((), (), 2)):
         refused = find(scene.defender.on_requested(question, "r", scene.state, scene.now_ms), Reply)
         assert isinstance(refused.message, Refused)
@@ -180,7 +180,7 @@ def test_about_a_float_model_only_validators_with_the_profile_in_dispute_speak(i
     fp32 = next(model for model in ledger.state.models.values() if not model.exact)
     receipt, node = ledger.work(ledger.open_channel())[0], ledger.node("inference-0")
     claim = sign(replace(receipt.claim, model=fp32.digest, profile=PROFILE), node)
-    quarrel = Quarrel(ledger, receipt=sign(replace(receipt, claim=claim), node))
+    quarrel = Quarrel(ledger, receipt=replace(receipt, claim=claim))
     ledger.do(quarrel.challenger, quarrel.order(profile=PROFILE))
     (quarrel.id,) = ledger.state.disputes
     quarrel.trace_it().name_it().show_it()

@@ -83,7 +83,7 @@ class Case:
         item = pay(request, self.ledger.foundation, channel)
         plain = make_receipt(item, self.worker, self.lie.outputs)
         claim = sign(replace(plain.claim, profile=profile), self.worker)
-        self.receipt: Receipt = sign(replace(plain, claim=claim), self.worker)
+        self.receipt: Receipt = replace(plain, claim=claim)
         self.job = Job(item, receipt=self.receipt, claim_id=compute_claim_id(claim))
         self.defender = Defender(self.ledger.account("inference-0").public, lambda *_: self.job)
         self.challenger = Challenger(self.ledger.account("verifier-0").public)

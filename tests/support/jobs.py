@@ -117,7 +117,7 @@ def make_receipt(item: PaidRequest, worker: PrivateKey, outputs: tuple[Tensor, .
         commitment=compute_commitment(salt, digest),
         signature=bytes(64),
     )
-    return sign(Receipt(sign(claim, worker), salt, digest, bytes(64)), worker)
+    return Receipt(sign(claim, worker), salt, digest)
 
 
 def draw(state: State, receipt: Receipt) -> tuple[bytes, ...]:

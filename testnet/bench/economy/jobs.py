@@ -45,7 +45,7 @@ class Job:
         return self.digest == compute_truth(self.claim.input_digest)
 
     def make_receipt(self) -> Receipt:
-        return Receipt(self.claim, self.salt, self.digest, NOT_SIGNED)
+        return Receipt(self.claim, self.salt, self.digest)
 
 
 def make_inputs(model: ModelRecord, rows: int) -> tuple[Tensor, ...]:

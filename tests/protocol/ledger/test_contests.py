@@ -233,7 +233,8 @@ def test_nobody_else_contests_a_run_and_nothing_that_is_not_signed() -> None:
     case = Case()
     ledger, body = case.ledger, case.body
     assert isinstance(ledger.refuse(ledger.account(case.dissenting), body), NotYourJob)
-    unsigned = replace(body, receipt=replace(body.receipt, signature=bytes(64)))
+    claim = replace(body.receipt.claim, signature=bytes(64))
+    unsigned = replace(body, receipt=replace(body.receipt, claim=claim))
     assert isinstance(ledger.refuse(case.worker, unsigned), InvalidSignature)
     forged = tuple(replace(item, signature=bytes(64)) for item in body.attestations)
     assert isinstance(ledger.refuse(case.worker, replace(body, attestations=forged)), InvalidSignature)

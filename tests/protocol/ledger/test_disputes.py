@@ -286,7 +286,7 @@ def test_a_dispute_needs_a_bond_and_a_receipt_of_somebody_else_that_says_another
     assert "either a receipt or a leaf" in str(refuse(replace(order, receipt=())))
     assert "either a receipt or a leaf" in str(refuse(replace(order, leaf=(CheckedLeaf(bytes(32), 0),))))
     assert "does not open" in str(refuse(replace(order, receipt=(replace(receipt, salt=bytes(32)),))))
-    forged = replace(receipt, signature=bytes(64))
+    forged = replace(receipt, claim=replace(receipt.claim, signature=bytes(64)))
     assert isinstance(refuse(replace(order, receipt=(forged,))), InvalidSignature)
     old = sign(replace(receipt.claim, epoch=99), ledger.node("inference-0"))
     assert isinstance(refuse(replace(order, receipt=(replace(receipt, claim=old),))), UnknownEpoch)
@@ -326,7 +326,7 @@ def test_models_that_are_not_exact_are_disputed_only_under_one_profile_without_o
     receipt = ledger.work(ledger.open_channel())[0]
     node = ledger.node("inference-0")
     claim = sign(replace(receipt.claim, model=fp32.digest, profile=theirs), node)
-    quarrel = Quarrel(ledger, receipt=sign(replace(receipt, claim=claim), node))
+    quarrel = Quarrel(ledger, receipt=replace(receipt, claim=claim))
     body = quarrel.order(profile=mine)
     if is_taken:
         ledger.do(quarrel.challenger, body)

@@ -249,7 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = sign(replace(receipt.claim, deadline_ms=ledger.state.time_ms), node)
         self.send(verifier, DemandOpening(claim))
         if answers:
-            self.send("inference-0", OpenClaim(compute_claim_id(claim), (sign(replace(receipt, claim=claim), node),)))
+            self.send("inference-0", OpenClaim(compute_claim_id(claim), (replace(receipt, claim=claim),)))
 
     @invariant()
     def a_demand_holds_its_fee_until_it_is_over(self) -> None:

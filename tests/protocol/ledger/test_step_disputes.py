@@ -47,7 +47,7 @@ class Quarrel:
             commitment=compute_commitment(receipt.salt, digest),
         )
         node = ledger.node("inference-0")
-        self.receipt = sign(replace(receipt, claim=sign(claim, node), output_digest=digest), node)
+        self.receipt = replace(receipt, claim=sign(claim, node), output_digest=digest)
         if opens:
             self.open(profile=profile)
 

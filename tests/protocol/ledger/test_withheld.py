@@ -166,9 +166,10 @@ def test_only_the_payer_asks_and_only_for_what_its_run_holds() -> None:
 
 def change(body: PublishOutput, batch: Batch) -> dict[str, PublishOutput]:
     (shown,), (voucher,), leaf = body.published, body.voucher, body.leaf
-    node, client = batch.ledger.node("inference-0"), batch.ledger.account("client-0")
+    client = batch.ledger.account("client-0")
     lie = (replace(OUTPUTS[0], data=b"\x01" * len(OUTPUTS[0].data)),)
-    other = sign(replace(shown.receipt, salt=bytes(32)), node)
+    other = replace(shown.receipt, salt=bytes(32))
+    unsigned = replace(shown.receipt, claim=replace(shown.receipt.claim, signature=bytes(64)))
     return {
         "other outputs": replace(body, published=(replace(shown, outputs=lie),)),
         "no outputs": replace(body, published=(replace(shown, outputs=()),)),
@@ -180,9 +181,7 @@ def change(body: PublishOutput, batch: Batch) -> dict[str, PublishOutput]:
         "another leaf": replace(body, leaf=batch.leaves[1]),
         "another way": replace(body, path=SumTree(batch.nodes).prove(1)),
         "another voucher": replace(body, voucher=(sign(replace(voucher, amount=1), client),)),
-        "a receipt nobody signed": replace(
-            body, published=(replace(shown, receipt=replace(shown.receipt, signature=bytes(64))),)
-        ),
+        "a claim nobody signed": replace(body, published=(replace(shown, receipt=unsigned),)),
         "another index": replace(body, index=1),
     }
 
