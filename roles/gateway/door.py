@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from protocol.proofs.pass_file import Right
 from roles.gateway.faults import Fault
 from roles.gateway.keys import PREFIX, KeyState, ask_for_key
-from roles.gateway.passes import Passes
 
 HEALTH = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 METRICS = "/metrics"
@@ -21,6 +21,12 @@ class Caller:
 
     address: str
     headers: Mapping[str, str]
+
+
+class Passes(Protocol):
+    """What is needed of `roles.gateway.passes.Passes`: what the pass in a request's headers allows, or Fault."""
+
+    def admit(self, headers: Mapping[str, str]) -> Right: ...
 
 
 class Door:
