@@ -21,7 +21,7 @@ setup:  ## .venv with everything for nodes, tests and linters
 
 demo:  ## a local network for a minute: real processes, a real model, checked, paid, recorded
 	@.ci/setup run
-	@.venv/bin/rolemesh testnet up --load digits --workflow volatility --lease --propose --duration 60s $(ARGS)
+	@.venv/bin/rolemesh testnet up --load digits --workflow volatility --lease --propose --app --duration 60s $(ARGS)
 
 test: setup  ## the tests, in less than 10 minutes
 	@$(python) -m pytest $(parallel) -m "not full and not nightly" $(ARGS)

@@ -54,6 +54,7 @@ class Facts:
     evidence: dict[str, str] = field(default_factory=dict)  # claim id -> encoded Evidence, in hex
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in hex
     proposals: dict[str, dict[str, Any]] = field(default_factory=dict)  # by id, in hex
+    apps: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name
     audits: int = 0  # that were answered
     audits_paid: int = 0
     treasury_held: int = 0
@@ -89,6 +90,9 @@ class Facts:
             is_observed = after.feed_terms[feed].source != FeedSource.WORKFLOW
             if is_observed and state.observers and state != before.feeds.get(feed):
                 self.feeds.setdefault(feed, []).append(state.value)
+        for name, app in after.apps.items():
+            counts = {"sold": app.sold, "income": app.income, "requests": app.requests, "earned": app.earned}
+            self.apps[name] = counts
         for workflow in after.workflows.values():
             counts = {"fired": workflow.fired, "done": workflow.done, "missed": workflow.missed}
             self.workflows[workflow.name] = counts

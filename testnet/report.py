@@ -200,6 +200,21 @@ def add_proposals(report: Report, ledger: Mapping[str, Any]) -> None:
             report.add("proposal", text)
 
 
+def add_apps(report: Report, ledger: Mapping[str, Any], asked: Sequence[int]) -> None:
+    """What was sold, and used under the pass: all that it allows and no more is answered, and stands on the ledger.
+
+    `asked` are the statuses of its gateway's answers in order.
+    """
+    answered, refused = asked.count(200), asked.count(429)
+    for name, each in ledger["apps"].items():
+        sold = f"{each['sold']} period sold for {each['income']} grains, {each['earned']} of all earned by its owner"
+        used = f"{answered} requests under the pass answered, {refused} refused as it was used up"
+        is_kept = refused == 1 and tuple(asked) == (200,) * answered + (429,) and answered == each["requests"] > 0
+        report.hold("app", is_kept and each["sold"] > 0, f"{name}: {sold}; {used}; {each['requests']} on the ledger")
+    if not ledger["apps"]:
+        report.hold("app", False, "no app reached the ledger")
+
+
 def add_blobs(report: Report, tally: Tally, names: Mapping[str, str]) -> None:
     """Who fetched what from whom. `names` maps node keys in hex to names."""
     by_node: dict[str, list[Mapping[str, Any]]] = {}

@@ -25,6 +25,7 @@ from testnet.report import (
     Wanted,
     add_accuracy,
     add_activity,
+    add_apps,
     add_blobs,
     add_leases,
     add_ledger,
@@ -67,6 +68,7 @@ class Material:
     ran_s: float
     ended_by: str
     exits: Mapping[str, int]
+    asked: tuple[int, ...] | None = None  # how an app's gateway answered under a pass; None where there is no app
 
 
 class CheckFailed(Exception):
@@ -96,6 +98,8 @@ def review_run(material: Material) -> Report:
     if ledger["leases"]:
         add_leases(report, ledger)
     add_proposals(report, ledger)
+    if material.asked is not None:
+        add_apps(report, ledger, material.asked)
     names = {node.node: node.name for node in material.network.nodes}
     add_blobs(report, material.tally, {_to_hex(node): name for node, name in names.items()})
     if material.liars or ledger["proven_wrong"]:

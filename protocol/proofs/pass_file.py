@@ -74,11 +74,15 @@ class Right:
     quota: int
 
 
+def sign_statement(chain: bytes, bought: PassRecord, signer: Signer, until_ms: int) -> AppPass:
+    """The holder's word until `until_ms`, or the end of what was bought if that is sooner."""
+    until_ms = min(until_ms, bought.until_ms)
+    return sign(AppPass(chain, bought.app, bought.holder, bought.since_ms, until_ms, bytes(64)), signer)
+
+
 def make_pass(chain: bytes, bought: PassRecord, ledger: LedgerFile, signer: Signer, until_ms: int) -> PassFile:
     """A pass until `until_ms`, or the end of what was bought if that is sooner."""
-    until_ms = min(until_ms, bought.until_ms)
-    unsigned = AppPass(chain, bought.app, bought.holder, bought.since_ms, until_ms, bytes(64))
-    return PassFile(VERSION, sign(unsigned, signer), encode(ledger))
+    return PassFile(VERSION, sign_statement(chain, bought, signer, until_ms), encode(ledger))
 
 
 def decode_pass_file(data: bytes) -> PassFile:

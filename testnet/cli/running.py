@@ -17,6 +17,7 @@ from testnet.cli.referendum import Referendum
 from testnet.cli.schedule import FEED as SCHEDULED_FEED
 from testnet.cli.schedule import Schedule
 from testnet.cli.stats_text import format_stats
+from testnet.cli.storefront import Storefront
 from testnet.events import EventFollower, Tally
 from testnet.faults import FaultPlan
 from testnet.launch import LIVE_STATES, Launcher, Program, Terminated, plan_programs, read_status
@@ -79,6 +80,7 @@ class Order:
     scheduled: "ModelRecord | None" = None  # the model of a workflow over the replayed series
     lease: bool = False  # whether the samples are leased as well
     proposes: bool = False  # whether a change is proposed and voted on
+    sells: bool = False  # whether an app is served, and a pass to it bought and used up
     gateway: tuple[str, int] | None = None  # where one is to listen
 
 
@@ -98,6 +100,7 @@ class Run:
     rows_done: "RowsDone | None" = None
     schedule: Schedule | None = None
     referendum: Referendum | None = None
+    storefront: Storefront | None = None
 
     @property
     def tally(self) -> Tally:
@@ -115,7 +118,8 @@ class Run:
     def is_settled(self) -> bool:
         """Every row is over, every result released settled, every lie that was told proven, the feed seen to move.
 
-        And if the samples are leased, an audit answered; if a change is proposed, decided on and carried out.
+        And if the samples are leased, an audit answered; if a change is proposed, decided on and carried out; if an app
+        is served, its pass used up.
         """
         load = self.order.load
         if load is None:
@@ -131,6 +135,8 @@ class Run:
         if self.order.lease and not tally.audited:
             return False
         if self.referendum is not None and not self.referendum.phase:
+            return False
+        if self.storefront is not None and not self.storefront.is_over:
             return False
         return not tally.unsettled or self._is_nothing_under_way()
 
@@ -186,6 +192,8 @@ class Run:
             self.schedule.tick()
         if self.referendum is not None:
             self.referendum.tick()
+        if self.storefront is not None:
+            self.storefront.tick()
         if self.desk is not None:
             self.desk.tick()
             faults = self.desk.count_on()
@@ -264,6 +272,8 @@ def run_network(order: Order, output: Output) -> int:
                 client = order.directory / _list_clients(network)[0].directory
                 validators = [order.directory / node.directory for node in network.nodes if node.role == "validator"]
                 run.referendum = Referendum(client, validators)
+            if order.sells:
+                run.storefront = _open_storefront(run)
             ready_s = time.monotonic()
             ended_by = _stay(run)
             ran_s = time.monotonic() - ready_s
@@ -274,6 +284,15 @@ def run_network(order: Order, output: Output) -> int:
         output.say(f"network {network.name} is down")
         return int(ExitCode.OK)
     return _review(run, order.load, ran_s, ended_by, output)
+
+
+def _open_storefront(run: Run) -> Storefront:
+    """Of a validator, for the first client; the model under load is asked."""
+    order, load = run.order, run.order.load
+    assert load is not None
+    [owner, *_] = [order.directory / node.directory for node in run.network.nodes if node.role == "validator"]
+    buyer = order.directory / _list_clients(run.network)[0].directory
+    return Storefront(run.launcher, owner, buyer, load.model.name, load.inputs[0])
 
 
 def _found(order: Order) -> NetworkFile:
@@ -407,6 +426,7 @@ def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -
         ran_s=ran_s,
         ended_by=ended_by,
         exits=run.launcher.exits,
+        asked=None if run.storefront is None else run.storefront.statuses,
     )
     try:
         report = review_run(material)

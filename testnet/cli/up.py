@@ -47,6 +47,7 @@ def up(
     workflow: str | None = None,
     lease: Annotated[bool, Parameter(negative="")] = False,
     propose: Annotated[bool, Parameter(negative="")] = False,
+    sells: Annotated[bool, Parameter(name="--app", negative="")] = False,
     gateway: str | None = None,
     json: Json = False,
 ) -> int:
@@ -101,12 +102,17 @@ def up(
         Have the first client lease the file of samples on every storage node, and wait until an audit is answered.
     propose
         Have the first client propose a change and the validators vote for it, and wait until it is in force.
+    sells
+        Have a validator register an app, a gateway serve it, and the first client buy a pass and use it up. It takes
+        one of the spare accounts.
     gateway
         Loopback address and port for a gateway beside the nodes (`rolemesh gateway run`), such as 127.0.0.1:8080; port
         0 for any. It takes one of the spare accounts.
     """
     counts = _choose_roles(nodes, roles)
-    _check_counts(counts, liar, accounts, rows, in_flight, load, rate is not None or lease or propose)
+    _check_counts(counts, liar, accounts, rows, in_flight, load, rate is not None or lease or propose or sells)
+    if sells and not accounts:
+        raise CommandError("usage", "--app takes one of the spare accounts", "use --accounts 1", ExitCode.USAGE)
     _check_rate(rate)
     plan = _read_faults(faults, counts)
     place = read_listen(gateway) if gateway is not None else None
@@ -130,6 +136,7 @@ def up(
         scheduled=scheduled,
         lease=lease,
         proposes=propose,
+        sells=sells,
         gateway=place,
     )
     try:
@@ -181,7 +188,8 @@ def _check_counts(
     elif counts.get("inference", 0) + counts.get("verifier", 0) and not counts.get("storage", 0):
         refuse("roles", "inference and verifier nodes fetch models from storage, there is none", "add storage=1")
     elif rows is not None or liar or is_load_needed:
-        refuse("usage", "--rows, --rate, --liar, --lease and --propose say something about a load", "add --load digits")
+        message = "--rows, --rate, --liar, --lease, --propose and --app say something about a load"
+        refuse("usage", message, "add --load digits")
 
 
 def _check_rate(rate: float | None) -> None:

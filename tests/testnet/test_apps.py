@@ -14,7 +14,7 @@ from testnet.cli.output import ExitCode
 from testnet.join import open_client
 from tests.support.forked import Forked, command
 from tests.support.gateways import ASKED, INFER
-from tests.testnet.networks import kill_hard, run_cli, start_network, wait_until
+from tests.testnet.networks import kill_hard, run_cli, run_process, start_network, wait_until
 
 DAY_MS = 86_400_000
 TIERS = ("--tier", "day=2,1d,1000", "--tier", "holder=stake:100,1m,500")
@@ -136,3 +136,21 @@ def test_a_gateway_keeps_to_a_quota_through_kill_9_and_reports_what_was_used(tmp
         assert told["shared_grains"] > 0
     code, told = run_cli("testnet", "check", str(up.directory))
     assert code == ExitCode.OK, told
+
+
+@pytest.mark.full
+@pytest.mark.timeout(240)
+def test_a_run_that_serves_an_app_waits_until_a_pass_is_used_up_and_counted(tmp_path: Path) -> None:
+    words = ("testnet", "up", "--dir", str(tmp_path / "net"), "--seed", "47", "--duration", "2m", "--app")
+    roles = "validator=1,inference=1,verifier=2,storage=1,client=1"
+    code, report = run_process(*words, "--roles", roles, "--load", "digits", "--rows", "20", timeout_s=200.0)
+    assert code == ExitCode.OK, report
+    assert report["bars"]["app"]
+    assert report["ledger"]["apps"]["demo"]["requests"] == 3
+
+
+def test_an_app_needs_an_account_for_its_gateway(tmp_path: Path) -> None:
+    words = ("--dir", str(tmp_path / "net"), "--load", "digits", "--app", "--accounts", "0")
+    code, told = run_cli("testnet", "up", *words)
+    assert (code, told["error"]["code"]) == (ExitCode.USAGE, "usage")
+    assert not (tmp_path / "net").exists()

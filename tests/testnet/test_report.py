@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from testnet.events import EventFollower, Tally
-from testnet.report import Report, Wanted, add_accuracy, add_leases, add_ledger, add_liars, add_oracle, add_requests
+from testnet.report import (
+    Report,
+    Wanted,
+    add_accuracy,
+    add_apps,
+    add_leases,
+    add_ledger,
+    add_liars,
+    add_oracle,
+    add_requests,
+)
 
 LEDGER: dict[str, Any] = {
     "holds": True,
@@ -50,6 +60,30 @@ def test_of_the_reports_of_a_feed_the_first_and_the_last_are_kept_and_none_that_
 
 def get_bars(report: Report) -> dict[str, bool]:
     return {bar.name: bar.holds for bar in report.bars}
+
+
+@pytest.mark.parametrize(
+    ("asked", "requests", "holds"),
+    [
+        ((200, 200, 429), 2, True),
+        ((200, 200, 429), 1, False),  # the ledger does not count one
+        ((200, 200, 200), 3, False),  # none was refused
+        ((200, 401, 429), 2, False),
+        ((429,), 0, False),
+        ((), 0, False),
+    ],
+)
+def test_an_app_holds_if_a_pass_was_good_for_its_quota_and_the_ledger_has_it(
+    asked: tuple[int, ...], requests: int, holds: bool
+) -> None:
+    counts = {"sold": 1, "income": 1_000, "earned": 880, "requests": requests}
+    report, none = Report(), Report()
+
+    add_apps(report, {"apps": {"demo": counts}}, asked)
+    add_apps(none, {"apps": {}}, asked)
+
+    assert get_bars(report) == {"app": holds}
+    assert get_bars(none) == {"app": False}
 
 
 @pytest.mark.parametrize(("attested", "settled", "holds"), [(5, 5, True), (5, 4, False), (4, 4, False)])
