@@ -239,7 +239,6 @@ def _explain_receipt(item: Try, receipt: Receipt, state: State) -> Iterator[Find
     claim, who = receipt.claim, format_node(receipt.claim.worker)
     try:
         verify_signed(claim, claim.worker)
-        verify_signed(receipt, claim.worker)
         if claim.commitment != compute_commitment(receipt.salt, receipt.output_digest):
             raise RemoteError("it does not open its claim")
     except RemoteError as error:

@@ -85,6 +85,7 @@ SHELLS = (
     "roles/gateway/app.py",
     "roles/gateway/app_service.py",
     "roles/gateway/desk.py",
+    "roles/gateway/door.py",
     "roles/gateway/key_book.py",
     "roles/gateway/oip_api.py",
     "roles/gateway/openai_api.py",

@@ -55,7 +55,7 @@ def test_a_request_of_a_real_network_is_explained_from_the_clients_directory_and
     home = str(tmp_path / "nodes" / "client-0")
 
     code, said = run_json(capsys, "explain", ids["individual"].hex(), "--dir", home)
-    assert code == ExitCode.OK
+    assert code == ExitCode.OK, said
     steps = get_steps(said)
     assert list(steps) == ["ordered", "chosen", "paid for", "computed", "attested", "settled", "ended"]
     assert all(is_shown for is_shown, _ in steps.values())
