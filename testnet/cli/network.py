@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from testnet.cli import fault, up
 from testnet.cli.arguments import Json, open_network
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
+from testnet.cli.progress import Progress
 from testnet.launch import is_alive, read_status
 from testnet.network_file import NetworkFile, is_locked, is_running
 
@@ -201,12 +202,14 @@ def report(*, directory: Where = None, json: Json = False) -> int:
 
     output = Output(json)
     path, network = open_network(directory)
-    output.note(f"reading the event logs of {format_count(len(network.nodes), 'node')}")
+    progress, logs = Progress(), f"reading the event logs of {format_count(len(network.nodes), 'node')}"
+    output.note("looking at what was found about its ledger")
     try:
-        page = write_page(path.parent)
+        page = write_page(path.parent, lambda share: progress.show(f"{logs}: {share:.0%}"))
     except OSError as error:
         hint = f"make {path.parent / PAGE_NAME} writable"
         raise CommandError("not_written", str(error), hint, ExitCode.CONFIG) from error
+    progress.end()
     output.say(f"{page.path}, {format_bytes(page.size_bytes)}")
     verdict = page.verdict
     if verdict.unchecked:

@@ -436,20 +436,21 @@ def _review(run: Run, load: Load, ran_s: float, ended_by: str, output: Output) -
     names = {node.account: node.name for node in run.network.nodes}
     for line in (*report.lines, "", *format_stats(report.fields["activity"], names)):
         output.say(line)
-    output.give({**report.fields, "page": str(_draw_page(run.order.directory, output))})
+    output.give({**report.fields, "page": str(_draw_page(run, output))})
     return report.exit_code
 
 
-def _draw_page(directory: Path, output: Output) -> Path:
+def _draw_page(run: Run, output: Output) -> Path:
     """The run as a page to open in a browser. Raises CommandError."""
     from testnet.page.page import PAGE_NAME, write_page
 
-    output.note("drawing the report page")
+    directory = run.order.directory
     try:
-        page = write_page(directory)
+        page = write_page(directory, lambda share: run.progress.show(f"drawing the report page: {share:.0%} read"))
     except OSError as error:
         hint = f"make {directory / PAGE_NAME} writable, and then: rolemesh testnet report --dir {directory}"
         raise CommandError("not_written", str(error), hint, ExitCode.CONFIG) from error
+    run.progress.end()
     output.say(f"{'page':>12}  {page.path}, {format_bytes(page.size_bytes)}: open it in a browser")
     return page.path
 

@@ -1,7 +1,7 @@
 """Write `report.html` of a run: read the event logs of all its nodes in the order of time, and draw what they say."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from testnet.papers import find_places
 PAGE_NAME = "report.html"
 AROUND_MS = 60_000  # before the network was made and after its last log was written: times beyond are nobody's
 CLIENTS_SHOWN = 16
+TOLD_EVERY = 2_000  # events
 PLACES_MAX = 1_024  # with logs of their own
 STYLE = Path(__file__).with_name("style.css")
 # Nothing is loaded and nothing runs, whatever a log says.
@@ -40,33 +41,27 @@ class Page:
     verdict: Verdict
 
 
-def write_page(directory: Path) -> Page:
+def write_page(directory: Path, tell: Callable[[float], None] = lambda share: None) -> Page:
     """`report.html` into a network's directory, from the event logs of its nodes, running or not.
 
-    What is said of its ledger is from `report.json`; without one it is recomputed, in a process of its own.
-    Raises NetworkFileError, OSError.
+    What is said of its ledger is from `report.json`; without one it is recomputed, in a process of its own. `tell` is
+    told now and then which share of the run has been read. Raises NetworkFileError, OSError.
     """
     network = read_network_file(directory / FILE_NAME)
     verdict = find_verdict(directory)
     loads = {name: read_object(directory / folder / PLAN_NAME) for name, folder in _list_clients(network)}
-    text = draw_page(network, read_timeline(directory, network), verdict, {k: v for k, v in loads.items() if v})
+    timeline = read_timeline(directory, network, tell)
+    text = draw_page(network, timeline, verdict, {name: load for name, load in loads.items() if load})
     path = directory / PAGE_NAME
     write_atomically(path, text)
     return Page(path, len(text.encode()), verdict)
 
 
-def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
-    """All events of a run, folded."""
-    logs = {NETWORK_LOG: directory}
-    # Clients first: of events of one millisecond, theirs is the sending.
-    for node in sorted(network.nodes, key=lambda node: node.role != "client"):
-        logs[node.name] = directory / node.directory
-    roles = {node.name: node.role for node in network.nodes}
-    # Clients that joined, such as a gateway's, are no nodes of the network file.
-    for place in find_places(directory)[:PLACES_MAX]:
-        if place not in logs.values():
-            logs.setdefault(place.name, place)
-            roles.setdefault(place.name, "client")
+def read_timeline(
+    directory: Path, network: NetworkFile, tell: Callable[[float], None] = lambda share: None
+) -> Timeline:
+    """All events of a run, folded. `tell` as for `write_page`."""
+    logs, roles = _find_logs(directory, network)
     written = [path.stat().st_mtime for folder in logs.values() if (path := folder / EVENTS_NAME).is_file()]
     first, last = network.created_ms - AROUND_MS, int(1_000 * max(written, default=0)) + AROUND_MS
     merged = heapq.merge(*(_read_log(name, folder) for name, folder in logs.items()), key=lambda item: item[0])
@@ -77,6 +72,8 @@ def read_timeline(directory: Path, network: NetworkFile) -> Timeline:
         if first <= time_ms <= last:
             timeline = timeline or Timeline(time_ms, roles)
             timeline.take(name, event)
+            if not timeline.events % TOLD_EVERY:
+                tell((time_ms - first) / (last - first))
     return timeline or Timeline(network.created_ms, roles)
 
 
@@ -101,6 +98,20 @@ def draw_page(
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     )
     return "<!doctype html>\n" + element("html", head, element("body", join(*parts)), lang="en") + "\n"
+
+
+def _find_logs(directory: Path, network: NetworkFile) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folders of all logs, and the roles of the nodes that wrote them, both by name."""
+    logs, roles = {NETWORK_LOG: directory}, {node.name: node.role for node in network.nodes}
+    # Clients first: of events of one millisecond, theirs is the sending.
+    for node in sorted(network.nodes, key=lambda node: node.role != "client"):
+        logs[node.name] = directory / node.directory
+    # Clients that joined, such as a gateway's, are no nodes of the network file.
+    for place in find_places(directory)[:PLACES_MAX]:
+        if place not in logs.values():
+            logs.setdefault(place.name, place)
+            roles.setdefault(place.name, "client")
+    return logs, roles
 
 
 def _list_clients(network: NetworkFile) -> list[tuple[str, str]]:

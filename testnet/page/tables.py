@@ -126,7 +126,9 @@ def _conclude(verdict: Verdict) -> Markup:
         return element("p", f"not checked: {verdict.unchecked}", class_="bad verdict")
     if verdict.broken:
         return element("p", f"✗ does not hold: {', '.join(verdict.broken)}", class_="bad verdict")
-    return element("p", f"✓ every one of {len(verdict.bars)} invariants and bars holds", class_="good verdict")
+    text = f"✓ every one of {len(verdict.bars)} invariants and bars holds"
+    more = "; the run left no report, so its ledger was recomputed for this page" if verdict.is_recomputed else ""
+    return element("p", text + more, class_="good verdict")
 
 
 def _tell_gaps(timeline: Timeline) -> list[Markup]:

@@ -1,7 +1,7 @@
 """What was found about a run: read from its `report.json`, or recomputed from genesis and blocks now."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ RECEIPTS = ("acknowledged", "paid", "refunded", "unaccounted")
 class Verdict:
     """Bars with what they say; fees of inference in grains, receipts of clients by what became of them.
 
-    `unchecked` says why there is nothing, if there is nothing.
+    `unchecked` says why there is nothing, if there is nothing; `is_recomputed` that the run left no report.
     """
 
     bars: tuple[Bar, ...] = ()
@@ -28,6 +28,7 @@ class Verdict:
     receipts: tuple[tuple[str, int], ...] = ()
     findings: tuple[str, ...] = ()
     unchecked: str = ""
+    is_recomputed: bool = False
 
     @property
     def broken(self) -> list[str]:
@@ -46,7 +47,8 @@ def find_verdict(directory: Path) -> Verdict:
         return Verdict(unchecked=str(error))
     report = Report()
     add_ledger(report, ledger)
-    return _describe((_judge_receipts(ledger["receipts"]), *report.bars), ledger, ledger["receipts"])
+    found = _describe((_judge_receipts(ledger["receipts"]), *report.bars), ledger, ledger["receipts"])
+    return replace(found, is_recomputed=True)
 
 
 def parse_verdict(fields: Mapping[str, Any]) -> Verdict | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from roles.eventlog import EventLog
 from testnet.cli.output import ExitCode
 from testnet.page import verdict
 from testnet.page.page import PAGE_NAME, POLICY, write_page
@@ -64,7 +65,9 @@ def test_a_run_that_wrote_nothing_has_a_page_and_its_ledger_is_recomputed(home: 
 
     assert {bar.name for bar in page.verdict.bars} == {"receipts", "ledger", "supply", "fees"}
     assert not page.verdict.broken
-    Reader(page.path.read_text())
+    text = page.path.read_text(encoding="utf-8")
+    Reader(text)
+    assert "its ledger was recomputed for this page" in text
 
 
 def test_the_story_of_a_run_is_on_its_page(home: Path) -> None:
@@ -121,6 +124,25 @@ def test_a_client_that_joined_is_counted_as_well(home: Path) -> None:
     write_events(place, [{"time_ms": 2_000, "name": "request.sent", "request_id": "cd", "attempt": 1}])
 
     assert "sent 2" in read_page(home)
+
+
+def test_of_a_log_that_outgrew_its_bound_the_page_says_what_is_missing(home: Path) -> None:
+    add_nodes(home, STORY)
+    shares: list[float] = []
+    log = EventLog(home / "nodes" / "client-0", "client-0", file_bytes_max=180_000)
+    for number in range(6_000):
+        log.write(20_000 + number, "request.sent", {"request_id": f"{number}", "attempt": 1})
+        log.flush()
+    log.close()
+
+    page = write_page(home, shares.append)
+    text = page.path.read_text(encoding="utf-8")
+    found = re.search(r"lost client-0 before ([\d.]+) s", text)
+    assert found is not None
+    assert 20 < float(found[1]) < 26
+    assert "some event logs of this time are lost" in text
+    assert shares == sorted(shares)
+    assert shares[-1] <= 1
 
 
 def test_times_far_from_the_run_do_not_stretch_the_axis(home: Path) -> None:
