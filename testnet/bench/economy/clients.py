@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from protocol.committee import compute_committee, compute_order, compute_working_set
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, compute_request_id
 from protocol.ledger.errors import TooFewCandidates
+from protocol.ledger.leases import LeaseBlob, compute_lease_id, compute_term_cost, find_price
 from protocol.ledger.records import EpochSnapshot, ModelRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels, TopUpChannel, ZeroReason
@@ -14,11 +15,14 @@ from protocol.types import GRAINS_PER_ROLE
 from testnet.bench.economy.chain import Chain
 from testnet.bench.economy.jobs import DEADLINE_MS, Job, attest, end_job, make_inputs, make_voucher
 from testnet.bench.economy.participant import Participant
+from testnet.bench.economy.stores import find_cid, get_contents
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
 from testnet.genesis import PRICE_GRAINS
 
 DEPOSIT = 20 * GRAINS_PER_ROLE
+REPLICAS = 3  # of a blob
+PERIODS, TERMS = 20, 4  # audits of a lease, and how often that is paid for at once
 TOP_UP_BELOW = DEPOSIT // 2
 
 
@@ -47,6 +51,7 @@ class Client(Participant):
     mode: Mode = Mode.BATCH
     rows_asked: int = 1
     price: int = PRICE_GRAINS  # of a row
+    leases: bool = False  # a blob
     inputs: tuple[Tensor, ...] = ()
     purses: dict[bytes, Purse] = field(default_factory=dict)  # by payee
     asked: list[Asked] = field(default_factory=list)
@@ -65,6 +70,8 @@ class Client(Participant):
         if missing:
             openings = tuple(ChannelOpening(payee, DEPOSIT, self.mode) for payee in missing)
             chain.submit(self.account, OpenChannels(openings))
+        if self.leases and compute_lease_id(self.account, find_cid().pack()) not in state.leases:
+            self._lease(chain)
         for payee in payees:
             purse = self.purses.get(payee)
             if purse is not None and state.channels[purse.key].deposit - purse.promised < TOP_UP_BELOW:
@@ -93,6 +100,15 @@ class Client(Participant):
                 self.asked.append(Asked(state.time_ms, job))
                 return
         self.asked.append(Asked(state.time_ms, None))
+
+    def _lease(self, chain: Chain) -> None:
+        """Have a blob kept, as soon as there are enough who let room for it."""
+        state, contents = chain.state, get_contents()
+        price = find_price(state.offers, self.account, contents.size_bytes, REPLICAS)
+        if price is not None:
+            cost = compute_term_cost(contents.size_bytes, price, REPLICAS, PERIODS, state.params)
+            body = LeaseBlob(find_cid().pack(), contents, price, REPLICAS, PERIODS, 1, TERMS * cost)
+            chain.submit(self.account, body)
 
     def _draw(self, state: State) -> None:
         """The working set of the running epoch."""

@@ -15,7 +15,7 @@ from testnet.bench.economy.payouts import End
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
 from testnet.bench.figures import Note
 
-ROLES: Mapping[str, int] = {"validator": 4, "inference": 6, "verifier": 6, "client": 6}
+ROLES: Mapping[str, int] = {"validator": 4, "inference": 6, "verifier": 6, "storage": 6, "client": 6}
 REQUESTS = 12  # a second
 HOUR_MS = 3_600_000
 COLUMNS = "role|strategy|ROLE/h|per 1,000 at stake|per ROLE spent|honest ROLE/h|lies paid|slashed|verdict"
@@ -123,7 +123,7 @@ def measure(size: Size, seed: int, costs: Costs, params: Params, note: Note) -> 
     setting = Setting(ROLES, params=params, costs=costs, individual=2)
     honest = play(HONEST, setting, size, seed, note)
     played = {HONEST.name: honest}
-    for role in ("inference", "verifier", "validator"):
+    for role in ("inference", "verifier", "storage", "validator"):
         alone = replace(HONEST, cheats=(f"{role}-0",))
         yield Row(alone, honest, honest, tuple(judge_honest(alone, honest)))
     for strategy in STRATEGIES:

@@ -12,10 +12,11 @@ from protocol.ledger.genesis import build_state
 from protocol.ledger.params import Params
 from protocol.ledger.state import State
 from testnet.bench.economy.chain import Chain
-from testnet.bench.economy.clients import Client
+from testnet.bench.economy.clients import REPLICAS, Client
 from testnet.bench.economy.costs import Costs
 from testnet.bench.economy.participant import Participant
 from testnet.bench.economy.payouts import Batched, End, find_ends, find_settled, list_ended
+from testnet.bench.economy.stores import Store
 from testnet.bench.economy.validators import Validator
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
@@ -165,8 +166,11 @@ class Network:
                 return Verifier(**who)
             case "validator":
                 return Validator(**who)
+            case "storage":
+                return Store(**who)
             case "client":
                 client = Client(**who, model=self.model, rows_asked=setting.rows, price=setting.price)
+                client.leases = setting.roles.get("storage", 0) >= REPLICAS
                 if setting.individual and not client.number % setting.individual:
                     client.mode = Mode.INDIVIDUAL
                 return client
@@ -174,7 +178,7 @@ class Network:
 
 
 def compute_wealth(state: State) -> Counter[bytes]:
-    """What is each account's, wherever it is: at hand, bonded, on its way back, in channels, in bonds of disputes."""
+    """What is each account's, wherever it is: at hand, bonded, on its way back, in channels, leases and bonds."""
     wealth: Counter[bytes] = Counter({key: account.balance for key, account in state.accounts.items()})
     for node in state.nodes.values():
         wealth[node.account] += node.bond
@@ -182,6 +186,8 @@ def compute_wealth(state: State) -> Counter[bytes]:
         wealth[entry.account] += entry.amount
     for channel in state.channels.values():
         wealth[channel.payer] += channel.deposit - channel.paid
+    for lease in state.leases.values():
+        wealth[lease.payer] += lease.balance
     for dispute in state.disputes.values():
         wealth[dispute.challenger] += dispute.bond
     return wealth

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.jobs import Mode
 from protocol.types import BP
 from testnet.bench.economy.network import Network
+from testnet.bench.economy.stores import Keeping, Store
 from testnet.bench.economy.validators import Validator
 from testnet.bench.economy.verifiers import Checking, Verifier
 from testnet.bench.economy.workers import Worker
@@ -63,6 +64,14 @@ def _be_in_league(lie_bp: int) -> Callable[[Network], None]:
     return turn
 
 
+def _keep(keeping: Keeping) -> Callable[[Network], None]:
+    def turn(network: Network) -> None:
+        for store in network.list_of(Store)[:1]:
+            store.keeping = keeping
+
+    return turn
+
+
 def _judge_nothing(network: Network) -> None:
     """With a liar among the workers, so that there is something to judge."""
     _lie(SOME_BP, opens=True)(network)
@@ -96,6 +105,8 @@ STRATEGIES = (
         twin="lies_some",
         known="0152",
     ),
+    Strategy("keeps_nothing", "a storage node drops what it has accepted", ("storage-0",), _keep(Keeping.NOTHING)),
+    Strategy("keeps_most", "a storage node keeps nine tenths of it", ("storage-0",), _keep(Keeping.MOST)),
     Strategy(
         "judges_nothing",
         "a validator leaves disputes to others",
