@@ -7,9 +7,10 @@ from protocol.committee import compute_committee, compute_order, compute_working
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, compute_request_id
 from protocol.ledger.errors import TooFewCandidates
 from protocol.ledger.leases import LeaseBlob, compute_lease_id, compute_term_cost, find_price
-from protocol.ledger.records import EpochSnapshot, ModelRecord
+from protocol.ledger.records import BatchPhase, EpochSnapshot, ModelRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels, TopUpChannel, ZeroReason
+from protocol.ledger.withheld import ChallengeWithheld
 from protocol.tensor import Tensor
 from protocol.types import GRAINS_PER_ROLE
 from testnet.bench.economy.chain import Chain
@@ -52,6 +53,7 @@ class Client(Participant):
     rows_asked: int = 1
     price: int = PRICE_GRAINS  # of a row
     leases: bool = False  # a blob
+    complains: bool = False  # in public, that it has not got what it has got
     inputs: tuple[Tensor, ...] = ()
     purses: dict[bytes, Purse] = field(default_factory=dict)  # by payee
     asked: list[Asked] = field(default_factory=list)
@@ -72,6 +74,8 @@ class Client(Participant):
             chain.submit(self.account, OpenChannels(openings))
         if self.leases and compute_lease_id(self.account, find_cid().pack()) not in state.leases:
             self._lease(chain)
+        if self.complains:
+            self._complain(chain)
         for payee in payees:
             purse = self.purses.get(payee)
             if purse is not None and state.channels[purse.key].deposit - purse.promised < TOP_UP_BELOW:
@@ -100,6 +104,18 @@ class Client(Participant):
                 self.asked.append(Asked(state.time_ms, job))
                 return
         self.asked.append(Asked(state.time_ms, None))
+
+    def _complain(self, chain: Chain) -> None:
+        """About one leaf of each batch, the first it has paid for."""
+        challenged = {challenge.batch for challenge in chain.state.withheld.values()}
+        for key, batch in chain.state.batches.items():
+            first = 0
+            for run in batch.runs:
+                if run.payer == self.account and batch.phase >= BatchPhase.ATTESTATIONS and key not in challenged:
+                    amount = self.rows_asked * self.price
+                    chain.submit(self.account, ChallengeWithheld(key, first, amount))
+                    break
+                first += run.leaves
 
     def _lease(self, chain: Chain) -> None:
         """Have a blob kept, as soon as there are enough who let room for it."""

@@ -8,6 +8,7 @@ from testnet.bench.economy.edge import Edge
 from testnet.bench.economy.lies import measure_lies
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.played import MILLI, Running, compute_pay, compute_share, play
+from testnet.bench.economy.room import measure_room
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
 from testnet.bench.figures import Note
@@ -23,6 +24,8 @@ def measure_edges(setting: Setting, seed: int, note: Note) -> Iterator[Edge]:
     yield from measure_prices(setting, seed, batch, individual)
     note("edges: what a bond covers")
     yield from measure_cover(setting, seed, batch)
+    note("edges: what room on the ledger may cost")
+    yield from measure_room(setting, seed, batch)
     note("edges: what a lie must bring")
     yield from measure_lies(setting, seed)
 

@@ -128,7 +128,7 @@ class Network:
     @property
     def is_settled(self) -> bool:
         state = self.state
-        waiting = (state.batches, state.pending, state.disputes)
+        waiting = (state.batches, state.pending, state.disputes, state.withheld)
         return not any(waiting) and not any(worker.has_open(state) for worker in self.list_of(Worker))
 
     def list_of(self, kind: type[P]) -> list[P]:
@@ -188,6 +188,8 @@ def compute_wealth(state: State) -> Counter[bytes]:
         wealth[channel.payer] += channel.deposit - channel.paid
     for lease in state.leases.values():
         wealth[lease.payer] += lease.balance
+    for challenge in state.withheld.values():
+        wealth[challenge.payer] += challenge.fee
     for dispute in state.disputes.values():
         wealth[dispute.challenger] += dispute.bond
     return wealth

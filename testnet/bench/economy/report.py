@@ -126,11 +126,11 @@ def _line(
 
 
 def format_epoch(cells: Sequence[str]) -> str:
-    return format_columns(cells, (6, 7, 10, 7, 9, 12, 7, 9, 11, 0))
+    return format_columns(cells, (6, 7, 10, 7, 9, 12, 7, 13, 9, 11, 8, 0))
 
 
 def format_shock(cells: Sequence[str]) -> str:
-    return format_columns(cells, (6, 11, 23, 15, 10, 12, 12, 17, 0))
+    return format_columns(cells, (6, 11, 23, 10, 10, 12, 14, 17, 0))
 
 
 def format_edge(cells: Sequence[str]) -> str:

@@ -49,7 +49,9 @@ class Store(Participant):
             self._hand_back(chain, held)
             return
         offer = state.offers.get(self.account)
-        if self.is_serving(state) and (offer is None or offer.is_silent):
+        node = state.nodes.get(self.account)
+        has_bond = node is not None and node.bond >= state.params.get_bond_min(self.role)
+        if has_bond and self.is_serving(state) and (offer is None or offer.is_silent):
             chain.submit(self.account, OfferSpace(ROOM_BYTES, LEASE_PRICE_GRAINS))
         for key, part in held.items():
             if not part.height:

@@ -11,12 +11,14 @@ from testnet.bench.economy.clients import Asked, Client
 from testnet.bench.economy.network import STEP_MS, Network, Setting
 from testnet.bench.economy.participant import Participant
 from testnet.bench.economy.payouts import End
+from testnet.bench.economy.stores import Keeping, Store
 from testnet.bench.economy.strategies import SOME_BP
 from testnet.bench.economy.verifiers import Checking, Verifier
 from testnet.bench.economy.workers import Worker
 
-RATIONAL = ("inference", "verifier", "validator")
+RATIONAL = ("inference", "verifier", "storage", "validator")
 BIN_MS = 5_000  # of time in which what is served is looked at
+BEFORE_BINS = 8  # before a shock, and at the end
 SERVED_AGAIN = 0.95  # of what was served before
 
 
@@ -42,8 +44,8 @@ RECOVERY_MS_MAX = 60_000
 SERVED_MIN = 0.95  # while demand is calm
 PAID_MIN = 0.98  # of what is answered: the rest are leaves nobody could check, and batches with a lie in them
 ROWS = 32
-CAST = {"validator": 5, "inference": 8, "verifier": 8, "client": 8}
-OUTSIDE = {"validator": 3, "inference": 8, "verifier": 8}
+CAST = {"validator": 5, "inference": 8, "verifier": 8, "storage": 8, "client": 8}
+OUTSIDE = {"validator": 3, "inference": 8, "verifier": 8, "storage": 4}
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,21 @@ class Shock:
 SHOCKS = (
     Shock("inference"),
     Shock("verifier"),
+    Shock("storage"),
     Shock("validator"),
     Shock("inference", vanishes=True, known="0152"),
     Shock("verifier", vanishes=True, known="0152"),
+    Shock("storage", vanishes=True),
 )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How much of what was wanted there was at a time: answers, or copies of blobs."""
+
+    time_ms: int
+    got: int
+    wanted: int
 
 
 @dataclass(frozen=True)
@@ -82,21 +95,16 @@ class Epoch:
     wrong: int  # answers that were
     workers: int
     verifiers: int
+    stores: int
     validators: int
+    kept: float  # of the copies that are paid for, on average
 
     def format_cells(self) -> list[str]:
         served = self.answered / self.asked if self.asked else 1.0
         settled = self.paid / self.answered if self.answered else 1.0
-        counts = (self.wrong, self.workers, self.verifiers, self.validators)
-        return [
-            str(self.seed),
-            str(self.number),
-            self.phase,
-            str(self.asked),
-            f"{served:.1%}",
-            f"{settled:.1%}",
-            *map(str, counts),
-        ]
+        counts = (self.workers, self.verifiers, self.stores, self.validators)
+        shares = (f"{served:.1%}", f"{settled:.1%}", str(self.wrong), f"{self.kept:.1%}")
+        return [str(self.seed), str(self.number), self.phase, str(self.asked), *shares, *map(str, counts)]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -113,11 +121,13 @@ class Epoch:
             "wrong": self.wrong,
             "workers": self.workers,
             "verifiers": self.verifiers,
+            "stores": self.stores,
             "validators": self.validators,
+            "kept": self.kept,
         }
 
 
-EPOCH_COLUMNS = "seed|epoch|demand|asked|served|of it paid|wrong|workers|verifiers|validators"
+EPOCH_COLUMNS = "seed|epoch|demand|asked|served|of it paid|wrong|copies kept|workers|verifiers|stores|validators"
 
 
 class Story:
@@ -128,6 +138,7 @@ class Story:
         self.network = Network(setting, seed)
         self.choices = Choices(RATIONAL, frozenset(turn_some(self.network)))
         self.epochs: list[Epoch] = []
+        self.kept: list[Sample] = []
         self.shock_ms = 0
         self._there: dict[int, Counter[str]] = {}
         self._phases: dict[int, str] = {}
@@ -150,6 +161,7 @@ class Story:
                 self._there.setdefault(epoch, count_serving(network))
                 due = phase.requests * (step + 1) // steps - phase.requests * step // steps
                 network.step(due)
+                self.kept.append(count_kept(network))
                 step = (step + 1) % steps
         network.market = None
         is_settled = network.settle()
@@ -178,16 +190,19 @@ class Story:
             "missed": list(missed),
         }
 
-    def _tell(self, number: int) -> Epoch:
+    def list_served(self) -> list[Sample]:
+        return [Sample(one.time_ms, int(one.job is not None), 1) for one in self.list_asked()]
+
+    def _find_epoch(self, time_ms: int) -> int:
         state = self.network.state
-        of_epoch = [
-            one
-            for one in self.list_asked()
-            if compute_epoch(one.time_ms, state.genesis_ms, state.params.epoch_ms) == number
-        ]
+        return compute_epoch(time_ms, state.genesis_ms, state.params.epoch_ms)
+
+    def _tell(self, number: int) -> Epoch:
+        of_epoch = [one for one in self.list_asked() if self._find_epoch(one.time_ms) == number]
         jobs = [one.job for one in of_epoch if one.job is not None]
         ends = Counter(self.network.ends.get(job.claim_id) for job in jobs)
         there = self._there[number]
+        kept = [sample for sample in self.kept if self._find_epoch(sample.time_ms) == number]
         return Epoch(
             seed=self.seed,
             number=number,
@@ -199,27 +214,37 @@ class Story:
             wrong=sum(not job.is_true for job in jobs),
             workers=there["inference"],
             verifiers=there["verifier"],
+            stores=there["storage"],
             validators=there["validator"],
+            kept=sum(sample.got for sample in kept) / max(1, sum(sample.wanted for sample in kept)),
         )
 
 
 @dataclass(frozen=True)
-class Shocked:
-    """What a shock did. Shares are of what is asked; `recovery_ms` is None where it is never again as it was before."""
+class Recovery:
+    """Shares of what is wanted; `recovery_ms` is None where it is never again as it was before."""
 
-    seed: int
-    shock: Shock
     before: float
     least: float
     after: float
-    paid: float  # of what was answered after it
     recovery_ms: int | None
+
+
+@dataclass(frozen=True)
+class Shocked:
+    """What a shock did: to the answers or, where stores go, to the copies of leased blobs."""
+
+    seed: int
+    shock: Shock
+    found: Recovery
+    paid: float  # of what was answered after it
     missed: tuple[str, ...]
 
     def format_cells(self) -> list[str]:
-        recovery = "never" if self.recovery_ms is None else f"{self.recovery_ms / 1_000:g} s"
+        found = self.found
+        recovery = "never" if found.recovery_ms is None else f"{found.recovery_ms / 1_000:g} s"
         way = "says nothing any more" if self.shock.vanishes else "takes its stake back"
-        shares = (self.before, self.least, self.after, self.paid)
+        shares = (found.before, found.least, found.after, self.paid)
         return [str(self.seed), self.shock.role, way, *(f"{share:.1%}" for share in shares), recovery, self.verdict]
 
     @property
@@ -229,7 +254,8 @@ class Shocked:
         return "; ".join(self.missed) or "holds"
 
     def to_dict(self) -> dict[str, Any]:
-        seconds = None if self.recovery_ms is None else self.recovery_ms / 1_000
+        found = self.found
+        seconds = None if found.recovery_ms is None else found.recovery_ms / 1_000
         return {
             "name": f"half_{self.shock.name}",
             "value": seconds,
@@ -238,36 +264,33 @@ class Shocked:
             "peer_value": RECOVERY_MS_MAX / 1_000,
             "ratio": 0.0,
             "seed": self.seed,
-            "served_before": self.before,
-            "served_least": self.least,
-            "served_after": self.after,
+            "before": found.before,
+            "least": found.least,
+            "after": found.after,
             "paid": self.paid,
             "missed": list(self.missed),
             "known": self.shock.known,
         }
 
 
-SHOCK_COLUMNS = "seed|half of|that|served before|at least|at the end|of it paid|until as before|verdict"
+SHOCK_COLUMNS = "seed|half of|that|before|at least|at the end|answers paid|until as before|verdict"
 
 
 def play_shock(setting: Setting, seed: int, shock: Shock) -> Shocked:
     """One network in which half of a role goes."""
     story = Story(setting, seed)
     is_settled = story.play((BUSY,), shock)
-    asked, epochs = story.list_asked(), [each for each in story.epochs if each.number >= SHOCK_EPOCH]
-    before = [each for each in story.epochs if 0 < each.number < SHOCK_EPOCH]
-    least, recovery_ms = compute_recovery(asked, story.shock_ms)
+    epochs = [each for each in story.epochs if each.number >= SHOCK_EPOCH]
+    found = compute_recovery(story.kept if shock.role == "storage" else story.list_served(), story.shock_ms)
     paid = sum(each.paid for each in epochs) / max(1, sum(each.answered for each in epochs))
     missed = []
     if not is_settled:
         missed.append("something was still open at the end")
-    if recovery_ms is None or recovery_ms > RECOVERY_MS_MAX:
-        missed.append(f"not served as before within {RECOVERY_MS_MAX / 1_000:g} s")
+    if found.recovery_ms is None or found.recovery_ms > RECOVERY_MS_MAX:
+        missed.append(f"not as before within {RECOVERY_MS_MAX / 1_000:g} s")
     if paid < PAID_MIN:
         missed.append(f"{1 - paid:.1%} of what was answered was not paid")
-    return Shocked(
-        seed, shock, compute_served(before), least, compute_served(epochs[-1:]), paid, recovery_ms, tuple(missed)
-    )
+    return Shocked(seed, shock, found, paid, tuple(missed))
 
 
 def judge_story(story: Story, is_settled: bool) -> Iterator[str]:
@@ -319,21 +342,27 @@ def count_serving(network: Network) -> Counter[str]:
     return Counter(each.role for each in network.people.values() if is_there(network, each))
 
 
-def compute_recovery(asked: Sequence[Asked], shock_ms: int) -> tuple[float, int | None]:
-    """The least share that was served in any BIN_MS after a shock, and how long until it stayed near the one before.
+def count_kept(network: Network) -> Sample:
+    """The copies of leased blobs that are there in whole."""
+    good = {each.account for each in network.list_of(Store) if not each.is_gone and each.keeping is Keeping.ALL}
+    leases = network.state.leases.values()
+    got = sum(bool(part.height) and part.account in good for lease in leases for part in lease.replicas)
+    return Sample(network.now_ms, got, sum(lease.factor for lease in leases))
 
-    None where it never does.
-    """
-    served: Counter[int] = Counter()
+
+def compute_recovery(samples: Sequence[Sample], shock_ms: int) -> Recovery:
+    """What a shock did to something, by shares of BIN_MS."""
+    got: Counter[int] = Counter()
     wanted: Counter[int] = Counter()
-    for one in asked:
-        at = (one.time_ms - shock_ms) // BIN_MS
-        wanted[at] += 1
-        served[at] += one.job is not None
-    before = sum(served[at] for at in wanted if at < 0) / max(1, sum(wanted[at] for at in wanted if at < 0))
-    shares = {at: served[at] / wanted[at] for at in sorted(wanted) if at >= 0}
+    for sample in samples:
+        at = (sample.time_ms - shock_ms) // BIN_MS
+        wanted[at] += sample.wanted
+        got[at] += sample.got
+    times = sorted(at for at in wanted if wanted[at])
+    calm = [at for at in times if -BEFORE_BINS <= at < 0]
+    before = sum(got[at] for at in calm) / max(1, sum(wanted[at] for at in calm))
+    shares = {at: got[at] / wanted[at] for at in times if at >= 0}
     short = [at for at, share in shares.items() if share < SERVED_AGAIN * before]
-    least = min(shares.values(), default=1.0)
-    if not short:
-        return least, 0
-    return least, None if short[-1] == max(shares) else (short[-1] + 1) * BIN_MS
+    last = list(shares.values())[-BEFORE_BINS:]
+    recovery_ms = None if short and short[-1] == times[-1] else (short[-1] + 1 if short else 0) * BIN_MS
+    return Recovery(before, min(shares.values(), default=1.0), sum(last) / max(1, len(last)), recovery_ms)

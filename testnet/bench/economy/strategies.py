@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from protocol.jobs import Mode
 from protocol.types import BP
+from testnet.bench.economy.clients import Client
 from testnet.bench.economy.network import Network
 from testnet.bench.economy.stores import Keeping, Store
 from testnet.bench.economy.validators import Validator
@@ -72,6 +73,12 @@ def _keep(keeping: Keeping) -> Callable[[Network], None]:
     return turn
 
 
+def _complain(network: Network) -> None:
+    """A client that asks in batches."""
+    for client in network.list_of(Client)[1:2]:
+        client.complains = True
+
+
 def _judge_nothing(network: Network) -> None:
     """With a liar among the workers, so that there is something to judge."""
     _lie(SOME_BP, opens=True)(network)
@@ -107,6 +114,7 @@ STRATEGIES = (
     ),
     Strategy("keeps_nothing", "a storage node drops what it has accepted", ("storage-0",), _keep(Keeping.NOTHING)),
     Strategy("keeps_most", "a storage node keeps nine tenths of it", ("storage-0",), _keep(Keeping.MOST)),
+    Strategy("complains", "a client says in public that it has not got what it has", ("client-1",), _complain),
     Strategy(
         "judges_nothing",
         "a validator leaves disputes to others",

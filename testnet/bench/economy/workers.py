@@ -24,9 +24,10 @@ from protocol.ledger.batches import (
 from protocol.ledger.checks import LeafDigest, RevealDigests
 from protocol.ledger.disputes import PostExhibit, PostTrace
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, DisputePhase
+from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, DisputePhase, Withheld
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work
+from protocol.ledger.withheld import Published, PublishOutput
 from protocol.merkle_sum import SumTree
 from protocol.proofs.trace import Exhibit, Given, pack_trace
 from protocol.tensor import Tensor, compute_tensors_digest
@@ -35,7 +36,7 @@ from roles.batcher import BATCH_MS
 from roles.packing import pack
 from roles.settler import SETTLE_MS
 from testnet.bench.economy.chain import Chain
-from testnet.bench.economy.jobs import Job, compute_truth, make_job, make_lie
+from testnet.bench.economy.jobs import Job, compute_truth, make_job, make_lie, make_outputs
 from testnet.bench.economy.participant import Participant
 
 SETTLED_MAX = 32  # leaves of mode `individual` in one transaction
@@ -107,6 +108,19 @@ class Worker(Participant):
         for key, dispute in state.disputes.items():
             if dispute.worker == self.account:
                 self._defend(chain, key)
+        for challenge in state.withheld.values():
+            if challenge.worker == self.account and not challenge.is_over:
+                self._publish(chain, challenge)
+
+    def _publish(self, chain: Chain, challenge: Withheld) -> None:
+        """Show an output that its client says it has not got, unless it is a lie."""
+        jobs = self.batches[chain.state.batches[challenge.batch].root]
+        job = jobs[challenge.index]
+        if job.is_true:
+            path = make_tree(jobs).prove(challenge.index)
+            published = Published(job.make_receipt(), make_outputs(job.claim.input_digest))
+            body = PublishOutput(challenge.batch, challenge.index, make_leaf(job), path, (job.voucher,), (published,))
+            chain.submit(self.account, body)
 
     def has_open(self, state: State) -> bool:
         """Whether anything of it waits to be settled."""

@@ -2,32 +2,35 @@
 
 import json
 from dataclasses import replace
-from typing import cast
 
 import pytest
 
 from protocol.jobs import Mode
 from protocol.ledger import apply
+from protocol.ledger.leases import compute_pay_max
+from protocol.ledger.money import split_lease_pay
 from protocol.ledger.transactions import Transfer
 from testnet.bench.economy.chain import NotConserved
 from testnet.bench.economy.choices import LOOK_BACK, Choices
-from testnet.bench.economy.clients import Asked, Client
+from testnet.bench.economy.clients import Client
 from testnet.bench.economy.costs import Costs
 from testnet.bench.economy.cover import with_bond, with_price, with_sample, with_slash
 from testnet.bench.economy.edge import Edge
 from testnet.bench.economy.edges import measure_costs
-from testnet.bench.economy.jobs import Job
 from testnet.bench.economy.measure import Played, Row, Size, judge, judge_honest, play
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
 from testnet.bench.economy.played import compute_served
 from testnet.bench.economy.played import play as play_edges
 from testnet.bench.economy.report import Line, write_markdown
-from testnet.bench.economy.story import Phase, Shock, Story, compute_recovery, judge_story
+from testnet.bench.economy.room import compute_answer_pay, count_answer_units
+from testnet.bench.economy.stores import Keeping, Store, get_contents
+from testnet.bench.economy.story import Phase, Recovery, Sample, Shock, Story, compute_recovery, count_kept, judge_story
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
 from testnet.bench.economy.sweep import play_point
 from testnet.bench.economy.verifiers import Verifier
 from testnet.bench.economy.workers import Worker
+from testnet.found import LEASE_PRICE_GRAINS
 
 ROLES = {"validator": 4, "inference": 3, "verifier": 4, "client": 2}
 SETTING = Setting(ROLES, individual=2)
@@ -60,8 +63,9 @@ def test_honest_work_in_both_modes_is_paid_and_covers_its_costs() -> None:
 
 
 def test_the_same_seed_gives_the_same_profits_and_another_seed_others() -> None:
-    assert run(HONEST) == run(HONEST)
-    assert play(HONEST, SETTING, SIZE, 2, note=lambda text: None) != run(HONEST)
+    brief = Size(seconds=3, seeds=1)
+    first, again, other = (play(HONEST, SETTING, brief, seed, note=lambda text: None) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_a_worker_that_lies_is_convicted_and_ends_with_less_than_it_began_with() -> None:
@@ -144,12 +148,11 @@ def test_without_a_quorum_there_are_no_blocks_and_the_story_ends() -> None:
 
 
 def test_recovery_is_told_from_what_was_served_before() -> None:
-    job = cast(Job, object())
-    steady = [Asked(time_ms, job) for time_ms in range(0, 60_000, 500)]
-    gap = [replace(one, job=None) if 20_000 <= one.time_ms < 31_000 else one for one in steady]
-    assert compute_recovery(steady, 20_000) == (1.0, 0)
-    assert compute_recovery(gap, 20_000) == (0.0, 15_000)
-    assert compute_recovery([one for one in gap if one.time_ms < 31_000], 20_000) == (0.0, None)
+    steady = [Sample(time_ms, 1, 1) for time_ms in range(0, 80_000, 500)]
+    gap = [replace(one, got=0) if 20_000 <= one.time_ms < 31_000 else one for one in steady]
+    assert compute_recovery(steady, 20_000) == Recovery(1, 1, 1, 0)
+    assert compute_recovery(gap, 20_000) == Recovery(1, 0, 1, 15_000)
+    assert compute_recovery([one for one in gap if one.time_ms < 31_000], 20_000).recovery_ms is None
 
 
 def test_who_loses_leaves_and_who_expects_to_gain_joins() -> None:
@@ -208,3 +211,46 @@ def test_the_tables_are_lines_figures_and_markdown() -> None:
     row = Line("1  2", ("1", "2"), {"name": "one"}, is_missed=True)
     assert row.name == "one"
     assert write_markdown([Line("word"), head, row]) == "word\n\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+
+
+def test_leased_copies_are_kept_audited_and_made_anew_when_a_store_is_gone() -> None:
+    network = Network(replace(SETTING, roles={"validator": 4, "inference": 1, "storage": 4, "client": 1}), seed=1)
+    good, gone, bad, _ = network.list_of(Store)
+    bad.keeping = Keeping.NOTHING
+    for _ in range(10):
+        network.step()
+    (lease,) = network.state.leases.values()
+    gone.is_gone = True
+    for _ in range(100):
+        network.step()
+    (after,) = network.state.leases.values()
+    assert after.contents == lease.contents == get_contents()
+    assert good.account in {replica.account for replica in after.replicas}
+    assert network.compute_profit(good) > 0 > network.compute_profit(bad)
+    assert network.state.work[bad.account].lost > 0 == network.state.work[good.account].lost
+    assert count_kept(network).got < count_kept(network).wanted == lease.factor
+    assert not network.chain.refused
+
+
+def test_a_false_complaint_is_answered_in_public_and_costs_who_made_it() -> None:
+    setting = replace(SETTING, individual=0)
+    honest, complaining = Network(setting, seed=1), Network(setting, seed=1)
+    client = complaining.people["client-1"]
+    find("complains").turn(complaining)
+    for network in (honest, complaining):
+        network.warm_up()
+        for _ in range(10):
+            network.step(2)
+        assert network.settle()
+    assert complaining.compute_profit(client) < honest.compute_profit(honest.people["client-1"])
+    assert set(complaining.ends.values()) == {End.PAID}
+    assert not complaining.chain.refused
+
+
+def test_what_an_answer_to_an_audit_brings_and_costs_is_what_the_ledger_pays_and_takes() -> None:
+    roles = {"validator": 4, "inference": 1, "storage": 4, "client": 1}
+    network = play_edges(replace(SETTING, roles=roles, individual=0), 1, seconds=50, requests=0)
+    params, contents = SETTING.params, get_contents()
+    brings = split_lease_pay(compute_pay_max(contents.size_bytes, LEASE_PRICE_GRAINS, params), params)[0]
+    cost = count_answer_units() * params.base_fee_min
+    assert compute_answer_pay(network) == pytest.approx(brings - cost, rel=0.05)
