@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from testnet.bench.network.measure import Measured
 
 EPILOGUE = (
-    "Examples:\n\n  rolemesh bench network\n\n  rolemesh bench network --seed 7 --json\n\n"
+    "Examples:\n\n  rolemesh bench network\n\n  rolemesh bench network --seed 7 --dir ./load --json\n\n"
     "  rolemesh bench network --full --keep load.jsonl\n\n"
     "Ctrl-C ends it with the figures of what has run; with --keep the same command goes on from there."
 )
@@ -25,6 +25,10 @@ def network(
     ] = False,
     seed: Annotated[int, Parameter(help="Keys, addresses and faults of the first network.")] = 1,
     keep: Annotated[Path | None, Parameter(help="Keep what has run here, and go on from what is there.")] = None,
+    directory: Annotated[
+        Path | None,
+        Parameter(name="--dir", help="Keep the network here, with report.html of its run; not with --full."),
+    ] = None,
     json: Annotated[
         bool, Parameter(name="--json", negative="", help="Print one JSON object per line and figure.")
     ] = False,
@@ -46,7 +50,8 @@ def network(
 
     output = Output(json)
     pieces = bench.plan(seed, full)
-    do = partial(bench.measure, course=Course(), note=output.note)
+    _check_directory(directory, full)
+    do = partial(bench.measure, course=Course(), note=output.note, directory=directory)
     results: list[Measured] = []
     stopped = ""
     try:
@@ -64,6 +69,15 @@ def network(
         hint = "let the machine do less else, and try again; with --keep what has run is kept"
         raise CommandError("not_run", str(error), hint, ExitCode.UNREACHABLE) from error
     return _show(results, stopped, output)
+
+
+def _check_directory(directory: Path | None, full: bool) -> None:
+    if directory is not None and full:
+        hint = "leave --full or --dir out"
+        raise CommandError("many_networks", "fifty networks are not kept", hint, ExitCode.USAGE)
+    if directory is not None and (directory.exists() or not directory.parent.is_dir()):
+        hint = "name a directory that is not there yet, in one that is"
+        raise CommandError("directory_in_use", f"{directory} cannot be made", hint, ExitCode.CONFIG)
 
 
 def describe(measured: "Measured", number: int, total: int) -> str:

@@ -30,6 +30,7 @@ from testnet.bench.network.measure import Measured, Piece
 from testnet.bench.network.network import Life
 from testnet.bench.network.pace import ASKED_NAME, Asked, AskedFollower, format_asked, read_pace, write_pace
 from testnet.cli.output import ExitCode
+from testnet.page.page import PAGE_NAME
 from tests.testnet.networks import find_descendants, run_cli, wait_until
 
 CHECKED = Checked(
@@ -263,6 +264,14 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Pa
     assert (code, said["error"]["code"]) == (ExitCode.CONFIG, "not_kept")
 
 
+def test_a_network_is_kept_where_nothing_is_yet_and_never_fifty(tmp_path: Path):
+    code, said = run_cli("bench", "network", "--dir", str(tmp_path))
+    assert (code, said["error"]["code"]) == (ExitCode.CONFIG, "directory_in_use")
+
+    code, said = run_cli("bench", "network", "--full", "--dir", str(tmp_path / "new"))
+    assert (code, said["error"]["code"]) == (ExitCode.USAGE, "many_networks")
+
+
 # What clients write
 
 
@@ -293,16 +302,17 @@ def test_a_partition_cuts_off_one_of_each_role():
 
 @pytest.mark.full
 @pytest.mark.timeout(300)
-def test_a_small_load_with_all_faults_pays_nothing_wrongly_and_loses_nothing():
+def test_a_small_load_with_all_faults_pays_nothing_wrongly_and_loses_nothing(tmp_path: Path):
     notes: list[str] = []
 
-    measured = bench.measure(Piece(31, "batch", 0), SHORT, notes.append)
+    measured = bench.measure(Piece(31, "batch", 0), SHORT, notes.append, tmp_path / "net")
 
     checked = measured.checked
     assert measured.is_settled, notes
     assert measured.asked > 300
     assert checked.acknowledged == checked.paid + checked.refunded >= measured.answered
     assert (measured.wrongly_paid, checked.unaccounted, checked.under_way, measured.dead) == (0, 0, 0, {})
+    assert (tmp_path / "net" / PAGE_NAME).stat().st_size > 10_000
     assert measured.growth.keys() == {"validator", "inference", "verifier", "storage", "oracle", "client"}
 
 

@@ -24,6 +24,7 @@ from testnet.bench.network.check import Checked, check_apart, read_checked
 from testnet.bench.network.course import Course, follow
 from testnet.bench.network.network import Life, Network, Phase, Wanted, run_network
 from testnet.bench.network.pace import Asked
+from testnet.page.page import write_page
 
 NEAR_TIMES, BEYOND_SHARE, IN_TIME, RECOVERY_S = 3.0, 0.9, 0.999, 20.0  # the bars
 TIMEOUT_MS = 10_000
@@ -102,19 +103,29 @@ def plan(seed: int, full: bool) -> list[Piece]:
     return [Piece(seed + number, Mode.BATCH, REQUESTS_PIECE) for number in range(REQUESTS_FULL // REQUESTS_PIECE)]
 
 
-def measure(piece: Piece, course: Course, note: Note) -> Measured:
-    """Run a network through a course and see what came of it. Raises NotRun, NotChecked, LaunchError."""
+def measure(piece: Piece, course: Course, note: Note, directory: Path | None = None) -> Measured:
+    """Run a network through a course and see what came of it. Raises NotRun, NotChecked, LaunchError.
+
+    It is kept in `directory`, which must not exist, with a page about the run; nowhere if there is none.
+    """
+    if directory is None:
+        with TemporaryDirectory(prefix="rolemesh-network-") as folder:
+            return _measure(piece, course, note, Path(folder) / "net")
+    measured = _measure(piece, course, note, directory)
+    note(f"kept in {directory}; the run as a page: {write_page(directory).path}")
+    return measured
+
+
+def _measure(piece: Piece, course: Course, note: Note, directory: Path) -> Measured:
     begun_s = time.monotonic()
-    with TemporaryDirectory(prefix="rolemesh-network-") as folder:
-        directory = Path(folder) / "net"
-        note(f"a network with seed {piece.seed}, mode {piece.mode}")
-        with run_network(directory, Wanted(piece.seed, piece.mode, TIMEOUT_MS)) as network:
-            knee = follow(network, replace(course, requests=piece.requests), note)
-            note("until everything is settled")
-            is_settled = network.settle()
-            network.follower.read()
-        note("recomputing the ledgers")
-        checked = check_apart(directory)
+    note(f"a network with seed {piece.seed}, mode {piece.mode}")
+    with run_network(directory, Wanted(piece.seed, piece.mode, TIMEOUT_MS)) as network:
+        knee = follow(network, replace(course, requests=piece.requests), note)
+        note("until everything is settled")
+        is_settled = network.settle()
+        network.follower.read()
+    note("recomputing the ledgers")
+    checked = check_apart(directory)
     return evaluate(piece, network, course, knee, is_settled, checked, time.monotonic() - begun_s)
 
 
