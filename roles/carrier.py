@@ -326,10 +326,11 @@ class Carrier:
                 durable.append(effect)
                 first = min(first, index)
         # What stands before the first durable effect needs not wait for the disk.
-        self._carry_all(effects[:first])
+        if first:
+            self._carry_all(effects[:first])
         if durable:
             await self._keep(durable)
-        self._carry_all(effects[first:])
+            self._carry_all(effects[first:])
 
     async def _keep(self, durable: Sequence[Durable]) -> None:
         unsynced = [effect for effect in durable if isinstance(effect, ce.Commit | ce.Put) and not effect.is_synced]

@@ -66,7 +66,7 @@ class Jobs:
             self.dispatch.free(attempt)
         if job.order:
             self.dispatch.add(job)
-            return [*self.log.keep(make_record(job)), *self.run(now_ms)]
+            return [*self.log.keep(job.request_id, make_record(job)), *self.run(now_ms)]
         return self.fail(job, code, reason, now_ms) if all(other.is_over for other in job.attempts) else []
 
     def forget_silent(self, attempt: Attempt, now_ms: int) -> list[Effect]:
@@ -90,7 +90,7 @@ class Jobs:
         if not job.attempts:
             return []
         record = replace(make_record(job), ended_ms=now_ms, winner=winner, code=code, reason=reason)
-        return [*self.log.keep(record), *self.service.note(record, self.ledger.epoch, now_ms)]
+        return [*self.log.keep(job.request_id, record), *self.service.note(record, self.ledger.epoch, now_ms)]
 
     def _close(self, job: Job, now_ms: int) -> list[Effect]:
         """The job is over; workers that may still be at it are told to leave it."""
@@ -116,7 +116,7 @@ class Jobs:
 
     def _on_sending(self, job: Job, now_ms: int) -> list[Effect]:
         """What goes before an attempt's request leaves: a client killed after it must know of it."""
-        kept = self.log.keep(make_record(job))
+        kept = self.log.keep(job.request_id, make_record(job))
         if not job.ask.hedge_ms or len(job.attempts) > 1:
             return kept
         return [*kept, SetTimer(HEDGE + job.request_id.hex(), now_ms + job.ask.hedge_ms)]

@@ -197,7 +197,8 @@ class ClientRole(Role):
         job = restore_job(record, self._ledger.models, now_ms)
         if now_ms >= job.request.deadline_ms:
             reason = "this client was not running when its deadline passed"
-            return self._jobs.log.keep(replace(record, ended_ms=now_ms, code="expired", reason=reason))
+            ended = replace(record, ended_ms=now_ms, code="expired", reason=reason)
+            return self._jobs.log.keep(job.request_id, ended)
         self._jobs.under_way[job.request_id] = job
         for attempt in job.attempts:
             if not attempt.is_over:

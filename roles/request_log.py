@@ -69,6 +69,7 @@ class RequestLog:
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._open: set[bytes] = set()
+        self._nonces: dict[bytes, bytes] = {}  # by request id
         self._by_nonce: dict[bytes, bytes] = {}  # request ids
         self._size_bytes = 0
 
@@ -86,9 +87,8 @@ class RequestLog:
     def find_by_nonce(self, nonce: bytes) -> RequestRecord | None:
         return self.find(self._by_nonce.get(nonce, b""))
 
-    def keep(self, record: RequestRecord) -> list[Effect]:
-        """Written before any later effect; the oldest make room."""
-        request_id = compute_request_id(record.request)
+    def keep(self, request_id: bytes, record: RequestRecord) -> list[Effect]:
+        """Written before any later effect; the oldest make room. The id is that of the record's request."""
         effects: list[Effect] = [Store(BUCKET, request_id, self._put(request_id, record), is_synced=False)]
         while len(self._kept) > RECORDS_MAX or self._size_bytes > BYTES_MAX:
             oldest = next((key for key in self._kept if key not in self._open), None)
@@ -96,7 +96,7 @@ class RequestLog:
                 break
             gone = self._kept.pop(oldest)
             self._size_bytes -= len(gone)
-            self._by_nonce.pop(decode(RequestRecord, gone).request.nonce, None)
+            self._by_nonce.pop(self._nonces.pop(oldest), None)
             effects.append(Store(BUCKET, oldest, None, is_synced=False))
         return effects
 
@@ -110,12 +110,14 @@ class RequestLog:
         attempt = record.attempts[number - 1]
         said = (*attempt.refusals, *refusals)[:REFUSALS_MAX]
         new = replace(attempt, receipts=receipts or attempt.receipts, refusals=said, is_over=1)
-        return self.keep(replace(record, attempts=(*record.attempts[: number - 1], new, *record.attempts[number:])))
+        attempts = (*record.attempts[: number - 1], new, *record.attempts[number:])
+        return self.keep(request_id, replace(record, attempts=attempts))
 
     def _put(self, request_id: bytes, record: RequestRecord) -> bytes:
         data = encode(record)
         self._size_bytes += len(data) - len(self._kept.get(request_id, b""))
         self._kept[request_id] = data
+        self._nonces[request_id] = record.request.nonce
         self._by_nonce[record.request.nonce] = request_id
         (self._open.discard if record.ended_ms else self._open.add)(request_id)
         return data
