@@ -19,7 +19,9 @@ def economy(
         int | None, Parameter(name="--cost", help="What running a row costs, in basis points of what it is sold for.")
     ] = None,
     seed: Annotated[int, Parameter(help="The first network's. The same seed gives the same figures.")] = 1,
-    full: Annotated[bool, Parameter(negative="", help="Longer, and more networks: half an hour or so.")] = False,
+    full: Annotated[
+        bool, Parameter(negative="", help="Five networks of each kind, and longer ones: ten minutes or so.")
+    ] = False,
     markdown: Annotated[Path | None, Parameter(help="Write the tables to this file too.")] = None,
     json: Annotated[
         bool, Parameter(name="--json", negative="", help="Print one JSON object per line and figure.")
@@ -41,8 +43,8 @@ def economy(
     from testnet.bench.economy.measure import FULL, SHORT
 
     wanted = ROW_BP if cost is None else cost
-    if not 0 <= wanted <= BP:
-        hint = f"give --cost from 0 to {BP}"
+    if not 0 < wanted <= BP:
+        hint = f"give --cost from 1 to {BP}"
         raise CommandError("bad_cost", f"no share of a price: {wanted} basis points", hint, ExitCode.USAGE)
     output = Output(json)
     found = bench.Report(FULL if full else SHORT, seed, make_costs(wanted), output.note)
