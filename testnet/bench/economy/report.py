@@ -10,17 +10,15 @@ from testnet.bench.economy.edges import measure_edges
 from testnet.bench.economy.measure import COLUMNS, Size, describe, format_columns, format_line, measure
 from testnet.bench.economy.network import Setting
 from testnet.bench.economy.played import ROLES
+from testnet.bench.economy.shocks import SHOCK_COLUMNS, SHOCKS, play_shock
 from testnet.bench.economy.story import (
     CAST,
     EPOCH_COLUMNS,
     OUTSIDE,
     ROWS,
-    SHOCK_COLUMNS,
-    SHOCKS,
     STORY,
     Story,
     judge_story,
-    play_shock,
 )
 from testnet.bench.economy.sweep import SWEEP_COLUMNS, sweep
 from testnet.bench.figures import Note

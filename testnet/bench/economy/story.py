@@ -1,4 +1,4 @@
-"""Demand that surges and collapses, and half of a role that goes at once: what is served, and when it is again."""
+"""Demand that surges and collapses, and participants that stay or go by what they gain: what is served and paid."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,13 @@ from testnet.bench.economy.clients import Asked, Client
 from testnet.bench.economy.network import STEP_MS, Network, Setting
 from testnet.bench.economy.participant import Participant
 from testnet.bench.economy.payouts import End
+from testnet.bench.economy.recovery import Sample
 from testnet.bench.economy.stores import Keeping, Store
 from testnet.bench.economy.strategies import SOME_BP
 from testnet.bench.economy.verifiers import Checking, Verifier
 from testnet.bench.economy.workers import Worker
 
 RATIONAL = ("inference", "verifier", "storage", "validator")
-BIN_MS = 5_000  # of time in which what is served is looked at
-BEFORE_BINS = 8  # before a shock, and at the end
-SERVED_AGAIN = 0.95  # of what was served before
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,12 @@ STORY = (
     Phase("collapse", CALM // 10, 4),
     Phase("calm", CALM, 4),
 )
-BUSY = Phase("busy", 4 * CALM, 9)  # about half of what there is to be had
-SHOCK_EPOCH = 3
-RECOVERY_MS_MAX = 60_000
 SERVED_MIN = 0.95  # while demand is calm
 PAID_MIN = 0.98  # of what is answered: the rest are leaves nobody could check, and batches with a lie in them
 ROWS = 32
 CAST = {"validator": 5, "inference": 8, "verifier": 8, "storage": 8, "client": 8}
 OUTSIDE = {"validator": 3, "inference": 8, "verifier": 8, "storage": 4}
+EPOCH_COLUMNS = "seed|epoch|demand|asked|served|of it paid|wrong|copies kept|workers|verifiers|stores|validators"
 
 
 @dataclass(frozen=True)
@@ -59,26 +55,6 @@ class Shock:
     @property
     def name(self) -> str:
         return f"{self.role}_{'vanishes' if self.vanishes else 'leaves'}"
-
-
-SHOCKS = (
-    Shock("inference"),
-    Shock("verifier"),
-    Shock("storage"),
-    Shock("validator"),
-    Shock("inference", vanishes=True, known="0152"),
-    Shock("verifier", vanishes=True, known="0152"),
-    Shock("storage", vanishes=True),
-)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How much of what was wanted there was at a time: answers, or copies of blobs."""
-
-    time_ms: int
-    got: int
-    wanted: int
 
 
 @dataclass(frozen=True)
@@ -127,9 +103,6 @@ class Epoch:
         }
 
 
-EPOCH_COLUMNS = "seed|epoch|demand|asked|served|of it paid|wrong|copies kept|workers|verifiers|stores|validators"
-
-
 class Story:
     """One network through phases of demand, with a shock if there is one. Everybody but a few cheats is rational."""
 
@@ -143,7 +116,7 @@ class Story:
         self._there: dict[int, Counter[str]] = {}
         self._phases: dict[int, str] = {}
 
-    def play(self, phases: Sequence[Phase], shock: Shock | None = None, shock_epoch: int = SHOCK_EPOCH) -> bool:
+    def play(self, phases: Sequence[Phase], shock: Shock | None = None, shock_epoch: int = 0) -> bool:
         """Whether everything was settled in the end."""
         network = self.network
         spread_upkeep(network, RATIONAL)
@@ -220,79 +193,6 @@ class Story:
         )
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """Shares of what is wanted; `recovery_ms` is None where it is never again as it was before."""
-
-    before: float
-    least: float
-    after: float
-    recovery_ms: int | None
-
-
-@dataclass(frozen=True)
-class Shocked:
-    """What a shock did: to the answers or, where stores go, to the copies of leased blobs."""
-
-    seed: int
-    shock: Shock
-    found: Recovery
-    paid: float  # of what was answered after it
-    missed: tuple[str, ...]
-
-    def format_cells(self) -> list[str]:
-        found = self.found
-        recovery = "never" if found.recovery_ms is None else f"{found.recovery_ms / 1_000:g} s"
-        way = "says nothing any more" if self.shock.vanishes else "takes its stake back"
-        shares = (found.before, found.least, found.after, self.paid)
-        return [str(self.seed), self.shock.role, way, *(f"{share:.1%}" for share in shares), recovery, self.verdict]
-
-    @property
-    def verdict(self) -> str:
-        if self.missed and self.shock.known:
-            return f"{'; '.join(self.missed)}: known, see decision {self.shock.known}"
-        return "; ".join(self.missed) or "holds"
-
-    def to_dict(self) -> dict[str, Any]:
-        found = self.found
-        seconds = None if found.recovery_ms is None else found.recovery_ms / 1_000
-        return {
-            "name": f"half_{self.shock.name}",
-            "value": seconds,
-            "unit": "s",
-            "peer": "bar",
-            "peer_value": RECOVERY_MS_MAX / 1_000,
-            "ratio": 0.0,
-            "seed": self.seed,
-            "before": found.before,
-            "least": found.least,
-            "after": found.after,
-            "paid": self.paid,
-            "missed": list(self.missed),
-            "known": self.shock.known,
-        }
-
-
-SHOCK_COLUMNS = "seed|half of|that|before|at least|at the end|answers paid|until as before|verdict"
-
-
-def play_shock(setting: Setting, seed: int, shock: Shock) -> Shocked:
-    """One network in which half of a role goes."""
-    story = Story(setting, seed)
-    is_settled = story.play((BUSY,), shock)
-    epochs = [each for each in story.epochs if each.number >= SHOCK_EPOCH]
-    found = compute_recovery(story.kept if shock.role == "storage" else story.list_served(), story.shock_ms)
-    paid = sum(each.paid for each in epochs) / max(1, sum(each.answered for each in epochs))
-    missed = []
-    if not is_settled:
-        missed.append("something was still open at the end")
-    if found.recovery_ms is None or found.recovery_ms > RECOVERY_MS_MAX:
-        missed.append(f"not as before within {RECOVERY_MS_MAX / 1_000:g} s")
-    if paid < PAID_MIN:
-        missed.append(f"{1 - paid:.1%} of what was answered was not paid")
-    return Shocked(seed, shock, found, paid, tuple(missed))
-
-
 def judge_story(story: Story, is_settled: bool) -> Iterator[str]:
     """What demand that comes and goes must not do."""
     epochs = story.epochs
@@ -348,21 +248,3 @@ def count_kept(network: Network) -> Sample:
     leases = network.state.leases.values()
     got = sum(bool(part.height) and part.account in good for lease in leases for part in lease.replicas)
     return Sample(network.now_ms, got, sum(lease.factor for lease in leases))
-
-
-def compute_recovery(samples: Sequence[Sample], shock_ms: int) -> Recovery:
-    """What a shock did to something, by shares of BIN_MS."""
-    got: Counter[int] = Counter()
-    wanted: Counter[int] = Counter()
-    for sample in samples:
-        at = (sample.time_ms - shock_ms) // BIN_MS
-        wanted[at] += sample.wanted
-        got[at] += sample.got
-    times = sorted(at for at in wanted if wanted[at])
-    calm = [at for at in times if -BEFORE_BINS <= at < 0]
-    before = sum(got[at] for at in calm) / max(1, sum(wanted[at] for at in calm))
-    shares = {at: got[at] / wanted[at] for at in times if at >= 0}
-    short = [at for at, share in shares.items() if share < SERVED_AGAIN * before]
-    last = list(shares.values())[-BEFORE_BINS:]
-    recovery_ms = None if short and short[-1] == times[-1] else (short[-1] + 1 if short else 0) * BIN_MS
-    return Recovery(before, min(shares.values(), default=1.0), sum(last) / max(1, len(last)), recovery_ms)

@@ -22,10 +22,11 @@ from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
 from testnet.bench.economy.played import compute_served
 from testnet.bench.economy.played import play as play_edges
+from testnet.bench.economy.recovery import Recovery, Sample, compute_recovery
 from testnet.bench.economy.report import Line, write_markdown
 from testnet.bench.economy.room import compute_answer_pay, count_answer_units
 from testnet.bench.economy.stores import Keeping, Store, get_contents
-from testnet.bench.economy.story import Phase, Recovery, Sample, Shock, Story, compute_recovery, count_kept, judge_story
+from testnet.bench.economy.story import Phase, Shock, Story, count_kept, judge_story
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
 from testnet.bench.economy.sweep import play_point
 from testnet.bench.economy.verifiers import Verifier
@@ -134,8 +135,8 @@ def test_demand_that_collapses_is_served_and_paid_to_the_end() -> None:
 
 def test_half_of_a_role_takes_its_stake_back_or_says_nothing_any_more() -> None:
     left, gone = (Story(STORY_SETTING, seed=1) for _ in range(2))
-    left.play((BUSY,), Shock("verifier"), shock_epoch=0)
-    gone.play((BUSY,), Shock("verifier", vanishes=True), shock_epoch=0)
+    left.play((BUSY,), Shock("verifier"))
+    gone.play((BUSY,), Shock("verifier", vanishes=True))
     assert len(left.network.state.get_nodes("verifier")) == 3
     assert len(gone.network.state.get_nodes("verifier")) == 6
     assert sum(each.is_gone for each in gone.network.list_of(Verifier)) == 3
@@ -143,7 +144,7 @@ def test_half_of_a_role_takes_its_stake_back_or_says_nothing_any_more() -> None:
 
 def test_without_a_quorum_there_are_no_blocks_and_the_story_ends() -> None:
     story = Story(STORY_SETTING, seed=1)
-    assert not story.play((BUSY,), Shock("validator", vanishes=True), shock_epoch=0)
+    assert not story.play((BUSY,), Shock("validator", vanishes=True))
     assert story.network.is_stuck
 
 
