@@ -86,6 +86,23 @@ class Recalled:
 
 
 @dataclass(frozen=True)
+class GetModel:
+    """The bytes of a model, from disk or storage nodes, are delivered under this token as `ModelBytes`."""
+
+    token: str
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """A model's bytes, which its digest was checked against; `error` says why there are none."""
+
+    token: str
+    data: bytes
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class CallOff:
     """Whoever waits under this token does so no more. Workers that have not begun are told to leave it."""
 

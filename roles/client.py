@@ -25,7 +25,7 @@ from protocol.proofs.receipt_file import Finding, decode_receipt_file, verify_re
 from protocol.tensor import Tensor
 from protocol.topics import topic_name
 from protocol.types import NodeState
-from roles.attempts import Ask, AskAgain, CallOff, Outcome, Recall, Recalled, Tokens
+from roles.attempts import Ask, AskAgain, CallOff, GetModel, ModelBytes, Outcome, Recall, Recalled, Tokens
 from roles.client_errors import NotJoined, TimedOut, UnknownModel
 from roles.client_stream import LATE_S, Stream, encode_text
 from roles.client_waiter import Answer as Answer
@@ -45,6 +45,7 @@ FEE_MAX = 100_000_000  # grains
 STREAM_FEE_MAX = 1_000_000_000  # grains
 AGAIN_S = 120.0
 RECALL_S = 2.0
+MODEL_S = 3.0
 
 
 class Client:
@@ -201,15 +202,22 @@ class Client:
 
         Raises TimedOut when the client does not say.
         """
-        waiter = self.begin(token := self._make_token(), Recall(token, nonce))
-        try:
-            with trio.move_on_after(RECALL_S):
-                await waiter.done.wait()
-        finally:
-            self._waiting.pop(token)
-        if waiter.recalled is None:
-            raise TimedOut("timeout", f"the client said nothing for {RECALL_S:g} s")
-        return waiter.recalled
+        token = self._make_token()
+        reply = await self._exchange(token, Recall(token, nonce), RECALL_S)
+        assert isinstance(reply, Recalled)
+        return reply
+
+    async def get_model(self, digest: bytes) -> bytes:
+        """The bytes of a model, from disk or from storage nodes, checked by its digest.
+
+        Raises TimedOut when they do not come, UnknownModel when nobody has them.
+        """
+        token = self._make_token()
+        reply = await self._exchange(token, GetModel(token, digest), MODEL_S)
+        assert isinstance(reply, ModelBytes)
+        if reply.error:
+            raise UnknownModel("unknown_model", f"{format_cid(digest)}: {reply.error}")
+        return reply.data
 
     async def settle(self) -> None:
         """The receipts of all answers so far are files when this returns: each is one within a tenth of a second."""
@@ -234,6 +242,17 @@ class Client:
         if waiter is not None and waiter.outcome is None:
             self.node.command("client", CallOff(token))
 
+    async def _exchange(self, token: str, command: Any, timeout_s: float) -> Recalled | ModelBytes:
+        waiter = self.begin(token, command)
+        try:
+            with trio.move_on_after(timeout_s):
+                await waiter.done.wait()
+        finally:
+            self._waiting.pop(token)
+        if waiter.reply is None:
+            raise TimedOut("timeout", f"the client said nothing for {timeout_s:g} s")
+        return waiter.reply
+
     def find_model(self, wanted: str | bytes) -> ModelRecord:
         """A model that is served now, by name (its newest version), CID or digest. Raises UnknownModel."""
         served = [record for record in self.node.core.ledger.models.values() if not record.retired_ms]
@@ -250,13 +269,14 @@ class Client:
     def _take(self, delivered: Deliver) -> None:
         """Hand an outcome to whoever waits for it."""
         outcome = delivered.outcome
-        waiter = self._waiting.get(outcome.token) if isinstance(outcome, Outcome | Tokens | Recalled) else None
+        is_ours = isinstance(outcome, Outcome | Tokens | Recalled | ModelBytes)
+        waiter = self._waiting.get(outcome.token) if is_ours else None
         if waiter is None:
             return
         if isinstance(outcome, Tokens):
             waiter.told.append(outcome)
-        elif isinstance(outcome, Recalled):
-            waiter.recalled = outcome
+        elif isinstance(outcome, Recalled | ModelBytes):
+            waiter.reply = outcome
             waiter.done.set()
         else:
             waiter.outcome = outcome

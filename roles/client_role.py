@@ -3,11 +3,13 @@
 In the modes `batch` and `private` it releases what the worker has signed at once: there is a channel for each mode.
 A result that a drawn verifier finds otherwise is not released: the client shows the worker's signed receipt to the
 verifiers, who dispute it with bonds of their own (`roles.disputes`). Whoever runs the node commands `Ask`, `AskAgain`,
-`Recall` or `CallOff` and is handed an `Outcome` or `Recalled`; `roles.client` does so for programs.
+`Recall`, `GetModel` or `CallOff` and is handed an `Outcome`, `Recalled` or `ModelBytes`; `roles.client` does so for
+programs.
 """
 
 from dataclasses import replace
 
+from protocol.content import format_cid
 from protocol.messages import (
     Attestations,
     GetAttestations,
@@ -25,7 +27,9 @@ from roles.attempts import (
     AskAgain,
     Attempt,
     CallOff,
+    GetModel,
     Job,
+    ModelBytes,
     Outcome,
     Recall,
     Recalled,
@@ -42,6 +46,8 @@ from roles.role import (
     Deliver,
     Effect,
     Event,
+    Fetch,
+    Fetched,
     LedgerAdvanced,
     PeerDown,
     PeerUp,
@@ -61,6 +67,7 @@ from roles.service_log import BUCKET as STATEMENTS
 from roles.service_log import ServiceLog
 
 ASKS_MAX = 4_096
+MODELS_WANTED_MAX = 64
 PULL_MS = 1_500
 CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
 VOUCHER_STEP = 1  # vouchers in flight with one worker
@@ -79,6 +86,7 @@ class ClientRole(Role):
         self._answers = Answers(self._jobs, self._purse)
         self._lost = LostResults(self._jobs, self._answers, self._purse, context.account.public)
         self._dispatch = self._jobs.dispatch
+        self._models_wanted: dict[str, list[str]] = {}  # CID -> who waits for it
         self._hedge_ms = int(config.get("hedge_ms", 0))  # for asks that do not say
 
     @property
@@ -101,6 +109,11 @@ class ClientRole(Role):
                 return self._ask_again(again)
             case Commanded(Recall(token, nonce)):
                 return [Deliver(self._recall(token, nonce, now_ms))]
+            case Commanded(GetModel(token, digest)):
+                return self._get_model(token, format_cid(digest))
+            case Fetched(cid, data, error):
+                tokens = self._models_wanted.pop(cid, [])
+                return [Deliver(ModelBytes(token, data or b"", error)) for token in tokens]
             case Commanded(CallOff(token)):
                 return self._call_off(token, now_ms)
             case LedgerAdvanced(state):
@@ -182,6 +195,13 @@ class ClientRole(Role):
         # One that waits for a worker has no voucher out yet, and may get one.
         is_waiting = any(job.request.nonce == nonce for job in self._jobs.under_way.values())
         return Recalled(token, is_open=is_waiting, is_known=is_waiting)
+
+    def _get_model(self, token: str, cid: str) -> list[Effect]:
+        if sum(map(len, self._models_wanted.values())) >= MODELS_WANTED_MAX:
+            return [Deliver(ModelBytes(token, b"", f"{MODELS_WANTED_MAX} models are being fetched"))]
+        tokens = self._models_wanted.setdefault(cid, [])
+        tokens.append(token)
+        return [Fetch(cid)] if len(tokens) == 1 else []
 
     def _call_off(self, token: str, now_ms: int) -> list[Effect]:
         job = next((job for job in self._jobs.under_way.values() if token in job.tokens), None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import trio
 
 from protocol.tensor import Tensor
-from roles.attempts import Outcome, Recalled, Tokens
+from roles.attempts import ModelBytes, Outcome, Recalled, Tokens
 from roles.client_errors import make_error
 
 
@@ -35,7 +35,7 @@ class Waiter:
 
     done: trio.Event = field(default_factory=trio.Event)
     outcome: Outcome | None = None
-    recalled: Recalled | None = None
+    reply: Recalled | ModelBytes | None = None
     told: deque[Tokens] = field(default_factory=deque)  # of a stream; bounded by what was asked for
     news: trio.Event = field(default_factory=trio.Event)
 

@@ -87,6 +87,7 @@ SHELLS = (
     "roles/gateway/desk.py",
     "roles/gateway/door.py",
     "roles/gateway/key_book.py",
+    "roles/gateway/names.py",
     "roles/gateway/oip_api.py",
     "roles/gateway/openai_api.py",
     "roles/gateway/pass_book.py",

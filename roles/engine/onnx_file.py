@@ -135,6 +135,18 @@ def read_onnx_file(data: bytes) -> OnnxFile:
         raise ModelRefused(f"this is no ONNX model: {error}") from error
 
 
+def read_tensor_names(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a file calls its inputs and outputs, without reading the rest of it. ModelRefused for what is no model."""
+    try:
+        graph = Message("the graph", Message("the model", memoryview(data), _MODEL).get_message("graph"), _GRAPH)
+        inputs, outputs = (
+            tuple(_read_end(each, kind).name for each in graph.get_messages(kind)) for kind in ("input", "output")
+        )
+    except MalformedProtobuf as error:
+        raise ModelRefused(f"this is no ONNX model: {error}") from error
+    return inputs, outputs
+
+
 def _read_file(data: bytes) -> OnnxFile:
     model = Message("the model", memoryview(data), _MODEL)
     if model.has("training_info") or model.has("functions"):

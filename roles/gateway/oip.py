@@ -1,7 +1,7 @@
 """The server's half of Open Inference Protocol v2 over REST: what is asked, and how it is answered. No sockets here.
 
-The ledger knows a model's tensors by their place, not by the names in its file: they are `input-0`, `output-0` and so
-on here. Source: the Open Inference Protocol's REST specification; Triton's extension "binary_tensor_data".
+Tensors are called as in the model's file, where that could be had, and by their place as well: `input-0`, `output-0`
+and so on. Source: the Open Inference Protocol's REST specification; Triton's extension "binary_tensor_data".
 """
 
 import json
@@ -21,12 +21,24 @@ ID_LETTERS_MAX = 200
 
 
 @dataclass(frozen=True)
+class TensorNames:
+    """What a model's inputs and outputs are called, by place."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """An inference asked for. `outputs` are places of the model's outputs; those in `raw` are wanted as raw bytes."""
+    """An inference asked for. `outputs` are places of the model's outputs; those in `raw` are wanted as raw bytes.
+
+    `called` are the names by which the outputs were asked for.
+    """
 
     id: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[int, ...]
+    called: tuple[str, ...]
     raw: frozenset[int]
 
 
@@ -35,14 +47,23 @@ def describe_server(version: str) -> dict[str, Any]:
     return {"name": "rolemesh", "version": version, "extensions": [BINARY]}
 
 
-def describe_model(record: ModelRecord, versions: Sequence[int]) -> dict[str, Any]:
+def name_by_place(record: ModelRecord) -> TensorNames:
+    """The names of a model whose file is not known.
+
+    >>> name_by_place(ModelRecord("two", bytes(32), 1, (TensorSpec("bool", (0,)),) * 2, (), ())).inputs
+    ('input-0', 'input-1')
+    """
+    return TensorNames(_list_places("input", len(record.inputs)), _list_places("output", len(record.outputs)))
+
+
+def describe_model(record: ModelRecord, names: TensorNames, versions: Sequence[int]) -> dict[str, Any]:
     """`GET /v2/models/NAME`. A shape's -1 is the number of rows."""
     return {
         "name": record.name,
         "versions": [str(version) for version in versions],
         "platform": "onnx_onnxv1",
-        "inputs": [_describe_spec("input", place, spec) for place, spec in enumerate(record.inputs)],
-        "outputs": [_describe_spec("output", place, spec) for place, spec in enumerate(record.outputs)],
+        "inputs": [_describe_spec(*each) for each in zip(names.inputs, record.inputs, strict=True)],
+        "outputs": [_describe_spec(*each) for each in zip(names.outputs, record.outputs, strict=True)],
         "parameters": {
             "cid": format_cid(record.digest),
             "version": record.version,
@@ -52,19 +73,19 @@ def describe_model(record: ModelRecord, versions: Sequence[int]) -> dict[str, An
     }
 
 
-def read_request(record: ModelRecord, head_size: str | None, body: bytes) -> Wanted:
+def read_request(record: ModelRecord, names: TensorNames, head_size: str | None, body: bytes) -> Wanted:
     """What a body asks of a model. `head_size` is the header that says how much of it is JSON. Fault 400 or 413."""
     head, tail = _split(head_size, body)
     document = _read_json(head)
-    inputs = _read_inputs(record, document.get("inputs"), tail)
-    outputs, raw = _read_outputs(record, document)
+    inputs = _read_inputs(record, names.inputs, document.get("inputs"), tail)
+    outputs, raw = _read_outputs(names.outputs, document)
     rows = inputs[0].shape[0] if inputs and inputs[0].shape else 1
-    shapes = {place: [size or rows for size in record.outputs[place].shape] for place in outputs}
+    shapes = {place: [size or rows for size in record.outputs[place].shape] for place in outputs.values()}
     written = sum(math.prod(shape) for place, shape in shapes.items() if place not in raw)
     if written > NUMBERS_MAX:
         reason = f"{written} numbers would be written out, at most {NUMBERS_MAX} are: ask for binary_data"
         raise Fault(413, "too_large", reason)
-    return Wanted(_read_id(document.get("id", "")), inputs, outputs, raw)
+    return Wanted(_read_id(document.get("id", "")), inputs, tuple(outputs.values()), tuple(outputs), raw)
 
 
 def format_answer(
@@ -72,10 +93,10 @@ def format_answer(
 ) -> tuple[bytes, int | None]:
     """The body of an answer, and how much of it is JSON where raw tensors follow; None where none do."""
     described, tail = [], b""
-    for place in wanted.outputs:
+    for name, place in zip(wanted.called, wanted.outputs, strict=True):
         tensor = outputs[place]
         output: dict[str, Any] = {
-            "name": f"output-{place}",
+            "name": name,
             "datatype": DATATYPES[tensor.dtype],
             "shape": list(tensor.shape),
         }
@@ -95,8 +116,12 @@ def format_answer(
     return head + tail, len(head) if wanted.raw else None
 
 
-def _describe_spec(kind: str, place: int, spec: TensorSpec) -> dict[str, Any]:
-    return {"name": f"{kind}-{place}", "datatype": DATATYPES[spec.dtype], "shape": [size or -1 for size in spec.shape]}
+def _list_places(kind: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{kind}-{place}" for place in range(count))
+
+
+def _describe_spec(name: str, spec: TensorSpec) -> dict[str, Any]:
+    return {"name": name, "datatype": DATATYPES[spec.dtype], "shape": [size or -1 for size in spec.shape]}
 
 
 def _refuse(reason: str) -> Fault:
@@ -136,14 +161,14 @@ def _read_id(value: Any) -> str:
     return value
 
 
-def _name_all(kind: str, listed: Any, count: int) -> dict[int, Mapping[str, Any]]:
+def _find_all(kind: str, listed: Any, names: tuple[str, ...]) -> dict[int, Mapping[str, Any]]:
     """Entries of a list of inputs or outputs by place, in the order they are listed."""
-    names = {f"{kind}-{place}": place for place in range(count)}
+    places = {name: place for of in (_list_places(kind, len(names)), names) for place, name in enumerate(of)}
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise _refuse(f"{kind}s is no list of objects")
     found: dict[int, Mapping[str, Any]] = {}
     for each in listed:
-        place = names.get(each["name"]) if isinstance(each.get("name"), str) else None
+        place = places.get(each["name"]) if isinstance(each.get("name"), str) else None
         if place is None or place in found:
             raise _refuse(f"{kind} {str(each.get('name'))[:40]!r}: the model has {', '.join(names)}, each once")
         found[place] = each
@@ -157,18 +182,18 @@ def _get_parameters(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-def _read_inputs(record: ModelRecord, listed: Any, tail: bytes) -> tuple[Tensor, ...]:
-    found = _name_all("input", listed, len(record.inputs))
+def _read_inputs(record: ModelRecord, names: tuple[str, ...], listed: Any, tail: bytes) -> tuple[Tensor, ...]:
+    found = _find_all("input", listed, names)
     tensors, at = {}, 0
     for place, fields in found.items():
         size = _get_parameters(fields).get("binary_data_size")
         raw = None
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(tail) - at:
-                raise _refuse(f"input-{place} is said to have {str(size)[:20]} of {len(tail) - at} raw bytes")
+                raise _refuse(f"{names[place]} is said to have {str(size)[:20]} of {len(tail) - at} raw bytes")
             raw = tail[at : at + size]
             at += size
-        tensors[place] = _read_input(f"input-{place}", record.inputs[place], fields, raw)
+        tensors[place] = _read_input(names[place], record.inputs[place], fields, raw)
     if at != len(tail):
         raise _refuse(f"{len(tail) - at} raw bytes belong to no input")
     if len(tensors) < len(record.inputs):
@@ -213,18 +238,17 @@ def _pack(where: str, dtype: str, count: int, data: Any) -> bytes:
         raise _refuse(f"{where} holds {error}") from error
 
 
-def _read_outputs(record: ModelRecord, document: Mapping[str, Any]) -> tuple[tuple[int, ...], frozenset[int]]:
-    """Which outputs are wanted, all if none is named, and which of them raw."""
+def _read_outputs(names: tuple[str, ...], document: Mapping[str, Any]) -> tuple[dict[str, int], frozenset[int]]:
+    """Which outputs are wanted, by the names they are asked for by, all if none is; and which of them raw."""
     is_raw = _read_switch(_get_parameters(document), "binary_data_output", False)
     if not document.get("outputs"):
-        everything = tuple(range(len(record.outputs)))
-        return everything, frozenset(everything if is_raw else ())
-    found = _name_all("output", document["outputs"], len(record.outputs))
+        return {name: place for place, name in enumerate(names)}, frozenset(range(len(names)) if is_raw else ())
+    found = _find_all("output", document["outputs"], names)
     raw = {place for place, fields in found.items() if _read_switch(_get_parameters(fields), "binary_data", is_raw)}
     for fields in found.values():
         if _get_parameters(fields).get("classification"):
             raise _refuse("the classification extension is not served")
-    return tuple(found), frozenset(raw)
+    return {fields["name"]: place for place, fields in found.items()}, frozenset(raw)
 
 
 def _read_switch(parameters: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -11,6 +11,7 @@ from protocol.ledger.records import ModelRecord
 from roles.client import FEE_MAX
 from roles.gateway.desk import KEY, Desk
 from roles.gateway.faults import Fault
+from roles.gateway.names import NameBook
 from roles.gateway.oip import describe_model, describe_server, format_answer, read_request
 from roles.gateway.passes import RIGHT, cap_fee
 from roles.gateway.settings import read_settings
@@ -21,8 +22,9 @@ from roles.oip_tensors import HEAD_HEADER
 class OipApi:
     """The handlers. `version` is that of this program."""
 
-    def __init__(self, desk: Desk, version: str) -> None:
+    def __init__(self, desk: Desk, names: NameBook, version: str) -> None:
         self._desk = desk
+        self._names = names
         self._version = version
 
     def list_routes(self) -> list[Route]:
@@ -57,7 +59,7 @@ class OipApi:
             for model in self._desk.ledger.models.values()
             if model.name == record.name and not model.retired_ms
         )
-        return JSONResponse(describe_model(record, versions))
+        return JSONResponse(describe_model(record, await self._names.find(record), versions))
 
     async def tell_model_ready(self, request: Request) -> Response:
         name, is_ready = self._find(request).name, self._desk.is_ready
@@ -68,7 +70,7 @@ class OipApi:
         record = self._find(request)
         settings = cap_fee(read_settings(request.headers), request.scope[RIGHT], FEE_MAX)
         body = await self._desk.read_body(request)
-        wanted = read_request(record, request.headers.get(HEAD_HEADER), body)
+        wanted = read_request(record, await self._names.find(record), request.headers.get(HEAD_HEADER), body)
         ask = partial(self._desk.infer, record, wanted.inputs, settings, request.scope[KEY])
         async with self._desk.counting(request, record) as use:
             answer = await self._desk.wait(request, ask)

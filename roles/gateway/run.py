@@ -21,6 +21,7 @@ from roles.gateway.desk import Desk
 from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
 from roles.gateway.keys import is_usable
+from roles.gateway.names import NameBook
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.passes import Passes
@@ -104,7 +105,7 @@ def make_server(
 
     desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s, passes)
     version = importlib.metadata.version("rolemesh")
-    apis = (OipApi(desk, version).list_routes(), OpenAiApi(desk).list_routes())
+    apis = (OipApi(desk, NameBook(client.get_model), version).list_routes(), OpenAiApi(desk).list_routes())
     counts = Counts()
     return GatewayServer(listener, Gateway(desk, apis, door, node.get_page, counts), counts, report)
 

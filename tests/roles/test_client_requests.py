@@ -6,13 +6,14 @@ from collections.abc import Iterable
 import pytest
 
 from protocol.codec import decode
+from protocol.content import format_cid
 from protocol.errors import RemoteError
 from protocol.jobs import Mode
 from protocol.messages import Cancel, DirectRequest, Refusal, Result
 from protocol.proofs.receipt_file import decode_receipt_file
 from protocol.signing import verify_signed
 from protocol.tensor import Tensor
-from roles.attempts import Ask, AskAgain, CallOff, Outcome, Recall, Recalled, verify_result
+from roles.attempts import Ask, AskAgain, CallOff, GetModel, ModelBytes, Outcome, Recall, Recalled, verify_result
 from roles.client_role import ClientRole
 from roles.debts import PRESS_MS
 from roles.request_log import BUCKET, RequestLog, RequestRecord
@@ -21,6 +22,8 @@ from roles.role import (
     Context,
     Deliver,
     Effect,
+    Fetch,
+    Fetched,
     PeerUp,
     Penalise,
     Publish,
@@ -341,6 +344,28 @@ def test_a_restarted_client_knows_what_a_request_costs_and_spends_no_more_on_it_
     asks_another = any(item.name == "request.sent" for item in find_all(fallen_back, Record))
     assert asks_another == (spend_max == 0)
     assert recall(story).owed == (PRICE if spend_max else 2 * PRICE)
+
+
+# A model's file
+
+
+def test_a_models_file_is_fetched_once_for_all_who_want_it_and_why_it_is_not_there_is_said():
+    story = Story()
+    cid = format_cid(bytes(32))
+
+    assert story.do(Commanded(GetModel("a", bytes(32)))) == [Fetch(cid)]
+    assert story.do(Commanded(GetModel("b", bytes(32)))) == []
+    assert story.do(Fetched(cid, b"bytes")) == [Deliver(ModelBytes(token, b"bytes")) for token in "ab"]
+    assert story.do(Commanded(GetModel("c", bytes(32)))) == [Fetch(cid)]
+    assert story.do(Fetched(cid, None, "nobody")) == [Deliver(ModelBytes("c", b"", "nobody"))]
+
+
+def test_files_that_are_fetched_at_once_are_bounded(monkeypatch):
+    monkeypatch.setattr("roles.client_role.MODELS_WANTED_MAX", 1)
+    story = Story()
+    story.do(Commanded(GetModel("a", bytes(32))))
+
+    assert find(story.do(Commanded(GetModel("b", bytes(32)))), Deliver).outcome.error
 
 
 # What is kept

@@ -12,6 +12,7 @@ import trio
 from protocol.ledger.genesis import build_state
 from protocol.tensor import Tensor
 from roles.attempts import Ask, Outcome, Recalled, Tokens
+from roles.client_errors import UnknownModel
 from roles.client_stream import Stream, encode_text
 from roles.client_waiter import Answer, Waiter
 from roles.gateway.app import Gateway
@@ -19,6 +20,7 @@ from roles.gateway.counts import Counts
 from roles.gateway.desk import Desk
 from roles.gateway.door import Door
 from roles.gateway.key_book import KeyBook
+from roles.gateway.names import NameBook
 from roles.gateway.oip_api import OipApi
 from roles.gateway.openai_api import OpenAiApi
 from roles.gateway.passes import Passes
@@ -45,6 +47,7 @@ class FakeAsker:
     pieces: tuple[str, ...] = ()  # of every text
     ends_with: str = ""  # the code of how every text fails after its pieces
     hangs: bool = False  # every text after its pieces
+    file: bytes | None = None  # of every model
     costs: int = 7  # each request, as it is recalled
     recalled: dict[bytes, Recalled] = field(default_factory=dict)  # those that are recalled otherwise, by nonce
 
@@ -84,6 +87,11 @@ class FakeAsker:
     def end(self, token: str) -> None:
         self.left += 1
 
+    async def get_model(self, digest: bytes) -> bytes:
+        if self.file is None:
+            raise UnknownModel("unknown_model", "no storage node has it")
+        return self.file
+
     async def recall(self, nonce: bytes) -> Recalled:
         return self.recalled.get(nonce, Recalled("", owed=self.costs, is_known=True))
 
@@ -118,7 +126,7 @@ async def serving(
     errors: list[Exception] = []
     spending = Spending(book or KeyBook(folder, is_synced=False), asker, errors.append)
     desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0, passes)
-    apis = (OipApi(desk, "1.0").list_routes(), OpenAiApi(desk).list_routes())
+    apis = (OipApi(desk, NameBook(asker.get_model), "1.0").list_routes(), OpenAiApi(desk).list_routes())
     door, counts = Door(spending.find, needs_key, passes), Counts()
     gateway = Gateway(desk, apis, door, lambda target: Page(200, f"{target}\n"), counts)
     server = GatewayServer(await open_listener("127.0.0.1", 0), gateway, counts, errors.append)

@@ -32,6 +32,7 @@ def test_answers_are_attested_and_their_receipts_verify(tmp_path):
             nursery.start_soon(run_gateway, Plan(directory, ("127.0.0.1", 0), 30.0), announce, stop)
             await ready.wait()
             async with httpx.AsyncClient(base_url=said["url"], timeout=30) as http:
+                said["named"] = (await http.get("/v2/models/digits")).json()["inputs"][0]["name"]
                 said["ready"] = (await http.get("/v2/health/ready")).status_code
                 said["quorum"] = await http.post(INFER, json=ASKED)
                 said["spot"] = await http.post(INFER, json=ASKED, headers={"X-Verify": "spot"})
@@ -51,6 +52,7 @@ def test_answers_are_attested_and_their_receipts_verify(tmp_path):
     trio.run(main)
     parameters = said["quorum"].json()["parameters"]
     assert said["ready"] == 200
+    assert said["named"] == "pixels", "as in the file, which a storage node has"
     assert (parameters["is_attested"], parameters["verifiers"]) == (True, 2)
     assert said["spot"].json()["parameters"]["is_attested"] is False
     assert (said["dear"].status_code, said["dear"].json()["code"]) == (402, "fee_too_low")

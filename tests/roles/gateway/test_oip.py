@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protocol.ledger.records import ModelRecord, TensorSpec
 from protocol.tensor import Tensor
 from roles.gateway.faults import Fault, translate
-from roles.gateway.oip import describe_model, format_answer, read_request
+from roles.gateway.oip import TensorNames, describe_model, format_answer, name_by_place, read_request
 from roles.gateway.settings import read_settings
 from testnet.genesis import load_models
 from tests.support.oip_server import TYPES
@@ -27,8 +27,8 @@ PAIR = ModelRecord(
 ROWS = [[n % 16 for n in range(64)], [1] * 64]
 
 
-def ask(document, tail=b"", head_size=None, record=DIGITS):
-    return read_request(record, head_size, json.dumps(document).encode() + tail)
+def ask(document, tail=b"", head_size=None, record=DIGITS, names=None):
+    return read_request(record, names or name_by_place(record), head_size, json.dumps(document).encode() + tail)
 
 
 def name_input(**fields):
@@ -137,7 +137,7 @@ def test_a_head_of_no_size_is_refused(head_size):
 def test_numbers_that_are_none_and_lists_without_end_are_refused():
     for body in (b'{"inputs": NaN}', b"[" * 100_000, b"\xff", b'{"a":' + b"1" * 5_000 + b"}"):
         with pytest.raises(Fault) as caught:
-            read_request(DIGITS, None, body)
+            read_request(DIGITS, name_by_place(DIGITS), None, body)
         assert caught.value.status == 400
     nan = np.array([1, np.nan, 1], "<f4").tobytes()
     inputs = [
@@ -162,15 +162,16 @@ def test_more_numbers_than_are_written_out_must_be_asked_for_as_bytes():
 @given(st.binary(max_size=200), st.one_of(st.none(), st.text(max_size=5)))
 def test_no_bytes_break_it(body, head_size):
     with pytest.raises(Fault) as caught:  # what it takes does not fit into so few
-        read_request(DIGITS, head_size, body)
+        read_request(DIGITS, name_by_place(DIGITS), head_size, body)
 
     assert caught.value.status == 400
 
 
 def test_a_model_is_described_as_clients_expect():
-    told = describe_model(DIGITS, (1, 3))
+    told = describe_model(DIGITS, TensorNames(("pixels",), ("logits",)), (1, 3))
 
-    assert told["inputs"] == [{"name": "input-0", "datatype": "UINT8", "shape": [-1, 64]}]
+    assert told["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 64]}]
+    assert told["outputs"][0]["name"] == "logits"
     assert told["versions"] == ["1", "3"]
 
 
