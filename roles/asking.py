@@ -2,6 +2,7 @@
 
 from protocol.check import AHEAD_MS_MAX
 from protocol.codec import encode
+from protocol.content import format_cid
 from protocol.generation import read_form, read_inputs
 from protocol.jobs import InferenceRequest, Mode, compute_request_id
 from protocol.ledger.state import State
@@ -27,7 +28,7 @@ def make_job(ask: Ask, context: Context, state: State, now_ms: int) -> Job:
     model = state.models.get(ask.model)
     if model is None:
         names = ", ".join(sorted(record.name for record in state.models.values())) or "none"
-        raise NotAsked("unknown_model", f"the ledger has no model {ask.model.hex()}; it has: {names}")
+        raise NotAsked("unknown_model", f"the ledger has no model {format_cid(ask.model)}; it has: {names}")
     try:
         rows = check_inputs(ask.inputs, model)
         check_outputs(model, rows, ask.mode)

@@ -1,6 +1,7 @@
 """Why the ledger refuses what is asked about apps."""
 
 from protocol.errors import InvalidTransaction
+from protocol.keys import format_account
 
 
 class InvalidApp(InvalidTransaction):
@@ -21,7 +22,7 @@ class AppRetired(InvalidTransaction):
 
 class NotYourApp(InvalidTransaction):
     def __init__(self, app: str, account: bytes) -> None:
-        super().__init__(f"app {app!r} is not for account {account.hex()} to change or report on")
+        super().__init__(f"app {app!r} is not for account {format_account(account)} to change or report on")
         self.app = app
         self.account = account
 

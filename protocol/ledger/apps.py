@@ -11,7 +11,9 @@ import re
 from dataclasses import replace
 from typing import Annotated
 
+from protocol.content import format_cid
 from protocol.fast_dataclass import fast_dataclass
+from protocol.keys import format_account
 from protocol.ledger.app_errors import (
     AppRetired,
     InvalidApp,
@@ -158,7 +160,7 @@ def choose_backing(state: State, holder: bytes) -> tuple[bytes, ...]:
 def count_use(held: PassRecord | None, item: ReportedUse, time_ms: int) -> PassRecord:
     """A pass with what was reported on it counted. InvalidUse, or QuotaExceeded, when that cannot be."""
     if held is None or held.since_ms != item.since_ms:
-        raise InvalidUse(f"account {item.holder.hex()} has no such pass that began at {item.since_ms}")
+        raise InvalidUse(f"account {format_account(item.holder)} has no such pass that began at {item.since_ms}")
     last_ms = min(time_ms, held.until_ms - 1)
     if item.period > compute_period(held.since_ms, held.tier.period_ms, last_ms):
         raise InvalidUse(f"period {item.period} of the pass has not begun, or is after its end")
@@ -362,7 +364,7 @@ def _count(held: PassRecord, period: int, requests: int) -> PassRecord:
 
 def _count_on_model(draft: Draft, app: str, item: ReportedUse, share: int) -> None:
     if draft.models.get(item.model) is None:
-        raise InvalidUse(f"the ledger knows no model {item.model.hex()}")
+        raise InvalidUse(f"the ledger knows no model {format_cid(item.model)}")
     key = compute_use_key(app, item.model)
     known = draft.app_uses.get(key) or _UNUSED
     draft.app_uses.put(key, AppUse(known.requests + item.requests, known.shared + share))

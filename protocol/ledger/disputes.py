@@ -15,6 +15,7 @@ from protocol.codec import encode
 from protocol.errors import RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, Receipt, compute_attestation, compute_claim_id, compute_commitment
+from protocol.keys import format_node
 from protocol.ledger.batches import compute_check_key, find_held
 from protocol.ledger.block import get_validators_of, is_quorum
 from protocol.ledger.context import TransactionContext
@@ -27,7 +28,6 @@ from protocol.ledger.errors import (
     InvalidDispute,
     LimitReached,
     UnknownDispute,
-    UnknownNode,
 )
 from protocol.ledger.records import Dispute, DisputePhase, DueItem, EpochSnapshot, Vote
 from protocol.ledger.runs import is_contested
@@ -131,7 +131,7 @@ def apply_open_dispute(draft: Draft, context: TransactionContext, body: OpenDisp
         raise AlreadyDisputed(claim_id)
     worker = draft.find_node(claim.worker)
     if worker is None:
-        raise UnknownNode(claim.worker)
+        raise InvalidDispute(context.id, f"node {format_node(claim.worker)} is registered no more")
     if worker.account == context.account:
         raise InvalidDispute(context.id, "a worker does not dispute its own claim")
     if output_digest == body.output_digest:
@@ -275,7 +275,9 @@ def _find_claim(draft: Draft, context: TransactionContext, body: OpenDispute) ->
     receipt, claim = body.receipt[0], body.receipt[0].claim
     candidate = get_snapshot(draft, claim.epoch).find_candidate(claim.worker)
     if candidate is None or not candidate.serves(claim.model):
-        raise InvalidDispute(context.id, f"node {claim.worker.hex()} did not serve this model in epoch {claim.epoch}")
+        raise InvalidDispute(
+            context.id, f"node {format_node(claim.worker)} did not serve this model in epoch {claim.epoch}"
+        )
     if compute_commitment(receipt.salt, receipt.output_digest) != claim.commitment:
         raise InvalidDispute(context.id, "the receipt does not open the claim")
     # A worker keeps what it needs to answer for so long, or until its batch is over.

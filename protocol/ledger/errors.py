@@ -1,6 +1,8 @@
 """Why the ledger says no. Each error carries the numbers, amounts in grains, times in milliseconds since 1970."""
 
+from protocol.content import format_cid
 from protocol.errors import InvalidTransaction
+from protocol.keys import format_account
 
 
 class NotYet(InvalidTransaction):
@@ -75,7 +77,7 @@ class InvalidNode(InvalidTransaction):
 
 class UnknownNode(InvalidTransaction):
     def __init__(self, key: bytes) -> None:
-        super().__init__(f"no node is registered for {key.hex()}")
+        super().__init__(f"no node is registered for {format_account(key)}")
         self.key = key
 
 
@@ -98,7 +100,7 @@ class NotYourChannel(InvalidTransaction):
     """Only the payer closes a channel, only the payee settles it."""
 
     def __init__(self, channel: bytes, account: bytes) -> None:
-        super().__init__(f"channel {channel.hex()} is not {account.hex()}'s to do this with")
+        super().__init__(f"channel {channel.hex()} is not {format_account(account)}'s to do this with")
         self.channel = channel
         self.account = account
 
@@ -187,7 +189,7 @@ class AlreadyGuilty(InvalidTransaction):
     """A validator is convicted once, and validates no more."""
 
     def __init__(self, account: bytes) -> None:
-        super().__init__(f"validator {account.hex()} has been convicted already")
+        super().__init__(f"validator {format_account(account)} has been convicted already")
         self.account = account
 
 
@@ -230,7 +232,7 @@ class NotYourJob(InvalidTransaction):
     """Only its worker settles or refuses a job."""
 
     def __init__(self, job: bytes, account: bytes) -> None:
-        super().__init__(f"job {job.hex()} is not {account.hex()}'s to do this with")
+        super().__init__(f"job {job.hex()} is not {format_account(account)}'s to do this with")
         self.job = job
         self.account = account
 
@@ -386,7 +388,7 @@ class UnknownModel(InvalidTransaction):
     """The ledger has no such model, or has it as retired."""
 
     def __init__(self, digest: bytes) -> None:
-        super().__init__(f"the ledger has no model {digest.hex()} that is served")
+        super().__init__(f"the ledger has no model {format_cid(digest)} that is served")
         self.digest = digest
 
 
@@ -394,7 +396,7 @@ class NotYourModel(InvalidTransaction):
     """A name, or a model, of another account; those of genesis are nobody's."""
 
     def __init__(self, name: str, account: bytes) -> None:
-        super().__init__(f"model {name!r} does not belong to account {account.hex()}")
+        super().__init__(f"model {name!r} does not belong to account {format_account(account)}")
         self.name = name
         self.account = account
 
@@ -409,7 +411,7 @@ class NotYourFeed(InvalidTransaction):
     """A feed of another account; those of genesis are nobody's, those of workflows end with them."""
 
     def __init__(self, name: str, account: bytes) -> None:
-        super().__init__(f"feed {name!r} does not belong to account {account.hex()}")
+        super().__init__(f"feed {name!r} does not belong to account {format_account(account)}")
         self.name = name
         self.account = account
 
@@ -426,7 +428,7 @@ class UnknownWorkflow(InvalidTransaction):
 
 class NotYourWorkflow(InvalidTransaction):
     def __init__(self, name: str, account: bytes) -> None:
-        super().__init__(f"workflow {name!r} does not belong to account {account.hex()}")
+        super().__init__(f"workflow {name!r} does not belong to account {format_account(account)}")
         self.name = name
         self.account = account
 
@@ -456,7 +458,7 @@ class AlreadyVoted(InvalidTransaction):
     """The stake behind the account, or some of it, has voted."""
 
     def __init__(self, proposal: bytes, account: bytes) -> None:
-        super().__init__(f"stake of account {account.hex()} has voted on proposal {proposal.hex()} already")
+        super().__init__(f"stake of account {format_account(account)} has voted on proposal {proposal.hex()} already")
         self.proposal = proposal
         self.account = account
 
@@ -500,5 +502,5 @@ class SelfPayment(InvalidTransaction):
     """A channel from an account to itself."""
 
     def __init__(self, account: bytes) -> None:
-        super().__init__(f"account {account.hex()} would pay itself")
+        super().__init__(f"account {format_account(account)} would pay itself")
         self.account = account

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, Attestation, Claim, compute_claim_id, compute_commitment
+from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
@@ -175,7 +176,7 @@ def verify_job_claim(draft: Draft, key: bytes, job: Job, claim: Claim, salt: byt
         raise InvalidJobWork(key, f"the claim asks {claim.fee} grains of {job.amount}")
     owner = draft.node_owners.get(claim.worker)
     if owner is None or owner.account != job.payee:
-        raise InvalidJobWork(key, f"the claim is of node {claim.worker.hex()}, none of the worker's")
+        raise InvalidJobWork(key, f"the claim is of node {format_node(claim.worker)}, none of the worker's")
     if compute_commitment(salt, output_digest) != claim.commitment:
         raise InvalidJobWork(key, "salt and digest do not open the claim")
     claim_id = compute_claim_id(claim)

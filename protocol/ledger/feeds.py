@@ -13,6 +13,7 @@ from typing import Annotated
 
 from protocol.candles import LEVELS, PAGES, compute_feed_key, compute_page_key
 from protocol.fast_dataclass import fast_dataclass
+from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import ORACLE, wake_epoch_end
@@ -243,7 +244,7 @@ def apply_accuse_observer(draft: Draft, context: TransactionContext, body: Accus
     terms = draft.feed_terms.get(first.feed)
     owner = draft.node_owners.get(first.observer)
     if terms is None or owner is None:
-        raise InvalidEvidence(f"the ledger knows no feed {first.feed!r}, or no node {first.observer.hex()}")
+        raise InvalidEvidence(f"the ledger knows no feed {first.feed!r}, or no node {format_node(first.observer)}")
     key = compute_observer_key(terms.name, owner.account)
     observer = draft.observers.get(key)
     start_ms = first.round * terms.heartbeat_ms

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from typing import Annotated
 
+from protocol.content import format_cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
@@ -92,7 +93,7 @@ def apply_register_model(draft: Draft, context: TransactionContext, body: Regist
     if reason:
         raise InvalidModel(reason)
     if draft.models.get(body.digest) is not None:
-        raise InvalidModel(f"the ledger has model {body.digest.hex()} already")
+        raise InvalidModel(f"the ledger has model {format_cid(body.digest)} already")
     known = draft.model_names.get(body.name)
     if known is not None and known.owner != context.account:
         raise NotYourModel(body.name, context.account)

@@ -6,6 +6,8 @@ Former keys keep their owner as long as a kept snapshot knows them: work done an
 
 from dataclasses import replace
 
+from protocol.content import format_cid
+from protocol.keys import format_account, format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft, Overlay
 from protocol.ledger.epochs import VALIDATOR, wake_epoch_end
@@ -61,14 +63,14 @@ def _verify_registration(
     _verify_free(draft.node_owners, "node", body.node, context.account)
     _verify_free(draft.vote_owners, "vote", body.vote, context.account)
     if known is not None and known.node != body.node:
-        raise InvalidNode(f"the account runs node {known.node.hex()}: other keys are for RotateKeys")
+        raise InvalidNode(f"the account runs node {format_node(known.node)}: other keys are for RotateKeys")
     if not body.roles or len(set(body.roles)) != len(body.roles):
         raise InvalidNode("a node has at least one role and none twice")
     if len(set(body.models)) != len(body.models):
         raise InvalidNode("a model is named twice")
     unknown = next((model for model in body.models if draft.models.get(model) is None), None)
     if unknown is not None:
-        raise InvalidNode(f"the ledger has no model {unknown.hex()}")
+        raise InvalidNode(f"the ledger has no model {format_cid(unknown)}")
     validates, validated = VALIDATOR in body.roles, known is not None and VALIDATOR in known.roles
     if len(body.vote) != (32 if validates else 0):
         raise InvalidNode("validators have a vote key of 32 bytes, others none")
@@ -85,7 +87,7 @@ def _verify_registration(
 def _verify_free(owners: Overlay[bytes, KeyOwner], what: str, key: bytes, account: bytes) -> None:
     owner = owners.get(key)
     if owner is not None and owner.account != account:
-        raise InvalidNode(f"{what} key {key.hex()} belongs to account {owner.account.hex()}")
+        raise InvalidNode(f"{what} key {key.hex()} belongs to account {format_account(owner.account)}")
 
 
 def _verify_possession(context: TransactionContext, body: RegisterNode | RotateKeys, is_new_vote: bool) -> None:

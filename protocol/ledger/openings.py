@@ -17,6 +17,7 @@ from protocol.jobs import (
     compute_claim_id,
     compute_request_id,
 )
+from protocol.keys import format_account, format_node
 from protocol.ledger.batches import SAMPLES_MAX, BatchLeaf, compute_drawn, find_run, forfeit, make_batch_leaf
 from protocol.ledger.checks import begin_attestations, begin_check
 from protocol.ledger.context import TransactionContext
@@ -140,7 +141,7 @@ def verify_promise(
         raise InvalidLeaf(leaf.seq, "the root names another claim")
     owner = draft.node_owners.get(claim.worker)
     if owner is None or owner.account != context.account:
-        raise InvalidLeaf(leaf.seq, f"the claim is of node {claim.worker.hex()}, none of the worker's")
+        raise InvalidLeaf(leaf.seq, f"the claim is of node {format_node(claim.worker)}, none of the worker's")
     context.verify_signed(voucher, run.payer)
     context.verify_signed(claim, claim.worker)
 
@@ -151,7 +152,7 @@ def _verify_request(draft: Draft, run: BatchRun, leaf: BatchLeaf, work: OpenedWo
     if compute_request_id(request) != claim.request_id:
         raise InvalidLeaf(leaf.seq, "the claim answers another request")
     if request.account != run.payer or request.mode != Mode.BATCH:
-        raise InvalidLeaf(leaf.seq, f"a request in mode {request.mode!r} of account {request.account.hex()}")
+        raise InvalidLeaf(leaf.seq, f"a request in mode {request.mode!r} of account {format_account(request.account)}")
     stated = (claim.model, claim.verifiers, claim.epoch)
     if stated != (request.model, request.verifiers, request.epoch) or draft.models.get(claim.model) is None:
         raise InvalidLeaf(leaf.seq, "the claim does not say what the request asks for")

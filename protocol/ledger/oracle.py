@@ -9,6 +9,7 @@ too. It is held rather than the feed halted because a halt needs somebody to end
 from dataclasses import replace
 
 from protocol.candles import LEVELS, add_value, compute_page_key, compute_period, compute_slot
+from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidReport, RoundNotOpen, RoundOver
@@ -41,7 +42,9 @@ def apply_report_oracle(draft: Draft, context: TransactionContext, body: ReportO
         raise InvalidReport(f"{len(body.observations)} observations, a quorum is {quorum}")
     for item in body.observations:
         if item.observer not in observers:
-            raise InvalidReport(f"{item.observer.hex()} does not observe {terms.name!r} in round {item.round}")
+            raise InvalidReport(
+                f"node {format_node(item.observer)} does not observe {terms.name!r} in round {item.round}"
+            )
         _verify_time(draft, terms, item)
         context.verify_signed(item, item.observer)
     value = compute_median([item.value for item in body.observations])

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from protocol.errors import InvalidBlock
 from protocol.fast_dataclass import fast_dataclass
-from protocol.keys import Signer
+from protocol.keys import Signer, format_account
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import VALIDATOR
@@ -82,7 +82,7 @@ def apply_commit_onion(draft: Draft, context: TransactionContext, body: CommitOn
     """Commit to a new onion, from the next epoch on. Its number is above all before, so that none comes twice."""
     node = draft.nodes.get(context.account)
     if node is None or VALIDATOR not in node.roles:
-        raise InvalidNode(f"account {context.account.hex()} has no validator")
+        raise InvalidNode(f"account {format_account(context.account)} has no validator")
     known = draft.onions.get(context.account) or Onion(b"", 0, b"", 0)
     least = max(known.number, known.next_number) + 1
     if body.number < least:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from protocol.codec import decode
 from protocol.committee import compute_committee
+from protocol.content import format_cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
     VERIFIERS_MIN,
@@ -19,6 +20,7 @@ from protocol.jobs import (
     compute_claim_id,
     compute_commitment,
 )
+from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
@@ -203,7 +205,7 @@ def _verify_work(settlement: _Settlement, channel: Channel, work: Work) -> None:
         raise InvalidLeaf(voucher.seq, "claim and voucher are not of the same job")
     owner = draft.node_owners.get(claim.worker)  # maybe of a key the node had when it did the work
     if owner is None or owner.account != node.account:
-        reason = f"the claim is of node {claim.worker.hex()}, the account's is {node.node.hex()}"
+        reason = f"the claim is of node {format_node(claim.worker)}, the account's is {format_node(node.node)}"
         raise InvalidLeaf(voucher.seq, reason)
     if compute_commitment(work.salt, work.output_digest) != claim.commitment:
         raise InvalidLeaf(voucher.seq, "salt and digest do not open the claim")
@@ -258,7 +260,7 @@ def find_fault(
     model = draft.models.get(claim.model)
     for item in attestations:
         if item.claim_id != claim_id or not is_agreed(model, item, output_digest, outputs):
-            return f"the attestation of {item.verifier.hex()} does not open to this digest"
+            return f"the attestation of {format_node(item.verifier)} does not open to this digest"
         context.verify_signed(item, item.verifier)
     return ""
 
@@ -270,7 +272,7 @@ def find_committee_fault(draft: Draft, claim: Claim, attestations: tuple[Attesta
     snapshot = get_snapshot(draft, claim.epoch)
     worker = snapshot.find_candidate(claim.worker)
     if worker is None or not worker.serves(claim.model):
-        return f"node {claim.worker.hex()} did not serve model {claim.model.hex()} in epoch {claim.epoch}"
+        return f"node {format_node(claim.worker)} did not serve model {format_cid(claim.model)} in epoch {claim.epoch}"
     committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
     if tuple(item.verifier for item in attestations) != committee:
         return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"

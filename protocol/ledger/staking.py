@@ -5,6 +5,7 @@ Stake on its way back answers for its node until it matures, and that takes long
 
 from dataclasses import replace
 
+from protocol.keys import format_account
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import VALIDATOR, wake_epoch_end
@@ -44,7 +45,7 @@ def apply_delegate(draft: Draft, context: TransactionContext, body: Delegate) ->
     """Put stake behind a validator. It counts from the next epoch on."""
     node = _get_node(draft, body.validator)
     if VALIDATOR not in node.roles or body.validator == context.account:
-        raise InvalidNode(f"{body.validator.hex()} is no validator of another account")
+        raise InvalidNode(f"{format_account(body.validator)} is no validator of another account")
     known = draft.delegations.get(compute_delegation_key(body.validator, context.account))
     pool = draft.pools.get(body.validator)
     if known is None and pool is not None and pool.delegators >= DELEGATIONS_MAX:

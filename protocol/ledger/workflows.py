@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from protocol.candles import NoHistory, choose_level, compute_feed_key, compute_page_key, fill_candles, read_candles
 from protocol.committee import compute_committee, compute_order, compute_working_set
+from protocol.content import format_cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, compute_request_id
 from protocol.ledger.context import TransactionContext
@@ -279,7 +280,7 @@ def _find_fault(draft: Draft, body: AddWorkflow) -> str:
         return f"a name is letters, digits, dots, dashes and underscores, at most 48, not {body.name!r}"
     model = draft.models.get(body.model)
     if model is None or model.retired_ms:
-        return f"the ledger has no model {body.model.hex()} that is served"
+        return f"the ledger has no model {format_cid(body.model)} that is served"
     if not HEARTBEAT_MS_MIN <= body.every_ms <= HEARTBEAT_MS_MAX:
         return f"ticks are {HEARTBEAT_MS_MIN} to {HEARTBEAT_MS_MAX} ms apart, not {body.every_ms}"
     if not draft.time_ms // body.every_ms + 1 <= body.end_ms // body.every_ms or body.end_ms > DELAY_MS_MAX:

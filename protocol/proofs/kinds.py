@@ -119,7 +119,7 @@ def verify_attestations(receipt: Receipt, attestations: Sequence[Attestation]) -
     for item in attestations:
         digest = compute_tensors_digest(decode_tensors(item.shown)) if item.shown else receipt.output_digest
         if item.claim_id != claim_id or item.value != compute_attestation(claim_id, item.verifier, digest):
-            raise InvalidProof(f"the attestation of {item.verifier.hex()} is not of this claim and output")
+            raise InvalidProof(f"the attestation of {format_node(item.verifier)} is not of this claim and output")
         verify_signed(item, item.verifier)
 
 
