@@ -10,9 +10,14 @@ from testnet.cli.arguments import Json
 from testnet.cli.output import CommandError, ExitCode, Output
 
 if TYPE_CHECKING:
+    from protocol.ledger.block import Block
+    from protocol.ledger.state import State
+    from protocol.proofs.receipt_file import Finding
     from testnet.explain import Case
+    from testnet.recompute import OnBlock, Recomputation
 
 ID_LETTERS_MIN = 8
+CID_PREFIXES = ("bafk", "bafy")  # no id in hex: there is a letter beyond f
 
 
 def add_to(app: App) -> None:
@@ -21,7 +26,8 @@ def add_to(app: App) -> None:
         explain,
         help_epilogue="Examples:\n\n  rolemesh explain 5f0c1e77 --dir .rolemesh/dev-42\n\n"
         "  rolemesh explain .rolemesh/dev-42/clients/0/receipts/5f0c….receipt --json\n\n"
-        "  rolemesh explain 5f0c1e77 --dir .rolemesh/dev-42/nodes/inference-0",
+        "  rolemesh explain 5f0c1e77 --dir .rolemesh/dev-42/nodes/inference-0\n\n"
+        "  rolemesh explain bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e  (a lease)",
     )
 
 
@@ -34,29 +40,74 @@ def explain(
 ) -> None:
     """Say why a node was chosen, refused, paid, not paid or slashed for one request. Needs no network, believes nobody.
 
-    The ledger is recomputed from genesis; every signature of what was kept is checked. What is only somebody's word is
-    named as not shown.
+    Of a lease or a workflow's run it says what the ledger did, block by block. The ledger is recomputed from genesis;
+    every signature of what was kept is checked. What is only somebody's word is named as not shown.
 
     Parameters
     ----------
     target
-        A request id or claim id in hex, or its first eight letters or more; or a .receipt file.
+        The id of a request, claim, lease or run in hex, or its first eight letters or more; the CID of a lease; or a
+        .receipt file.
     directory
         A client's or worker's data directory, or a network's; the newest network under ./.rolemesh unless given.
     """
     from testnet.explain import History, summarise
     from testnet.explain import explain as explain_case
-    from testnet.recompute import recompute
 
     output = Output(json)
     wanted = _read_target(target)
     places = _find_places(directory if directory is not None else _find_home(Path(target)))
-    place, case = _find_case(wanted, places)
-    output.note(f"recomputing the ledger in {place} from genesis")
+    found = _find_case(wanted, places)
+    if found is None:
+        _explain_ledger(wanted, places, output)
+        return
+    place, case = found
     history = History(case)
-    from roles.config import read_genesis
+    result = _recompute(place, history.on_block, output)
+    findings = list(explain_case(case, result.state, history, result.leaves))
+    output.say(f"{'request':>12}  {case.request_id.hex()}")
+    _say(findings, output)
+    output.give({"request_id": case.request_id, "directory": str(place), "steps": summarise(findings)})
 
-    result = recompute(read_genesis(place), {place.name: place / "node.db"}, history.on_block)
+
+def _explain_ledger(wanted: str, places: list[Path], output: Output) -> None:
+    """A lease or run, whose whole life the blocks tell. Raises CommandError."""
+    from testnet.explain import summarise
+    from testnet.explain_ledger import LeaseStories, RunStories
+
+    runs, leases = RunStories(wanted), LeaseStories(wanted)
+
+    def on_block(before: "State", block: "Block", after: "State") -> None:
+        runs.on_block(before, block, after)
+        leases.on_block(before, block, after)
+
+    place = places[0]
+    _recompute(place, on_block, output)
+    found = [("run", *story) for story in runs.found.items()] + [("lease", *story) for story in leases.found.items()]
+    if len(found) > 1:
+        names = sorted(key.hex() for _, key, _ in found)
+        raise CommandError("many_ids", f"{len(found)} leases and runs are {wanted}", "give one of their ids", ids=names)
+    if not found:
+        looked = ", ".join(str(place) for place in places[:8])
+        raise CommandError(
+            "unknown_id",
+            f"no request or claim {wanted} is kept in {looked}, and the ledger has had no such lease or run",
+            "look where it was asked: --dir with that client's data directory; old requests are forgotten",
+            looked=[str(place) for place in places],
+        )
+    [(kind, key, findings)] = found
+    output.say(f"{kind:>12}  {key.hex()}")
+    _say(findings, output)
+    output.give({kind: key, "directory": str(place), "steps": summarise(findings)})
+
+
+def _recompute(place: Path, on_block: "OnBlock", output: Output) -> "Recomputation":
+    """The ledger of one data directory. Raises CommandError when it does not hold."""
+    from roles.config import read_genesis
+    from testnet.recompute import recompute
+
+    output.note(f"recomputing the ledger in {place} from genesis")
+    result = recompute(read_genesis(place), {place.name: place / "node.db"}, on_block)
     if not result.holds:
         raise CommandError(
             "ledger_does_not_hold",
@@ -65,15 +116,17 @@ def explain(
             ExitCode.VERIFICATION_FAILED,
             findings=result.findings,
         )
-    findings = list(explain_case(case, result.state, history, result.leaves))
-    output.say(f"{'request':>12}  {case.request_id.hex()}")
+    return result
+
+
+def _say(findings: "list[Finding]", output: Output) -> None:
     for item in findings:
         output.say(f"{item.level:>12}  {'' if item.is_shown else 'not shown: '}{item.text}")
-    output.give({"request_id": case.request_id, "directory": str(place), "steps": summarise(findings)})
 
 
 def _read_target(target: str) -> str:
     """The id that is meant, or its beginning. Raises CommandError."""
+    from protocol.cid import read_cid
     from protocol.errors import ProtocolError
     from protocol.jobs import compute_request_id
     from protocol.proofs.receipt_file import RECEIPT_FILE_BYTES_MAX, decode_receipt_file
@@ -88,6 +141,12 @@ def _read_target(target: str) -> str:
             hint = "name a .receipt file as a client keeps it, or the request's id"
             raise CommandError("no_receipt", f"{path} is no receipt: {error}", hint, ExitCode.USAGE) from error
     text = target.lower()
+    if text.startswith(CID_PREFIXES):
+        try:
+            return str(read_cid(text))
+        except ProtocolError as error:
+            hint = "copy the whole CID; `rolemesh store lease ls` shows those there are"
+            raise CommandError("bad_id", f"{target!r} is no CID: {error}", hint, ExitCode.USAGE) from error
     if not ID_LETTERS_MIN <= len(text) <= 64 or any(letter not in "0123456789abcdef" for letter in text):
         hint = f"give {ID_LETTERS_MIN} to 64 hex letters as `rolemesh infer` prints them, or a .receipt file"
         raise CommandError("bad_id", f"{target!r} is neither an id nor a file", hint, ExitCode.USAGE)
@@ -123,8 +182,8 @@ def sorted_in_order(paths: list[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: (kinds.index(path.parent), not path.name.startswith("client"), path.name))
 
 
-def _find_case(wanted: str, places: list[Path]) -> "tuple[Path, Case]":
-    """The one case whose request or claim has this id, and where it is kept. Raises CommandError."""
+def _find_case(wanted: str, places: list[Path]) -> "tuple[Path, Case] | None":
+    """The one case whose request or claim has this id, and where it is kept; None if there is none. CommandError."""
     found: dict[bytes, tuple[Path, Case]] = {}
     for place in places:
         for case in _read_cases(place):
@@ -134,15 +193,7 @@ def _find_case(wanted: str, places: list[Path]) -> "tuple[Path, Case]":
     if len(found) > 1:
         names = sorted(each.hex() for each in found)
         raise CommandError("many_ids", f"{len(found)} requests begin with {wanted}", "give more letters", ids=names)
-    if not found:
-        looked = ", ".join(str(place) for place in places[:8])
-        raise CommandError(
-            "unknown_id",
-            f"no request or claim {wanted} is kept in {looked}",
-            "look where it was asked: --dir with that client's data directory; old requests are forgotten",
-            looked=[str(place) for place in places],
-        )
-    return next(iter(found.values()))
+    return next(iter(found.values()), None)
 
 
 def _read_cases(place: Path) -> "Iterator[Case]":
