@@ -4,7 +4,7 @@ A profit is what an account has gained on the ledger, less what its work has cos
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from protocol.ledger.params import Params
 from protocol.types import BP, GRAINS_PER_ROLE
@@ -13,12 +13,13 @@ from testnet.bench.economy.costs import Costs
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
 from testnet.bench.economy.strategies import HONEST, STRATEGIES, Strategy
+from testnet.bench.economy.workers import Worker
 from testnet.bench.figures import Note
 
 ROLES: Mapping[str, int] = {"validator": 4, "inference": 6, "verifier": 6, "storage": 6, "client": 6}
 REQUESTS = 12  # a second
 HOUR_MS = 3_600_000
-COLUMNS = "role|strategy|ROLE/h|per 1,000 at stake|per ROLE spent|honest ROLE/h|lies paid|slashed|verdict"
+COLUMNS = "role|strategy|ROLE/h|per 1,000 at stake|per ROLE spent|honest, same work|lies paid|slashed|verdict"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Played:
     costs: Mapping[str, int]
     bonds: Mapping[str, int]
     time_ms: int
+    taken: Mapping[str, int] = field(default_factory=dict)  # rows, by workers
     answered: int = 0
     asked: int = 0
     lies_paid: int = 0
@@ -70,7 +72,7 @@ class Row:
 
     @property
     def honest_profit(self) -> float:
-        return compute_hourly(self.honest, self.strategy.cheats)
+        return expect_honest(self.strategy, self.cheat, self.honest) / GRAINS_PER_ROLE * HOUR_MS / self.cheat.time_ms
 
     @property
     def per_stake(self) -> float:
@@ -141,6 +143,7 @@ def play(strategy: Strategy, setting: Setting, size: Size, seed: int, note: Note
         profits={name: sum(each.profits[name] for each in played) for name in names},
         costs={name: sum(each.costs[name] for each in played) for name in names},
         bonds=played[0].bonds,
+        taken={name: sum(each.taken[name] for each in played) for name in played[0].taken},
         **{name: sum(getattr(each, name) for each in played) for name in _SUMS},
     )
 
@@ -176,6 +179,7 @@ def play_once(strategy: Strategy, setting: Setting, seconds: int, seed: int) -> 
         profits={name: network.compute_profit(each) for name, each in network.people.items()},
         costs={name: each.cost for name, each in network.people.items()},
         bonds=bonds,
+        taken={worker.name: worker.rows_taken for worker in network.list_of(Worker)},
         time_ms=network.state.time_ms - began_ms,
         answered=len(jobs),
         asked=len(asked),
@@ -199,7 +203,7 @@ def judge_honest(strategy: Strategy, played: Played) -> Iterator[str]:
 
 def judge(strategy: Strategy, cheat: Played, honest: Played) -> Iterator[str]:
     """What a strategy got away with."""
-    more = cheat.add_up(strategy.cheats) - honest.add_up(strategy.cheats)
+    more = cheat.add_up(strategy.cheats) - expect_honest(strategy, cheat, honest)
     if more >= 0:
         yield f"it brings {more / GRAINS_PER_ROLE:.6f} ROLE more than honesty"
     if cheat.lies_paid_attested:
@@ -208,6 +212,16 @@ def judge(strategy: Strategy, cheat: Played, honest: Played) -> Iterator[str]:
         yield f"{cheat.honest_convicted} honest claims were found wrong"
     if cheat.unsettled:
         yield f"something was still open in {cheat.unsettled} networks"
+
+
+def expect_honest(strategy: Strategy, cheat: Played, honest: Played) -> float:
+    """What honest nodes would have gained in a cheat's place. Grains.
+
+    Whom clients draw differs from network to network: of workers it is counted for as many rows as the cheat took.
+    """
+    took, would_take = (sum(played.taken.get(name, 0) for name in strategy.cheats) for played in (cheat, honest))
+    share = took / would_take if took and would_take else 1.0
+    return honest.add_up(strategy.cheats) * share
 
 
 def describe(params: Params, costs: Costs, price: int) -> str:
@@ -227,7 +241,7 @@ def compute_hourly(played: Played, names: Sequence[str]) -> float:
 
 def format_line(cells: Sequence[str]) -> str:
     """A line for people."""
-    return format_columns(cells, (11, 16, 10, 20, 16, 15, 11, 9, 0))
+    return format_columns(cells, (11, 16, 11, 20, 16, 19, 11, 9, 0))
 
 
 def format_columns(cells: Sequence[str], widths: Sequence[int]) -> str:

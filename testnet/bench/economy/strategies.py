@@ -13,6 +13,7 @@ from testnet.bench.economy.verifiers import Checking, Verifier
 from testnet.bench.economy.workers import Worker
 
 SOME_BP = 500  # of a liar's jobs, if it does not lie in all
+MANY_BP = 2_000  # of one that loses nothing else: enough to stand out from who is drawn how often
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,15 @@ def _complain(network: Network) -> None:
         client.complains = True
 
 
-def _judge_nothing(network: Network) -> None:
-    """With a liar among the workers, so that there is something to judge."""
-    _lie(SOME_BP, opens=True)(network)
-    for validator in network.list_of(Validator)[:1]:
-        validator.judges = False
+def _judge_nothing(validators: int) -> Callable[[Network], None]:
+    """So many of them, with a liar among the workers, so that there is something to judge."""
+
+    def turn(network: Network) -> None:
+        _lie(SOME_BP, opens=True)(network)
+        for validator in network.list_of(Validator)[:validators]:
+            validator.judges = False
+
+    return turn
 
 
 HONEST = Strategy("honest", "nobody cheats", ("inference-0",), lambda network: None)
@@ -92,9 +97,9 @@ STRATEGIES = (
     Strategy("lies_some", "a worker lies in one job of twenty", ("inference-0",), _lie(SOME_BP, opens=True)),
     Strategy(
         "lies_closed",
-        "in batches alone, and keeps a lie closed that is drawn",
+        "a worker lies in one job of five of batches, and keeps a lie closed that is drawn",
         ("inference-0",),
-        _lie(SOME_BP, opens=False),
+        _lie(MANY_BP, opens=False),
     ),
     Strategy(
         "league",
@@ -119,8 +124,14 @@ STRATEGIES = (
         "judges_nothing",
         "a validator leaves disputes to others",
         ("validator-0",),
-        _judge_nothing,
+        _judge_nothing(1),
         twin="lies_some",
         known="0152",
+    ),
+    Strategy(
+        "lies_unjudged",
+        "a worker lies in one job of twenty, and two of four validators judge nothing",
+        ("inference-0",),
+        _judge_nothing(2),
     ),
 )

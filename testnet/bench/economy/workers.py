@@ -59,6 +59,7 @@ class Worker(Participant):
     told: dict[bytes, bytes] = field(default_factory=dict)  # what it claims, by claim id: for its friends
     given: dict[bytes, tuple[Tensor, ...]] = field(default_factory=dict)  # inputs, by digest
     rows_left: int = 0
+    rows_taken: int = 0  # run or not
     settles_ms: dict[Mode, int] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -79,6 +80,7 @@ class Worker(Participant):
         """Do a job, or say so."""
         rows = request.inputs[0].shape[0]
         self.rows_left -= rows
+        self.rows_taken += rows
         lies = request.mode in self.lies_in and self.dice.randrange(BP) < self.lie_bp
         if not lies:
             self.run_rows(rows)

@@ -17,7 +17,7 @@ from testnet.bench.economy.costs import Costs
 from testnet.bench.economy.cover import with_bond, with_price, with_sample, with_slash
 from testnet.bench.economy.edge import Edge
 from testnet.bench.economy.edges import measure_costs
-from testnet.bench.economy.measure import Played, Row, Size, judge, judge_honest, play
+from testnet.bench.economy.measure import Played, Row, Size, expect_honest, judge, judge_honest, play
 from testnet.bench.economy.network import Network, Setting
 from testnet.bench.economy.payouts import End
 from testnet.bench.economy.played import compute_served
@@ -92,6 +92,16 @@ def test_what_a_strategy_gets_away_with_is_said() -> None:
         assert part in words
     row = Row(find("judges_nothing"), away, honest, ("it brings more",))
     assert "known, see decision 0152" in row.verdict
+
+
+def test_a_worker_is_held_against_an_honest_one_with_as_much_work() -> None:
+    name = "inference-0"
+    honest = Played(profits={name: 100}, costs={name: 1}, bonds={name: 10}, time_ms=1_000, taken={name: 50})
+    cheat = replace(honest, profits={name: 90}, taken={name: 40})
+    assert expect_honest(find("lies_closed"), cheat, honest) == 80
+    (missed,) = judge(find("lies_closed"), cheat, honest)
+    assert "more than honesty" in missed
+    assert list(judge(find("lies_closed"), replace(cheat, taken={name: 50}), honest)) == []
 
 
 def test_a_ledger_that_makes_money_is_caught_in_the_block_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
