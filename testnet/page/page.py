@@ -109,8 +109,8 @@ def _find_logs(directory: Path, network: NetworkFile) -> tuple[dict[str, Path], 
     # Clients that joined, such as a gateway's, are no nodes of the network file.
     for place in find_places(directory)[:PLACES_MAX]:
         if place not in logs.values():
-            logs.setdefault(place.name, place)
-            roles.setdefault(place.name, "client")
+            name = str(place.relative_to(directory))
+            logs[name], roles[name] = place, "client"
     return logs, roles
 
 

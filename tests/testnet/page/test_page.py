@@ -123,7 +123,9 @@ def test_a_client_that_joined_is_counted_as_well(home: Path) -> None:
     (place / "node.db").touch()
     write_events(place, [{"time_ms": 2_000, "name": "request.sent", "request_id": "cd", "attempt": 1}])
 
-    assert "sent 2" in read_page(home)
+    text = read_page(home)
+    assert "sent 2" in text
+    assert "clients/app-0" in text
 
 
 def test_of_a_log_that_outgrew_its_bound_the_page_says_what_is_missing(home: Path) -> None:
