@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.mutations import (
+    activity,
     bans,
     consensus,
     doors,
@@ -65,6 +66,7 @@ TABLES = (
     feeds,
     store,
     governance,
+    activity,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import
