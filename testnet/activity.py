@@ -62,9 +62,9 @@ class Activity:
         self.blocks += 1
         for transaction in decode_transactions(block):
             self._take_transaction(before, after, transaction)
-        for flow in after.flows:
-            self._take_flow(before, after, flow)
         self._take_changes(before, after)
+        for flow in after.flows:  # after the receipts: those seen whole have named their models
+            self._take_flow(flow)
         self.payments.take(before, block, after)
 
     def _take_transaction(self, before: State, after: State, transaction: Transaction) -> None:
@@ -111,13 +111,13 @@ class Activity:
         self.customers.note(account, epoch)
         self.accounts.note(account, epoch)
 
-    def _take_flow(self, before: State, after: State, flow: Flow) -> None:
+    def _take_flow(self, flow: Flow) -> None:
         self.flows[flow.source, flow.party] += flow.amount
         if flow.account:
             self.earners.setdefault(flow.party, set()).add(flow.account)
         if flow.source == Source.APP:
             self.app_flows[flow.subject.decode(), flow.party] += flow.amount
-        if flow.source == Source.INFERENCE and flow.subject not in after.models and flow.subject not in before.models:
+        if flow.source == Source.INFERENCE and flow.subject not in self.models:
             self.in_batches.fees += flow.amount
 
     def _take_changes(self, before: State, after: State) -> None:
