@@ -19,6 +19,7 @@ from protocol.ledger.errors import (
     UnknownEpoch,
     VoucherExceeded,
 )
+from protocol.ledger.flows import Source
 from protocol.ledger.params import Params
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.transactions import (
@@ -297,3 +298,14 @@ def test_a_settlement_of_many_leaves_costs_one_transaction() -> None:
 
 
 _ROLES = {"validator": 1, "inference": 2, "verifier": 2, "client": 1}
+
+
+def test_a_settlement_that_is_refused_for_its_last_leaf_tells_of_no_pay() -> None:
+    ledger = Ledger()
+    channel = ledger.open_channel()
+    good, other = ledger.work(channel, 1)[2], ledger.work(channel, 3)[2]
+    refused = ledger.block(ledger.sign(ledger.account("inference-0"), ledger.settle(channel, good, other)))
+    assert len(refused) == 1
+    assert [flow for flow in ledger.state.flows if flow.source == Source.INFERENCE] == []
+    ledger.do(ledger.account("inference-0"), ledger.settle(channel, good))
+    assert sum(flow.amount for flow in ledger.state.flows if flow.source == Source.INFERENCE) == good.voucher.amount
