@@ -91,15 +91,15 @@ def decode_pass_file(data: bytes) -> PassFile:
 
 
 def format_token(statement: AppPass) -> str:
-    """The statement as a word, for those who have the ledger and need no proof of it: of letters, digits, - and _."""
+    """The statement as a token, for those who have the ledger and need no proof of it: of letters, digits, - and _."""
     return TOKEN_PREFIX + base64.urlsafe_b64encode(encode(statement)).decode().rstrip("=")
 
 
 def parse_token(text: str) -> AppPass:
-    """The statement of a word, of which nothing is checked yet. MalformedMessage for what is none."""
+    """The statement of a token, of which nothing is checked yet. MalformedMessage for what is none."""
     body = text.removeprefix(TOKEN_PREFIX)
     if body == text or len(text) > TOKEN_LETTERS_MAX or not text.isascii():
-        raise MalformedMessage(f"a pass is a word that begins with {TOKEN_PREFIX}")
+        raise MalformedMessage(f"a pass is a token that begins with {TOKEN_PREFIX}")
     try:
         data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
     except ValueError as error:

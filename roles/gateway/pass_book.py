@@ -21,6 +21,7 @@ APPLICATION_ID = 0x524D4155  # "RMAU"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 USES_MAX = 200_000  # of passes, periods and models at a time
+UNSENT_MAX = 1_024  # of them looked at for one report
 _SCHEMA = (
     # `held` requests have not ended; of the `done` ones `sent` were reported, or never will be.
     "CREATE TABLE uses (app TEXT NOT NULL, holder BLOB NOT NULL, since_ms INTEGER NOT NULL, period INTEGER NOT NULL,"
@@ -92,11 +93,12 @@ class PassBook:
             connection.execute(f"UPDATE uses SET held = held - 1 WHERE {_USE}", self._key(right, model))
 
     def list_unsent(self) -> tuple[ReportedUse, ...]:
-        """What is over and was not reported, older periods of a pass first."""
+        """What is over and was not reported, older periods of a pass first; the first UNSENT_MAX of it."""
         columns = "holder, since_ms, period, model, done - sent, fees - fees_sent"
-        query = f"SELECT {columns} FROM uses WHERE app = ? AND done > sent ORDER BY holder, since_ms, period, model"
+        order = "ORDER BY holder, since_ms, period, model LIMIT ?"
+        query = f"SELECT {columns} FROM uses WHERE app = ? AND done > sent {order}"
         with self._lock:
-            return tuple(ReportedUse(*row) for row in self._connection.execute(query, (self._app,)))
+            return tuple(ReportedUse(*row) for row in self._connection.execute(query, (self._app, UNSENT_MAX)))
 
     def begin_report(self, sent: Sent) -> None:
         """Note a report that is about to leave; there is one at a time."""

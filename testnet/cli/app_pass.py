@@ -41,7 +41,7 @@ def write_pass(
     """Write what to show for the pass that a node's account has bought. Whoever has the file may use the pass.
 
     It holds the account's signed word and the ledger's proof of the purchase: who serves the app checks both without
-    asking anybody. The word that it prints is the signed part alone: for a gateway, which has the ledger.
+    asking anybody. The token that it prints is the signed part alone: for a gateway, which has the ledger.
 
     Parameters
     ----------

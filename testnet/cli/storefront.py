@@ -121,7 +121,7 @@ class Storefront:
 
 
 def make_token(buyer: Path) -> str:
-    """The word that shows the pass of a test network's node; empty while its ledger has none."""
+    """The token for the pass of a test network's node; empty while its ledger has none."""
     from protocol.ledger.apps import compute_pass_key
     from protocol.ledger.genesis import compute_chain_id
     from protocol.proofs.pass_file import format_token, sign_statement

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.mutations import (
     activity,
+    apps,
     bans,
     consensus,
     doors,
@@ -67,6 +68,7 @@ TABLES = (
     store,
     governance,
     activity,
+    apps,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(mutation for table in TABLES for mutation in table.MUTATIONS)
 FAILED = 1  # pytest's exit code for tests that failed, unlike for those it could not find or import

@@ -81,7 +81,7 @@ def test_every_byte_of_it_is_under_a_hash_or_a_signature(at: int, flip: int) -> 
         check()
 
 
-def test_who_has_the_ledger_needs_the_word_alone() -> None:
+def test_who_has_the_ledger_needs_the_token_alone() -> None:
     statement = parse_token(TOKEN)
     assert statement == FILE.statement
     right = verify_statement(statement, HELD, WORLD.trusted.chain, APP, HELD.since_ms)
@@ -91,7 +91,7 @@ def test_who_has_the_ledger_needs_the_word_alone() -> None:
 
 
 @given(at=st.integers(0, len(TOKEN) - 1), letter=st.characters(codec="utf-8"))
-def test_no_letter_of_the_word_can_be_another(at: int, letter: str) -> None:
+def test_no_letter_of_the_token_can_be_another(at: int, letter: str) -> None:
     spoilt = TOKEN[:at] + letter + TOKEN[at + 1 :]
 
     def check() -> None:

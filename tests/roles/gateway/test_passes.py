@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import trio
 from hypothesis import given
@@ -162,6 +163,23 @@ async def test_whoever_asks_under_a_pass_cannot_raise_what_the_owner_pays(shop: 
             headers = {**shop.show(), "X-Max-Fee": asked}
             assert (await served.http.post(INFER, json=ASKED, headers=headers)).status_code == 200
             assert asker.asked[-1]["max_fee"] == allowed
+
+
+@on_trio
+async def test_openais_own_client_shows_a_pass_and_is_told_when_it_is_used_up(shop: Shop, tmp_path: Path) -> None:
+    def call(url: str) -> openai.APIStatusError:
+        with openai.OpenAI(
+            base_url=f"{url}/v1", api_key="none", default_headers=shop.show(), max_retries=0, timeout=20
+        ) as client:
+            for _ in range(DAY.quota):
+                assert client.completions.create(**TEXT).choices[0].text == "abc"
+            with pytest.raises(openai.RateLimitError) as caught:
+                client.completions.create(**TEXT)
+        return caught.value
+
+    async with serving(FakeAsker(pieces=("abc",)), tmp_path, passes=shop.passes) as served:
+        error = await trio.to_thread.run_sync(call, served.url)
+    assert error.code == "pass_used_up"
 
 
 @on_trio
