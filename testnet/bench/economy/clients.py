@@ -61,25 +61,12 @@ class Client(Participant):
     drawn_in: int = -1
 
     def act(self, chain: Chain) -> None:
-        """See to channels with all of the working set."""
-        state = chain.state
-        self._draw(state)
-        for key, channel in state.channels.items():
-            if channel.payer == self.account and channel.payee not in self.purses:
-                self.purses[channel.payee] = Purse(key)
-        payees = [state.node_owners[node].account for node in self.drawn]
-        missing = [payee for payee in payees if payee not in self.purses]
-        if missing:
-            openings = tuple(ChannelOpening(payee, DEPOSIT, self.mode) for payee in missing)
-            chain.submit(self.account, OpenChannels(openings))
-        if self.leases and compute_lease_id(self.account, find_cid().pack()) not in state.leases:
+        self._draw(chain.state)
+        self._see_to_channels(chain)
+        if self.leases and compute_lease_id(self.account, find_cid().pack()) not in chain.state.leases:
             self._lease(chain)
         if self.complains:
             self._complain(chain)
-        for payee in payees:
-            purse = self.purses.get(payee)
-            if purse is not None and state.channels[purse.key].deposit - purse.promised < TOP_UP_BELOW:
-                chain.submit(self.account, TopUpChannel(purse.key, DEPOSIT))
 
     def ask(self, chain: Chain, workers: Mapping[bytes, Worker], verifiers: Mapping[bytes, Verifier]) -> None:
         """One request, to one worker after the other until it is answered. Workers and verifiers by node key."""
@@ -104,6 +91,22 @@ class Client(Participant):
                 self.asked.append(Asked(state.time_ms, job))
                 return
         self.asked.append(Asked(state.time_ms, None))
+
+    def _see_to_channels(self, chain: Chain) -> None:
+        """One with each of the working set, with money in it."""
+        state = chain.state
+        for key, channel in state.channels.items():
+            if channel.payer == self.account and channel.payee not in self.purses:
+                self.purses[channel.payee] = Purse(key)
+        payees = [state.node_owners[node].account for node in self.drawn]
+        missing = tuple(payee for payee in payees if payee not in self.purses)
+        if missing:
+            openings = tuple(ChannelOpening(payee, DEPOSIT, self.mode) for payee in missing)
+            chain.submit(self.account, OpenChannels(openings))
+        for payee in payees:
+            purse = self.purses.get(payee)
+            if purse is not None and state.channels[purse.key].deposit - purse.promised < TOP_UP_BELOW:
+                chain.submit(self.account, TopUpChannel(purse.key, DEPOSIT))
 
     def _complain(self, chain: Chain) -> None:
         """About one leaf of each batch, the first it has paid for."""

@@ -31,7 +31,7 @@ class Size:
 
 
 SHORT = Size(seconds=120, seeds=1)
-FULL = Size(seconds=600, seeds=5)
+FULL = Size(seconds=300, seeds=5)
 
 
 @dataclass(frozen=True)
