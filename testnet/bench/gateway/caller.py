@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from subprocess import PIPE
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,13 +77,24 @@ def main(url: str, model: str, key: str) -> int:
     }
     for line in sys.stdin:
         body, headers = requests[line.strip()]
-        began_s = time.perf_counter()
-        connection.request("POST", f"{place}/infer", body, {"X-Verify": "spot", **headers})
-        answer = connection.getresponse()
-        said = answer.read()
-        took_s = time.perf_counter() - began_s
-        print(took_s if answer.status == 200 else f"{answer.status} {said.decode(errors='replace')}", flush=True)
+        ask = partial(_ask, connection, f"{place}/infer", body, {"X-Verify": "spot", **headers})
+        try:
+            told = ask()
+        except ConnectionError:  # it was idle for too long, and hung up on
+            connection.close()
+            told = ask()
+        print(told, flush=True)
     return 0
+
+
+def _ask(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> float | str:
+    """The seconds it took, or what was said instead of an answer."""
+    began_s = time.perf_counter()
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    said = answer.read()
+    took_s = time.perf_counter() - began_s
+    return took_s if answer.status == 200 else f"{answer.status} {said.decode(errors='replace')}"
 
 
 def _write_numbers(name: str, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
