@@ -93,7 +93,7 @@ def test_text_is_streamed_and_attested_for_openais_client(tmp_path):
     trio.run(main)
     text = "".join(chunk.choices[0].text for chunk in said["chunks"])
     assert text == said["whole"].choices[0].text == ENTRY["sample"]["text"]
-    assert len(said["chunks"]) > 3
+    assert len(said["chunks"]) > 2, "pieces, as many as the time it took makes them, and the end"
     assert said["chunks"][-1].x_receipt["is_attested"] is True
     assert {item.level: item.is_shown for item in said["findings"]}["attested"]
     assert said["dear"] == 402
