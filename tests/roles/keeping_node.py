@@ -22,7 +22,7 @@ class KeepingCore:
         self.rotation = {}
         kept = restored.kv.get("kept", {})
         self.numbers = itertools.count(len(kept))
-        said = [line for line in Path(directory, "events.jsonl").read_text().splitlines() if line.endswith("}")]
+        said = [line for line in Path(directory, "events.jsonl").read_text().splitlines() if '"number.kept"' in line]
         assert len(said) <= len(kept), "said more than was kept"
 
     def handle(self, event, now_ms):
