@@ -50,12 +50,13 @@ from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.proofs.bounds import get_bound_ppt
 from protocol.signing import compute_domain_prefix
-from protocol.types import BP, AtMost, Digest, Grains, Whole
+from protocol.types import BP, AtMost, Digest, Grains, UpTo, Whole
 
 SAMPLE_KIND = 7
 OPEN_KIND = 8
 BATCH_PAYOUT_KIND = 9
 LEAVES_MAX = 100_000
+LeafIndex = Annotated[int, UpTo(LEAVES_MAX - 1)]
 SAMPLES_MAX = 64
 _LEAF = compute_domain_prefix("batch-leaf")
 _DRAW = compute_domain_prefix("batch-draw")

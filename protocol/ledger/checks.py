@@ -15,7 +15,7 @@ from typing import Annotated
 from protocol.committee import compute_committee
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, InferenceRequest, compute_attestation, compute_claim_id, compute_commitment
-from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, compute_check_key, forfeit
+from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, LeafIndex, compute_check_key, forfeit
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
@@ -24,7 +24,7 @@ from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem, 
 from protocol.ledger.transactions import transaction
 from protocol.proofs.bounds import get_bound_ppt, is_near
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest
-from protocol.types import AtMost, Digest, Whole
+from protocol.types import AtMost, Digest
 
 ATTEST_KIND = 14
 DIGEST_KIND = 15
@@ -35,7 +35,7 @@ REPLACEMENTS_MAX = 2
 class LeafAttestation:
     """`value` is `jobs.compute_attestation` of the claim, the verifier's node key and the digest it computed."""
 
-    index: Whole
+    index: LeafIndex
     value: Digest
 
 
@@ -52,7 +52,7 @@ class AttestLeaves:
 class LeafDigest:
     """`outputs` exactly where `must_show` says so."""
 
-    index: Whole
+    index: LeafIndex
     salt: Digest
     output_digest: Digest
     outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)] = ()
@@ -69,7 +69,7 @@ class RevealDigests:
 
 @fast_dataclass(frozen=True)
 class LeafOutputs:
-    index: Whole
+    index: LeafIndex
     outputs: Annotated[tuple[Tensor, ...], AtMost(TENSORS_MAX)]
 
 

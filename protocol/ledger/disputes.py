@@ -16,7 +16,7 @@ from protocol.errors import RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, Receipt, compute_attestation, compute_claim_id, compute_commitment
 from protocol.keys import format_node
-from protocol.ledger.batches import compute_check_key, find_held
+from protocol.ledger.batches import LeafIndex, compute_check_key, find_held
 from protocol.ledger.block import get_validators_of, is_quorum
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.dispute_ends import condemn_challenger, condemn_worker, part_undecided
@@ -62,7 +62,7 @@ class CheckedLeaf:
     """A drawn leaf of a batch whose digest the worker has opened."""
 
     batch: Digest
-    index: Whole
+    index: LeafIndex
 
 
 @transaction(41)

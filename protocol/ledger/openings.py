@@ -18,7 +18,7 @@ from protocol.jobs import (
     compute_request_id,
 )
 from protocol.keys import format_account, format_node
-from protocol.ledger.batches import SAMPLES_MAX, BatchLeaf, compute_drawn, find_run, forfeit, make_batch_leaf
+from protocol.ledger.batches import SAMPLES_MAX, BatchLeaf, LeafIndex, compute_drawn, find_run, forfeit, make_batch_leaf
 from protocol.ledger.checks import begin_attestations, begin_check
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
@@ -27,7 +27,7 @@ from protocol.ledger.records import Batch, BatchPhase, BatchRun, DueItem
 from protocol.ledger.transactions import ZeroReason, transaction
 from protocol.merkle_sum import SUM_PATH_MAX, InvalidSumProof, SumNode, compute_proven_sum
 from protocol.tensor import compute_tensors_digest
-from protocol.types import AtMost, Digest, Whole
+from protocol.types import AtMost, Digest
 
 _ZERO_REASONS = frozenset(int(reason) for reason in ZeroReason)
 
@@ -45,7 +45,7 @@ class OpenedWork:
 class LeafOpening:
     """A drawn leaf with its way to the root, and its work if it earns."""
 
-    index: Whole
+    index: LeafIndex
     leaf: BatchLeaf
     work: Annotated[tuple[OpenedWork, ...], AtMost(1)]
     path: Annotated[tuple[SumNode, ...], AtMost(SUM_PATH_MAX)]

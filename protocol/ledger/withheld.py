@@ -16,7 +16,7 @@ from protocol.errors import MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import read_form
 from protocol.jobs import Receipt, Voucher, compute_commitment
-from protocol.ledger.batches import BatchLeaf, compute_check_key, find_run, return_amount
+from protocol.ledger.batches import BatchLeaf, LeafIndex, compute_check_key, find_run, return_amount
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
@@ -37,7 +37,7 @@ from protocol.merkle_sum import SUM_PATH_MAX, SumNode
 from protocol.proofs.trace import TENSOR_HEAD_BYTES
 from protocol.signing import compute_domain_prefix
 from protocol.tensor import DIGEST_BYTES, ITEM_SIZES, TENSORS_MAX, Tensor, compute_tensors_digest, verify_tensor
-from protocol.types import AtMost, Digest, Grains, Whole
+from protocol.types import AtMost, Digest, Grains
 
 WITHHELD_KIND = 44
 PUBLISHED_BYTES_MAX = BODY_BYTES_MAX - 4_096  # of outputs: leaf, path, voucher and receipt stand beside them
@@ -59,7 +59,7 @@ class ChallengeWithheld:
     """The payer of a leaf has not got its output. `amount` is that of its voucher: what is forfeit by silence."""
 
     batch: Digest
-    index: Whole
+    index: LeafIndex
     amount: Grains
 
 
@@ -69,7 +69,7 @@ class PublishOutput:
     """The worker's answer: the leaf with its way to the root, and if it earns, voucher and output."""
 
     batch: Digest
-    index: Whole
+    index: LeafIndex
     leaf: BatchLeaf
     path: Annotated[tuple[SumNode, ...], AtMost(SUM_PATH_MAX)]
     voucher: Annotated[tuple[Voucher, ...], AtMost(1)]
