@@ -262,9 +262,9 @@ def verify_result(attempt: Attempt, result: Result, model: ModelRecord) -> None:
         raise RemoteError("the claim is about another job")
     if claim.input_digest != compute_tensors_digest(request.inputs):
         raise RemoteError("the claim names other inputs")
-    verify_signed(claim, attempt.worker)
     if claim.commitment != compute_commitment(receipt.salt, receipt.output_digest):
         raise RemoteError("the receipt does not open the claim")
+    verify_signed(claim, attempt.worker)
     verify_outputs(result.outputs, model, request)
     if receipt.output_digest != compute_tensors_digest(result.outputs):
         raise RemoteError("the outputs are not those of the receipt")

@@ -20,6 +20,7 @@ from protocol.consensus.messages import Proposal, Vote
 from protocol.errors import LocalError, MalformedMessage
 from protocol.types import AtMost, ChainId, PublicKey, UpTo
 from roles import framed
+from roles.files import sync_directory
 from roles.role import VoteHistory
 
 FILE_NAME = "votes.log"
@@ -121,7 +122,7 @@ class VoteLog:
         temporary = self._path.with_name(f".{self._path.name}.new")
         _write_file(temporary, encode_start(self._start) + frame)
         os.replace(temporary, self._path)
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
         os.close(self._handle)
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
@@ -185,7 +186,7 @@ def read_votes(data: bytes) -> VotesHeld | None:
 
 def _begin(path: Path, start: LogStart) -> None:
     _write_file(path, encode_start(start))
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _read_frames(data: bytes) -> _Frames:
@@ -204,13 +205,5 @@ def _write_file(path: Path, data: bytes) -> None:
     try:
         framed.write_all(handle, data)
         os.fdatasync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
