@@ -1,7 +1,6 @@
 """Turn what a user has (an array, a picture, rows of numbers) into the tensor a model takes."""
 
 import io
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from protocol.tensor import Tensor
 from testnet.cli.output import CommandError, ExitCode
+from testnet.cli.pipe import open_standard_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def _next_step(array: "Array", dtype: str, shape: Sequence[int]) -> str:
 def _read_bytes(source: str) -> bytes:
     try:
         if source == "-":
-            data = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
+            data = open_standard_input().read(INPUT_BYTES_MAX + 1)
         else:
             with Path(source).open("rb") as file:
                 data = file.read(INPUT_BYTES_MAX + 1)

@@ -14,6 +14,7 @@ from testnet.cli import lease
 from testnet.cli.arguments import Json, Network, parse_duration
 from testnet.cli.node import DATA, Data
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_table
+from testnet.cli.pipe import open_standard_input
 from testnet.cli.progress import Progress
 from testnet.cli.store_fetch import fetched
 
@@ -71,7 +72,7 @@ def put(
     with open_store(data, is_made=True) as store, explained(data), _shown(_measure(path)) as tell:
         try:
             if path == PIPE:
-                done = import_stream(store, sys.stdin.buffer, tell=tell, name=name, expires_ms=expires_ms)
+                done = import_stream(store, open_standard_input(), tell=tell, name=name, expires_ms=expires_ms)
             else:
                 done = import_path(store, path, tell=tell, with_hidden=hidden, name=name, expires_ms=expires_ms)
         except KeyboardInterrupt:

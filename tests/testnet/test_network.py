@@ -1,6 +1,5 @@
 """A whole network of real processes: loaded, cheated on, joined, asked, tampered with, ended."""
 
-import io
 import json
 import random
 import shutil
@@ -323,12 +322,13 @@ def test_a_bad_request_is_refused_with_a_next_step_and_loses_nothing(
 
 
 def test_rows_of_numbers_are_taken_from_standard_input(
-    standing: Up, rows: Path, monkeypatch: pytest.MonkeyPatch
+    standing: Up, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = ",".join(str(number) for number in np.load(rows)[0])
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    (tmp_path / "row.csv").write_text(",".join(str(number) for number in np.load(rows)[0]))
 
-    code, answer = run_cli("infer", "digits", "--input", "-", "--network", str(standing.directory))
+    with (tmp_path / "row.csv").open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        code, answer = run_cli("infer", "digits", "--input", "-", "--network", str(standing.directory))
 
     assert code == ExitCode.OK, answer
     assert len(answer["labels"]) == 1

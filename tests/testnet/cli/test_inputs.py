@@ -1,6 +1,5 @@
 """What a user types or holds, as the tensor a model takes; and clear errors for the rest."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,9 @@ def test_rows_of_numbers_are_read_from_a_file_and_from_standard_input(
     text = "\n".join(",".join(str(number % 17) for number in range(64)) for _ in range(3))
     (tmp_path / "rows.csv").write_text(text)
     from_file = read_input(str(tmp_path / "rows.csv"), "uint8", SHAPE)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-
-    assert read_input("-", "uint8", SHAPE) == from_file
+    with (tmp_path / "rows.csv").open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert read_input("-", "uint8", SHAPE) == from_file
     assert from_file.shape == (3, 64)
 
 
