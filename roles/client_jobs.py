@@ -48,7 +48,7 @@ class Jobs:
     def release(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         outcome = make_outcome(job, attempt)
         fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
-        called_off = self._close(job, now_ms)
+        called_off = self._close(job, True, now_ms)
         return [
             Store("receipt", job.request_id, outcome.receipt_file, is_synced=False),
             *self._keep_ended(job, now_ms, winner=attempt.number),
@@ -81,7 +81,7 @@ class Jobs:
         fields = {"request_id": job.request_id, "code": code, "reason": reason}
         tried = len(job.attempts)
         outcome = Outcome("", False, job.request_id, attempts=tried, code=code, reason=reason, good=job.good)
-        called_off = self._close(job, now_ms)
+        called_off = self._close(job, False, now_ms)
         ended = self._keep_ended(job, now_ms, code=code, reason=reason[:REASON_LETTERS_MAX])
         return [*ended, Record("request.failed", fields), *_deliver(job, outcome), *called_off]
 
@@ -92,7 +92,7 @@ class Jobs:
         record = replace(make_record(job), ended_ms=now_ms, winner=winner, code=code, reason=reason)
         return [*self.log.keep(job.request_id, record), *self.service.note(record, self.ledger.epoch, now_ms)]
 
-    def _close(self, job: Job, now_ms: int) -> list[Effect]:
+    def _close(self, job: Job, is_answered: bool, now_ms: int) -> list[Effect]:
         """The job is over; workers that may still be at it are told to leave it."""
         del self.under_way[job.request_id]
         effects: list[Effect] = []
@@ -105,7 +105,7 @@ class Jobs:
                 attempt.is_called_off, attempt.sent_ms = True, now_ms
                 fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
                 effects += [Record("request.called_off", fields), call_off(attempt)]
-        self.dispatch.remove(job)
+        self.dispatch.remove(job, is_answered, now_ms)
         return [*effects, *self.keep_ticking(now_ms)]
 
     def keep_ticking(self, now_ms: int) -> list[Effect]:

@@ -1,6 +1,7 @@
 """Gives a client's jobs to workers: who is asked next, under which voucher, when there is room and money."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 from protocol.committee import compute_order, compute_working_set
 from protocol.jobs import PaidRequest
@@ -9,6 +10,7 @@ from protocol.ledger.state import State
 from protocol.messages import Cancel, DirectRequest, StreamRequest
 from roles.admission import SETTLE_GRACE_MS, RefusalCode
 from roles.attempts import Attempt, Job, publish_requests
+from roles.congestion import Room, Turns
 from roles.debts import Debts
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Send, Submit
@@ -21,6 +23,8 @@ Missing = dict[tuple[bytes, str], int]  # account and mode without a channel tha
 class Dispatch:
     """Jobs that wait for a worker, and the vouchers in flight. `step` is how many one worker may hold.
 
+    Jobs that nobody has been asked for yet wait for room as well, which streams do not.
+
     `on_sending` says what has to be done before an attempt of a job is sent.
     """
 
@@ -29,24 +33,41 @@ class Dispatch:
         self._debts = debts
         self._step = step
         self._on_sending = on_sending
-        self._waiting: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
+        self._new: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
+        self._waiting: dict[bytes, Job] = {}  # the same of those that want another worker
+        self._under_way: set[bytes] = set()  # request ids of those that somebody has been asked for, streams apart
+        self._room = Room()
+        self._turns = Turns()
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._is_opening = False
         self.throttle = Throttle()
 
     def add(self, job: Job) -> None:
         """It wants another worker; a job that waits for one already gets no second one."""
-        self._waiting.setdefault(job.request_id, job)
+        (self._waiting if job.attempts else self._new).setdefault(job.request_id, job)
+
+    def is_full(self, timeout_ms: int) -> bool:
+        """Whether a job that may take so long would wait too long for its turn."""
+        return self._turns.is_too_long(len(self._new), timeout_ms)
 
     def restore(self, attempt: Attempt) -> None:
         """A voucher that an earlier process sent is in flight still."""
+        self._under_way.add(attempt.item.voucher.request_id)
         self._in_flight.setdefault(attempt.worker, set()).add(_get_key(attempt))
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: Job, is_answered: bool, now_ms: int) -> None:
         """The job is over: it waits no more, and what its workers still owe is a debt."""
+        self._new.pop(job.request_id, None)
         self._waiting.pop(job.request_id, None)
         for attempt in job.attempts:
             self.free(attempt)
+        if job.request_id not in self._under_way:
+            return
+        if is_answered and not job.attempts[0].is_resumed:
+            took_ms = now_ms - job.attempts[0].began_ms
+            self._room.note_answer(job.request.model, took_ms, job.ask.timeout_ms, now_ms)
+        self._under_way.discard(job.request_id)
+        self._turns.note_end(now_ms, len(self._new))
 
     def free(self, attempt: Attempt) -> None:
         """The attempt's voucher is no longer in flight."""
@@ -58,18 +79,19 @@ class Dispatch:
         sent: list[Attempt] = []
         left_over: list[Job] = []
         missing: Missing = {}
-        waiting, self._waiting = self._waiting, {}
-        for job in waiting.values():
+        for job in chain(list(self._waiting.values()), self._list_new()):
             attempt, pressed = self._pay(job, state, now_ms, missing)
             effects += [call_off(owed) if owed.is_called_off else go_direct(owed) for owed in pressed]
             if attempt is not None:
                 effects += [self._purse.keep(attempt.item.voucher), *self._on_sending(job, now_ms)]
                 sent.append(attempt)
-            elif job.order:
-                self._waiting[job.request_id] = job
-            else:
+            elif not job.order:
                 left_over.append(job)
+            if attempt is not None or not job.order:
+                self._new.pop(job.request_id, None)
+                self._waiting.pop(job.request_id, None)
         effects += _send(sent)
+        self._room.look(len(self._under_way) >= self._room.size and bool(self._new), now_ms)
         if missing and not self._is_opening:
             self._is_opening = True
             effects.append(Submit(self._purse.plan_channels(missing, max(missing.values())), "open"))
@@ -80,8 +102,15 @@ class Dispatch:
         self._is_opening = False
         if not error:
             return []
-        stuck, self._waiting = list(self._waiting.values()), {}
+        stuck = [*self._waiting.values(), *self._new.values()]
+        self._waiting, self._new = {}, {}
         return stuck
+
+    def _list_new(self) -> Iterator[Job]:
+        """Jobs whose turn it is, while there is room for one more."""
+        for job in list(self._new.values()):
+            if len(self._under_way) < self._room.size or job.ask.streams:
+                yield job
 
     def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> tuple[Attempt | None, list[Attempt]]:
         """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
@@ -133,6 +162,8 @@ class Dispatch:
             attempt.stream = begin_stream(*job.generation, job.request_id, attempt.number)
         job.order = tuple(other for other in job.order if other != worker)
         job.attempts.append(attempt)
+        if not job.ask.streams:
+            self._under_way.add(job.request_id)
         self._in_flight.setdefault(worker, set()).add(_get_key(attempt))
         return attempt
 

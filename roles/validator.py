@@ -277,7 +277,7 @@ class Validator(Role):
         times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:
-            times.append(due_ms)
+            times.append(max(due_ms, self._decided_ms + self._interval_ms))
         return [SetTimer("wake", max(now_ms, min(times)))] if times else []
 
     def _wake(self, now_ms: int) -> list[Effect]:
