@@ -1,13 +1,11 @@
 """What workers owe a client: an answer, or a refusal, for each voucher it has given them.
 
-A worker that has taken a voucher and said nothing gets no other one until it has spoken after all, or the ledger has
-ended that voucher and not paid for it. So a worker that keeps vouchers for nothing costs a client one step of them.
-One that was told to leave a job has until the deadline: until then that voucher is one of those its step allows.
+Whoever lets a request end without a word gets no other voucher until it has spoken about one. What it still owes then
+counts among the vouchers that it may hold at a time, its step, until it has answered it as well or the ledger has ended
+that voucher and not paid for it. So a worker that keeps vouchers for nothing costs a client one step of them.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from protocol.ledger.state import State
 from roles.attempts import Attempt
@@ -16,31 +14,25 @@ from roles.purse import Purse
 PRESS_MS = 2_000
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """How many of a worker's debts are of jobs it was told to leave, until one of these is due; by which ledger."""
-
-    state: State
-    left: int
-    until_ms: float
-
-
 class Debts:
     """Attempts whose request is over and which nobody has answered, by worker.
 
-    A worker that died under load owes hundreds, and is asked about for every job: sums and times are remembered.
+    A worker that died under load owes hundreds and is asked about for every job: what was looked through is remembered.
     """
 
     def __init__(self, purse: Purse) -> None:
         self._purse = purse
         self._owed: dict[bytes, dict[tuple[bytes, int], Attempt]] = {}
-        self._weights: dict[bytes, _Weight] = {}
+        self._looked: dict[bytes, State] = {}  # the ledger by which a worker's debts were last looked through
+        self._silent: set[bytes] = set()  # who has said nothing since it let a request end
         self._press_ms: dict[bytes, int] = {}  # before then nothing is to be asked of the worker
 
     def begin(self, attempt: Attempt) -> None:
         """The request is over, and the worker may hold its voucher."""
         self._owed.setdefault(attempt.worker, {})[attempt.item.voucher.request_id, attempt.number] = attempt
-        self._weights.pop(attempt.worker, None)
+        self._looked.pop(attempt.worker, None)
+        if not attempt.is_called_off:
+            self._silent.add(attempt.worker)
         due_ms = attempt.sent_ms + PRESS_MS
         self._press_ms[attempt.worker] = min(due_ms, self._press_ms.get(attempt.worker, due_ms))
 
@@ -51,23 +43,20 @@ class Debts:
         return [attempt for held in self._owed.values() for attempt in held.values()]
 
     def end(self, attempt: Attempt) -> None:
-        self._weights.pop(attempt.worker, None)  # what it has answered weighs against what it was paid
-        held = self._owed.get(attempt.worker, {})
-        held.pop((attempt.item.voucher.request_id, attempt.number), None)
-        if not held:
-            self._owed.pop(attempt.worker, None)
-            self._press_ms.pop(attempt.worker, None)
+        """The worker has spoken about it."""
+        self._silent.discard(attempt.worker)
+        self._remove(attempt)
 
-    def weigh(self, worker: bytes, state: State, now_ms: int) -> tuple[int, bool]:
-        """How many vouchers the worker may hold of jobs that it was told to leave, and whether it gets no other now."""
-        weight = self._weights.get(worker)
-        if weight is None or weight.state is not state:  # a debt ends on the ledger
+    def is_silent(self, worker: bytes) -> bool:
+        """Whether it owes something and has not been heard of since."""
+        return worker in self._silent
+
+    def count(self, worker: bytes, state: State) -> int:
+        """How many vouchers the worker holds of requests that are over."""
+        if self._looked.get(worker) is not state:  # a debt ends on the ledger
             self._end_settled(worker, state)
-        if weight is None or weight.state is not state or now_ms >= weight.until_ms:
-            held = self._owed.get(worker, {}).values()
-            due_ms = [attempt.item.request.deadline_ms for attempt in held if _is_left(attempt, now_ms)]
-            weight = self._weights[worker] = _Weight(state, len(due_ms), min(due_ms, default=math.inf))
-        return weight.left, weight.left < len(self._owed.get(worker, {}))
+            self._looked[worker] = state
+        return len(self._owed.get(worker, ()))
 
     def press(self, worker: bytes, now_ms: int) -> Iterator[Attempt]:
         """What to ask the worker for once more, now and then: an honest one answers or refuses, however late."""
@@ -81,10 +70,19 @@ class Debts:
         if held:
             self._press_ms[worker] = min(attempt.sent_ms for attempt in held) + PRESS_MS
 
+    def _remove(self, attempt: Attempt) -> None:
+        self._looked.pop(attempt.worker, None)  # what it has answered weighs against what it was paid
+        held = self._owed.get(attempt.worker, {})
+        held.pop((attempt.item.voucher.request_id, attempt.number), None)
+        if not held:
+            self._owed.pop(attempt.worker, None)
+            self._press_ms.pop(attempt.worker, None)
+            self._silent.discard(attempt.worker)
+
     def _end_settled(self, worker: bytes, state: State) -> None:
         for attempt in list(self._owed.get(worker, {}).values()):
             if self._is_ended(attempt, state):
-                self.end(attempt)
+                self._remove(attempt)
 
     def _is_ended(self, attempt: Attempt, state: State) -> bool:
         voucher = attempt.item.voucher
@@ -92,7 +90,3 @@ class Debts:
         if channel is None:
             return True
         return channel.settled_seq >= voucher.seq and not self._purse.is_overpaid(voucher.channel, channel)
-
-
-def _is_left(attempt: Attempt, now_ms: int) -> bool:
-    return attempt.is_called_off and now_ms < attempt.item.request.deadline_ms

@@ -34,7 +34,7 @@ class Dispatch:
         self._step = step
         self._on_sending = on_sending
         self._new: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
-        self._waiting: dict[bytes, Job] = {}  # the same of those that want another worker
+        self._waiting: dict[bytes, Job] = {}  # the same of those that want another worker, and of streams
         self._under_way: set[bytes] = set()  # request ids of those that somebody has been asked for, streams apart
         self._room = Room()
         self._turns = Turns()
@@ -44,7 +44,8 @@ class Dispatch:
 
     def add(self, job: Job) -> None:
         """It wants another worker; a job that waits for one already gets no second one."""
-        (self._waiting if job.attempts else self._new).setdefault(job.request_id, job)
+        self._under_way.discard(job.request_id)  # until then nobody is at it, or a hedge is to be at it as well
+        (self._waiting if job.attempts or job.ask.streams else self._new).setdefault(job.request_id, job)
 
     def is_full(self, timeout_ms: int) -> bool:
         """Whether a job that may take so long would wait too long for its turn."""
@@ -52,7 +53,6 @@ class Dispatch:
 
     def restore(self, attempt: Attempt) -> None:
         """A voucher that an earlier process sent is in flight still."""
-        self._under_way.add(attempt.item.voucher.request_id)
         self._in_flight.setdefault(attempt.worker, set()).add(_get_key(attempt))
 
     def remove(self, job: Job, is_answered: bool, now_ms: int) -> None:
@@ -109,8 +109,9 @@ class Dispatch:
     def _list_new(self) -> Iterator[Job]:
         """Jobs whose turn it is, while there is room for one more."""
         for job in list(self._new.values()):
-            if len(self._under_way) < self._room.size or job.ask.streams:
-                yield job
+            if len(self._under_way) >= self._room.size:
+                return
+            yield job
 
     def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> tuple[Attempt | None, list[Attempt]]:
         """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
@@ -135,13 +136,12 @@ class Dispatch:
                 job.last_code, job.last_reason = RefusalCode.BUSY, "the worker turns away most of what it is asked now"
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
-            left, owes = self._debts.weigh(worker, state, now_ms)
-            if len(self._in_flight.get(worker, ())) + left >= self._step:
-                pressed += self._debts.press(worker, now_ms) if left else ()
-                continue
-            if owes:
+            owed = self._debts.count(worker, state)
+            if owed:
                 pressed += self._debts.press(worker, now_ms)
-                job.last_reason = "the workers left hold vouchers they have not answered"
+            if self._debts.is_silent(worker) or len(self._in_flight.get(worker, ())) + owed >= self._step:
+                if owed:
+                    job.last_reason = "the workers left hold vouchers they have not answered"
                 continue
             payee = candidate.account, job.request.mode
             channel = self._purse.find_channel(state, candidate.account, fee, job.request.mode)

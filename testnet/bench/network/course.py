@@ -31,7 +31,7 @@ class Course:
 
     first_s: float = 4.0  # channels are opened, models loaded
     light_s: float = 15.0
-    step_s: float = 6.0
+    step_s: float = 10.0  # some batches
     near_s: float = 12.0
     beyond_s: float = 12.0
     warm_s: float = 2.5
