@@ -190,7 +190,7 @@ class Answers:
         if refusal.code in FALLBACK_CODES:
             return [record, *self._jobs.fall_back(job, attempt, refusal.code, refusal.reason, now_ms)]
         attempt.is_over = True
-        return [record, *self._jobs.fail(job, refusal.code, refusal.reason, now_ms)]
+        return [record, *self._jobs.fail(job, refusal.code, refusal.reason, now_ms), *self._jobs.run(now_ms)]
 
 
 def _shows(item: Attestation, blind: Attestation) -> bool:

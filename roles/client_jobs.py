@@ -67,7 +67,9 @@ class Jobs:
         if job.order:
             self.dispatch.add(job)
             return [*self.log.keep(job.request_id, make_record(job)), *self.run(now_ms)]
-        return self.fail(job, code, reason, now_ms) if all(other.is_over for other in job.attempts) else []
+        if not all(other.is_over for other in job.attempts):
+            return []
+        return [*self.fail(job, code, reason, now_ms), *self.run(now_ms)]
 
     def forget_silent(self, attempt: Attempt, now_ms: int) -> list[Effect]:
         """A worker that was out of reach has spoken, in vain: another has been asked long since."""
@@ -100,11 +102,11 @@ class Jobs:
             self.claims.pop(attempt.claim_id, None)
             if attempt.receipt is not None or (attempt.is_over and not attempt.is_silent):
                 continue
-            self.debts.begin(attempt)
             if now_ms < job.request.deadline_ms:
                 attempt.is_called_off, attempt.sent_ms = True, now_ms
                 fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
                 effects += [Record("request.called_off", fields), call_off(attempt)]
+            self.debts.begin(attempt)
         self.dispatch.remove(job, is_answered, now_ms)
         return [*effects, *self.keep_ticking(now_ms)]
 

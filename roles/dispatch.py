@@ -137,10 +137,9 @@ class Dispatch:
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
             owed = self._debts.count(worker, state)
-            if owed:
-                pressed += self._debts.press(worker, now_ms)
             if self._debts.is_silent(worker) or len(self._in_flight.get(worker, ())) + owed >= self._step:
                 if owed:
+                    pressed += self._debts.press(worker, now_ms)
                     job.last_reason = "the workers left hold vouchers they have not answered"
                 continue
             payee = candidate.account, job.request.mode

@@ -26,7 +26,9 @@ class NothingPaid:
 def make_attempt(number: int, is_called_off: bool, now_ms: int) -> Any:
     voucher = SimpleNamespace(channel=CHANNEL, seq=number, request_id=bytes([number]), attempt=1)
     item = SimpleNamespace(voucher=voucher)
-    return SimpleNamespace(item=item, worker=WORKER, number=1, sent_ms=now_ms, is_called_off=is_called_off)
+    return SimpleNamespace(
+        item=item, worker=WORKER, number=1, sent_ms=now_ms, is_called_off=is_called_off, is_silent=False
+    )
 
 
 def make_state(settled_seq: int) -> Any:

@@ -107,6 +107,7 @@ def test_a_network_with_faults_of_every_kind_goes_on_and_tells_of_each(
             wait_until(is_on, "the stall is on", TIMEOUT_S)
             stall.send_signal(signal.SIGINT)
             assert stall.wait(TIMEOUT_S) == ExitCode.INTERRUPTED
+        wait_until(lambda: "link-0" in read_faults(directory)[1], "the first link is as it was", TIMEOUT_S)
         assert faults.do("heal") == {"healed": ["link-2"]}
         stdout, stderr = up.process.communicate(timeout=TIMEOUT_S)
 

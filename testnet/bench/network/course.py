@@ -23,7 +23,8 @@ REST_S = 3_600.0  # at most
 
 @dataclass(frozen=True)
 class Course:
-    """Seconds of each phase; the first `warm_s` of one do not count. `requests` is how many are to be asked at least.
+    """Seconds of each phase. The first `warm_s` of one do not count: until then what it asks is not checked and settled
+    yet, which is a load as well. `requests` is how many are to be asked at least.
 
     Of `recover_s` each, the time after a partition and that with half of the workers gone, the last WINDOW_MS must be
     as before.
@@ -31,10 +32,10 @@ class Course:
 
     first_s: float = 4.0  # channels are opened, models loaded
     light_s: float = 15.0
-    step_s: float = 10.0  # some batches
-    near_s: float = 12.0
-    beyond_s: float = 12.0
-    warm_s: float = 2.5
+    step_s: float = 14.0
+    near_s: float = 16.0
+    beyond_s: float = 16.0
+    warm_s: float = 6.0
     steady_s: float = 8.0
     partition_s: float = 6.0
     recover_s: float = 25.0
