@@ -315,10 +315,13 @@ class Verifier(Role):
     def _forget(self, now_ms: int) -> list[Effect]:
         """Drop what nobody can ask for any more, oldest first."""
         kept_ms = self._ledger.params.epochs_kept * self._ledger.params.epoch_ms
-        old = [key for key, held in self._attested.items() if held.deadline_ms + kept_ms < now_ms]
-        old += list(self._attested)[: max(0, len(self._attested) - KEPT_MAX)]
+        old: list[bytes] = []
+        for claim_id, held in self._attested.items():
+            if held.deadline_ms + kept_ms >= now_ms and len(self._attested) - len(old) <= KEPT_MAX:
+                break
+            old.append(claim_id)
         effects: list[Effect] = []
-        for claim_id in dict.fromkeys(old):
+        for claim_id in old:
             attested = self._attested.pop(claim_id)
             self._jobs.pop(attested.job, None)
             self._sent_ms.pop(claim_id, None)

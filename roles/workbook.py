@@ -177,11 +177,19 @@ class Workbook:
         return done
 
     def forget_answered(self, before_ms: int, kept: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
-        """Drop settled jobs whose requests ended before a time, but those to be kept; the keys of what was dropped."""
-        free = [key for key in self._answered if key not in kept]
-        over = [key for key in free if self._answered[key].item.request.deadline_ms < before_ms]
-        crowd = max(0, len(free) - len(over) - ANSWERED_MAX)
-        dropped = list(dict.fromkeys([*over, *free[: crowd + len(over) if crowd else 0]]))
+        """Drop settled jobs whose requests ended before a time, but those to be kept; the keys of what was dropped.
+
+        They lie in the order in which they were settled, which is nearly that of their ends: the first that is to stay
+        ends the search.
+        """
+        dropped: list[tuple[bytes, int]] = []
+        most = ANSWERED_MAX + sum(key in self._answered for key in kept)
+        for key, job in self._answered.items():
+            if key in kept:
+                continue
+            if job.item.request.deadline_ms >= before_ms and len(self._answered) - len(dropped) <= most:
+                break
+            dropped.append(key)
         for key in dropped:
             del self._answered[key]
         return dropped
