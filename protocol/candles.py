@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from protocol.errors import ProtocolError
+from protocol.ledger.feed_records import Candle, CandlePage
 from protocol.ledger.limits import CANDLES_PER_PAGE
-from protocol.ledger.records import Candle, CandlePage
 from protocol.queries import CandleQuery
 from protocol.signing import compute_domain_prefix
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from protocol.errors import ProtocolError
-from protocol.ledger.records import Candle, TensorSpec
+from protocol.ledger.feed_records import Candle
+from protocol.ledger.model_records import TensorSpec
 from protocol.queries import COLUMNS, InputQuery
 from protocol.tensor import ITEM_SIZES, Tensor
 from protocol.types import INT_MAX

@@ -14,7 +14,7 @@ from protocol.generation import read_form, read_inputs
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, PaidRequest, Voucher, compute_request_id
 from protocol.ledger.batches import compute_pending_max
 from protocol.ledger.genesis import ModelRecord, TensorSpec
-from protocol.ledger.records import Channel
+from protocol.ledger.job_records import Channel
 from protocol.ledger.state import State
 from protocol.ledger.withheld import explain_size
 from protocol.proofs.kinds import REEXEC, SIGNED

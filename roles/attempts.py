@@ -13,7 +13,7 @@ from protocol.jobs import (
     Receipt,
     compute_commitment,
 )
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.messages import Refusal, Requests, Result
 from protocol.proofs.bounds import is_agreed
 from protocol.proofs.receipt_file import VERSION, ReceiptFile

@@ -26,8 +26,8 @@ from protocol.ledger.batches import (
     make_batch_leaf,
 )
 from protocol.ledger.checks import LeafDigest, RevealDigests, must_show
+from protocol.ledger.job_records import RUNS_MAX, Batch, BatchPhase, Channel
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, Channel
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.merkle_sum import SumNode, SumTree

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.jobs import Claim, Receipt
+from protocol.ledger.dispute_records import Dispute
 from protocol.ledger.disputes import CheckedLeaf
-from protocol.ledger.records import Dispute
 from protocol.ledger.state import State
 from protocol.tensor import TENSORS_MAX, Tensor
 from protocol.types import AtMost, Digest, Line, UpTo

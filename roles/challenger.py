@@ -16,8 +16,8 @@ from protocol.codec import decode, encode
 from protocol.errors import ProtocolError, RemoteError
 from protocol.generation import read_form
 from protocol.jobs import compute_claim_id
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import NameOperator, OpenDispute
-from protocol.ledger.records import DisputePhase
 from protocol.ledger.state import State
 from protocol.messages import GetExhibit, GetTrace, ShownExhibit, ShownTrace
 from protocol.proofs.classes import Comparison, Computation, compare

@@ -19,7 +19,7 @@ from protocol.content import format_cid
 from protocol.generation import NO_STOP, Generation
 from protocol.generation import make_inputs as make_generation_inputs
 from protocol.jobs import Mode
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from protocol.proofs.receipt_file import Finding, decode_receipt_file, verify_receipt_file
 from protocol.tensor import Tensor

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import trio
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.attempts import Ask
 from roles.client_errors import BadInput
 from roles.client_waiter import Answer, Waiter

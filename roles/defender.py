@@ -11,8 +11,8 @@ from protocol.codec import encode
 from protocol.content import compute_digest, format_cid
 from protocol.errors import ProtocolError
 from protocol.jobs import Claim
+from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.disputes import PostExhibit, PostTrace
-from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.ledger.step_disputes import PostSteps
 from protocol.ledger.transactions import BODY_BYTES_MAX

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.feeds import AccuseObserver, compute_quorum, get_observers
-from protocol.ledger.records import FeedTerms
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ReportOracle, SignedObservation
 

@@ -12,7 +12,8 @@ from protocol.jobs import compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
 from protocol.ledger.checks import AttestLeaves, LeafAttestation, LeafOutputs, ShowOutputs
 from protocol.ledger.disputes import CheckedLeaf
-from protocol.ledger.records import BatchPhase, Check, Checker, ModelRecord
+from protocol.ledger.job_records import BatchPhase, Check, Checker
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from protocol.proofs.bounds import get_bound_ppt, is_disputed, is_near
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest

@@ -12,8 +12,8 @@ from protocol.audit import Contents
 from protocol.cid import unpack_cid
 from protocol.ledger.lease_audits import AnswerAudit, get_drawn
 from protocol.ledger.lease_places import STORAGE
+from protocol.ledger.lease_records import Lease
 from protocol.ledger.leases import KeepBlob, OfferSpace, compute_shortfall, find_replica, is_running_out
-from protocol.ledger.records import Lease
 from protocol.ledger.state import State
 from roles.role import Effect, Gather, Gathered, LetGo, Prove, Proven, Record, SetTimer, Store, Submit, Submitted
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from protocol.codec import decode
 from protocol.jobs import Mode
-from protocol.ledger.records import BatchPhase, BatchRun
+from protocol.ledger.job_records import BatchPhase, BatchRun
 from protocol.ledger.state import State
 from protocol.ledger.withheld import ChallengeWithheld, Published, compute_challenge_key
 from protocol.messages import Result

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from protocol.content import format_cid
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from roles.engine.errors import ModelRefused
 from roles.engine.exactness import find_inexact

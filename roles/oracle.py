@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from protocol.codec import decode, encode
+from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.feeds import ObserveFeed, compute_observer_key, get_observers, is_beyond
 from protocol.ledger.oracle import SEQUENCES_MAX
-from protocol.ledger.records import FeedTerms
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SignedObservation
 from protocol.messages import ObservationMessage

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protocol.codec import decode, encode
 from protocol.jobs import Voucher
 from protocol.keys import Signer
-from protocol.ledger.records import Channel
+from protocol.ledger.job_records import Channel
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels
 from protocol.signing import sign

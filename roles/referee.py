@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from protocol.codec import decode, encode
 from protocol.content import compute_digest, format_cid
 from protocol.errors import MalformedMessage
+from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.disputes import JudgeOperator, get_judges
-from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.ledger.step_disputes import read_said
 from protocol.messages import GetExhibit, ShownExhibit

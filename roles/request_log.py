@@ -11,7 +11,7 @@ from typing import Annotated
 
 from protocol.codec import decode, encode
 from protocol.jobs import Attestation, InferenceRequest, Mode, PaidRequest, Receipt, Voucher, compute_request_id
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.messages import Refusal
 from protocol.types import AtMost, Digest, Line, Name, PublicKey, TimeMs, UpTo, Whole
 from roles.admission import check_inputs

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from protocol.codec import decode, encode
 from protocol.errors import ProtocolError
 from protocol.jobs import compute_claim_id
+from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.disputes import NameOperator, OpenDispute
-from protocol.ledger.records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.ledger.step_disputes import NameStep, read_said
 from protocol.proofs.classes import Comparison, Computation, compare

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from protocol.ledger.model_records import Calibration
 from protocol.ledger.models import compute_bound_ppt, explain_calibration
-from protocol.ledger.records import Calibration
 from protocol.proofs.classes import PPT
 from roles.engine.profile import get_isa
 from roles.engine.rounding import CHEATS, round_weights

@@ -11,7 +11,7 @@ from protocol.jobs import Attestation, Voucher
 from protocol.ledger.checks import AttestLeaves, LeafAttestation
 from protocol.ledger.contests import ContestRun
 from protocol.ledger.demands import OpenClaim
-from protocol.ledger.records import BatchPhase
+from protocol.ledger.job_records import BatchPhase
 from protocol.ledger.state import State
 from protocol.ledger.transactions import CloseChannel, SettleIndividual
 from protocol.ledger.withheld import PublishOutput

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from protocol.jobs import compute_claim_id
 from protocol.keys import format_account
-from protocol.ledger.records import Dispute, DisputePhase
+from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.state import State
 from protocol.proofs.trace import unpack_trace
 

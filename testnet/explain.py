@@ -23,8 +23,9 @@ from protocol.keys import format_account, format_node
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.batches import BatchSettle, SettlePrivate, compute_check_key, compute_drawn, find_run, is_paid
 from protocol.ledger.block import Block
+from protocol.ledger.job_records import Batch, BatchPhase, Withheld
 from protocol.ledger.money import split_inference_fee
-from protocol.ledger.records import Batch, BatchPhase, EpochSnapshot, Withheld
+from protocol.ledger.records import EpochSnapshot
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason

@@ -10,8 +10,8 @@ from protocol.ledger.contests import ContestRun
 from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.escrow import RefuseJob, SettleJob
 from protocol.ledger.lease_audits import AnswerAudit
+from protocol.ledger.lease_records import Lease, Replica
 from protocol.ledger.leases import LeaseBlob, compute_lease_id
-from protocol.ledger.records import Lease, Replica
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.ledger.workflow_records import Run

@@ -12,8 +12,8 @@ from p2p.addresses import compute_block
 from protocol.keys import PrivateKey, format_account, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
 from protocol.ledger.limits import ROWS_MAX
+from protocol.ledger.model_records import ModelRecord, TensorSpec
 from protocol.ledger.params import Params
-from protocol.ledger.records import ModelRecord, TensorSpec
 from protocol.types import GRAINS_PER_ROLE
 from roles.blobs import BlobStore
 from roles.config import BootstrapPeer, NodeConfig, write_config, write_genesis

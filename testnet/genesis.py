@@ -12,10 +12,11 @@ from importlib import resources
 from typing import Any
 
 from protocol.keys import PrivateKey
+from protocol.ledger.feed_records import FeedRecord
 from protocol.ledger.genesis import Allocation, Genesis, GenesisNode
+from protocol.ledger.model_records import Calibration, ModelRecord, TensorSpec
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import grow_onion
-from protocol.ledger.records import Calibration, FeedRecord, ModelRecord, TensorSpec
 from protocol.types import GRAINS_PER_ROLE
 
 NODES_MAX = 250

@@ -1,6 +1,6 @@
 """From a model's outputs to the words it was trained with."""
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.tensor import Tensor
 
 

@@ -7,7 +7,7 @@ in the wrong places. Each one is recorded as `lie.told`, so a run can count whet
 import hashlib
 from dataclasses import replace
 
-from protocol.ledger.records import FeedTerms
+from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.transactions import SignedObservation
 from protocol.messages import ObservationMessage
 from protocol.proofs.trace import DIGEST_SIZE, TracedRun

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protocol.errors import MissingBlob
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from roles.blobs import read_blob
 

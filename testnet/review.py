@@ -42,7 +42,7 @@ from testnet.report import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
 
 CHECK_TIMEOUT_S = 300.0
 REPORT_NAME = "report.json"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from protocol.ledger.apply import decode_transactions
 from protocol.ledger.batches import BatchSettle, SettlePrivate, is_paid
 from protocol.ledger.block import Block
-from protocol.ledger.records import Batch, BatchPhase, Channel
+from protocol.ledger.job_records import Batch, BatchPhase, Channel
 from protocol.ledger.settlement import SettledLeaf, collect_leaves
 from protocol.ledger.state import State
 

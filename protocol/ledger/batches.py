@@ -16,6 +16,7 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, Mode, Voucher, compute_attestation, compute_claim_id
 from protocol.ledger.block import get_validators_of
 from protocol.ledger.context import TransactionContext
+from protocol.ledger.dispute_records import Dispute
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
     ExpiredVoucher,
@@ -31,21 +32,12 @@ from protocol.ledger.errors import (
     VoucherExceeded,
 )
 from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Withheld
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.money import split_inference_fee
 from protocol.ledger.params import Params
 from protocol.ledger.quality import compute_burnt, compute_sample_bp
-from protocol.ledger.records import (
-    RUNS_MAX,
-    Batch,
-    BatchPhase,
-    BatchRun,
-    Check,
-    Dispute,
-    DueItem,
-    EpochSnapshot,
-    ModelRecord,
-    Withheld,
-)
+from protocol.ledger.records import DueItem, EpochSnapshot
 from protocol.ledger.transactions import transaction
 from protocol.merkle_sum import SumNode, make_sum_leaf
 from protocol.proofs.bounds import get_bound_ppt

@@ -14,7 +14,8 @@ from protocol.ledger.errors import (
     SelfPayment,
     UnknownChannel,
 )
-from protocol.ledger.records import Channel, DueItem
+from protocol.ledger.job_records import Channel
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import CloseChannel, OpenChannels, TopUpChannel, compute_channel_id
 
 WITHDRAW_KIND = 3

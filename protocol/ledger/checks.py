@@ -19,8 +19,10 @@ from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, LeafIndex, c
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
+from protocol.ledger.job_records import Batch, BatchPhase, Check, Checker
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.quality import compute_burnt
-from protocol.ledger.records import Batch, BatchPhase, Check, Checker, DueItem, ModelRecord
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import transaction
 from protocol.proofs.bounds import get_bound_ppt, is_near
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest

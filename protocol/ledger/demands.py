@@ -19,8 +19,9 @@ from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadyDemanded, InvalidDemand, LimitReached, UnknownDemand
 from protocol.ledger.fees import count_units
 from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_records import Demand
 from protocol.ledger.pools import pay_rewards
-from protocol.ledger.records import Demand, DueItem
+from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import get_snapshot
 from protocol.ledger.transactions import transaction
 from protocol.types import AtMost, Digest

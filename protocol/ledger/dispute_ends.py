@@ -2,10 +2,10 @@
 
 from protocol.jobs import Claim, compute_claim_id
 from protocol.ledger.batches import forfeit_claimed, give_back_leaf
+from protocol.ledger.dispute_records import Dispute, ProvenWrong
 from protocol.ledger.draft import Draft
 from protocol.ledger.flows import Party, Source
 from protocol.ledger.pools import compute_delegation_key
-from protocol.ledger.records import Dispute, ProvenWrong
 from protocol.ledger.runs import give_back_run
 from protocol.ledger.staking import slash
 from protocol.types import BP

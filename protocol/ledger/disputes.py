@@ -20,6 +20,7 @@ from protocol.ledger.batches import LeafIndex, compute_check_key, find_held
 from protocol.ledger.block import get_validators_of, is_quorum
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.dispute_ends import condemn_challenger, condemn_worker, part_undecided
+from protocol.ledger.dispute_records import Dispute, DisputePhase, Vote
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import (
     AlreadyDisputed,
@@ -29,7 +30,7 @@ from protocol.ledger.errors import (
     LimitReached,
     UnknownDispute,
 )
-from protocol.ledger.records import Dispute, DisputePhase, DueItem, EpochSnapshot, Vote
+from protocol.ledger.records import DueItem, EpochSnapshot
 from protocol.ledger.runs import is_contested
 from protocol.ledger.settlement import get_snapshot
 from protocol.ledger.step_disputes import (

@@ -11,40 +11,28 @@ from protocol.codec import encode
 from protocol.errors import InsufficientBalance
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.app_records import AppRecord, AppUse, PassRecord
+from protocol.ledger.dispute_records import Dispute, ProvenWrong
 from protocol.ledger.errors import LimitReached
+from protocol.ledger.feed_records import CandlePage, FeedState, FeedTerms, Observer
 from protocol.ledger.flows import Flow, Party, Source
 from protocol.ledger.governance_records import Ballot, Enclave, Proposal
+from protocol.ledger.job_records import Batch, Channel, Check, Demand, Job, Pending, Withheld
+from protocol.ledger.lease_records import Lease, Offer
+from protocol.ledger.model_records import ModelName, ModelRecord
 from protocol.ledger.records import (
     NO_WORK,
     Account,
-    Batch,
-    CandlePage,
-    Channel,
-    Check,
     Delegation,
-    Demand,
-    Dispute,
     DueItem,
     EpochSnapshot,
-    FeedState,
-    FeedTerms,
-    Job,
     KeyOwner,
-    Lease,
-    ModelName,
-    ModelRecord,
     NodeRecord,
-    Observer,
-    Offer,
     Onion,
-    Pending,
     Pool,
-    ProvenWrong,
     RestartRecord,
     Tombstone,
     Unbonding,
     Vesting,
-    Withheld,
     WorkCount,
 )
 from protocol.ledger.rows import update_tree

@@ -17,6 +17,7 @@ from protocol.ledger.channels import WITHDRAW_KIND, withdraw
 from protocol.ledger.checks import ATTEST_KIND, DIGEST_KIND, close_attestations, close_digests
 from protocol.ledger.contests import CONTEST_KIND, end_contest
 from protocol.ledger.demands import DEMAND_KIND, FORGET_KIND, close_demand, forget_demand
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import DISPUTE_KIND, close_phase
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import EPOCH_KIND
@@ -28,7 +29,7 @@ from protocol.ledger.lease_places import PLACE_KIND, close_places
 from protocol.ledger.leases import AUDIT_KIND
 from protocol.ledger.models import MODEL_KIND, release_model
 from protocol.ledger.openings import close_openings
-from protocol.ledger.records import DisputePhase, DueItem
+from protocol.ledger.records import DueItem
 from protocol.ledger.settlement import PAYOUT_KIND, pay_out
 from protocol.ledger.staking import UNBOND_KIND, mature_unbonding
 from protocol.ledger.state import State

@@ -24,8 +24,9 @@ from protocol.ledger.errors import (
     UnknownJob,
     UnknownNode,
 )
+from protocol.ledger.job_records import Job, Pending, Share
 from protocol.ledger.money import split_inference_fee, tell_inference_split
-from protocol.ledger.records import DueItem, Job, Pending, Share
+from protocol.ledger.records import DueItem
 from protocol.ledger.runs import end_run, find_run_fault
 from protocol.ledger.settlement import LOST, PAYOUT_KIND, find_fault, get_snapshot, is_lost
 from protocol.ledger.transactions import ATTESTATIONS_MAX, transaction

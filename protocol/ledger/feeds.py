@@ -24,9 +24,10 @@ from protocol.ledger.errors import (
     NotYourFeed,
     UnknownFeed,
 )
+from protocol.ledger.feed_records import FeedState, FeedTerms, Observer
 from protocol.ledger.limits import OBSERVERS_MAX
 from protocol.ledger.params import DELAY_MS_MAX, Params
-from protocol.ledger.records import DueItem, EpochSnapshot, FeedState, FeedTerms, Observer
+from protocol.ledger.records import DueItem, EpochSnapshot
 from protocol.ledger.staking import slash
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SignedObservation, transaction

@@ -13,25 +13,21 @@ from protocol.keys import KEY_SIZE, format_account, format_node, parse_account, 
 from protocol.ledger.block import HEADER_TIME_MS_MAX, VOTES_MAX
 from protocol.ledger.draft import compute_due_key
 from protocol.ledger.epochs import EPOCH_KIND, ORACLE, compute_epoch_seed, take_snapshot
+from protocol.ledger.feed_records import FeedRecord, FeedState, Observer
 from protocol.ledger.feeds import build_genesis_terms, compute_observer_key
 from protocol.ledger.limits import OBSERVERS_MAX
+from protocol.ledger.model_records import ModelName, ModelRecord, TensorSpec
 from protocol.ledger.models import explain_calibration
 from protocol.ledger.params import DELAY_MS_MAX, Params, verify_params
 from protocol.ledger.records import (
     Account,
     DueItem,
-    FeedRecord,
-    FeedState,
     KeyOwner,
     MaybeKey,
     ModelDigests,
-    ModelName,
-    ModelRecord,
     NodeRecord,
-    Observer,
     Onion,
     RoleNames,
-    TensorSpec,
     Tip,
     Vesting,
     VoteKey,

@@ -13,6 +13,7 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidProposal, LimitReached, UnknownProposal
+from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.feeds import FeedSource, find_fault, get_feed, put_feed, retire_feed
 from protocol.ledger.flows import Source
 from protocol.ledger.governance_params import change_parameter
@@ -25,7 +26,7 @@ from protocol.ledger.governance_records import (
     TreasuryGrant,
 )
 from protocol.ledger.params import DELAY_MS_MAX, Params
-from protocol.ledger.records import DueItem, FeedTerms, Vesting
+from protocol.ledger.records import DueItem, Vesting
 from protocol.ledger.state import State, compute_enclave_key, compute_state_root
 from protocol.ledger.transactions import transaction
 from protocol.ledger.vesting import VEST_KIND, release

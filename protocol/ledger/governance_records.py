@@ -4,7 +4,7 @@ from enum import IntEnum, StrEnum
 from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
-from protocol.ledger.records import FeedTerms
+from protocol.ledger.feed_records import FeedTerms
 from protocol.types import AtMost, Digest, Exactly, Grains, Line, Name, PublicKey, TimeMs, UpTo, Whole
 
 Pcr = Annotated[bytes, Exactly(48)]  # SHA-384

@@ -15,6 +15,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidLease, UnknownLease
 from protocol.ledger.lease_places import KEEPING_PARTS, drop, fill, hear, hush, is_storing, put_replica
+from protocol.ledger.lease_records import Lease, Replica
 from protocol.ledger.leases import (
     AUDIT_KIND,
     compute_pay_max,
@@ -24,7 +25,7 @@ from protocol.ledger.leases import (
     pay_replica,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import DueItem, Lease, Replica
+from protocol.ledger.records import DueItem
 from protocol.ledger.staking import take_penalty
 from protocol.ledger.transactions import transaction
 from protocol.types import Digest

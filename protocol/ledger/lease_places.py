@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from protocol.committee import draw_stores
 from protocol.ledger.draft import Draft
-from protocol.ledger.records import PASSED_MAX, REPLICAS_MAX, Candidate, DueItem, Lease, Replica
+from protocol.ledger.lease_records import PASSED_MAX, REPLICAS_MAX, Lease, Replica
+from protocol.ledger.records import Candidate, DueItem
 
 STORAGE = "storage"
 PLACE_KIND = 62

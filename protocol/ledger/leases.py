@@ -30,9 +30,10 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.flows import Party, Source
 from protocol.ledger.lease_places import FACTOR_MAX, STORAGE, drop, fill, list_eligible, take_place
+from protocol.ledger.lease_records import Lease, Offer, Replica
 from protocol.ledger.money import split_lease_pay
 from protocol.ledger.params import Params
-from protocol.ledger.records import DueItem, Lease, Offer, Replica
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import transaction
 from protocol.signing import compute_domain_prefix
 from protocol.types import Digest, Exactly, Grains, UpTo, Whole

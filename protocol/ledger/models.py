@@ -15,9 +15,8 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidModel, LimitReached, NotYourModel, UnknownModel
 from protocol.ledger.limits import ROWS_MAX
-from protocol.ledger.records import (
+from protocol.ledger.model_records import (
     Calibration,
-    DueItem,
     Labels,
     MaybeCalibration,
     ModelName,
@@ -25,6 +24,7 @@ from protocol.ledger.records import (
     TensorSpec,
     TensorSpecs,
 )
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import transaction
 from protocol.tensor import ITEM_SIZES
 from protocol.types import Digest, Name, UpTo, Whole

@@ -23,7 +23,8 @@ from protocol.ledger.checks import begin_attestations, begin_check
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import AlreadyOpened, AlreadyProven, InvalidBatch, InvalidLeaf, UnknownBatch
-from protocol.ledger.records import Batch, BatchPhase, BatchRun, DueItem
+from protocol.ledger.job_records import Batch, BatchPhase, BatchRun
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import ZeroReason, transaction
 from protocol.merkle_sum import SUM_PATH_MAX, InvalidSumProof, SumNode, compute_proven_sum
 from protocol.tensor import compute_tensors_digest

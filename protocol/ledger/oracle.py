@@ -13,6 +13,7 @@ from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidReport, RoundNotOpen, RoundOver
+from protocol.ledger.feed_records import FeedState, FeedTerms
 from protocol.ledger.feeds import (
     compute_observer_key,
     compute_quorum,
@@ -20,7 +21,6 @@ from protocol.ledger.feeds import (
     is_beyond,
     list_observers,
 )
-from protocol.ledger.records import FeedState, FeedTerms
 from protocol.ledger.transactions import ReportOracle, SignedObservation, compute_median, verify_report
 from protocol.types import GRAINS_PER_ROLE
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from protocol.jobs import Claim
 from protocol.ledger.draft import Draft
+from protocol.ledger.job_records import Job
 from protocol.ledger.oracle import take_value
-from protocol.ledger.records import Job
 from protocol.ledger.workflow_records import Run, Tick, Workflow
 from protocol.tensor import Tensor, compute_tensors_digest
 from protocol.workflow import DoesNotFit, Outcome, is_missed, read_result

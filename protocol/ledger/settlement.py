@@ -35,8 +35,9 @@ from protocol.ledger.errors import (
     UnknownNode,
     VoucherExceeded,
 )
+from protocol.ledger.job_records import Channel, Pending, Share
 from protocol.ledger.money import split_inference_fee, tell_inference_split
-from protocol.ledger.records import Channel, DueItem, EpochSnapshot, NodeRecord, Pending, Share
+from protocol.ledger.records import DueItem, EpochSnapshot, NodeRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import (
     ChannelRun,

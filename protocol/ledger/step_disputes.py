@@ -12,9 +12,10 @@ from protocol.errors import RemoteError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import StepForm, read_form
 from protocol.jobs import Claim
+from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidDispute
-from protocol.ledger.records import Dispute, DisputePhase, ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.transactions import transaction
 from protocol.proofs.steps import Generated, Said, read_generated
 from protocol.tensor import Tensor, compute_tensors_digest

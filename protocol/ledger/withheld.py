@@ -29,9 +29,11 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.fees import count_units
 from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_records import BatchPhase, Withheld
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.openings import verify_leaf, verify_promise
 from protocol.ledger.quality import compute_burnt
-from protocol.ledger.records import BatchPhase, DueItem, ModelRecord, Withheld
+from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import BODY_BYTES_MAX, transaction
 from protocol.merkle_sum import SUM_PATH_MAX, SumNode
 from protocol.proofs.trace import TENSOR_HEAD_BYTES

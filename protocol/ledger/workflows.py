@@ -17,6 +17,7 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.errors import InvalidWorkflow, LimitReached, NotYourWorkflow, TooFewCandidates, UnknownWorkflow
 from protocol.ledger.escrow import JOB_KIND
+from protocol.ledger.feed_records import CandlePage, FeedTerms
 from protocol.ledger.feeds import (
     DECIMALS_MAX,
     FEED_KIND,
@@ -27,8 +28,10 @@ from protocol.ledger.feeds import (
     is_stale,
     put_feed,
 )
+from protocol.ledger.job_records import Job
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.params import DELAY_MS_MAX
-from protocol.ledger.records import CandlePage, DueItem, FeedTerms, Job, ModelRecord
+from protocol.ledger.records import DueItem
 from protocol.ledger.runs import note_ticks
 from protocol.ledger.transactions import transaction
 from protocol.ledger.workflow_records import Run, Tick, Workflow

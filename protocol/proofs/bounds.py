@@ -22,7 +22,7 @@ from protocol.errors import MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
 from protocol.generation import read_form
 from protocol.jobs import SHOWN_BYTES_MAX, Attestation, compute_attestation
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.classes import is_within
 from protocol.proofs.trace import Judgement
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, decode_tensors, encode_tensors

@@ -12,7 +12,7 @@ from struct import unpack
 
 from protocol.errors import InvalidProof, MalformedMessage
 from protocol.fast_dataclass import fast_dataclass
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.profiles import parse_profile
 from protocol.tensor import Tensor, compute_tensors_digest, verify_tensor
 

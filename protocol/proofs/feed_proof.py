@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from protocol.candles import compute_page_key, list_slots, read_candles
 from protocol.errors import InvalidProof
-from protocol.ledger.records import Candle, CandlePage, FeedState, FeedTerms
+from protocol.ledger.feed_records import Candle, CandlePage, FeedState, FeedTerms
 from protocol.ledger.state import State
 from protocol.queries import CandleQuery
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from protocol.content import compute_digest, format_cid
 from protocol.keys import format_node
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from protocol.tensor import Tensor
 from roles.client import FEE_MAX, STREAM_FEE_MAX

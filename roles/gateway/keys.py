@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from protocol.content import compute_digest, format_cid
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.gateway.faults import Fault
 
 PREFIX = "rmk_"

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.client_errors import ClientError
 from roles.engine.errors import ModelRefused
 from roles.engine.onnx_file import read_tensor_names

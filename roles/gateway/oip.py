@@ -12,7 +12,7 @@ from typing import Any
 
 from protocol.content import format_cid
 from protocol.errors import MalformedMessage
-from protocol.ledger.records import ModelRecord, TensorSpec
+from protocol.ledger.model_records import ModelRecord, TensorSpec
 from protocol.tensor import Tensor, verify_tensor
 from roles.gateway.faults import Fault
 from roles.oip_tensors import BINARY, DATATYPES, JSON_BYTES_MAX, NUMBERS_MAX, flatten, list_numbers, pack_numbers

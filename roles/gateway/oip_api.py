@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.client import FEE_MAX
 from roles.gateway.desk import KEY, Desk
 from roles.gateway.faults import Fault

@@ -12,7 +12,7 @@ from typing import Any
 from protocol.content import format_cid
 from protocol.generation import PROMPT_TOKENS_MAX, TEMPERATURE_MAX, TOKENS_MAX, read_form
 from protocol.keys import format_account
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.gateway.faults import Fault
 
 COMPLETION_TOKENS, CHAT_TOKENS = 16, 100  # made unless max_tokens says otherwise; 16 is OpenAI's own

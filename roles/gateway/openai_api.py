@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from roles.client import STREAM_FEE_MAX
 from roles.client_errors import ClientError
 from roles.client_stream import Stream, StreamedPiece

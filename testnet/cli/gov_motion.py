@@ -10,8 +10,8 @@ from testnet.cli.output import CommandError, ExitCode, format_role
 from testnet.cli.wallet import find_account
 
 if TYPE_CHECKING:
+    from protocol.ledger.feed_records import FeedTerms
     from protocol.ledger.governance_records import Enclave, Motion, ParameterChange, TreasuryGrant
-    from protocol.ledger.records import FeedTerms
     from protocol.ledger.state import State
 
 FILE_BYTES_MAX = 64 * 1024
@@ -108,8 +108,8 @@ def _read_feed(path: Path) -> "FeedTerms":
     from protocol.codec import encode
     from protocol.errors import ProtocolError
     from protocol.keys import parse_account
+    from protocol.ledger.feed_records import FeedTerms
     from protocol.ledger.feeds import RegisterFeed
-    from protocol.ledger.records import FeedTerms
 
     try:
         with path.open(encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from testnet.cli.output import CommandError, ExitCode, Output, format_count, for
 from testnet.network_file import NetworkFile, is_running
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
     from protocol.tensor import Tensor
     from roles.client import Answer
 

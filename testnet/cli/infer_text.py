@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from testnet.cli.output import CommandError, ExitCode, Output, format_role
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
     from roles.client import Answer
     from roles.client_stream import StreamedPiece
 

@@ -16,7 +16,7 @@ from testnet.network_file import NetworkFileError, read_network_file
 if TYPE_CHECKING:
     from protocol.audit import Contents
     from protocol.cid import Cid
-    from protocol.ledger.records import Lease
+    from protocol.ledger.lease_records import Lease
     from protocol.ledger.state import State
 
 POLL_S = 0.2

@@ -14,7 +14,7 @@ from testnet.cli.progress import Progress
 from testnet.cli.wallet import From, NoWait, Timeout, ask_running, find_payer, order_final
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
     from protocol.ledger.state import State
 
 POLL_S = 0.1

@@ -23,7 +23,7 @@ from testnet.cli.output import CommandError, ExitCode, Output, format_role
 from testnet.cli.wallet import From, NoWait, Timeout, find_home, find_payer, order_final
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import Calibration
+    from protocol.ledger.model_records import Calibration
     from roles.engine.frames import Loaded
 
 EPILOGUE = (
@@ -69,8 +69,8 @@ def add(
         What the places of the output mean, separated by commas.
     """
     from protocol.content import compute_digest, format_cid
+    from protocol.ledger.model_records import TensorSpec
     from protocol.ledger.models import RegisterModel
-    from protocol.ledger.records import TensorSpec
     from testnet.cli.ledger import read_state
 
     output = Output(json)

@@ -15,7 +15,7 @@ from testnet.cli.trusting import Genesis
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import Candle, FeedState, FeedTerms
+    from protocol.ledger.feed_records import Candle, FeedState, FeedTerms
     from protocol.ledger.state import State
     from protocol.queries import CandleQuery
 

@@ -128,15 +128,9 @@ def _read_receipt(path: Path) -> "ReceiptFile":
 
 def _describe(file: "LedgerFile", shown: "Shown") -> "Iterator[Finding]":
     from protocol.keys import format_account
-    from protocol.ledger.records import (
-        Account,
-        CandlePage,
-        Channel,
-        FeedState,
-        FeedTerms,
-        NodeRecord,
-        WorkCount,
-    )
+    from protocol.ledger.feed_records import CandlePage, FeedState, FeedTerms
+    from protocol.ledger.job_records import Channel
+    from protocol.ledger.records import Account, NodeRecord, WorkCount
     from protocol.proofs.receipt_file import Finding
 
     changes = f"{len(file.handovers)} changes of validators" if file.handovers else "the validators of genesis"

@@ -26,7 +26,7 @@ from testnet.network_file import FILE_NAME, NetworkFile, NodeEntry
 if TYPE_CHECKING:
     import numpy as np
 
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
     from testnet.fault_desk import FaultDesk
     from testnet.found import ModelFile
     from testnet.load_plan import RowsDone

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from testnet.cli.node_orders import find_height, submit
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
 
 FEED = "GOOG-live"  # the recorded series, a week a second
 WORKFLOW = "GOOG-scheduled"

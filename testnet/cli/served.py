@@ -8,7 +8,7 @@ from testnet.cli.output import CommandError, ExitCode
 from testnet.cli.running import Load, Pace
 
 if TYPE_CHECKING:
-    from protocol.ledger.records import ModelRecord
+    from protocol.ledger.model_records import ModelRecord
     from testnet.found import ModelFile
 
 

@@ -21,8 +21,8 @@ from protocol.candles import (
     list_slots,
     read_candles,
 )
+from protocol.ledger.feed_records import Candle, CandlePage
 from protocol.ledger.limits import CANDLES_PER_PAGE
-from protocol.ledger.records import Candle, CandlePage
 from protocol.queries import CandleQuery
 
 HEARTBEAT_MS = 1_000

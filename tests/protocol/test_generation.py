@@ -22,7 +22,7 @@ from protocol.generation import (
     read_inputs,
     read_outputs,
 )
-from protocol.ledger.records import TensorSpec
+from protocol.ledger.model_records import TensorSpec
 from protocol.tensor import Tensor
 
 FORM = StepForm(vocabulary=96, axis=3, rows=127)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.ledger.records import TensorSpec
+from protocol.ledger.model_records import TensorSpec
 from protocol.tensor import Tensor, verify_tensor
 from protocol.types import INT_MAX
 from protocol.workflow import DTYPES, DoesNotFit, make_input, read_result

@@ -9,7 +9,8 @@ import pytest
 from protocol.codec import decode
 from protocol.jobs import Attestation, Mode, Receipt, compute_attestation, compute_claim_id
 from protocol.keys import PrivateKey
-from protocol.ledger.records import ProvenWrong, TensorSpec
+from protocol.ledger.dispute_records import ProvenWrong
+from protocol.ledger.model_records import TensorSpec
 from protocol.ledger.state import State
 from protocol.messages import (
     Attestations,

@@ -9,8 +9,8 @@ import pytest
 from protocol.codec import decode, encode
 from protocol.content import compute_digest, format_cid
 from protocol.jobs import compute_claim_id
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit
-from protocol.ledger.records import DisputePhase
 from protocol.messages import GetExhibit, GetTrace, Refused, ShownExhibit, ShownTrace
 from protocol.proofs.trace import (
     Exhibit,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from protocol.content import compute_digest, format_cid
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.state import State
 from roles.models import MODELS_MAX, ModelShelf
 from roles.role import Fetch, Record, SetTimer

@@ -7,8 +7,8 @@ import pytest
 
 from protocol.audit import measure_contents
 from protocol.errors import MissingBlob
+from protocol.ledger.lease_records import Lease
 from protocol.ledger.leases import LeaseBlob, compute_lease_id, compute_term_cost
-from protocol.ledger.records import Lease
 from protocol.unixfs import CHUNK_BYTES
 from roles import core_effects as ce
 from testnet.sim import simulate

@@ -6,7 +6,7 @@ import pytest
 
 from protocol.errors import RemoteError
 from protocol.jobs import Mode
-from protocol.ledger.records import BatchPhase
+from protocol.ledger.job_records import BatchPhase
 from protocol.proofs.receipt_file import decode_receipt_file, verify_receipt_file
 from testnet.liars import distort
 from testnet.sim import Asked, Network, simulate

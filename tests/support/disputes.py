@@ -1,6 +1,7 @@
 """One claim in dispute on a ledger, word by word."""
 
 from protocol.jobs import Receipt
+from protocol.ledger.dispute_records import Dispute
 from protocol.ledger.disputes import (
     CheckedLeaf,
     JudgeOperator,
@@ -9,7 +10,6 @@ from protocol.ledger.disputes import (
     PostExhibit,
     PostTrace,
 )
-from protocol.ledger.records import Dispute
 from protocol.ledger.transactions import compute_transaction_id
 from protocol.proofs.trace import Exhibit, Given, Judgement, pack_trace
 from protocol.tensor import Tensor, compute_tensors_digest

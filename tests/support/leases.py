@@ -7,6 +7,7 @@ from protocol.cid import Cid
 from protocol.errors import MissingBlob
 from protocol.keys import PrivateKey
 from protocol.ledger.lease_audits import AnswerAudit, get_drawn
+from protocol.ledger.lease_records import Lease, Replica
 from protocol.ledger.leases import (
     KeepBlob,
     LeaseBlob,
@@ -16,7 +17,6 @@ from protocol.ledger.leases import (
     find_replica,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import Lease, Replica
 from protocol.unixfs import CHUNK_BYTES, Block, FileBuilder, make_leaf
 from tests.support.ledgers import Ledger
 

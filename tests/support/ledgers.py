@@ -8,9 +8,9 @@ from protocol.keys import PrivateKey
 from protocol.ledger.apply import apply_block, build_block
 from protocol.ledger.block import Block, Certificate
 from protocol.ledger.genesis import build_state
+from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import find_reveal
-from protocol.ledger.records import ModelRecord
 from protocol.ledger.rows import list_state_rows, update_tree
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (

@@ -8,8 +8,8 @@ from protocol.jobs import Receipt
 from protocol.ledger.contests import ContestRun
 from protocol.ledger.escrow import SettleJob
 from protocol.ledger.feeds import ObserveFeed
+from protocol.ledger.model_records import ModelRecord, TensorSpec
 from protocol.ledger.params import Params
-from protocol.ledger.records import ModelRecord, TensorSpec
 from protocol.ledger.workflow_records import Run, Workflow
 from protocol.ledger.workflows import AddWorkflow
 from protocol.queries import CandleQuery, InputQuery, SeriesQuery

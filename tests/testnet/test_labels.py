@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.tensor import Tensor
 from testnet.labels import compute_labels
 

@@ -16,7 +16,7 @@ import trio
 
 from protocol.errors import MissingBlob
 from protocol.generation import is_generation, read_form
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.tensor import Tensor
 from roles.engine.errors import Busy, ComputeTimedOut, EngineError, ModelRefused, Withdrawn
 from roles.engine.remote.client import OipClient, open_client

@@ -14,8 +14,8 @@ from protocol.ledger.batches import BatchSettle, is_paid
 from protocol.ledger.block import Block
 from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.genesis import build_state
+from protocol.ledger.job_records import Channel, Check
 from protocol.ledger.openings import OpenLeaves
-from protocol.ledger.records import Channel, Check
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.state import State
 from protocol.ledger.transactions import compute_transaction_id

@@ -6,7 +6,7 @@ from typing import Any
 from protocol.content import compute_digest
 from protocol.jobs import Mode
 from protocol.keys import PrivateKey
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.classes import is_within
 from protocol.tensor import Tensor
 from protocol.types import BP

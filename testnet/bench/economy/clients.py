@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from protocol.committee import compute_committee, compute_order, compute_working_set
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, compute_request_id
 from protocol.ledger.errors import TooFewCandidates
+from protocol.ledger.job_records import BatchPhase
 from protocol.ledger.leases import LeaseBlob, compute_lease_id, compute_term_cost, find_price
-from protocol.ledger.records import BatchPhase, EpochSnapshot, ModelRecord
+from protocol.ledger.model_records import ModelRecord
+from protocol.ledger.records import EpochSnapshot
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelOpening, OpenChannels, TopUpChannel, ZeroReason
 from protocol.ledger.withheld import ChallengeWithheld

@@ -17,7 +17,7 @@ from protocol.jobs import (
     compute_commitment,
     compute_request_id,
 )
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.profiles import Profile
 from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from protocol.jobs import Mode
 from protocol.ledger.batches import compute_check_key, compute_drawn, is_paid
-from protocol.ledger.records import Batch, BatchPhase
+from protocol.ledger.job_records import Batch, BatchPhase
 from protocol.ledger.state import State
 from testnet.bench.economy.jobs import Job
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from protocol.audit import AuditTree, Contents, answer_audit
 from protocol.cid import RAW, Cid, compute_cid
 from protocol.ledger.lease_audits import AnswerAudit, get_drawn
+from protocol.ledger.lease_records import Replica
 from protocol.ledger.leases import HOUR_MS, MIB, KeepBlob, OfferSpace, find_replica
-from protocol.ledger.records import Replica
 from protocol.ledger.state import State
 from protocol.unixfs import CHUNK_BYTES, Block
 from testnet.bench.economy.chain import Chain

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import JudgeOperator, get_judges
-from protocol.ledger.records import DisputePhase
 from protocol.proofs.trace import Judgement
 from testnet.bench.economy.chain import Chain
 from testnet.bench.economy.jobs import compute_truth

@@ -8,8 +8,9 @@ from enum import StrEnum
 from protocol.jobs import Claim, compute_attestation, compute_claim_id
 from protocol.ledger.batches import SAMPLES_MAX
 from protocol.ledger.checks import AttestLeaves, LeafAttestation
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import CheckedLeaf, NameOperator, OpenDispute
-from protocol.ledger.records import BatchPhase, DisputePhase
+from protocol.ledger.job_records import BatchPhase
 from roles.packing import pack
 from testnet.bench.economy.chain import Chain
 from testnet.bench.economy.jobs import PROFILE, Job, compute_truth, make_lie

@@ -22,9 +22,10 @@ from protocol.ledger.batches import (
     make_batch_leaf,
 )
 from protocol.ledger.checks import LeafDigest, RevealDigests
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import PostExhibit, PostTrace
+from protocol.ledger.job_records import RUNS_MAX, Batch, BatchPhase, Withheld
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
-from protocol.ledger.records import RUNS_MAX, Batch, BatchPhase, DisputePhase, Withheld
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work
 from protocol.ledger.withheld import Published, PublishOutput

@@ -35,10 +35,10 @@ from protocol.ledger.errors import (
     UnknownNode,
     VoucherExceeded,
 )
+from protocol.ledger.job_records import Batch as BatchRecord
+from protocol.ledger.job_records import BatchPhase, Check, Checker
 from protocol.ledger.openings import LeafOpening, OpenedWork, OpenLeaves
 from protocol.ledger.params import Params
-from protocol.ledger.records import Batch as BatchRecord
-from protocol.ledger.records import BatchPhase, Check, Checker
 from protocol.ledger.transactions import CloseChannel, ZeroReason, compute_transaction_id
 from protocol.merkle_sum import SumTree
 from protocol.signing import sign

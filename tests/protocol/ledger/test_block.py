@@ -21,10 +21,10 @@ from protocol.ledger.block import (
     verify_certificate,
 )
 from protocol.ledger.context import TransactionContext
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.draft import Draft
 from protocol.ledger.due import register_due_kind
 from protocol.ledger.flows import Source
-from protocol.ledger.records import DisputePhase
 from protocol.ledger.transactions import Transfer, get_transaction_kind, transaction
 from protocol.types import Grains
 from tests.support.certificates import certify

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protocol.errors import InsufficientBalance
 from protocol.jobs import compute_claim_id
 from protocol.ledger.apply import next_due_ms
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import (
     CheckedLeaf,
     JudgeOperator,
@@ -29,7 +30,6 @@ from protocol.ledger.errors import (
     UnknownEpoch,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import DisputePhase
 from protocol.ledger.transactions import Delegate, Stake, Transfer, Unstake
 from protocol.proofs.trace import Exhibit, Given, Judgement, pack_trace
 from protocol.signing import sign

@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol.candles import LEVELS, PAGES, NoHistory
 from protocol.ledger.errors import InvalidEvidence, InvalidFeed, InvalidReport, RoundOver
+from protocol.ledger.feed_records import Candle, FeedState
 from protocol.ledger.feeds import (
     AccuseObserver,
     ObserveFeed,
@@ -15,7 +16,6 @@ from protocol.ledger.feeds import (
     is_beyond,
 )
 from protocol.ledger.oracle import SEQUENCES_MAX
-from protocol.ledger.records import Candle, FeedState
 from protocol.ledger.transactions import compute_median
 from protocol.proofs.feed_proof import read_state_candles
 from protocol.queries import CandleQuery

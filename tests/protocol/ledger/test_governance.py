@@ -17,6 +17,7 @@ from protocol.ledger.errors import (
     UnknownProposal,
     VotingOver,
 )
+from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.fees import count_units
 from protocol.ledger.governance import KEPT_MAX, OPEN_MAX, Propose, compute_outcome
 from protocol.ledger.governance_params import RANGES, change_parameter
@@ -32,7 +33,6 @@ from protocol.ledger.governance_records import (
 )
 from protocol.ledger.governance_votes import DELEGATIONS_MAX, CastVote, NodeStake, build_votes
 from protocol.ledger.params import Params, verify_params
-from protocol.ledger.records import FeedTerms
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state
 from protocol.ledger.state import compute_enclave_key, compute_state_root, compute_tree_key
 from protocol.ledger.transactions import Delegate, Stake, Transfer, Undelegate, Unstake

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol.audit import Piece
 from protocol.ledger.lease_audits import ANSWER_KIND, AnswerAudit, get_drawn
+from protocol.ledger.lease_records import Lease
 from protocol.ledger.leases import (
     AUDIT_KIND,
     HOUR_MS,
@@ -22,7 +23,6 @@ from protocol.ledger.leases import (
     compute_lease_id,
     compute_term_cost,
 )
-from protocol.ledger.records import Lease
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import Stake, Unstake
 from tests.support.activity import verify_activity

@@ -18,6 +18,7 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.fees import count_units, split_transaction_fee
 from protocol.ledger.lease_places import BYTES_PER_MS, FACTOR_MAX
+from protocol.ledger.lease_records import Offer
 from protocol.ledger.leases import (
     HOUR_MS,
     MIB,
@@ -29,7 +30,6 @@ from protocol.ledger.leases import (
     compute_term_cost,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import Offer
 from protocol.ledger.transactions import Stake, Unstake
 from tests.support.leases import PRICE, ROOM, Blob, Leases
 

@@ -12,6 +12,7 @@ from protocol.ledger.apply import next_due_ms
 from protocol.ledger.errors import InvalidModel, LimitReached, NotYourModel, UnknownModel
 from protocol.ledger.genesis import Genesis
 from protocol.ledger.limits import ROWS_MAX
+from protocol.ledger.model_records import Calibration, ModelName, TensorSpec
 from protocol.ledger.models import (
     BOUND_PPT_MAX,
     HONEST_PPT_MIN,
@@ -21,7 +22,6 @@ from protocol.ledger.models import (
     explain_calibration,
 )
 from protocol.ledger.params import Params
-from protocol.ledger.records import Calibration, ModelName, TensorSpec
 from protocol.topics import infer_topic
 from protocol.types import INT_MAX, Verdict
 from tests.support.jobs import find_model, make_request, pay

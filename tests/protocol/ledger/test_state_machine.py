@@ -19,13 +19,14 @@ from protocol.ledger.apply import apply_block, decode_transactions
 from protocol.ledger.batches import compute_drawn
 from protocol.ledger.block import get_validators
 from protocol.ledger.demands import DEMAND_KIND, FORGET_KIND, DemandOpening, OpenClaim
+from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import DISPUTE_KIND
 from protocol.ledger.escrow import RefuseJob
+from protocol.ledger.job_records import BatchPhase, Checker
 from protocol.ledger.models import RetireModel
 from protocol.ledger.openings import OpenLeaves
 from protocol.ledger.params import Params
 from protocol.ledger.randomness import grow_onion
-from protocol.ledger.records import BatchPhase, Checker, DisputePhase
 from protocol.ledger.rows import encode_frame, list_state_rows, restore_state, update_tree
 from protocol.ledger.state import State, compute_supply
 from protocol.ledger.transactions import (

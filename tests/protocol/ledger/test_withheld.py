@@ -17,9 +17,10 @@ from protocol.ledger.errors import (
     UnknownBatch,
     UnknownChallenge,
 )
+from protocol.ledger.job_records import Withheld
+from protocol.ledger.model_records import TensorSpec
 from protocol.ledger.params import Params
 from protocol.ledger.quality import compute_burnt
-from protocol.ledger.records import TensorSpec, Withheld
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import BODY_BYTES_MAX
 from protocol.ledger.withheld import (

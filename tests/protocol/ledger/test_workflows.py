@@ -18,8 +18,8 @@ from protocol.ledger.errors import (
 )
 from protocol.ledger.escrow import RefuseJob
 from protocol.ledger.feeds import ObserveFeed, RetireFeed
+from protocol.ledger.model_records import TensorSpec
 from protocol.ledger.models import RegisterModel, RetireModel
-from protocol.ledger.records import TensorSpec
 from protocol.ledger.runs import TICKS_KEPT
 from protocol.ledger.state import compute_supply
 from protocol.ledger.workflows import RUNNING_MAX, EndWorkflow, compute_run_key

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InvalidProof, MalformedMessage
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.classes import DIFFERENCE_FLOOR, PPT, Comparison, Computation, compare, is_within
 from protocol.proofs.profiles import Profile, list_differences, parse_profile
 from protocol.tensor import Tensor, compute_tensors_digest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.ledger.records import ModelRecord, TensorSpec
+from protocol.ledger.model_records import ModelRecord, TensorSpec
 from protocol.tensor import Tensor
 from roles.gateway.faults import Fault, translate
 from roles.gateway.oip import TensorNames, describe_model, format_answer, name_by_place, read_request

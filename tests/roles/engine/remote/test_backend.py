@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.generation import Generation, make_inputs
-from protocol.ledger.records import ModelRecord
+from protocol.ledger.model_records import ModelRecord
 from protocol.proofs.classes import Comparison, Computation, compare
 from protocol.proofs.profiles import parse_profile
 from protocol.tensor import compute_tensors_digest
