@@ -7,37 +7,24 @@ together before any later effect leaves, so a node never says what it could forg
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
 
-from p2p.net import Net
-from protocol.cid import Cid
 from protocol.errors import MissingBlob
-from protocol.ledger.restart_terms import Restart
-from protocol.ledger.state import State
-from protocol.proofs.steps import AnyAnswer, AnyQuestion
-from protocol.tensor import Tensor
-from protocol.types import NodeState, Unproven, Verdict
+from protocol.types import Unproven, Verdict
 from roles import core_effects as ce
 from roles.config import UserError
-from roles.durable import Durable, DurableWriter, StoreFailed
+from roles.durable import Durable, StoreFailed
 from roles.engine.errors import EngineError
-from roles.engine.remote.backend import Backend
-from roles.engine.sandbox import Measure
 from roles.engine.stepped import Stepped
-from roles.engine.verdicts import Admission
-from roles.eventlog import EventLog
 from roles.feeds import fetch_address
-from roles.file_gatherer import Progress
 from roles.group_sync import GroupSync
-from roles.inbox import Inbox
 from roles.journal import PUTS_MAX, is_light
-from roles.orders import Orders
+from roles.node_parts import Equipment
 from roles.role import Computed, Inspected, Progressed
 from roles.sources import FeedError
 from roles.store_effects import (
@@ -49,11 +36,9 @@ from roles.store_effects import (
     Prove,
     ReadBlocks,
     StoreEffect,
-    StoreEvent,
     Unpin,
 )
-from roles.timers import Timers, WallClock
-from roles.wants import Wants
+from roles.timers import Timers
 
 TURN_EVENTS_MAX = 256
 TURN_S_MAX = 0.005  # then others get the loop, and what was taken so far is carried out
@@ -70,88 +55,8 @@ V = TypeVar("V")
 log = structlog.get_logger()
 
 
-class Core(Protocol):
-    """What the shell knows of `roles.core.NodeCore`."""
-
-    state: NodeState
-    orders: Orders
-    wants: Wants
-    gathers: Wants
-
-    @property
-    def ledger(self) -> State: ...
-
-    @property
-    def is_synced(self) -> bool: ...
-
-    @property
-    def rotation(self) -> Mapping[str, str]: ...
-
-    @property
-    def pending_transactions(self) -> int: ...
-
-    @property
-    def pending_restarts(self) -> tuple[State, tuple[Restart, ...]]: ...
-
-    def get_progress(self, cid: Cid) -> Progress | None: ...
-
-    def handle(self, event: ce.AnyEvent, now_ms: int) -> list[ce.CoreEffect]: ...
-
-    def check(self, topic: str, data: bytes, forwarder: bytes, now_ms: int) -> Verdict | Unproven: ...
-
-
-class CountingNet(Net, Protocol):
-    """A network that also says what went through it."""
-
-    def counters(self) -> Mapping[str, Mapping[str, int]]: ...
-
-
-class Engine(Protocol):
-    """What the shell knows of `roles.engine.remote.engine.Engine`."""
-
-    @property
-    def backends(self) -> tuple[Backend, ...]: ...
-
-    @property
-    def measures(self) -> tuple[Measure, ...]: ...
-
-    def get_admissions(self) -> Mapping[bytes, Admission]: ...
-
-    async def compute(
-        self,
-        model: bytes,
-        inputs: tuple[Tensor, ...],
-        timeout_s: float,
-        name: str,
-        say: Callable[[Stepped], None] = ...,
-    ) -> tuple[tuple[Tensor, ...], str]: ...
-
-    async def inspect(self, model: bytes, question: AnyQuestion, timeout_s: float) -> AnyAnswer: ...
-
-    def withdraw(self, name: str) -> bool: ...
-
-
 class Halted(UserError):
     """The core says that the node cannot go on."""
-
-
-@dataclass
-class Equipment:
-    """All that a running node has its hands on. `load_blob` raises MissingBlob.
-
-    `store` is called in threads, several at once: see `roles.store.receiving.StoreDesk`.
-    """
-
-    core: Core
-    net: CountingNet
-    engine: Engine
-    writer: DurableWriter
-    load_blob: Callable[[bytes], Awaitable[bytes]]
-    store: Callable[[StoreEffect], StoreEvent | None]
-    events: EventLog
-    clock: WallClock
-    addresses: tuple[str, ...] = ()
-    inbox: Inbox = field(default_factory=Inbox)
 
 
 class _Gate:

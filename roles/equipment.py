@@ -25,7 +25,6 @@ from protocol.keys import PrivateKey, parse_node
 from protocol.ledger.genesis import Genesis, build_state, compute_chain_id
 from roles import core_effects as ce
 from roles.blobs import BlobStore
-from roles.carrier import Core, Equipment
 from roles.chain import DATABASE_NAME, Chain
 from roles.config import CONFIG_NAME, ConfigError, NodeConfig, read_config, read_genesis
 from roles.durable import DurableWriter, StoreFailed
@@ -36,6 +35,7 @@ from roles.inbox import Inbox
 from roles.journal import Journal, get_settled, overlay
 from roles.keystore import PURPOSES, get_place, read_key, read_keys
 from roles.models import find_model
+from roles.node_parts import Core, Equipment
 from roles.peers_file import FILE_NAME as PEERS_NAME
 from roles.peers_file import PeersDamaged, read_peers
 from roles.recovery import read_pending

@@ -24,7 +24,7 @@ from protocol.keys import format_account, format_node, parse_node
 from protocol.ledger.state import State, compute_state_root
 from protocol.types import NodeState
 from roles import core_effects as ce
-from roles.carrier import Carrier, Core, Equipment
+from roles.carrier import Carrier
 from roles.config import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -39,6 +39,7 @@ from roles.gather_orders import GatherOrders
 from roles.health import Page
 from roles.interpreter import set_up_interpreter
 from roles.lock import DirectoryLock
+from roles.node_parts import Core, Equipment
 from roles.passphrase import find_passphrase
 from roles.recovery import describe_pending
 from roles.registry import load_role

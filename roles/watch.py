@@ -13,7 +13,7 @@ from protocol.content import parse_cid
 from protocol.errors import MalformedMessage
 from protocol.keys import format_node, parse_node
 from roles import core_effects as ce
-from roles.carrier import Carrier, Equipment
+from roles.carrier import Carrier
 from roles.config import ConfigError, parse_http
 from roles.control import BadRequest, serve_control
 from roles.durable import StoreFailed
@@ -22,6 +22,7 @@ from roles.gather_orders import GatherOrders
 from roles.health import Page, Vital, choose_page
 from roles.http_server import HttpServer, open_http
 from roles.link_orders import LinkOrders
+from roles.node_parts import Equipment
 from roles.order_desk import OrderDesk
 from roles.peers_file import write_peers
 from roles.recovery import describe_pending

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testnet.cli.output import CommandError, ExitCode
-from testnet.cli.running import Load, Pace
+from testnet.cli.run import Load, Pace
 
 if TYPE_CHECKING:
     from protocol.ledger.model_records import ModelRecord

@@ -11,7 +11,8 @@ from protocol.errors import LocalError
 from testnet.cli.arguments import Json, parse_duration, parse_roles, spread_nodes
 from testnet.cli.gateway import read_listen
 from testnet.cli.output import CommandError, ExitCode, Output
-from testnet.cli.running import Order, Pace, run_network
+from testnet.cli.run import Order, Pace
+from testnet.cli.running import run_network
 from testnet.cli.served import choose_models, choose_scheduled
 from testnet.faults import FaultPlan
 from testnet.launch import DirectoryInUse, LaunchError, hold_directory, termination_raises

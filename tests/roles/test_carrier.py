@@ -18,13 +18,13 @@ from roles.carrier import (
     BLOB_READS_MAX,
     BLOB_READS_WAITING_MAX,
     Carrier,
-    Equipment,
     Halted,
 )
 from roles.durable import DurableWriter, StoreFailed
 from roles.engine.errors import Busy
 from roles.eventlog import EventLog, read_events
 from roles.journal import VALUE_BYTES_MAX, Taken
+from roles.node_parts import Equipment
 from roles.role import Computed
 from roles.timers import WallClock
 
