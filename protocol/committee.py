@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 from protocol.fast_dataclass import fast_dataclass
-from protocol.ledger.errors import TooFewCandidates
+from protocol.ledger.job_errors import TooFewCandidates
 from protocol.ledger.records import Candidate
 from protocol.signing import compute_domain_prefix
 

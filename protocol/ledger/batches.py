@@ -18,20 +18,19 @@ from protocol.ledger.block import get_validators_of
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.dispute_records import Dispute
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
+from protocol.ledger.errors import LimitReached, UnknownNode
+from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_errors import (
     ExpiredVoucher,
     InvalidBatch,
     InvalidLeaf,
     InvalidMode,
-    LimitReached,
     NotYourChannel,
     PendingTooHigh,
     SequenceMismatch,
     UnknownChannel,
-    UnknownNode,
     VoucherExceeded,
 )
-from protocol.ledger.flows import Party, Source
 from protocol.ledger.job_records import RUNS_MAX, Batch, BatchPhase, BatchRun, Check, Withheld
 from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.money import split_inference_fee

@@ -5,15 +5,8 @@ from dataclasses import replace
 from protocol.jobs import Mode
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
-    ChannelClosing,
-    InvalidAmount,
-    InvalidMode,
-    LimitReached,
-    NotYourChannel,
-    SelfPayment,
-    UnknownChannel,
-)
+from protocol.ledger.errors import InvalidAmount, LimitReached, SelfPayment
+from protocol.ledger.job_errors import ChannelClosing, InvalidMode, NotYourChannel, UnknownChannel
 from protocol.ledger.job_records import Channel
 from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import CloseChannel, OpenChannels, TopUpChannel, compute_channel_id

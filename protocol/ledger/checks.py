@@ -18,7 +18,7 @@ from protocol.jobs import Claim, InferenceRequest, compute_attestation, compute_
 from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, LeafIndex, compute_check_key, forfeit
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
+from protocol.ledger.job_errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
 from protocol.ledger.job_records import Batch, BatchPhase, Check, Checker
 from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.quality import compute_burnt

@@ -14,8 +14,8 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, Receipt, compute_attestation, compute_claim_id
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import InvalidJobWork, UnknownJob
 from protocol.ledger.escrow import get_open_job, pay_job, verify_job_claim
+from protocol.ledger.job_errors import InvalidJobWork, UnknownJob
 from protocol.ledger.records import DueItem
 from protocol.ledger.runs import find_run_fault
 from protocol.ledger.settlement import find_committee_fault, get_snapshot

@@ -16,9 +16,10 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, Claim, Mode, Receipt, compute_claim_id, compute_commitment
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import AlreadyDemanded, InvalidDemand, LimitReached, UnknownDemand
+from protocol.ledger.errors import LimitReached
 from protocol.ledger.fees import count_units
 from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_errors import AlreadyDemanded, InvalidDemand, UnknownDemand
 from protocol.ledger.job_records import Demand
 from protocol.ledger.pools import pay_rewards
 from protocol.ledger.records import DueItem

@@ -22,14 +22,8 @@ from protocol.ledger.context import TransactionContext
 from protocol.ledger.dispute_ends import condemn_challenger, condemn_worker, part_undecided
 from protocol.ledger.dispute_records import Dispute, DisputePhase, Vote
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
-    AlreadyDisputed,
-    AlreadyProven,
-    AlreadySaid,
-    InvalidDispute,
-    LimitReached,
-    UnknownDispute,
-)
+from protocol.ledger.errors import AlreadyProven, LimitReached
+from protocol.ledger.job_errors import AlreadyDisputed, AlreadySaid, InvalidDispute, UnknownDispute
 from protocol.ledger.records import DueItem, EpochSnapshot
 from protocol.ledger.runs import is_contested
 from protocol.ledger.settlement import get_snapshot

@@ -12,18 +12,8 @@ from protocol.jobs import VERIFIERS_MIN, Attestation, Claim, compute_claim_id, c
 from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
-    AlreadyProven,
-    InvalidAmount,
-    InvalidDeadline,
-    InvalidJobWork,
-    InvalidPolicy,
-    LimitReached,
-    NotYourJob,
-    SelfPayment,
-    UnknownJob,
-    UnknownNode,
-)
+from protocol.ledger.errors import AlreadyProven, InvalidAmount, LimitReached, SelfPayment, UnknownNode
+from protocol.ledger.job_errors import InvalidDeadline, InvalidJobWork, InvalidPolicy, NotYourJob, UnknownJob
 from protocol.ledger.job_records import Job, Pending, Share
 from protocol.ledger.money import split_inference_fee, tell_inference_split
 from protocol.ledger.records import DueItem

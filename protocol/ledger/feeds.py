@@ -17,13 +17,8 @@ from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.epochs import ORACLE, wake_epoch_end
-from protocol.ledger.errors import (
-    InvalidEvidence,
-    InvalidFeed,
-    LimitReached,
-    NotYourFeed,
-    UnknownFeed,
-)
+from protocol.ledger.errors import InvalidEvidence, LimitReached
+from protocol.ledger.feed_errors import InvalidFeed, NotYourFeed, UnknownFeed
 from protocol.ledger.feed_records import FeedState, FeedTerms, Observer
 from protocol.ledger.limits import OBSERVERS_MAX
 from protocol.ledger.params import DELAY_MS_MAX, Params

@@ -12,10 +12,11 @@ from protocol.errors import InvalidTransaction
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import InvalidProposal, LimitReached, UnknownProposal
+from protocol.ledger.errors import LimitReached
 from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.feeds import FeedSource, find_fault, get_feed, put_feed, retire_feed
 from protocol.ledger.flows import Source
+from protocol.ledger.governance_errors import InvalidProposal, UnknownProposal
 from protocol.ledger.governance_params import change_parameter
 from protocol.ledger.governance_records import (
     EnclaveListing,

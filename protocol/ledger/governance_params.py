@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from protocol.ledger.errors import InvalidProposal
+from protocol.ledger.governance_errors import InvalidProposal
 from protocol.ledger.params import Params, verify_params
 from protocol.types import BP, GRAINS_PER_ROLE
 

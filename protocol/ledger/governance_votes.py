@@ -12,8 +12,8 @@ from protocol.codec import encode
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import AlreadyVoted, InvalidStakeProof, VotingOver
 from protocol.ledger.governance import get_proposal
+from protocol.ledger.governance_errors import AlreadyVoted, InvalidStakeProof, VotingOver
 from protocol.ledger.governance_records import Ballot, Choice, Proposal, ProposalPhase, Tally
 from protocol.ledger.pools import compute_delegation_key
 from protocol.ledger.records import Delegation, NodeRecord, Pool

@@ -22,7 +22,8 @@ from protocol.ledger.batches import SAMPLES_MAX, BatchLeaf, LeafIndex, compute_d
 from protocol.ledger.checks import begin_attestations, begin_check
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import AlreadyOpened, AlreadyProven, InvalidBatch, InvalidLeaf, UnknownBatch
+from protocol.ledger.errors import AlreadyProven
+from protocol.ledger.job_errors import AlreadyOpened, InvalidBatch, InvalidLeaf, UnknownBatch
 from protocol.ledger.job_records import Batch, BatchPhase, BatchRun
 from protocol.ledger.records import DueItem
 from protocol.ledger.transactions import ZeroReason, transaction

@@ -12,7 +12,7 @@ from protocol.candles import LEVELS, add_value, compute_page_key, compute_period
 from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import InvalidReport, RoundNotOpen, RoundOver
+from protocol.ledger.feed_errors import InvalidReport, RoundNotOpen, RoundOver
 from protocol.ledger.feed_records import FeedState, FeedTerms
 from protocol.ledger.feeds import (
     compute_observer_key,

@@ -23,16 +23,14 @@ from protocol.jobs import (
 from protocol.keys import format_node
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
-    AlreadyProven,
+from protocol.ledger.errors import AlreadyProven, UnknownEpoch, UnknownNode
+from protocol.ledger.job_errors import (
     ExpiredVoucher,
     InvalidLeaf,
     InvalidMode,
     NotYourChannel,
     SequenceMismatch,
     UnknownChannel,
-    UnknownEpoch,
-    UnknownNode,
     VoucherExceeded,
 )
 from protocol.ledger.job_records import Channel, Pending, Share

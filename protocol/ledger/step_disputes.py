@@ -14,7 +14,7 @@ from protocol.generation import StepForm, read_form
 from protocol.jobs import Claim
 from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import InvalidDispute
+from protocol.ledger.job_errors import InvalidDispute
 from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.transactions import transaction
 from protocol.proofs.steps import Generated, Said, read_generated

@@ -17,7 +17,8 @@ from protocol.errors import LocalError
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Attestation, Claim, Mode, Voucher
 from protocol.keys import Signer
-from protocol.ledger.errors import InvalidReport, UnknownTransactionKind
+from protocol.ledger.errors import UnknownTransactionKind
+from protocol.ledger.feed_errors import InvalidReport
 from protocol.ledger.records import ModelDigests, RoleNames, VoteKey
 from protocol.signing import compute_domain_prefix
 from protocol.tensor import TENSORS_MAX, Tensor

@@ -19,16 +19,10 @@ from protocol.jobs import Receipt, Voucher, compute_commitment
 from protocol.ledger.batches import BatchLeaf, LeafIndex, compute_check_key, find_run, return_amount
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import (
-    AlreadyChallenged,
-    InvalidBatch,
-    InvalidLeaf,
-    LimitReached,
-    UnknownBatch,
-    UnknownChallenge,
-)
+from protocol.ledger.errors import LimitReached
 from protocol.ledger.fees import count_units
 from protocol.ledger.flows import Party, Source
+from protocol.ledger.job_errors import AlreadyChallenged, InvalidBatch, InvalidLeaf, UnknownBatch, UnknownChallenge
 from protocol.ledger.job_records import BatchPhase, Withheld
 from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.openings import verify_leaf, verify_promise

@@ -15,8 +15,9 @@ from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, compute_request_id
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
-from protocol.ledger.errors import InvalidWorkflow, LimitReached, NotYourWorkflow, TooFewCandidates, UnknownWorkflow
+from protocol.ledger.errors import LimitReached
 from protocol.ledger.escrow import JOB_KIND
+from protocol.ledger.feed_errors import InvalidWorkflow, NotYourWorkflow, UnknownWorkflow
 from protocol.ledger.feed_records import CandlePage, FeedTerms
 from protocol.ledger.feeds import (
     DECIMALS_MAX,
@@ -28,6 +29,7 @@ from protocol.ledger.feeds import (
     is_stale,
     put_feed,
 )
+from protocol.ledger.job_errors import TooFewCandidates
 from protocol.ledger.job_records import Job
 from protocol.ledger.model_records import ModelRecord
 from protocol.ledger.params import DELAY_MS_MAX

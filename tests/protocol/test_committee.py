@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.committee import compute_committee, compute_order, compute_working_set
-from protocol.ledger.errors import TooFewCandidates
+from protocol.ledger.job_errors import TooFewCandidates
 from protocol.ledger.records import Candidate
 
 MODEL = b"m" * 32

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from protocol.committee import compute_committee, compute_order, compute_working_set
 from protocol.jobs import VERIFIERS_MIN, InferenceRequest, Mode, compute_request_id
-from protocol.ledger.errors import TooFewCandidates
+from protocol.ledger.job_errors import TooFewCandidates
 from protocol.ledger.job_records import BatchPhase
 from protocol.ledger.leases import LeaseBlob, compute_lease_id, compute_term_cost, find_price
 from protocol.ledger.model_records import ModelRecord

@@ -20,19 +20,17 @@ from protocol.ledger.batches import (
     make_batch_leaf,
 )
 from protocol.ledger.checks import AttestLeaves, LeafAttestation, LeafDigest, RevealDigests
-from protocol.ledger.errors import (
+from protocol.ledger.errors import InvalidSignature, LimitReached, UnknownNode
+from protocol.ledger.job_errors import (
     AlreadyOpened,
     ExpiredVoucher,
     InvalidBatch,
     InvalidLeaf,
-    InvalidSignature,
-    LimitReached,
     NotYourChannel,
     PendingTooHigh,
     SequenceMismatch,
     UnknownBatch,
     UnknownChannel,
-    UnknownNode,
     VoucherExceeded,
 )
 from protocol.ledger.job_records import Batch as BatchRecord

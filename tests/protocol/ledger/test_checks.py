@@ -15,7 +15,7 @@ from protocol.ledger.checks import (
     LeafAttestation,
     RevealDigests,
 )
-from protocol.ledger.errors import AlreadySaid, InvalidBatch, InvalidMode, UnknownBatch
+from protocol.ledger.job_errors import AlreadySaid, InvalidBatch, InvalidMode, UnknownBatch
 from protocol.ledger.job_records import BatchPhase, Check, Checker
 from tests.protocol.ledger.test_batches import ALL, PARAMS, SEVERAL, TRUTH, Batch
 from tests.support.jobs import PRICE

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.ledger.errors import InvalidJobWork, InvalidSignature, NotYourJob, UnknownJob
+from protocol.ledger.errors import InvalidSignature
 from protocol.ledger.escrow import OpenJob, RefuseJob, SettleJob
+from protocol.ledger.job_errors import InvalidJobWork, NotYourJob, UnknownJob
 from protocol.ledger.records import WorkCount
 from protocol.ledger.state import compute_supply
 from protocol.ledger.workflow_records import Tick

@@ -5,7 +5,8 @@ from dataclasses import replace
 from protocol.jobs import Attestation, Claim, Mode, Receipt, compute_claim_id
 from protocol.ledger.demands import DemandOpening, OpenClaim
 from protocol.ledger.disputes import OpenDispute
-from protocol.ledger.errors import AlreadyDemanded, InvalidDemand, InvalidLeaf, InvalidSignature, UnknownDemand
+from protocol.ledger.errors import InvalidSignature
+from protocol.ledger.job_errors import AlreadyDemanded, InvalidDemand, InvalidLeaf, UnknownDemand
 from protocol.ledger.params import Params
 from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work

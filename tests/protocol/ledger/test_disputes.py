@@ -19,16 +19,8 @@ from protocol.ledger.disputes import (
     PostTrace,
     get_judges,
 )
-from protocol.ledger.errors import (
-    AlreadyDisputed,
-    AlreadyProven,
-    AlreadySaid,
-    InvalidDispute,
-    InvalidSignature,
-    LimitReached,
-    UnknownDispute,
-    UnknownEpoch,
-)
+from protocol.ledger.errors import AlreadyProven, InvalidSignature, LimitReached, UnknownEpoch
+from protocol.ledger.job_errors import AlreadyDisputed, AlreadySaid, InvalidDispute, UnknownDispute
 from protocol.ledger.params import Params
 from protocol.ledger.transactions import Delegate, Stake, Transfer, Unstake
 from protocol.proofs.trace import Exhibit, Given, Judgement, pack_trace

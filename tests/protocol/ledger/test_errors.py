@@ -7,8 +7,10 @@ import pytest
 from protocol.content import format_cid
 from protocol.errors import InvalidTransaction
 from protocol.keys import format_account, format_node
-from protocol.ledger import errors
 from protocol.ledger.app_errors import NotYourApp
+from protocol.ledger.errors import NotYourModel, SelfPayment, UnknownNode
+from protocol.ledger.feed_errors import NotYourFeed, NotYourWorkflow
+from protocol.ledger.job_errors import NotYourChannel, NotYourJob
 from protocol.ledger.staking import Delegate
 from protocol.signing import sign
 from tests.support.ledgers import Ledger
@@ -20,13 +22,13 @@ ACCOUNT = bytes(range(32))
 @pytest.mark.parametrize(
     "error",
     [
-        errors.UnknownNode(ACCOUNT),
-        errors.NotYourChannel(bytes(32), ACCOUNT),
-        errors.NotYourJob(bytes(32), ACCOUNT),
-        errors.NotYourModel("digits", ACCOUNT),
-        errors.NotYourFeed("btc-usd", ACCOUNT),
-        errors.NotYourWorkflow("calm", ACCOUNT),
-        errors.SelfPayment(ACCOUNT),
+        UnknownNode(ACCOUNT),
+        NotYourChannel(bytes(32), ACCOUNT),
+        NotYourJob(bytes(32), ACCOUNT),
+        NotYourModel("digits", ACCOUNT),
+        NotYourFeed("btc-usd", ACCOUNT),
+        NotYourWorkflow("calm", ACCOUNT),
+        SelfPayment(ACCOUNT),
         NotYourApp("chess", ACCOUNT),
     ],
 )

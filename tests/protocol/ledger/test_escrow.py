@@ -9,19 +9,9 @@ from hypothesis import strategies as st
 from protocol.jobs import compute_request_id
 from protocol.keys import PrivateKey
 from protocol.ledger.apply import next_due_ms
-from protocol.ledger.errors import (
-    InvalidAmount,
-    InvalidDeadline,
-    InvalidJobWork,
-    InvalidPolicy,
-    InvalidSignature,
-    LimitReached,
-    NotYourJob,
-    SelfPayment,
-    UnknownJob,
-    UnknownNode,
-)
+from protocol.ledger.errors import InvalidAmount, InvalidSignature, LimitReached, SelfPayment, UnknownNode
 from protocol.ledger.escrow import OpenJob, RefuseJob, SettleJob
+from protocol.ledger.job_errors import InvalidDeadline, InvalidJobWork, InvalidPolicy, NotYourJob, UnknownJob
 from protocol.ledger.params import Params
 from protocol.ledger.transactions import compute_transaction_id
 from protocol.signing import sign

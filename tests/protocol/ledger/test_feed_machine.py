@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocol.candles import LEVELS, PAGES, NoHistory
-from protocol.ledger.errors import InvalidEvidence, InvalidFeed, InvalidReport, RoundOver
+from protocol.ledger.errors import InvalidEvidence
+from protocol.ledger.feed_errors import InvalidFeed, InvalidReport, RoundOver
 from protocol.ledger.feed_records import Candle, FeedState
 from protocol.ledger.feeds import (
     AccuseObserver,

@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import InvalidTransaction
 from protocol.ledger.apply import check_transaction
-from protocol.ledger.errors import (
-    InvalidEvidence,
-    InvalidFeed,
-    InvalidReport,
-    InvalidSignature,
-    LimitReached,
-    NotYourFeed,
-    RoundOver,
-    UnknownFeed,
-)
+from protocol.ledger.errors import InvalidEvidence, InvalidSignature, LimitReached
+from protocol.ledger.feed_errors import InvalidFeed, InvalidReport, NotYourFeed, RoundOver, UnknownFeed
 from protocol.ledger.feeds import (
     AccuseObserver,
     ObserveFeed,

@@ -9,7 +9,7 @@ from protocol.codec import decode
 from protocol.ledger.checks import LeafOutputs, RevealDigests, ShowOutputs
 from protocol.ledger.dispute_records import Dispute, DisputePhase
 from protocol.ledger.disputes import CheckedLeaf, JudgeOperator, OpenDispute
-from protocol.ledger.errors import AlreadySaid, InvalidBatch, InvalidDispute, UnknownBatch
+from protocol.ledger.job_errors import AlreadySaid, InvalidBatch, InvalidDispute, UnknownBatch
 from protocol.ledger.job_records import BatchPhase, Checker
 from protocol.ledger.transactions import compute_transaction_id
 from protocol.proofs.bounds import WholeRun

@@ -6,7 +6,7 @@ import pytest
 
 from protocol.errors import RemoteError
 from protocol.jobs import SHOWN_BYTES_MAX, Attestation, compute_attestation, compute_claim_id
-from protocol.ledger.errors import InvalidLeaf
+from protocol.ledger.job_errors import InvalidLeaf
 from protocol.ledger.params import Params
 from protocol.ledger.settlement import SettledLeaf
 from protocol.ledger.transactions import Work

@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 
 from protocol.errors import InsufficientBalance
 from protocol.ledger.apply import next_due_ms
-from protocol.ledger.errors import (
-    AlreadyVoted,
-    InvalidProposal,
-    InvalidStakeProof,
-    LimitReached,
-    UnknownFeed,
-    UnknownProposal,
-    VotingOver,
-)
+from protocol.ledger.errors import LimitReached
+from protocol.ledger.feed_errors import UnknownFeed
 from protocol.ledger.feed_records import FeedTerms
 from protocol.ledger.fees import count_units
 from protocol.ledger.governance import KEPT_MAX, OPEN_MAX, Propose, compute_outcome
+from protocol.ledger.governance_errors import (
+    AlreadyVoted,
+    InvalidProposal,
+    InvalidStakeProof,
+    UnknownProposal,
+    VotingOver,
+)
 from protocol.ledger.governance_params import RANGES, change_parameter
 from protocol.ledger.governance_records import (
     Choice,

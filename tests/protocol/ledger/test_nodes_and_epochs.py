@@ -7,18 +7,16 @@ from protocol.keys import PrivateKey
 from protocol.ledger.apply import next_due_ms
 from protocol.ledger.epochs import compute_epoch_seed
 from protocol.ledger.errors import (
-    ChannelClosing,
     InsufficientBond,
     InvalidAmount,
     InvalidNode,
     InvalidSignature,
     LimitReached,
-    NotYourChannel,
-    RoundNotOpen,
     SelfPayment,
-    UnknownChannel,
     UnknownNode,
 )
+from protocol.ledger.feed_errors import RoundNotOpen
+from protocol.ledger.job_errors import ChannelClosing, NotYourChannel, UnknownChannel
 from protocol.ledger.params import Params, RoleBond
 from protocol.ledger.transactions import (
     ChannelOpening,

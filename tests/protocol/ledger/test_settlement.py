@@ -8,18 +8,16 @@ import pytest
 from protocol.ledger.apply import decode_transactions, next_due_ms
 from protocol.ledger.block import get_validators
 from protocol.ledger.epochs import take_snapshot
-from protocol.ledger.errors import (
-    AlreadyProven,
+from protocol.ledger.errors import AlreadyProven, InvalidSignature, UnknownEpoch
+from protocol.ledger.flows import Source
+from protocol.ledger.job_errors import (
     ExpiredVoucher,
     InvalidLeaf,
-    InvalidSignature,
     NotYourChannel,
     SequenceMismatch,
     UnknownChannel,
-    UnknownEpoch,
     VoucherExceeded,
 )
-from protocol.ledger.flows import Source
 from protocol.ledger.params import Params
 from protocol.ledger.settlement import collect_leaves
 from protocol.ledger.transactions import (

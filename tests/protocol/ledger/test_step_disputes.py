@@ -8,7 +8,7 @@ from protocol.generation import Generation, make_inputs, make_outputs
 from protocol.jobs import compute_claim_id, compute_commitment
 from protocol.ledger.dispute_records import DisputePhase
 from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit, PostTrace
-from protocol.ledger.errors import InvalidDispute
+from protocol.ledger.job_errors import InvalidDispute
 from protocol.ledger.step_disputes import NameStep, PostSteps, read_said
 from protocol.ledger.transactions import compute_transaction_id
 from protocol.proofs.steps import ASSEMBLY, compute_made, compute_taken

@@ -9,14 +9,8 @@ from protocol.codec import encode
 from protocol.errors import InvalidTransaction
 from protocol.generation import PROMPT_TOKENS_MAX, TOKENS_MAX, Generation, count_steps, make_outputs
 from protocol.ledger.batches import BatchLeaf
-from protocol.ledger.errors import (
-    AlreadyChallenged,
-    InvalidBatch,
-    InvalidLeaf,
-    LimitReached,
-    UnknownBatch,
-    UnknownChallenge,
-)
+from protocol.ledger.errors import LimitReached
+from protocol.ledger.job_errors import AlreadyChallenged, InvalidBatch, InvalidLeaf, UnknownBatch, UnknownChallenge
 from protocol.ledger.job_records import Withheld
 from protocol.ledger.model_records import TensorSpec
 from protocol.ledger.params import Params

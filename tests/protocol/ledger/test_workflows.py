@@ -8,16 +8,10 @@ import pytest
 from protocol.candles import compute_feed_key
 from protocol.check import check_message
 from protocol.jobs import ClaimedWork
-from protocol.ledger.errors import (
-    InvalidFeed,
-    InvalidJobWork,
-    InvalidWorkflow,
-    NotYourFeed,
-    NotYourWorkflow,
-    UnknownWorkflow,
-)
 from protocol.ledger.escrow import RefuseJob
+from protocol.ledger.feed_errors import InvalidFeed, InvalidWorkflow, NotYourFeed, NotYourWorkflow, UnknownWorkflow
 from protocol.ledger.feeds import ObserveFeed, RetireFeed
+from protocol.ledger.job_errors import InvalidJobWork
 from protocol.ledger.model_records import TensorSpec
 from protocol.ledger.models import RegisterModel, RetireModel
 from protocol.ledger.runs import TICKS_KEPT
