@@ -143,7 +143,7 @@ class Batcher:
         void: list[Job] = []
         left = LEAVES_MAX
         most = self._compute_most(state) if mode is Mode.BATCH else INT_MAX
-        for channel in sorted({key[0] for key in self._book.jobs}):
+        for channel in self._book.list_channels():
             record = state.channels.get(channel)
             if record is None or record.mode != mode or len(runs) == RUNS_MAX or not left:
                 continue

@@ -20,6 +20,8 @@ class Settler:
         self._under_way: dict[str, set[bytes]] = {}  # token of a settlement -> its channels
         self._count = 0
         self._next_ms = 0
+        # The channels of all jobs, what of them is settled and what is kept, when nothing more was to be forgotten.
+        self._looked: tuple[set[bytes], dict[bytes, int], dict[bytes, list[range]]] | None = None
 
     def on_tick(self, state: State, now_ms: int) -> list[Effect]:
         batches = self._batcher.on_tick(state, now_ms)
@@ -36,9 +38,14 @@ class Settler:
 
     def forget_settled(self, state: State, now_ms: int) -> list[Effect]:
         """Jobs the ledger is through with, FORGET_MAX at once: of a large batch all would hold the node up."""
-        settled = {key: channel.settled_seq for key, channel in state.channels.items()}
+        channels = {key: state.channels.get(key) for key in self._book.list_channels()}
+        settled = {key: channel.settled_seq for key, channel in channels.items() if channel is not None}
+        looked = set(channels), settled, self._batcher.list_kept(state)
+        if looked == self._looked:  # most blocks are about others
+            return []
         effects: list[Effect] = []
-        done = self._book.forget_settled(settled, self._batcher.list_kept(state), FORGET_MAX)
+        done = self._book.forget_settled(*looked[1:], FORGET_MAX)
+        self._looked = looked if len(done) < FORGET_MAX else None
         for job in done:
             voucher = job.item.voucher
             fields = {

@@ -152,6 +152,10 @@ class Workbook:
         """The job of a voucher, settled or not."""
         return self.jobs.get((channel, seq)) or self._answered.get((channel, seq))
 
+    def list_channels(self) -> list[bytes]:
+        """Channels of jobs, but for those that were closed since."""
+        return sorted(self._last)
+
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
 

@@ -12,7 +12,7 @@ from testnet.faults import Crash, FaultPlan, Partition
 WARM, LIGHT, RAMP, NEAR, BEYOND, STEADY = "warm", "light", "ramp", "near", "beyond", "steady"
 PARTITION, HALVED, CHURN, REST = "partition", "halved", "churn", "rest"
 LIGHT_PER_S = 8.0
-FIRST_PER_S = 16.0
+FIRST_PER_S = 30.0
 RISE = 1.5
 STEPS_MAX = 12
 NEAR_SHARE, BEYOND_TIMES, STEADY_SHARE = 0.8, 3.0, 0.5
@@ -31,11 +31,11 @@ class Course:
     """
 
     first_s: float = 4.0  # channels are opened, models loaded
-    light_s: float = 15.0
-    step_s: float = 14.0
-    near_s: float = 16.0
-    beyond_s: float = 16.0
-    warm_s: float = 6.0
+    light_s: float = 24.0
+    step_s: float = 30.0
+    near_s: float = 30.0
+    beyond_s: float = 30.0
+    warm_s: float = 12.0
     steady_s: float = 8.0
     partition_s: float = 6.0
     recover_s: float = 25.0
@@ -50,15 +50,15 @@ def follow(network: Network, course: Course, note: Note) -> Knee:
     note(f"light load: {LIGHT_PER_S:g} requests a second")
     network.hold(LIGHT, LIGHT_PER_S, course.light_s)
     knee = _ramp(network, course, note)
-    network.drain()
+    network.settle()
     per_s = NEAR_SHARE * knee.per_s
     note(f"80 % of the knee: {per_s:.1f} requests a second")
     network.hold(NEAR, per_s, course.near_s)
-    network.drain()
+    network.settle()
     per_s = BEYOND_TIMES * knee.per_s
     note(f"three times the knee: {per_s:.1f} requests a second")
     network.hold(BEYOND, per_s, course.beyond_s)
-    network.drain()
+    network.settle()
     _hurt(network, course, STEADY_SHARE * knee.per_s, note)
     if len(network.follower.read()) < course.requests:
         note(f"the rest of {course.requests} requests, {NEAR_SHARE * knee.per_s:.1f} a second")
