@@ -21,7 +21,7 @@ EPILOGUE = (
 def network(
     *,
     full: Annotated[
-        bool, Parameter(negative="", help="1,000,000 requests in twenty networks, mode batch: two hours and more.")
+        bool, Parameter(negative="", help="1,000,000 requests in ten networks, mode batch: two hours and more.")
     ] = False,
     seed: Annotated[int, Parameter(help="Keys, addresses and faults of the first network.")] = 1,
     keep: Annotated[Path | None, Parameter(help="Keep what has run here, and go on from what is there.")] = None,
@@ -74,7 +74,7 @@ def network(
 def _check_directory(directory: Path | None, full: bool) -> None:
     if directory is not None and full:
         hint = "leave --full or --dir out"
-        raise CommandError("many_networks", "twenty networks are not kept", hint, ExitCode.USAGE)
+        raise CommandError("many_networks", "ten networks are not kept", hint, ExitCode.USAGE)
     if directory is not None and (directory.exists() or not directory.parent.is_dir()):
         hint = "name a directory that is not there yet, in one that is"
         raise CommandError("directory_in_use", f"{directory} cannot be made", hint, ExitCode.CONFIG)

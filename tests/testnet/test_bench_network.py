@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Pa
     assert (code, said["error"]["code"]) == (ExitCode.CONFIG, "not_kept")
 
 
-def test_a_network_is_kept_where_nothing_is_yet_and_never_twenty(tmp_path: Path):
+def test_a_network_is_kept_where_nothing_is_yet_and_never_ten(tmp_path: Path):
     code, said = run_cli("bench", "network", "--dir", str(tmp_path))
     assert (code, said["error"]["code"]) == (ExitCode.CONFIG, "directory_in_use")
 

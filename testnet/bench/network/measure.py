@@ -29,7 +29,7 @@ from testnet.page.page import write_page
 NEAR_TIMES, BEYOND_SHARE, IN_TIME, RECOVERY_S = 3.0, 0.9, 0.999, 20.0  # the bars
 TIMEOUT_MS = 10_000
 LATE_MS = 1_000  # beyond its time, until a client says that a request is over
-REQUESTS_FULL, REQUESTS_PIECE = 1_000_000, 50_000
+REQUESTS_FULL, REQUESTS_PIECE = 1_000_000, 100_000
 BAR = "bar"
 
 

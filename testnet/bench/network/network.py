@@ -27,7 +27,6 @@ READY_S = 60.0
 SAMPLE_S = 1.0
 LOOK_S = 2.0  # between two looks at what is under way on disk
 SETTLE_S = 120.0
-QUIET_S = 2.5
 KILLED = -9  # as the launcher tells it
 
 
@@ -101,19 +100,6 @@ class Network:
     def break_off(self, plan: FaultPlan) -> None:
         """Have these faults happen, their times counted from now."""
         self.desk.add(plan, by="bench")
-
-    def drain(self) -> None:
-        """Ask nothing more until what was asked is over: no word of it for a while, or its time has passed."""
-        write_pace(self.directory / PACE_NAME, 0.0)
-        moved_s, heard = time.monotonic(), 0
-
-        def is_quiet() -> bool:
-            nonlocal moved_s, heard
-            if len(self.follower.asked) != heard:
-                moved_s, heard = time.monotonic(), len(self.follower.asked)
-            return time.monotonic() > moved_s + QUIET_S
-
-        self.launcher.wait(is_quiet, self.wanted.timeout_ms / 1_000, self._tick)
 
     def settle(self) -> bool:
         """Ask nothing more until nothing is under way on anybody's disk; whether that came about in time."""
