@@ -35,7 +35,7 @@ class Dispatch:
         self._on_sending = on_sending
         self._new: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
         self._waiting: dict[bytes, Job] = {}  # the same of those that want another worker, and of streams
-        self._under_way: set[bytes] = set()  # request ids of those that somebody has been asked for, streams apart
+        self._under_way: set[bytes] = set()  # request ids of those that somebody is at, streams apart
         self._room = Room()
         self._turns = Turns()
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
@@ -44,7 +44,8 @@ class Dispatch:
 
     def add(self, job: Job) -> None:
         """It wants another worker; a job that waits for one already gets no second one."""
-        self._under_way.discard(job.request_id)  # until then nobody is at it, or a hedge is to be at it as well
+        if all(attempt.is_over for attempt in job.attempts):  # else a hedge is to be at it as well
+            self._under_way.discard(job.request_id)
         (self._waiting if job.attempts or job.ask.streams else self._new).setdefault(job.request_id, job)
 
     def is_full(self, timeout_ms: int) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_table
 from testnet.cli.referendum import Referendum
+from testnet.cli.run import LOG_TAIL_LINES, Load, Order, Run, find_reason
 from testnet.cli.schedule import FEED as SCHEDULED_FEED
 from testnet.cli.schedule import Schedule
 from testnet.cli.stats_text import format_stats
@@ -21,8 +22,6 @@ from testnet.network_file import FILE_NAME, NetworkFile, NodeEntry
 
 if TYPE_CHECKING:
     from testnet.load_plan import RowsDone
-
-from testnet.cli.run import LOG_TAIL_LINES, Load, Order, Run, find_reason
 
 READY_TIMEOUT_S = 60.0
 READY_PER_NODE_S = 1.0

@@ -50,20 +50,26 @@ def follow(network: Network, course: Course, note: Note) -> Knee:
     note(f"light load: {LIGHT_PER_S:g} requests a second")
     network.hold(LIGHT, LIGHT_PER_S, course.light_s)
     knee = _ramp(network, course, note)
-    network.settle()
+    _settle(network, note)
     per_s = NEAR_SHARE * knee.per_s
     note(f"80 % of the knee: {per_s:.1f} requests a second")
     network.hold(NEAR, per_s, course.near_s)
-    network.settle()
+    _settle(network, note)
     per_s = BEYOND_TIMES * knee.per_s
     note(f"three times the knee: {per_s:.1f} requests a second")
     network.hold(BEYOND, per_s, course.beyond_s)
-    network.settle()
+    _settle(network, note)
     _hurt(network, course, STEADY_SHARE * knee.per_s, note)
     if len(network.follower.read()) < course.requests:
         note(f"the rest of {course.requests} requests, {NEAR_SHARE * knee.per_s:.1f} a second")
         network.hold(REST, NEAR_SHARE * knee.per_s, REST_S, course.requests)
     return knee
+
+
+def _settle(network: Network, note: Note) -> None:
+    """What one load has put off is no part of the next."""
+    note("until what was asked is settled")
+    network.settle()
 
 
 def _ramp(network: Network, course: Course, note: Note) -> Knee:
