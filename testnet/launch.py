@@ -25,6 +25,9 @@ from testnet.network_file import FILE_NAME, LOCK_NAME, NetworkFile, NodeEntry, w
 from testnet.processes import GRACE_S, SINGLE_THREADED
 
 FEED_SERVER = "feed"
+NODE = "roles.node:main"
+# Whoever asks does not wait for these: on a machine that all share they yield to those that are waited for.
+NICENESS = {"validator": 4, "storage": 4, "oracle": 4}
 WARM_MODULES = (
     *("httpx", "httpcore", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server"),
     *("roles.client_role", "roles.inference", "roles.validator", "roles.verifier"),
@@ -49,12 +52,13 @@ class Terminated(BaseException):
 
 @dataclass(frozen=True)
 class Program:
-    """One process to start: `target` is `module:function`, called with `arguments`."""
+    """One process to start: `target` is `module:function`, called with `arguments`. See `processes.give_way`."""
 
     name: str
     target: str
     arguments: tuple[str, ...]
     log: Path
+    niceness: int = 0
 
 
 @dataclass
@@ -91,6 +95,7 @@ class Launcher:
                 target=program.target,
                 arguments=program.arguments,
                 log=str(program.log),
+                niceness=program.niceness,
                 seed=self.network.seed,
             )
 
@@ -229,9 +234,15 @@ def plan_programs(directory: Path, network: NetworkFile, has_load: bool) -> list
             Program(FEED_SERVER, "testnet.launch:run_feed", (network.feed_url,), logs / f"{FEED_SERVER}.log")
         )
     for node in network.nodes:
-        target = "testnet.load:main" if has_load and node.role == "client" else "roles.node:main"
-        programs.append(Program(node.name, target, (str(directory / node.directory),), logs / f"{node.name}.log"))
+        target = "testnet.load:main" if has_load and node.role == "client" else NODE
+        programs.append(plan_node(directory, node, target))
     return programs
+
+
+def plan_node(directory: Path, node: NodeEntry, target: str = NODE) -> Program:
+    """The process of one node of the network in a directory."""
+    log = directory / "logs" / f"{node.name}.log"
+    return Program(node.name, target, (str(directory / node.directory),), log, NICENESS.get(node.role, 0))
 
 
 def run_feed(arguments: list[str]) -> int:

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
+GIVE_WAY_S = 3.0  # at most, until all processes of a network have told the kernel how nice they are
+GIVE_WAY_POLL_S = 0.03
 ORDER_BYTES_MAX = 1024 * 1024
 PR_SET_PDEATHSIG = 1
 # Thread pools of numerical libraries start at import; a process that forks must not have any.
@@ -41,6 +43,26 @@ def bind_to_parent(parent: int, signal_number: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         os._exit(1)
+
+
+def give_way(niceness: int) -> None:
+    """Have this process, which leads its session, and those it starts yield to processes that are less nice.
+
+    Where Linux groups processes by session (sched(7), autogroup), a process's own value says nothing between groups.
+    """
+    if not niceness:
+        return
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    deadline = time.monotonic() + GIVE_WAY_S
+    while time.monotonic() < deadline:
+        try:
+            Path("/proc/self/autogroup").write_text(f"{niceness}\n", encoding="ascii")
+        except BlockingIOError:  # the kernel takes one in a tenth of a second, of all who are not privileged
+            time.sleep(GIVE_WAY_POLL_S)
+        except OSError:
+            return  # no such groups here, or not ours to set
+        else:
+            return
 
 
 def run_callable(target: str, arguments: list[str]) -> int:
@@ -145,7 +167,8 @@ class Zygote:
 
     def _spawn(self, order: Mapping[str, Any]) -> int:
         code = "import sys; from testnet.processes import main_spawned; main_spawned(sys.argv[1:])"
-        command = [sys.executable, "-c", code, str(os.getpid()), order["target"], *order["arguments"]]
+        own = (str(os.getpid()), str(order["niceness"]))
+        command = [sys.executable, "-c", code, *own, order["target"], *order["arguments"]]
         with Path(order["log"]).open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -163,6 +186,7 @@ def _become_child(parent: int, order: Mapping[str, Any]) -> None:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         bind_to_parent(parent, signal.SIGKILL)
+        give_way(order["niceness"])
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
@@ -192,7 +216,8 @@ def _seed_generators(name: str, seed: int) -> None:
 def main_spawned(arguments: list[str]) -> None:
     """Entry of a node that was spawned instead of forked."""
     bind_to_parent(int(arguments[0]), signal.SIGKILL)
-    sys.exit(run_callable(arguments[1], arguments[2:]))
+    give_way(int(arguments[1]))
+    sys.exit(run_callable(arguments[2], arguments[3:]))
 
 
 def _report(event: str, **fields: object) -> None:

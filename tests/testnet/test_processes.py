@@ -58,6 +58,19 @@ def test_every_process_leads_its_own_session_and_draws_its_own_numbers(launcher:
     assert reports["a"][1] != reports["b"][1]
 
 
+def test_a_process_is_as_nice_as_it_is_told_to_be_alone_and_among_sessions(launcher: Launcher) -> None:
+    log, home = launcher.directory / "logs" / "all.log", launcher.directory
+    launcher.start([Program(str(nice), SLEEPER, (str(home / str(nice)), "obey"), log, nice) for nice in (0, 7)])
+    assert launcher.wait(lambda: all((home / str(nice)).exists() for nice in (0, 7)), TIMEOUT_S, lambda: None)
+    assert launcher.wait(lambda: len(launcher.pids) == 2, TIMEOUT_S, lambda: None)
+
+    for nice in (0, 7):
+        pid = launcher.pids[str(nice)]
+        assert os.getpriority(os.PRIO_PROCESS, pid) == nice
+        group = Path(f"/proc/{pid}/autogroup")
+        assert not group.exists() or group.read_text().endswith(f" nice {nice}\n")
+
+
 def test_the_death_of_a_process_is_reported_with_its_signal_and_the_others_live_on(launcher: Launcher) -> None:
     pids = start(launcher, "a", "b")
 

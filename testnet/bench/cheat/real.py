@@ -33,7 +33,7 @@ from testnet.bench.cheat.sweep import Piece
 from testnet.cheap_models import make_cheap
 from testnet.found import NetworkPlan, found_network, load_model_files
 from testnet.genesis import Foundation, build_genesis
-from testnet.launch import LIVE_STATES, Launcher, Program, read_status
+from testnet.launch import LIVE_STATES, Launcher, plan_programs, read_status
 from testnet.load_plan import DONE_NAME, LoadPlan, write_plan
 from testnet.network_file import NetworkFile
 from testnet.sim_inputs import get_engine, get_heldout_inputs
@@ -139,17 +139,8 @@ def _plan_loads(
 @contextmanager
 def _launch(directory: Path, network: NetworkFile) -> Iterator[Launcher]:
     """All nodes, serving and connected. Raises NotRun."""
-    programs = [
-        Program(
-            node.name,
-            "testnet.load:main" if node.role == "client" else "roles.node:main",
-            (str(directory / node.directory),),
-            directory / "logs" / f"{node.name}.log",
-        )
-        for node in network.nodes
-    ]
     with Launcher(directory, network) as launcher:
-        launcher.start(programs)
+        launcher.start(plan_programs(directory, network, has_load=True))
 
         def is_ready() -> bool:
             states = [read_status(directory, node) for node in network.nodes]

@@ -14,7 +14,7 @@ from roles.config import read_config, write_config
 from testnet.bench.inference.node import LOOP_NAME
 from testnet.found import NetworkPlan, NoAddress, describe_model, found_network
 from testnet.join import make_node
-from testnet.launch import LIVE_STATES, Launcher, Program, read_status
+from testnet.launch import LIVE_STATES, NODE, Launcher, plan_node, read_status
 from testnet.network_file import NetworkFile
 
 ROLES: Mapping[str, int] = {"validator": 1, "storage": 1, "inference": 1, "verifier": 2}
@@ -76,7 +76,7 @@ def run_network(paths: list[Path]) -> Iterator[Network]:
             raise NotReady(str(error)) from error
         client = _make_client(Path(folder) / "client", network)
         with Launcher(directory, network, warm=WARM) as launcher:
-            launcher.start([_plan(directory, node.name, node.role, node.directory) for node in network.nodes])
+            launcher.start([plan_node(directory, node, TARGETS.get(node.role, NODE)) for node in network.nodes])
 
             def is_ready() -> bool:
                 states = [read_status(directory, node).get("state") for node in network.nodes]
@@ -91,11 +91,6 @@ def read_last_words(directory: Path) -> str:
     """The last line of every log that has any."""
     logs = {path.stem: path.read_text().splitlines() for path in sorted((directory / "logs").glob("*.log"))}
     return "; ".join(f"{name}: {lines[-1]}" for name, lines in logs.items() if lines) or "they have said nothing"
-
-
-def _plan(directory: Path, name: str, role: str, home: str) -> Program:
-    target = TARGETS.get(role, "roles.node:main")
-    return Program(name, target, (str(directory / home),), directory / "logs" / f"{name}.log")
 
 
 def _make_client(directory: Path, network: NetworkFile) -> Path:

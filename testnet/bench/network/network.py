@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testnet.bench.inference.network import read_last_words
@@ -172,7 +172,7 @@ def get_now_ms() -> int:
 def _plan_programs(directory: Path, file: NetworkFile) -> Iterator[Program]:
     for program in plan_programs(directory, file, has_load=False):
         is_client = program.name.startswith("client-")
-        yield Program(program.name, CLIENT, program.arguments, program.log) if is_client else program
+        yield replace(program, target=CLIENT) if is_client else program
 
 
 def _find_waiting(network: Network) -> list[str]:
