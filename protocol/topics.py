@@ -9,6 +9,7 @@ from protocol.registry import all_protocols, all_topics, register_protocol, regi
 CHAIN_SIZE = 8
 NAME_MAX = 128
 SHARD_BITS_MAX = 16
+PROOF_SHARD_BITS = 6  # of a worker's node key: a worker hears what verifiers say of its own claims, and of few others'
 _PREFIX, _SUFFIX = "/rolemesh/", "/1"
 
 ROLES = ("validator", "inference", "verifier", "oracle", "storage", "gateway", "client")
@@ -19,8 +20,8 @@ register_topic("claims", frozenset({0x0102}), ("verifier",), "claims of finished
 register_topic(
     "proofs",
     frozenset({0x0103}),
-    ("verifier", "inference", "validator"),
-    "blind attestations of claims",
+    ("inference",),
+    "blind attestations of the claims of one shard's workers",
     is_pulled=True,
 )
 register_topic("oracle", frozenset({0x0104}), ("oracle",), "observations of one feed")
@@ -90,11 +91,11 @@ def parse_name(chain: bytes, name: str) -> str:
     return short
 
 
-def compute_shard(model: bytes, bits: int) -> int:
-    """The shard of a model: the first `bits` bits of its digest."""
-    if not 0 <= bits <= SHARD_BITS_MAX or len(model) * 8 < SHARD_BITS_MAX:
+def compute_shard(name: bytes, bits: int) -> int:
+    """The first `bits` bits of a model's digest, or of a worker's node key."""
+    if not 0 <= bits <= SHARD_BITS_MAX or len(name) * 8 < SHARD_BITS_MAX:
         raise LocalError(f"a shard is {SHARD_BITS_MAX} bits of a digest at most")
-    return int.from_bytes(model[: SHARD_BITS_MAX // 8]) >> (SHARD_BITS_MAX - bits)
+    return int.from_bytes(name[: SHARD_BITS_MAX // 8]) >> (SHARD_BITS_MAX - bits)
 
 
 def infer_topic(model: bytes, shard_bits: int = 0) -> str:
@@ -104,6 +105,15 @@ def infer_topic(model: bytes, shard_bits: int = 0) -> str:
     'infer/0'
     """
     return f"infer/{compute_shard(model, shard_bits)}"
+
+
+def proofs_topic(worker: bytes) -> str:
+    """Short name of the topic on which the claims of the worker with this node key are attested.
+
+    >>> proofs_topic(bytes([0b111111_11]) * 32)
+    'proofs/63'
+    """
+    return f"proofs/{compute_shard(worker, PROOF_SHARD_BITS)}"
 
 
 def oracle_topic(feed: str) -> str:

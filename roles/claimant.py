@@ -23,6 +23,7 @@ from roles.role import Computed, Effect, Publish, Record, Request, Send, SetTime
 from roles.workbook import Job, Workbook
 
 CLAIMS_MS = 30  # claims gather this long before they are published
+ASK_MS = 1_000  # without an attestation, until its verifier is asked for it: one lost message is nobody's fault
 CLAIM_AGAIN_MS = 2_000
 
 
@@ -84,6 +85,8 @@ class Claimant:
             except ProtocolError:
                 continue  # pulled from a peer that is not its author: nobody to blame by name
             job.hear(item)
+            if item.verifier not in job.unlike:
+                self._committees.shunned.forgive(item.verifier)
             if len(job.attestations) == len(job.committee):
                 effects += self._complete(job, state, now_ms)
         return effects
@@ -102,8 +105,6 @@ class Claimant:
     def _complete(self, job: Job, state: State, now_ms: int) -> list[Effect]:
         """All drawn verifiers have spoken: forward them, and settle if they all found what we found, or near it."""
         assert job.receipt is not None
-        for verifier in job.attestations.keys() - job.unlike:
-            self._committees.shunned.forgive(verifier)
         if may_be_shown(state.models.get(job.model), job.outputs):
             return [keep_job(job), _forward(job), *ask_dissenters(job)]
         for verifier in job.unlike:
@@ -115,24 +116,27 @@ class Claimant:
         job.zero_reason = job.zero_reason or ZeroReason.DISSENT
 
     def chase(self, now_ms: int) -> list[Effect]:
-        """Claims whose attestations are overdue: publish them again, and ask the drawn verifiers for what they hold."""
+        """Ask drawn verifiers for attestations that are late; claims that are overdue are published again as well."""
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
         unlike: list[Effect] = []
         for job in self._book.jobs.values():
             if job.mode != Mode.INDIVIDUAL or job.receipt is None or job.has_ended:
                 continue
-            if now_ms < max(job.claimed_ms, job.asked_ms) + CLAIM_AGAIN_MS:
+            if now_ms < max(job.said_ms, job.asked_ms) + ASK_MS:
                 continue
             job.asked_ms = now_ms
             if len(job.attestations) == len(job.committee):
                 unlike += ask_dissenters(job)
                 continue
-            overdue.append(job)
-            for verifier in job.committee:
-                if verifier not in job.attestations:
+            unheard = [verifier for verifier in job.committee if verifier not in job.attestations]
+            for verifier in unheard:
+                missing.setdefault(verifier, []).append(job.claim_id)
+            if now_ms >= job.said_ms + CLAIM_AGAIN_MS:
+                job.said_ms = now_ms
+                overdue.append(job)
+                for verifier in unheard:
                     self._committees.shunned.add(verifier, now_ms)
-                    missing.setdefault(verifier, []).append(job.claim_id)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
         return [*_publish(overdue), *asks, *unlike]
 

@@ -264,7 +264,7 @@ class NodeCore:
                 followed = self._follower.on_head(first, message, self._sorted_peers(), self.now_ms)
                 return [*self._desk.hand_out(seam.Received(sender, message, short)), *followed]
             case Advert():
-                topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(message))
+                topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(sender, message))
                 return [ce.NetLearn(sender, message.addresses, topics)]
         return self._desk.hand_out(seam.Received(sender, message, short))
 

@@ -19,6 +19,7 @@ from protocol.messages import (
     Requests,
     StreamRequest,
 )
+from protocol.topics import proofs_topic
 from roles.admission import Worker
 from roles.batcher import BATCH_MS, Batcher
 from roles.claimant import Claimant
@@ -60,7 +61,6 @@ PRICE_PER_ROW = 1_000_000  # grains
 
 class Inference(Role):
     name = "inference"
-    topics = ("infer/0", "proofs")
     protocols = ("infer", "trace")
 
     def __init__(self, context: Context) -> None:
@@ -69,6 +69,7 @@ class Inference(Role):
         self._shelf = ModelShelf(context.config.get("models"))
         self._book = Workbook()
         account, node = context.account.public, context.signer.public
+        self.topics = ("infer/0", proofs_topic(node))
         self._committees = Committees(node)
         self._delivery = Delivery(self._book, context.signer)
         self._intake = Intake(

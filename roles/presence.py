@@ -7,7 +7,7 @@ from protocol.ledger.records import Candidate, EpochSnapshot, NodeRecord
 from protocol.ledger.state import State
 from protocol.ledger.transactions import RegisterNode, prove_possession
 from protocol.messages import Advert
-from protocol.topics import ROLES, TOPICS, infer_topic
+from protocol.topics import ROLES, TOPICS, infer_topic, proofs_topic
 from protocol.types import NodeState
 from roles.core_effects import NodeKeys
 from roles.role import Role
@@ -22,11 +22,12 @@ _REPLACED = (
 )
 
 
-def list_topics(advert: Advert) -> tuple[str, ...]:
+def list_topics(node: bytes, advert: Advert) -> tuple[str, ...]:
     """Short names of the topics a node listens to, as far as its advert tells; those everybody is on are left out."""
-    found = {infer_topic(model) for model in advert.models} if "inference" in advert.roles else set()
+    is_worker = "inference" in advert.roles
+    found = {proofs_topic(node), *map(infer_topic, advert.models)} if is_worker else set()
     for name, topic in TOPICS.items():
-        is_one = name not in ("infer", "oracle")  # these have a topic per shard and per feed
+        is_one = name not in ("infer", "proofs", "oracle")  # these have a topic per shard and per feed
         if is_one and set(topic.listeners) != set(ROLES) and set(topic.listeners) & set(advert.roles):
             found.add(name)
     return tuple(sorted(found))

@@ -20,7 +20,8 @@ from protocol.proofs.bounds import may_be_shown
 from protocol.proofs.kinds import verify_receipt
 from protocol.signing import sign
 from protocol.tensor import TENSORS_MAX, Tensor, compute_tensors_digest, decode_tensors, encode_tensors
-from protocol.types import AtMost, Digest, TimeMs
+from protocol.topics import proofs_topic
+from protocol.types import AtMost, Digest, PublicKey, TimeMs
 from roles.challenge import CHALLENGE, Challenge
 from roles.challenger import Challenger
 from roles.demander import DEMAND, Demander
@@ -62,6 +63,7 @@ class Attested:
     """What this verifier has said about a claim, and the digest that opens it; of a float model the outputs too."""
 
     attestation: Attestation
+    worker: PublicKey
     output_digest: Digest
     job: Annotated[bytes, AtMost(64)]
     deadline_ms: TimeMs
@@ -89,7 +91,7 @@ class Verifier(Role):
         self._attested: dict[bytes, Attested] = {}
         self._jobs: dict[bytes, bytes] = {}  # channel and seq -> the one claim this verifier answers for them
         self._sent_ms: dict[bytes, int] = {}
-        self._batch: list[Attestation] = []
+        self._batches: dict[str, list[Attestation]] = {}  # by topic
         self._challenger = Challenger(context.account.public)
         self._demander = Demander(context.account.public)
         self._leaves = LeafChecks(context.account.public, self._shelf, self._challenger)
@@ -174,9 +176,8 @@ class Verifier(Role):
 
     def _recall(self, now_ms: int) -> list[Effect]:
         """Say again, after a restart, what clients may still wait for: a settled worker repeats its claim to nobody."""
-        live = [held.attestation for held in self._attested.values() if now_ms <= held.deadline_ms]
-        batches = [tuple(live[at : at + GOSSIP_LIST_MAX]) for at in range(0, len(live), GOSSIP_LIST_MAX)]
-        return [Publish("proofs", Attestations(batch)) for batch in batches]
+        live = [held for held in self._attested.values() if now_ms <= held.deadline_ms]
+        return [*(effect for held in live for effect in self._gather(held, now_ms)), *self._publish()]
 
     def _take(self, work: ClaimedWork, now_ms: int) -> list[Effect]:
         claim, claim_id = work.claim, compute_claim_id(work.claim)
@@ -249,29 +250,32 @@ class Verifier(Role):
         value = compute_attestation(claim_id, own, digest)
         attestation = sign(Attestation(claim_id, own, value, b"", bytes(64)), self.context.signer)
         kept_outputs = outputs if may_be_shown(self._ledger.models.get(work.claim.model), outputs) else ()
-        attested = Attested(attestation, digest, _compute_job(work), work.claim.deadline_ms, kept_outputs)
+        worker, until_ms = work.claim.worker, work.claim.deadline_ms
+        attested = Attested(attestation, worker, digest, _compute_job(work), until_ms, kept_outputs)
         self._remember(claim_id, attested)
-        fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": work.claim.worker}
+        fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": worker}
         # Kept before it is sent: a restarted verifier must still be able to open what it has signed.
         kept = Store("attested", claim_id, encode(attested))
         watched = self._demander.add(claim_id, work.claim)
-        return [kept, Record("attestation.made", fields), *self._gather(attestation, claim_id, now_ms), *watched]
+        return [kept, Record("attestation.made", fields), *self._gather(attested, now_ms), *watched]
 
-    def _gather(self, attestation: Attestation, claim_id: bytes, now_ms: int) -> list[Effect]:
-        self._sent_ms[claim_id] = now_ms
-        self._batch.append(attestation)
-        if len(self._batch) >= GOSSIP_LIST_MAX:
+    def _gather(self, attested: Attested, now_ms: int) -> list[Effect]:
+        self._sent_ms[attested.attestation.claim_id] = now_ms
+        is_first = not self._batches
+        batch = self._batches.setdefault(proofs_topic(attested.worker), [])
+        batch.append(attested.attestation)
+        if len(batch) >= GOSSIP_LIST_MAX:
             return self._publish()
-        return [SetTimer("batch", now_ms + BATCH_MS)] if len(self._batch) == 1 else []
+        return [SetTimer("batch", now_ms + BATCH_MS)] if is_first else []
 
     def _publish(self) -> list[Effect]:
-        batch, self._batch = tuple(self._batch), []
-        return [Publish("proofs", Attestations(batch))] if batch else []
+        batches, self._batches = self._batches, {}
+        return [Publish(topic, Attestations(tuple(batch))) for topic, batch in batches.items()]
 
     def _repeat(self, claim_id: bytes, now_ms: int) -> list[Effect]:
         if now_ms < self._sent_ms.get(claim_id, 0) + REPEAT_MS:
             return []
-        return self._gather(self._attested[claim_id].attestation, claim_id, now_ms)
+        return self._gather(self._attested[claim_id], now_ms)
 
     def _open(self, receipt: Receipt) -> Opening | Refused:
         claim_id = compute_claim_id(receipt.claim)

@@ -19,6 +19,7 @@ from protocol.messages import Attestations, Result
 from protocol.proofs.trace import DIGEST_SIZE, OperatorRun, TracedRun, TraceModel
 from protocol.signing import sign
 from protocol.tensor import ITEM_SIZES, Tensor, compute_tensors_digest
+from protocol.topics import PROOF_SHARD_BITS, proofs_topic
 from protocol.types import BP
 from roles.client_role import ClientRole
 from roles.inference import Inference
@@ -219,14 +220,15 @@ class CopyingVerifier(Abstaining):
 
     @property
     def topics(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("claims", "proofs")
+        return ("claims", *(f"proofs/{shard}" for shard in range(1 << PROOF_SHARD_BITS)))
 
     def _copy(self, items: tuple[Attestation, ...]) -> list[Effect]:
         fresh = [item for item in items if item.claim_id in self._running and item.claim_id not in self._copied]
         self._copied |= {item.claim_id for item in fresh}
         own = self.context.signer
-        copies = tuple(sign(replace(item, verifier=own.public), own) for item in fresh)
-        return [Publish("proofs", Attestations(copies))] if copies else []
+        copies = [sign(replace(item, verifier=own.public), own) for item in fresh]
+        topics = [proofs_topic(self._running[item.claim_id].claim.worker) for item in fresh]
+        return [Publish(topic, Attestations((copy,))) for topic, copy in zip(topics, copies, strict=True)]
 
     def _copy_leaves(self, state: State) -> list[Effect]:
         effects: list[Effect] = []

@@ -188,7 +188,7 @@ MUTATIONS = (
     ),
     Mutation(
         "roles/core.py",
-        "topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(message))",
+        "topics = tuple(topic_name(self.settings.chain, topic) for topic in list_topics(sender, message))",
         "topics = ()",
         CORE,
         "adverts tell what peers listen to",

@@ -232,7 +232,7 @@ def test_an_advert_teaches_what_a_peer_listens_to():
     assert settle(core.check(topic, data, PEER.public, NOW_MS)) is Verdict.ACCEPT
     effects = core.handle(Delivered(topic, data, PEER.public), NOW_MS)
 
-    topics = tuple(topic_name(CHAIN, short) for short in list_topics(advert))
+    topics = tuple(topic_name(CHAIN, short) for short in list_topics(PEER.public, advert))
     assert topics
     assert ce.NetLearn(PEER.public, addresses, topics) in effects
 
@@ -361,9 +361,10 @@ def test_an_advert_says_whom_to_dial_for_which_topic() -> None:
         load=0,
         height=0,
     )
-    assert list_topics(advert) == ("infer/0", "proofs")
-    assert list_topics(replace(advert, roles=("validator", "client"))) == ("consensus", "proofs", "txs")
-    assert list_topics(replace(advert, roles=("client",))) == ()
+    node = bytes([0b000011_11]) * 32
+    assert list_topics(node, advert) == ("infer/0", "proofs/3")
+    assert list_topics(node, replace(advert, roles=("validator", "client"))) == ("consensus", "txs")
+    assert list_topics(node, replace(advert, roles=("client",))) == ()
 
 
 def test_a_blob_the_operator_wants_is_looked_up_and_what_became_of_it_is_known():

@@ -9,6 +9,7 @@ import pytest
 
 from protocol.content import format_cid
 from protocol.jobs import Attestation, PaidRequest, compute_attestation
+from protocol.keys import format_node
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from protocol.messages import (
@@ -17,6 +18,7 @@ from protocol.messages import (
     Cancel,
     Claims,
     DirectRequest,
+    GetAttestations,
     Opening,
     Refusal,
     Refused,
@@ -25,7 +27,7 @@ from protocol.messages import (
 )
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.claimant import CLAIM_AGAIN_MS, CLAIMS_MS
+from roles.claimant import ASK_MS, CLAIM_AGAIN_MS, CLAIMS_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
 from roles.intake import JOBS_MAX
@@ -267,6 +269,40 @@ def test_a_verifier_that_shows_nothing_near_stays_in_dissent(said: str):
     body = get_settlement(story.later(SETTLE_MS))
     assert body is not None
     assert [leaf.reason for leaf in body.runs[0].leaves] == [ZeroReason.DISSENT]
+
+
+def test_a_verifier_is_asked_for_a_late_attestation_before_its_claim_is_said_again_or_it_is_shunned():
+    story = Story()
+    story.compute(story.ask(story.make_item()))
+
+    asked = story.later(ASK_MS)
+
+    committee = {effect.peer for effect in find_all(asked, Request)}
+    assert len(committee) == 2
+    assert all(isinstance(effect.message, GetAttestations) for effect in find_all(asked, Request))
+    assert not find_all(asked, Publish)
+    assert find_all(story.ask(story.make_item(2)), Compute), "nobody is shunned yet"
+    again = story.later(ASK_MS)
+    assert {effect.peer for effect in find_all(again, Request)} == committee
+    assert isinstance(find(again, Publish).message, Claims)
+    assert not find_all(story.ask(story.make_item(3)), Compute)
+
+
+def test_a_verifier_that_attests_is_shunned_no_longer_though_another_is_silent():
+    story = Story()
+    receipt = get_result(story.compute(story.ask(story.make_item()))).receipt
+    first, second = attest(story.state, story.parts.foundation, receipt, compute_tensors_digest((OUTPUT,)))
+    story.later(CLAIM_AGAIN_MS)
+
+    def refuse(seq: int) -> str:
+        return str(find(story.ask(story.make_item(seq)), Send).message.reason)
+
+    refused = refuse(2)
+    heard, silent = sorted((first, second), key=lambda item: format_node(item.verifier) not in refused)
+    story.do(Received(heard.verifier, Attestations((heard,)), "proofs"))
+
+    assert format_node(heard.verifier) in refused
+    assert format_node(silent.verifier) in refuse(3)
 
 
 def test_an_unattested_job_is_chased_and_then_void():

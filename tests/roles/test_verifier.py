@@ -12,6 +12,7 @@ from protocol.messages import Attestations, Claims, GetOpening, Opening, Refused
 from protocol.proofs.bounds import read_shown
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors, encode_tensors
+from protocol.topics import proofs_topic
 from roles.challenge import Challenge
 from roles.role import (
     Compute,
@@ -214,6 +215,17 @@ def test_a_restarted_verifier_says_and_opens_the_same():
     story.now_ms += REPEAT_MS
     story.hear(work)
     assert story.publish() == before
+
+
+def test_what_is_said_of_a_worker_travels_on_the_topic_of_its_shard():
+    story = Story()
+    story.attest(story.claim()[0])
+    story.now_ms += BATCH_MS
+
+    published = [effect for effect in story.do(TimerFired("batch")) if isinstance(effect, Publish)]
+
+    assert [effect.topic for effect in published] == [proofs_topic(story.worker.public)]
+    assert not has(story.do(TimerFired("batch")), Publish)
 
 
 LIE = Tensor("int32", (1, 10), bytes(39) + b"\1")
