@@ -1,7 +1,8 @@
 """Run models in worker processes, one model each, without ever blocking the event loop.
 
 A worker is started when its model is first asked for and stays. It is killed when a job runs past its deadline or is
-cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one. A
+cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one. A run
+whose worker dies is begun once more, by another: whatever killed it need not have been the model. A
 model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
 """
 
@@ -233,10 +234,16 @@ class Pool:
         phase = "waiting"
         with trio.move_on_after(timeout_s):
             frame = pack_frame(question) if isinstance(question, Run) else b""
-            job = Job(model, True, name, inputs, frame if len(frame) <= FRAME_NOW_BYTES_MAX else b"")
-            slot = await self._acquire(job)
-            phase = "running"
-            return await self._run(slot, question, answer, job.is_sent)
+            for is_last in (not frame, True):
+                job = Job(model, True, name, inputs, frame if len(frame) <= FRAME_NOW_BYTES_MAX else b"")
+                slot = await self._acquire(job)
+                phase = "running"
+                try:
+                    return await self._run(slot, question, answer, job.is_sent)
+                except WorkerCrashed:
+                    if is_last:
+                        raise
+                phase = "waiting"
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 

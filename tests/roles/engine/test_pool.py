@@ -170,12 +170,15 @@ def test_the_event_loop_goes_on_while_a_worker_is_busy():
     trio.run(main)
 
 
-def test_a_killed_worker_costs_its_own_job_only():
+def test_a_worker_killed_twice_costs_its_own_job_only():
     async def main():
         async with bounded_pool() as pool:
             results = []
             async with trio.open_nursery() as nursery:
-                os.kill(await wait_until_running(pool, slow, ONE, nursery, results), signal.SIGKILL)
+                first = await wait_until_running(pool, slow, ONE, nursery, results)
+                os.kill(first, signal.SIGKILL)
+                await wait_until(lambda: pool.stats.started == 2 and first not in pool.pids and pool.waiting == 0)
+                os.kill(pool.pids[0], signal.SIGKILL)
             assert isinstance(results[0], WorkerCrashed)
             assert "ended with status -9" in str(results[0])
             assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
@@ -330,6 +333,37 @@ def test_a_process_in_which_onnxruntime_refused_a_model_takes_no_other():
             await wait_until(lambda: not pool.pids)
             assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
             assert pool.stats.started == 2
+
+    trio.run(main)
+
+
+def test_a_run_whose_worker_is_killed_is_begun_once_more():
+    async def main():
+        async with bounded_pool() as pool:
+            await pool.prepare(digits, PATIENCE_S)
+            (pid,) = pool.pids
+            os.kill(pid, signal.SIGSTOP)
+            outputs = []
+
+            async def ask():
+                outputs.extend(await pool.compute(digits, PIXELS, PATIENCE_S))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked()
+                os.kill(pid, signal.SIGKILL)
+            assert outputs
+            assert (pool.stats.started, pool.stats.crashed, pool.stats.completed) == (2, 1, 1)
+
+    trio.run(main)
+
+
+def test_a_run_that_ends_two_workers_is_begun_no_third_time():
+    async def main():
+        async with bounded_pool() as pool:
+            with pytest.raises(WorkerCrashed, match="ended with status -8"):
+                await pool.compute(crashes, MINUS_ONE, PATIENCE_S)
+            assert (pool.stats.started, pool.stats.crashed) == (2, 2)
 
     trio.run(main)
 
@@ -582,7 +616,7 @@ def test_a_model_that_ends_its_workers_in_a_row_is_refused_with_the_reason_and_n
 
     async def main():
         async with bounded_pool() as pool:
-            for _ in range(verdicts.KILLS_MAX):
+            for _ in range(verdicts.KILLS_MAX // 2):  # each is begun twice
                 with pytest.raises(WorkerCrashed, match="ended with status -8"):
                     await pool.compute(crashes, MINUS_ONE, PATIENCE_S)
             with pytest.raises(ModelRefused, match=r"5 times in a row, the last time so: .* status -8; .* after 600 s"):
