@@ -18,13 +18,14 @@ from roles.committees import Committees
 from roles.delivery import Delivery, keep_job
 from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
+from roles.patience import Patience
 from roles.receipts import make_receipt
 from roles.role import Computed, Effect, Publish, Record, Request, Send, SetTimer
 from roles.workbook import Job, Workbook
 
 CLAIMS_MS = 30  # claims gather this long before they are published
-ASK_MS = 1_000  # without an attestation, until its verifier is asked for it: one lost message is nobody's fault
-CLAIM_AGAIN_MS = 2_000
+ASK_MS = 1_000  # at least, without an attestation, until its verifier is asked for it: it may have been lost
+ASK_MS_MAX = 2_000
 
 
 class Claimant:
@@ -39,6 +40,7 @@ class Claimant:
         self._committees = committees
         self._delivery = delivery
         self._unclaimed: list[Job] = []  # on disk, not yet published
+        self._patience = Patience(ASK_MS, ASK_MS_MAX)
 
     def on_computed(self, job: Job, computed: Computed, state: State, now_ms: int) -> list[Effect]:
         if computed.outputs is None:
@@ -85,6 +87,8 @@ class Claimant:
             except ProtocolError:
                 continue  # pulled from a peer that is not its author: nobody to blame by name
             job.hear(item)
+            if not job.asked_ms:
+                self._patience.note(now_ms - job.claimed_ms)
             if item.verifier not in job.unlike:
                 self._committees.shunned.forgive(item.verifier)
             if len(job.attestations) == len(job.committee):
@@ -116,27 +120,30 @@ class Claimant:
         job.zero_reason = job.zero_reason or ZeroReason.DISSENT
 
     def chase(self, now_ms: int) -> list[Effect]:
-        """Ask drawn verifiers for attestations that are late; claims that are overdue are published again as well."""
+        """Ask drawn verifiers for attestations that are late. When that has brought nothing, their claims are published
+        again as well, and those verifiers shunned."""
+        wait_ms = self._patience.wait_ms
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
         unlike: list[Effect] = []
         for job in self._book.jobs.values():
             if job.mode != Mode.INDIVIDUAL or job.receipt is None or job.has_ended:
                 continue
-            if now_ms < max(job.said_ms, job.asked_ms) + ASK_MS:
+            if now_ms < max(job.claimed_ms, job.asked_ms) + wait_ms:
                 continue
-            job.asked_ms = now_ms
+            is_asked, job.asked_ms = bool(job.asked_ms), now_ms
             if len(job.attestations) == len(job.committee):
                 unlike += ask_dissenters(job)
                 continue
             unheard = [verifier for verifier in job.committee if verifier not in job.attestations]
             for verifier in unheard:
                 missing.setdefault(verifier, []).append(job.claim_id)
-            if now_ms >= job.said_ms + CLAIM_AGAIN_MS:
-                job.said_ms = now_ms
+            if is_asked:
                 overdue.append(job)
                 for verifier in unheard:
                     self._committees.shunned.add(verifier, now_ms)
+        if missing:
+            self._patience.lengthen(now_ms)
         asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
         return [*_publish(overdue), *asks, *unlike]
 

@@ -46,8 +46,8 @@ class Job:
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
     unlike: set[bytes] = field(default_factory=set)  # verifiers that found another digest and have shown nothing near
     zero_reason: int = 0
-    said_ms: int = 0  # when its claim was published last
-    asked_ms: int = 0  # and when drawn verifiers were asked last
+    claimed_ms: int = 0
+    asked_ms: int = 0  # when verifiers were asked last for what they have not said; 0 for never
     sends: int = 0  # of the result, in vain
     input_digest: bytes = b""  # of inputs that came as a blob
     is_cancelled: bool = False  # by the client, when there was no receipt yet
@@ -144,7 +144,7 @@ class Workbook:
             self._answered[job.key] = job
 
     def claim(self, job: Job, receipt: Receipt, committee: tuple[bytes, ...], now_ms: int) -> None:
-        job.receipt, job.committee, job.said_ms = receipt, committee, now_ms
+        job.receipt, job.committee, job.claimed_ms = receipt, committee, now_ms
         job.claim_id = compute_claim_id(receipt.claim)
         self._claims[job.claim_id] = job
 

@@ -27,7 +27,7 @@ from protocol.messages import (
 )
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.claimant import ASK_MS, CLAIM_AGAIN_MS, CLAIMS_MS
+from roles.claimant import ASK_MS, CLAIMS_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
 from roles.intake import JOBS_MAX
@@ -235,7 +235,7 @@ def test_verifiers_that_found_something_near_are_asked_for_it_and_the_job_is_set
     assert get_settlement(story.later(SETTLE_MS)) is None  # it has not ended yet
     first, second = asked
     answer_shown(story, first, shown[first.peer])
-    again = find_all(story.later(CLAIM_AGAIN_MS), Request)
+    again = find_all(story.later(ASK_MS), Request)
     assert [question.peer for question in again] == [second.peer]
 
     stored = find(answer_shown(story, second, shown[second.peer]), Store)
@@ -282,7 +282,7 @@ def test_a_verifier_is_asked_for_a_late_attestation_before_its_claim_is_said_aga
     assert all(isinstance(effect.message, GetAttestations) for effect in find_all(asked, Request))
     assert not find_all(asked, Publish)
     assert find_all(story.ask(story.make_item(2)), Compute), "nobody is shunned yet"
-    again = story.later(ASK_MS)
+    again = story.later(2 * ASK_MS)
     assert {effect.peer for effect in find_all(again, Request)} == committee
     assert isinstance(find(again, Publish).message, Claims)
     assert not find_all(story.ask(story.make_item(3)), Compute)
@@ -292,7 +292,8 @@ def test_a_verifier_that_attests_is_shunned_no_longer_though_another_is_silent()
     story = Story()
     receipt = get_result(story.compute(story.ask(story.make_item()))).receipt
     first, second = attest(story.state, story.parts.foundation, receipt, compute_tensors_digest((OUTPUT,)))
-    story.later(CLAIM_AGAIN_MS)
+    story.later(ASK_MS)
+    story.later(2 * ASK_MS)
 
     def refuse(seq: int) -> str:
         return str(find(story.ask(story.make_item(seq)), Send).message.reason)
@@ -310,7 +311,8 @@ def test_an_unattested_job_is_chased_and_then_void():
     item = story.make_item()
     story.compute(story.ask(item))
 
-    chased = story.later(CLAIM_AGAIN_MS)
+    story.later(ASK_MS)
+    chased = story.later(2 * ASK_MS)
     assert isinstance(find(chased, Publish).message, Claims)
     story.now_ms = item.request.deadline_ms + VOID_GRACE_MS
     body = get_settlement(story.later(TICK_MS))
