@@ -87,7 +87,7 @@ class Claimant:
             except ProtocolError:
                 continue  # pulled from a peer that is not its author: nobody to blame by name
             job.hear(item)
-            if not job.asked_ms:
+            if job.claimed_ms and not job.asked_ms:
                 self._patience.note(now_ms - job.claimed_ms)
             if item.verifier not in job.unlike:
                 self._committees.shunned.forgive(item.verifier)

@@ -46,7 +46,7 @@ class Job:
     attestations: dict[bytes, Attestation] = field(default_factory=dict)
     unlike: set[bytes] = field(default_factory=set)  # verifiers that found another digest and have shown nothing near
     zero_reason: int = 0
-    claimed_ms: int = 0
+    claimed_ms: int = 0  # by this process; 0 by an earlier one
     asked_ms: int = 0  # when verifiers were asked last for what they have not said; 0 for never
     sends: int = 0  # of the result, in vain
     input_digest: bytes = b""  # of inputs that came as a blob

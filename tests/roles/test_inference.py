@@ -306,6 +306,18 @@ def test_a_verifier_that_attests_is_shunned_no_longer_though_another_is_silent()
     assert format_node(silent.verifier) in refuse(3)
 
 
+def test_what_is_said_of_claims_of_an_earlier_process_tells_nothing_about_how_long_that_takes():
+    story = Story()
+    computed = story.compute(story.ask(story.make_item()))
+    stored = find(computed, Store)
+    story.worker = story.start({stored.key: stored.value})
+    story.attest(computed)
+
+    story.compute(story.ask(story.make_item(2)))
+
+    assert find_all(story.later(ASK_MS), Request)
+
+
 def test_an_unattested_job_is_chased_and_then_void():
     story = Story()
     item = story.make_item()
