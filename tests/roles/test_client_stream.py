@@ -55,7 +55,7 @@ def test_text_comes_in_pieces_and_is_vouched_for_at_the_end(tmp_path):
     pieces, answer = said["pieces"], said["answer"]
     text = "".join(piece.text for piece in pieces)
     assert text == ENTRY["sample"]["text"]
-    assert len(pieces) > 5
+    assert len(pieces) > 1
     assert [piece.start for piece in pieces] == [
         sum(len(before.tokens) for before in pieces[:number]) for number in range(len(pieces))
     ]
