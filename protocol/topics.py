@@ -9,7 +9,7 @@ from protocol.registry import all_protocols, all_topics, register_protocol, regi
 CHAIN_SIZE = 8
 NAME_MAX = 128
 SHARD_BITS_MAX = 16
-PROOF_SHARD_BITS = 6  # of a worker's node key: a worker hears what verifiers say of its own claims, and of few others'
+PROOF_SHARD_BITS = 4  # of a worker's node key: a worker hears what verifiers say of its own claims, and of few others'
 _PREFIX, _SUFFIX = "/rolemesh/", "/1"
 
 ROLES = ("validator", "inference", "verifier", "oracle", "storage", "gateway", "client")
@@ -21,7 +21,7 @@ register_topic(
     "proofs",
     frozenset({0x0103}),
     ("inference",),
-    "blind attestations of the claims of one shard's workers",
+    "blind attestations of the claims of one shard's workers, those whose node keys begin with its four bits",
     is_pulled=True,
 )
 register_topic("oracle", frozenset({0x0104}), ("oracle",), "observations of one feed")
@@ -110,8 +110,8 @@ def infer_topic(model: bytes, shard_bits: int = 0) -> str:
 def proofs_topic(worker: bytes) -> str:
     """Short name of the topic on which the claims of the worker with this node key are attested.
 
-    >>> proofs_topic(bytes([0b111111_11]) * 32)
-    'proofs/63'
+    >>> proofs_topic(bytes([0b1111_0000]) * 32)
+    'proofs/15'
     """
     return f"proofs/{compute_shard(worker, PROOF_SHARD_BITS)}"
 

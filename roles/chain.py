@@ -24,7 +24,7 @@ from roles.core_effects import Commit, Put, Restored
 from roles.journal import BUCKET, get_settled, list_puts, overlay, read_pages
 
 DATABASE_NAME = "node.db"  # in a node's directory
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
 PRUNE_STEP = 256

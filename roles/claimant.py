@@ -10,17 +10,18 @@ from protocol.jobs import Attestation, ClaimedWork, Mode, Receipt
 from protocol.keys import Signer
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
-from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims, GetAttestations
+from protocol.messages import GOSSIP_LIST_MAX, Attestations, Claims
 from protocol.proofs.bounds import may_be_shown
 from protocol.signing import verify_signed
 from roles.admission import RefusalCode
+from roles.attestations import ask_for
 from roles.committees import Committees
 from roles.delivery import Delivery, keep_job
 from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
 from roles.patience import Patience
 from roles.receipts import make_receipt
-from roles.role import Computed, Effect, Publish, Record, Request, Send, SetTimer
+from roles.role import Computed, Effect, Publish, Record, Send, SetTimer
 from roles.workbook import Job, Workbook
 
 CLAIMS_MS = 30  # claims gather this long before they are published
@@ -138,13 +139,14 @@ class Claimant:
             unheard = [verifier for verifier in job.committee if verifier not in job.attestations]
             for verifier in unheard:
                 missing.setdefault(verifier, []).append(job.claim_id)
-            if is_asked:
+            if is_asked or not job.claimed_ms:  # of an earlier process perhaps nobody has heard it
                 overdue.append(job)
+            if is_asked:
                 for verifier in unheard:
                     self._committees.shunned.add(verifier, now_ms)
         if missing:
             self._patience.lengthen(now_ms)
-        asks = [Request(peer, "sync", GetAttestations(tuple(ids[:64])), "pull") for peer, ids in missing.items()]
+        asks = (ask_for(verifier, part) for verifier, ids in missing.items() for part in pack(ids, GOSSIP_LIST_MAX))
         return [*_publish(overdue), *asks, *unlike]
 
 

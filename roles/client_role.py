@@ -12,7 +12,6 @@ from dataclasses import replace
 from protocol.content import format_cid
 from protocol.messages import (
     Attestations,
-    GetAttestations,
     Opening,
     Refusal,
     Refused,
@@ -34,6 +33,7 @@ from roles.attempts import (
     Recall,
     Recalled,
 )
+from roles.attestations import ask_for
 from roles.client_answers import NEAR, Answers
 from roles.client_jobs import HEDGE, Jobs
 from roles.dispatch import go_direct
@@ -54,7 +54,6 @@ from roles.role import (
     Publish,
     Received,
     Record,
-    Request,
     Requested,
     RequestFailed,
     Role,
@@ -271,9 +270,8 @@ class ClientRole(Role):
                 return []
             attempt.pulled_ms = now_ms
             job.last_code, job.last_reason = "unattested", "a worker answered, the drawn verifiers did not"
-            question = GetAttestations((attempt.claim_id,))
             silent = [verifier for verifier in attempt.committee if verifier not in attempt.attestations]
-            return [Request(verifier, "sync", question, "pull") for verifier in silent]
+            return [ask_for(verifier, (attempt.claim_id,)) for verifier in silent]
         if cut := self._answers.streams.find_silent(job, attempt, now_ms):
             return cut
         if attempt.is_asking or now_ms < attempt.sent_ms + RETRY_MS:

@@ -7,20 +7,22 @@ MEAN_GAIN, SWING_GAIN, SWINGS = 1 / 8, 1 / 4, 4
 
 
 class Patience:
-    """All times in milliseconds on one clock. `wait_ms` is never outside of what it begins with and `most_ms`."""
+    """All times in milliseconds on one clock. `wait_ms` is never less than `least_ms` nor more than `most_ms`."""
 
     def __init__(self, least_ms: int, most_ms: int) -> None:
         self._least_ms, self._most_ms = least_ms, most_ms
-        self._mean_ms, self._swing_ms = -1.0, 0.0
+        self._mean_ms: float | None = None
+        self._swing_ms = 0.0
         self._lengthened_ms = -most_ms
         self.wait_ms = least_ms
 
     def note(self, took_ms: int) -> None:
         """It came by itself; what had been asked for is not to be told here, nobody knows what brought that (Karn)."""
-        if self._mean_ms < 0:
+        if self._mean_ms is None:
             self._mean_ms, self._swing_ms = float(took_ms), took_ms / 2
-        self._swing_ms += SWING_GAIN * (abs(took_ms - self._mean_ms) - self._swing_ms)
-        self._mean_ms += MEAN_GAIN * (took_ms - self._mean_ms)
+        else:
+            self._swing_ms += SWING_GAIN * (abs(took_ms - self._mean_ms) - self._swing_ms)
+            self._mean_ms += MEAN_GAIN * (took_ms - self._mean_ms)
         self.wait_ms = self._clip(self._mean_ms + SWINGS * self._swing_ms)
 
     def lengthen(self, now_ms: int) -> None:

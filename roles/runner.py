@@ -18,14 +18,15 @@ from protocol.ledger.escrow import SettleJob
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from protocol.ledger.workflow_records import Run
-from protocol.messages import GOSSIP_LIST_MAX, Claims, GetAttestations
+from protocol.messages import GOSSIP_LIST_MAX, Claims
 from protocol.proofs.bounds import may_be_shown
 from protocol.signing import verify_signed
+from roles.attestations import ask_for
 from roles.committees import Committees
 from roles.dissent import ask_dissenters, get_asked, hear_shown
 from roles.packing import pack
 from roles.receipts import make_receipt
-from roles.role import Compute, Computed, Effect, Publish, Record, Request, Store, Submit
+from roles.role import Compute, Computed, Effect, Publish, Record, Store, Submit
 from roles.workbook import Job, JournalEntry
 
 RUN = "run|"  # begins its tokens
@@ -131,7 +132,7 @@ class Runner:
                 continue
             overdue.append(job)
             asked = (verifier for verifier in job.committee if verifier not in job.attestations)
-            effects += [Request(verifier, "sync", GetAttestations((job.claim_id,)), "pull") for verifier in asked]
+            effects += [ask_for(verifier, (job.claim_id,)) for verifier in asked]
         return [*_publish(overdue), *effects]
 
     def on_submitted(self, token: str, height: int | None, error: str) -> list[Effect]:

@@ -26,7 +26,7 @@ from testnet.processes import GRACE_S, SINGLE_THREADED
 
 FEED_SERVER = "feed"
 NODE = "roles.node:main"
-# Whoever asks does not wait for these: on a machine that all share they yield to those that are waited for.
+# Whoever asks for inference seldom waits for these: on a machine that all share they yield to those it waits for.
 NICENESS = {"validator": 4, "storage": 4, "oracle": 4}
 WARM_MODULES = (
     *("httpx", "httpcore", "p2p.libp2p_net", "roles.node", "testnet.load", "testnet.feed_server"),

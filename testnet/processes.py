@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
-GIVE_WAY_S = 3.0  # at most, until all processes of a network have told the kernel how nice they are
+GIVE_WAY_S = 3.0  # at most, until the kernel has taken it: time for thirty processes that are started together
 GIVE_WAY_POLL_S = 0.03
 ORDER_BYTES_MAX = 1024 * 1024
 PR_SET_PDEATHSIG = 1
@@ -46,13 +46,14 @@ def bind_to_parent(parent: int, signal_number: int) -> None:
 
 
 def give_way(niceness: int) -> None:
-    """Have this process, which leads its session, and those it starts yield to processes that are less nice.
+    """Have this process, which leads its session, and all of that session yield to processes that are less nice.
 
     Where Linux groups processes by session (sched(7), autogroup), a process's own value says nothing between groups.
+    Where the group cannot be told, or not in time, as many share a machine evenly as before.
     """
     if not niceness:
         return
-    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    niceness = os.nice(niceness)
     deadline = time.monotonic() + GIVE_WAY_S
     while time.monotonic() < deadline:
         try:

@@ -2,8 +2,8 @@
 
 A worker is started when its model is first asked for and stays. It is killed when a job runs past its deadline or is
 cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one. A run
-whose worker dies is begun once more, by another: whatever killed it need not have been the model. A
-model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
+of one question and one answer whose worker dies is begun once more, by another: what killed it need not have been the
+model. A model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -244,6 +244,7 @@ class Pool:
                     if is_last:
                         raise
                 phase = "waiting"
+                self._crew.verdicts.excuse(model)
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 

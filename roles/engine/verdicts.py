@@ -77,6 +77,12 @@ class Verdicts:
         )
         return Admission(False, kills.reason)
 
+    def excuse(self, model: bytes) -> None:
+        """The last kill does not count, unless it was one too many: what was run is run once more."""
+        kills = self._kills.get(model)
+        if kills is not None and 0 < kills.count < KILLS_MAX:
+            kills.count -= 1
+
     def compute_backoff_s(self, model: bytes) -> float:
         """How long its next worker waits. Not after the first kill: it may have been anyone's `kill -9`."""
         count = self._kills.get(model, _Kills()).count

@@ -361,7 +361,7 @@ def test_an_advert_says_whom_to_dial_for_which_topic() -> None:
         load=0,
         height=0,
     )
-    node = bytes([0b000011_11]) * 32
+    node = bytes([0b0011_1111]) * 32
     assert list_topics(node, advert) == ("infer/0", "proofs/3")
     assert list_topics(node, replace(advert, roles=("validator", "client"))) == ("consensus", "txs")
     assert list_topics(node, replace(advert, roles=("client",))) == ()

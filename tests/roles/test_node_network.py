@@ -115,6 +115,7 @@ def test_on_real_sockets_too_what_must_arrive_is_pulled_when_gossip_brings_none_
     monkeypatch.setattr(NodeCore, "check", check_or_lose)
     # Other ways by which a sender may reach whom its message is for.
     monkeypatch.setattr("roles.claimant.ASK_MS", NEVER)
+    monkeypatch.setattr("roles.claimant.ASK_MS_MAX", NEVER)
     monkeypatch.setattr("roles.submitter.GOSSIP_TRIES", NEVER)
 
     async def main():

@@ -96,6 +96,7 @@ def test_with_all_gossip_of_attestations_lost_workers_find_them_and_are_paid(mon
     lose_all_gossip(monkeypatch, "proofs")
     # The worker's own question to the verifiers it knows were drawn would find them too.
     monkeypatch.setattr("roles.claimant.ASK_MS", NEVER)
+    monkeypatch.setattr("roles.claimant.ASK_MS_MAX", NEVER)
     network = start(seed)
 
     run_requests(network, ATTESTED_MS)

@@ -40,7 +40,7 @@ def try_out(strategy: Strategy) -> None:
             assert found.lies_paid < found.lies
 
 
-@pytest.mark.parametrize("name", ["alter", "abstain", "deny"])
+@pytest.mark.parametrize("name", ["alter", "abstain", "copy_attestation", "deny"])
 def test_a_cheat_does_what_it_is_called_and_honest_nodes_are_not_slashed(name: str) -> None:
     try_out(next(strategy for strategy in STRATEGIES if strategy.name == name))
 
