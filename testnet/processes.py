@@ -49,7 +49,7 @@ def give_way(niceness: int) -> None:
     """Have this process, which leads its session, and all of that session yield to processes that are less nice.
 
     Where Linux groups processes by session (sched(7), autogroup), a process's own value says nothing between groups.
-    Where the group cannot be told, or not in time, as many share a machine evenly as before.
+    Where the group cannot be told, or not in time, all processes share the machine evenly.
     """
     if not niceness:
         return
