@@ -6,6 +6,7 @@ signature made for one type of statement from standing under another.
 
 import dataclasses
 import hashlib
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from protocol.codec import encode_unsigned
@@ -13,6 +14,7 @@ from protocol.errors import BadSignature, LocalError
 from protocol.keys import Signer, verify
 
 PREFIX = b"rolemesh/v1/"
+REMEMBERED_MAX = 16_384  # signatures that held, about half a KiB each
 T = TypeVar("T")
 
 _prefixes: dict[type, bytes] = {}
@@ -31,8 +33,21 @@ def sign(obj: T, signer: Signer) -> T:
 
 def verify_signed(obj: Any, public: bytes) -> None:
     """Silence when `obj` was signed with the key of `public`, BadSignature otherwise."""
-    if not verify(public, compute_signing_bytes(obj), obj.signature):
-        raise BadSignature(f"{type(obj).__name__} is not signed by {public.hex()}")
+    try:
+        verify_once(public, compute_signing_bytes(obj), obj.signature)
+    except BadSignature:
+        raise BadSignature(f"{type(obj).__name__} is not signed by {public.hex()}") from None
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def verify_once(public: bytes, data: bytes, signature: bytes) -> None:
+    """Silence when `signature` over `data` is by `public`, BadSignature otherwise.
+
+    Gossip asks, then a role; of what stands in a transaction the pool asks, then every block that tries it. A signature
+    that has held is remembered; one that has not never is, so that junk cannot push out what was worth the work.
+    """
+    if not verify(public, data, signature):
+        raise BadSignature(f"not signed by {public.hex()}")  # an error is not remembered
 
 
 def compute_domain_prefix(domain: str) -> bytes:

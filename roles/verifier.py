@@ -128,9 +128,7 @@ class Verifier(Role):
                 looked = [*self._leaves.look(state, now_ms), *self._challenger.look(state, now_ms)]
                 return [*known, *looked, *demanded]
             case Received(sender, Claims(items), topic="claims"):
-                # One good claim is enough for gossip to pass a list on.
-                fit = (work for work in items if check_claim("claims", sender, work, self._ledger, now_ms) == ACCEPTED)
-                return [effect for work in fit for effect in self._take(work, now_ms)]
+                return [effect for work in items for effect in self._take(sender, work, now_ms)]
             case Fetched(source, data, error):
                 return self._fetched(source, data, error, now_ms)
             case Computed(token) if token.startswith(LEAF_TOKEN):
@@ -179,8 +177,10 @@ class Verifier(Role):
         live = [held for held in self._attested.values() if now_ms <= held.deadline_ms]
         return [*(effect for held in live for effect in self._gather(held, now_ms)), *self._publish()]
 
-    def _take(self, work: ClaimedWork, now_ms: int) -> list[Effect]:
+    def _take(self, sender: bytes, work: ClaimedWork, now_ms: int) -> list[Effect]:
         claim, claim_id = work.claim, compute_claim_id(work.claim)
+        if claim.worker != sender:
+            return []
         if claim_id in self._attested:
             return self._repeat(claim_id, now_ms)
         job = _compute_job(work)
@@ -189,6 +189,9 @@ class Verifier(Role):
         if is_known or is_late or len(self._running) >= RUNNING_MAX or not self._is_drawn(claim):
             return []
         if claim.model not in self._shelf.held:
+            return []
+        # One good claim is enough for gossip to pass a list on.
+        if check_claim("claims", sender, work, self._ledger, now_ms) != ACCEPTED:
             return []
         self._jobs[job] = claim_id
         self._running[claim_id] = work

@@ -4,9 +4,8 @@ from typing import Any
 
 from protocol.errors import BadSignature
 from protocol.fast_dataclass import fast_dataclass
-from protocol.keys import verify
 from protocol.ledger.errors import InvalidSignature
-from protocol.signing import verify_signed
+from protocol.signing import verify_once, verify_signed
 
 
 @fast_dataclass(frozen=True)
@@ -28,5 +27,9 @@ class TransactionContext:
 
     def verify_bytes(self, what: str, public: bytes, data: bytes, signature: bytes) -> None:
         """InvalidSignature unless `signature` over `data` is by `public`."""
-        if self.check_signatures and not verify(public, data, signature):
-            raise InvalidSignature(what, public)
+        if not self.check_signatures:
+            return
+        try:
+            verify_once(public, data, signature)
+        except BadSignature as error:
+            raise InvalidSignature(what, public) from error

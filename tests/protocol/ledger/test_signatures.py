@@ -1,16 +1,16 @@
-"""A transaction's signature is found out once, wherever it is asked about, and junk is asked about every time."""
+"""What is signed in a transaction is found out once, wherever it is asked about, and junk is asked about every time."""
 
 from dataclasses import replace
 
 import pytest
 
+from protocol import signing
 from protocol.check import check_transaction_message
 from protocol.codec import encode
 from protocol.errors import BadSignature
-from protocol.ledger import signatures
-from protocol.ledger.apply import apply_block, build_block, check_transaction
+from protocol.ledger.apply import apply_block, build_block, can_hold, check_transaction
 from protocol.ledger.errors import InvalidSignature
-from protocol.ledger.signatures import verify_transaction
+from protocol.ledger.signatures import forget_verified, verify_transaction
 from protocol.ledger.transactions import Transfer
 from protocol.messages import Transactions
 from protocol.types import Verdict
@@ -20,15 +20,15 @@ from tests.support.ledgers import Ledger
 @pytest.fixture
 def asked(monkeypatch):
     """How often Ed25519 was asked about anything."""
-    signatures.forget_verified()
+    forget_verified()
     calls = []
-    real = signatures.verify
+    real = signing.verify
 
     def counting(public, data, signature):
         calls.append(signature)
         return real(public, data, signature)
 
-    monkeypatch.setattr(signatures, "verify", counting)
+    monkeypatch.setattr(signing, "verify", counting)
     return calls
 
 
@@ -75,3 +75,39 @@ def test_a_signature_is_good_for_its_own_transaction_alone(asked):
 
     with pytest.raises(BadSignature):
         verify_transaction(replace(second, signature=first.signature))
+
+
+def test_pool_and_blocks_ask_once_between_them_about_what_a_settlement_shows(asked):
+    ledger = Ledger()
+    channel = ledger.open_channel()
+    works = [ledger.work(channel, seq)[2] for seq in (1, 2, 3)]
+    settlement = ledger.sign(ledger.account("inference-0"), ledger.settle(channel, *works))
+    now_ms = ledger.state.time_ms + 100
+    asked.clear()
+
+    check_transaction(ledger.state, settlement, time_ms=now_ms)
+    assert can_hold(ledger.state, settlement, now_ms)
+    block, _, dropped = build_block(ledger.state, (settlement,), now_ms, ledger.account("validator-0").public)
+    apply_block(ledger.state, block)
+
+    assert dropped == []
+    assert len(block.transactions) == 1
+    assert len(asked) == 1 + 3 * 4, "voucher, claim and two attestations of each job, and who sends them"
+
+
+@pytest.mark.parametrize("part", ["voucher", "claim", "attestation"])
+def test_what_a_settlement_shows_with_another_signature_is_refused_each_time(asked, part):
+    ledger = Ledger()
+    channel = ledger.open_channel()
+    _, _, work = ledger.work(channel)
+    good = ledger.settle(channel, work)
+    statement = work.attestations[1] if part == "attestation" else getattr(work, part)
+    spoiled = replace(statement, signature=statement.signature[:-1] + bytes([statement.signature[-1] ^ 1]))
+    shown = {"attestations": (work.attestations[0], spoiled)} if part == "attestation" else {part: spoiled}
+    bad = ledger.settle(channel, replace(work, **shown))
+    worker = ledger.account("inference-0")
+
+    check_transaction(ledger.state, ledger.sign(worker, good))
+    for _ in range(2):
+        with pytest.raises(InvalidSignature):
+            check_transaction(ledger.state, ledger.sign(worker, bad))
