@@ -6,17 +6,37 @@ as in the outlines of blocks.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from protocol.errors import InvalidTransaction, NonceMismatch, ProtocolError
 from protocol.ledger.apply import Trial, can_hold, next_due_ms
+from protocol.ledger.batches import BatchSettle, SettlePrivate
+from protocol.ledger.checks import AttestLeaves, RevealDigests, ShowOutputs
+from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit, PostTrace
 from protocol.ledger.fees import count_units
+from protocol.ledger.openings import OpenLeaves
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction, read_transaction
+from protocol.ledger.step_disputes import NameStep, PostSteps
+from protocol.ledger.transactions import (
+    SettleIndividual,
+    Transaction,
+    get_transaction_kind,
+    read_transaction,
+)
 from protocol.mempool import Mempool as Pool
 from protocol.mempool import Pooled, ReplacementTooCheap
 
 TRIED_MAX = 8  # transactions tried on the ledger to find one that is worth a block
+# What workers, verifiers and validators send about jobs that their clients have been answered long ago: nobody waits.
+_PATIENT = frozenset(
+    map(
+        get_transaction_kind,
+        (
+            *(SettleIndividual, SettlePrivate, BatchSettle, OpenLeaves, AttestLeaves, RevealDigests, ShowOutputs),
+            *(OpenDispute, PostTrace, NameOperator, PostExhibit, JudgeOperator, PostSteps, NameStep),
+        ),
+    )
+)
 
 
 class Mempool:
@@ -63,8 +83,16 @@ class Mempool:
         return (_open(item) for item in self._pool.list_ready(state.base_fee))
 
     def get_cause(self, state: State) -> tuple[bytes, ...]:
-        """The best that a block could hold: enough to wake others."""
-        return tuple(item.data for item in islice(self._pool.list_ready(state.base_fee), 1))
+        """What wakes others: what somebody waits for, or the best that a block could hold."""
+        first = next(chain(self._list_pressing(state), self._pool.list_ready(state.base_fee)), None)
+        return () if first is None else (first.data,)
+
+    def is_pressing(self, state: State) -> bool:
+        """Whether somebody waits for a transaction that a block could hold."""
+        return any(True for _ in self._list_pressing(state))
+
+    def _list_pressing(self, state: State) -> Iterator[Pooled]:
+        return (item for item in self._pool.list_ready(state.base_fee) if is_waited_for(_open(item)))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
         self._pool.drop(hashlib.sha256(transaction.wire).digest() for transaction in transactions)
@@ -95,6 +123,11 @@ class Mempool:
             return False
         other = _open(held)
         return (other.kind, other.body) == (transaction.kind, transaction.body)
+
+
+def is_waited_for(transaction: Transaction) -> bool:
+    """Whether somebody may be waiting for it to be final."""
+    return transaction.kind not in _PATIENT
 
 
 def is_due(state: State, time_ms: int) -> bool:
