@@ -48,10 +48,12 @@ test-zk:  ## the tests of zero-knowledge proofs, which `make test` skips unless 
 	@.ci/setup zk
 	@$(python) -m pytest tests/roles/zk tests/testnet/cli/test_proof.py $(ARGS)
 
-check: setup  ## linters and types
+# What is written from the code (`make spec vectors`) is held against it here too: that takes seconds, the tests minutes.
+check: setup  ## linters, types, and whether spec and vectors are as the code says
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
+	@$(python) -m pytest -q -n 0 tests/protocol/test_spec.py tests/protocol/test_vectors.py
 
 format: setup  ## put the code into the one format
 	@$(python) -m ruff format .
