@@ -21,6 +21,7 @@ KEPT_MAX = 4_096
 KEPT_BYTES_MAX = 8 * 1024 * 1024
 ANSWER_BYTES_MAX = 256 * 1024
 UNFIT_MAX = 4_096
+EXPIRE_MS = 1_000  # between two looks for what has expired
 UNFIT_AGAIN_MS = 5_000  # what was not taken is asked for again after so long, then after twice as long
 
 
@@ -50,6 +51,7 @@ class Backlog:
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._unfit: OrderedDict[bytes, _Unfit] = OrderedDict()
+        self._expired_ms = 0  # when what had expired was dropped last
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -87,7 +89,11 @@ class Backlog:
         """The question for what was sealed since then on these topics and is not here."""
         self._expire(now_ms)
         wanted = tuple(topics)
-        names = [name for name, item in self._kept.items() if item.topic in wanted and item.sealed_ms >= since_ms]
+        names = [
+            name
+            for name, item in self._kept.items()
+            if item.sealed_ms >= since_ms and item.topic in wanted and item.until_ms > now_ms
+        ]
         names += [name for name, item in self._unfit.items() if item.again_ms > now_ms]
         return GetMissed(wanted, since_ms, salt, build_filter(salt, names))
 
@@ -98,8 +104,9 @@ class Backlog:
         missing = [
             item
             for name, item in self._kept.items()
-            if item.topic in topics
-            and item.sealed_ms >= question.since_ms
+            if item.sealed_ms >= question.since_ms
+            and item.topic in topics
+            and item.until_ms > now_ms
             and not is_in_filter(question.filter, question.salt, name)
         ]
         fitting: list[MissedItem] = []
@@ -112,6 +119,9 @@ class Backlog:
         return Missed(tip, len(missing) - len(fitting), tuple(fitting))
 
     def _expire(self, now_ms: int) -> None:
+        if 0 <= now_ms - self._expired_ms < EXPIRE_MS:
+            return
+        self._expired_ms = now_ms
         for name in [name for name, item in self._kept.items() if item.until_ms <= now_ms]:
             self._drop(name)
 

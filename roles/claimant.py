@@ -127,8 +127,8 @@ class Claimant:
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
         unlike: list[Effect] = []
-        for job in self._book.jobs.values():
-            if job.mode != Mode.INDIVIDUAL or job.receipt is None or job.has_ended:
+        for job in self._book.list_open():
+            if job.mode != Mode.INDIVIDUAL or job.receipt is None:
                 continue
             if now_ms < max(job.claimed_ms, job.asked_ms) + wait_ms:
                 continue

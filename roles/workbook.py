@@ -15,7 +15,7 @@ from protocol.tensor import Tensor
 from protocol.types import AtMost, Whole
 from roles.admission import check_order
 
-LEAVES_MAX = 32  # per transaction
+LEAVES_MAX = 64  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
 ANSWERED_MAX = 16_384  # beyond them a worker cannot answer for its oldest in a dispute
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
@@ -111,12 +111,13 @@ class Workbook:
 
     def __init__(self) -> None:
         self.jobs: dict[tuple[bytes, int], Job] = {}
+        self._open: dict[tuple[bytes, int], Job] = {}  # those that had not ended when it was looked last
         self._claims: dict[bytes, Job] = {}
         self._answered: dict[tuple[bytes, int], Job] = {}
         self._last: dict[bytes, int] = {}  # channel -> the last voucher seen
 
     def add(self, job: Job) -> None:
-        self.jobs[job.key] = job
+        self.jobs[job.key] = self._open[job.key] = job
         channel, seq = job.key
         self._last[channel] = max(seq, self._last.get(channel, 0))
         if job.claim_id:
@@ -156,6 +157,11 @@ class Workbook:
         """Channels of jobs, but for those that were closed since."""
         return sorted(self._last)
 
+    def list_open(self) -> list[Job]:
+        """Jobs of which it is not known yet what they earn, oldest first. None comes back that has ended once."""
+        self._open = {key: job for key, job in self._open.items() if not job.has_ended}
+        return list(self._open.values())
+
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
 
@@ -174,6 +180,7 @@ class Workbook:
         done = list(islice(over, count_max))
         for job in done:
             del self.jobs[job.key]
+            self._open.pop(job.key, None)
             self._claims.pop(job.claim_id, None)
             if job.receipt is not None:
                 self._answered[job.key] = job
@@ -201,9 +208,9 @@ class Workbook:
     def expire(self, now_ms: int) -> list[Job]:
         """Give up on jobs that were not attested in time, and return them."""
         late: list[Job] = []
-        for job in self.jobs.values():
+        for job in self.list_open():
             over_ms = max(job.item.request.deadline_ms, job.recalled_ms + RECALL_MS if job.recalled_ms else 0)
-            if not job.has_ended and now_ms > over_ms + VOID_GRACE_MS:
+            if now_ms > over_ms + VOID_GRACE_MS:
                 job.zero_reason = ZeroReason.UNATTESTED if job.receipt else ZeroReason.FAILED
                 late.append(job)
         return late
@@ -212,7 +219,7 @@ class Workbook:
         """The next runs of leaves that can be settled: per channel without a gap, none from channels in `busy`."""
         runs: list[ChannelRun] = []
         leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
-        for channel in sorted({key[0] for key in self.jobs} - busy):
+        for channel in sorted(self._last.keys() - busy):
             record = state.channels.get(channel)
             if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or not leaves_left:
                 continue

@@ -84,9 +84,9 @@ class Crew:
     def _remove(self, slot: Slot) -> None:
         """Kill its process, which ends its `_tend`; the place is free at once."""
         slot.state = "gone"
-        if slot.ahead is not None:  # not what ended the worker: it waits for another one
-            slot.ahead.is_ahead = slot.ahead.is_sent = False
-            slot.ahead = None
+        for job in slot.ahead:  # not what ended the worker: they wait for another one
+            job.is_ahead = job.is_sent = False
+        slot.ahead.clear()
         if slot in self.slots:
             self.slots.remove(slot)
         if slot.process:

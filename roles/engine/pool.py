@@ -36,6 +36,7 @@ from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
 from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
+AHEAD_MAX = 4  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
 OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
@@ -352,18 +353,21 @@ class Pool:
             elif len(slots) < self._running_max and all(slot.state == "running" for slot in slots):
                 self._crew.start(job.model)
         if self._count_running() >= self._running_max:
-            for slot in self._crew.slots:
-                if slot.state == "running" and slot.has_frame and slot.ahead is None:
-                    self._send_ahead(slot)
+            fed = [slot for slot in self._crew.slots if slot.state == "running" and slot.has_frame]
+            for depth in range(AHEAD_MAX):  # nobody gets a second one before all have their first
+                for slot in fed:
+                    if len(slot.ahead) == depth:
+                        self._send_ahead(slot)
 
     def _send_ahead(self, slot: Slot) -> None:
-        """Give a worker what it is to run next, if it is this model's turn: then it need not wait for us in between."""
+        """Give a worker what it is to run next, while it is this model's turn: it need not wait for us in between."""
         loaded = {each.model for each in self._crew.slots if each.state in ("idle", "running")}
         job = next((job for job in self._waiting if not job.is_ahead and job.model in loaded), None)
         if job is not None and job.model == slot.model and job.frame and self._is_fit(job, slot):
             assert slot.process
             if slot.process.send_now(job.frame):
-                job.is_ahead, job.is_sent, slot.ahead = True, True, job
+                job.is_ahead = job.is_sent = True
+                slot.ahead.append(job)
 
     def _count_running(self) -> int:
         """Runs that others wait for. As many overdue ones as there are workers go on beside them."""
@@ -400,7 +404,7 @@ class Pool:
     def _release(self, slot: Slot) -> None:
         if slot.state == "running":
             slot.state = "idle"
-            job, slot.ahead = slot.ahead, None
+            job = slot.ahead.popleft() if slot.ahead else None
             if job in self._waiting:
                 self._assign(job, slot)
             elif job is not None:

@@ -1,5 +1,6 @@
 """What a pool keeps of its workers, of who waits for one, and of what it has done."""
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -33,8 +34,8 @@ class Slot:
     outputs: tuple[IoSpec, ...] = ()
     used: int = 0
     since_s: float = 0.0  # when its run began
-    has_frame: bool = False  # whether its run is one frame, which it has: then it may be given the next one ahead
-    ahead: "Job | None" = None
+    has_frame: bool = False  # whether its run is one frame, which it has: then it may be given the next ones ahead
+    ahead: "deque[Job]" = field(default_factory=deque)
 
 
 @dataclass(eq=False)
@@ -51,7 +52,7 @@ class Job:
     inputs: tuple[Tensor, ...] | None = None
     frame: bytes = b""
     is_sent: bool = False  # its frame is in a worker's pipe
-    is_ahead: bool = False  # in that of a worker that has another one to answer first
+    is_ahead: bool = False  # in that of a worker that has others to answer first
     decided: trio.Event = field(default_factory=trio.Event)
     slot: Slot | None = None
     error: Exception | None = None

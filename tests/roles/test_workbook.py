@@ -5,7 +5,7 @@ from protocol.jobs import Receipt
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
-from roles.workbook import LEAVES_MAX, RECALL_MS, VOID_GRACE_MS, Job, JournalEntry, Workbook
+from roles.workbook import LEAVES_MAX, RECALL_MS, SETTLE_BYTES_MAX, VOID_GRACE_MS, Job, JournalEntry, Workbook
 from tests.roles.test_admission import make_ledger
 from tests.support.core_parts import Parts
 from tests.support.jobs import OUTPUT, PRICE, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
@@ -89,6 +89,24 @@ def test_a_claim_that_nobody_attests_ends_void():
     assert job.zero_reason == ZeroReason.UNATTESTED
 
 
+def test_only_jobs_that_have_not_ended_are_looked_at_again_and_none_the_ledger_is_through_with():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    jobs = [make_job(parts, state, channel, seq) for seq in (1, 2, 3, 4)]
+    for job in jobs:
+        book.add(job)
+    finish(book, jobs[0], parts, state)
+    finish(book, jobs[1], parts, state)
+    jobs[1].unlike.add(bytes(32))
+    jobs[2].zero_reason = ZeroReason.FAILED
+
+    assert book.list_open() == [jobs[1], jobs[3]]
+    assert book.forget_settled({channel: 2}, {}, 4) == jobs[:2]
+    assert book.list_open() == [jobs[3]]
+    assert book.expire(jobs[3].item.request.deadline_ms + VOID_GRACE_MS + 1) == [jobs[3]]
+    assert book.list_open() == []
+
+
 def test_a_channel_with_a_settlement_under_way_waits():
     parts, state, channel, _ = make_ledger()
     book = Workbook()
@@ -110,8 +128,9 @@ def test_a_settlement_fits_one_transaction():
     plan = book.plan(state, set(), state.time_ms)
 
     assert plan is not None
-    assert len(plan.runs[0].leaves) == LEAVES_MAX
-    assert len(encode(plan)) < 60_000
+    leaf_bytes = len(encode(plan.runs[0].leaves[0]))
+    assert len(plan.runs[0].leaves) <= LEAVES_MAX
+    assert SETTLE_BYTES_MAX - 2 * leaf_bytes < len(encode(plan)) < SETTLE_BYTES_MAX + leaf_bytes
 
 
 def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_settle():
@@ -142,15 +161,16 @@ def test_a_claim_whose_worker_was_down_past_its_deadline_may_still_be_attested()
     attestations = dict(job.attestations)
     job.attestations = {}
     back_ms = job.item.request.deadline_ms + 10 * VOID_GRACE_MS
-    restored = Workbook()
-    restored.restore([decode(JournalEntry, encode(job.to_entry()))], lambda receipt: draw(state, receipt), back_ms)
+    entry = decode(JournalEntry, encode(job.to_entry()))
+    attested, forgotten = Workbook(), Workbook()
+    for restored in (attested, forgotten):
+        restored.restore([entry], lambda receipt: draw(state, receipt), back_ms)
+        assert not restored.expire(back_ms + RECALL_MS)
 
-    assert not restored.expire(back_ms + RECALL_MS)
-    (recalled,) = restored.jobs.values()
+    (recalled,) = attested.jobs.values()
     recalled.attestations = attestations
-    assert not restored.expire(back_ms + 10 * RECALL_MS)
-    recalled.attestations = {}
-    assert restored.expire(back_ms + RECALL_MS + VOID_GRACE_MS + 1) == [recalled]
+    assert not attested.expire(back_ms + 10 * RECALL_MS)
+    assert forgotten.expire(back_ms + RECALL_MS + VOID_GRACE_MS + 1) == [*forgotten.jobs.values()]
 
 
 def test_a_voucher_given_up_or_that_does_not_fit_in_with_the_others_is_refused():
