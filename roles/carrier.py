@@ -258,6 +258,11 @@ class Carrier:
     def _carry(self, effect: ce.CoreEffect) -> None:
         net = self._equipment.net
         match effect:
+            # The most frequent first: a case is a question.
+            case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
+                pass  # written already, together with the others of this turn
+            case ce.Log(name, fields):
+                self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
             case ce.NetPublish():
                 self._group.send(effect)
             case ce.NetRequest(peer, protocol, data, token, timeout_ms):
@@ -280,8 +285,6 @@ class Carrier:
                 # The millisecond on top: the clocks must agree that the time has come when the core looks.
                 delay_s = max(0, at_ms - self._equipment.clock.now_ms() + 1) / 1_000
                 self._timers.set(name, trio.current_time() + delay_s)
-            case ce.Log(name, fields):
-                self._equipment.events.write(self._equipment.clock.now_ms(), name, fields)
             case ce.LoadBlob(digest):
                 self._start_read(digest)
             case ReadBlocks() | LookUp() | Keep() | PinGathered() | DropGathered() | Prove() | Unpin():
@@ -304,8 +307,6 @@ class Carrier:
                 log.info("node.restarting", reason=reason)
                 self.is_restarting = True
                 self.stop()
-            case ce.Commit() | ce.LogVote() | ce.Put() | ce.PutBlob():
-                pass  # written already, together with the others of this turn
 
     def _publish(self, effect: ce.NetPublish) -> None:
         self._equipment.net.publish(effect.topic, effect.data, effect.token)

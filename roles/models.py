@@ -41,20 +41,15 @@ class ModelShelf:
         self._held: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._records: Mapping[bytes, ModelRecord] = {}
-
-    @property
-    def is_complete(self) -> bool:
-        return self._first is not None and self._first <= self._held | self._refused
-
-    @property
-    def held(self) -> tuple[bytes, ...]:
-        """Those that are here and that the ledger knows."""
-        return tuple(sorted(self._held & self._records.keys()))
+        # Asked for with every event and request, so worked out when they change.
+        self.is_complete = False
+        self.held: tuple[bytes, ...] = ()  # those that are here and that the ledger knows
 
     def start(self, state: State) -> list[Effect]:
         self._records = state.models
         first = self._listed if self._listed is not None else self._list_new()
         self._first = frozenset(first)
+        self._update()
         return self._want(first)
 
     def advance(self, state: State) -> list[Effect]:
@@ -62,6 +57,7 @@ class ModelShelf:
         if state.models is self._records:
             return []
         self._records = state.models
+        self._update()
         return self._want(self._list_new()) if self._listed is None else []
 
     def on_fetched(self, source: str, data: bytes | None, error: str, now_ms: int) -> list[Effect]:
@@ -75,12 +71,18 @@ class ModelShelf:
         reason = _explain(data, record) if record is not None and record.exact else ""
         if reason:
             self._refused.add(digest)
+            self._update()
             return [Record("model.refused", {"cid": source, "reason": f"registered as exact: {reason}"})]
         self._held.add(digest)
+        self._update()
         return [Record("model.held", {"cid": source, "bytes": len(data)})]
 
     def on_timer(self, name: str) -> list[Effect]:
         return [Fetch(name.removeprefix(_TIMER))] if name.startswith(_TIMER) else []
+
+    def _update(self) -> None:
+        self.is_complete = self._first is not None and self._first <= self._held | self._refused
+        self.held = tuple(sorted(self._held & self._records.keys()))
 
     def _list_new(self) -> tuple[bytes, ...]:
         known = self._wanted.values()

@@ -100,6 +100,15 @@ class RoleDesk:
 
     def _carry_out(self, index: int, effect: seam.Effect, now_ms: int) -> list[Out]:
         match effect:
+            # The most frequent first: a case is a question.
+            case seam.Record(name, fields):
+                return [ce.Log(name, fields)]
+            case seam.Store("blob", key, value):
+                return [] if value is None else [ce.PutBlob(key, value)]
+            case seam.Store("receipt", key, value, is_synced):
+                return [ce.Put("receipt", key, value, is_synced)]
+            case seam.Store(bucket, key, value, is_synced):
+                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value, is_synced)]
             case seam.Publish():
                 return self._publish(index, effect, now_ms)
             case seam.Send(peer, protocol, message, "") if peer != self._node:
@@ -125,12 +134,6 @@ class RoleDesk:
                 return [se.Prove(_join(index, token), read_cid(cid), bytes_max, indices)]
             case seam.LetGo(cid, name):
                 return [se.Unpin(read_cid(cid), name)]
-            case seam.Store("blob", key, value):
-                return [] if value is None else [ce.PutBlob(key, value)]
-            case seam.Store("receipt", key, value, is_synced):
-                return [ce.Put("receipt", key, value, is_synced)]
-            case seam.Store(bucket, key, value, is_synced):
-                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value, is_synced)]
             case seam.Submit(seam.Decided() as decided):
                 return self._follower.adopt(decided)
             case seam.Submit(body, token):
@@ -147,8 +150,6 @@ class RoleDesk:
                 return [ce.NetPenalise(peer, reason)]
             case seam.Deliver(outcome):
                 return [ce.Deliver(self._roles[index].name, outcome)]
-            case seam.Record(name, fields):
-                return [ce.Log(name, fields)]
 
     def _publish(self, index: int, wanted: seam.Publish, now_ms: int) -> list[Out]:
         topic, message = wanted.topic, wanted.message

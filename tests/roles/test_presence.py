@@ -132,6 +132,7 @@ def test_a_node_that_holds_another_model_registers_it_and_keeps_its_bond_and_rol
     role = presence._roles[0]
     role._shelf.start(STATE)
     role._shelf._held.update(record.models)
+    role._shelf._update()
     assert presence.get_update(STATE, GENESIS_MS) is None
 
     before = replace(STATE, nodes={**STATE.nodes, account: replace(record, models=tuple(rest))})
