@@ -26,6 +26,7 @@ from protocol.ledger.transactions import (
 from protocol.mempool import Mempool as Pool
 from protocol.mempool import Pooled, ReplacementTooCheap
 
+SCANNED_MAX = 256  # transactions looked at for one that somebody waits for
 TRIED_MAX = 8  # transactions tried on the ledger to find one that is worth a block
 # What workers, verifiers and validators send about jobs that their clients have been answered long ago: nobody waits.
 _PATIENT = frozenset(
@@ -83,16 +84,27 @@ class Mempool:
         return (_open(item) for item in self._pool.list_ready(state.base_fee))
 
     def get_cause(self, state: State) -> tuple[bytes, ...]:
-        """What wakes others: what somebody waits for, or the best that a block could hold."""
-        first = next(chain(self._list_pressing(state), self._pool.list_ready(state.base_fee)), None)
-        return () if first is None else (first.data,)
+        """Enough to wake others: what leads to something that is waited for, and the best that a block could hold."""
+        firsts = {
+            item.id: item.data for item in (self._find_pressing(state), next(self._list_heads(state), None)) if item
+        }
+        return tuple(firsts.values())
 
     def is_pressing(self, state: State) -> bool:
-        """Whether somebody waits for a transaction that a block could hold."""
-        return any(True for _ in self._list_pressing(state))
+        """Whether somebody waits for a transaction whose turn could come in the next block."""
+        return self._find_pressing(state) is not None
 
-    def _list_pressing(self, state: State) -> Iterator[Pooled]:
-        return (item for item in self._pool.list_ready(state.base_fee) if is_waited_for(_open(item)))
+    def _find_pressing(self, state: State) -> Pooled | None:
+        """The first transaction of an account that has one to be waited for, of the best SCANNED_MAX."""
+        for item in islice(self._pool.list_ready(state.base_fee), SCANNED_MAX):
+            if is_waited_for(_open(item)) and item.price >= state.base_fee:
+                return self._pool.find(item.account, state.get_nonce(item.account))
+        return None
+
+    def _list_heads(self, state: State) -> Iterator[Pooled]:
+        """What a block could begin with, best first."""
+        ready = self._pool.list_ready(state.base_fee)
+        return (item for item in ready if item.nonce == state.get_nonce(item.account))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
         self._pool.drop(hashlib.sha256(transaction.wire).digest() for transaction in transactions)
@@ -106,8 +118,8 @@ class Mempool:
         """Whether a block of this time would hold something: a due item that wakes, or a transaction of ours."""
         if is_due(state, time_ms):
             return True
-        ready = self._pool.list_ready(state.base_fee)
-        heads = (item for item in ready if item.nonce == state.get_nonce(item.account))
+        pressing = self._find_pressing(state)
+        heads = chain(() if pressing is None else (pressing,), self._list_heads(state))
         for item in list(islice(heads, TRIED_MAX)):
             try:
                 if can_hold(state, _open(item), time_ms):

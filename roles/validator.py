@@ -57,7 +57,7 @@ from roles.role import (
 )
 from roles.speech import SAID, Speech
 
-BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
+BLOCK_INTERVAL_MS = 250  # at most before a block somebody waits for, so that others gather; less while blocks are quick
 REST_MIN_MS = 20  # at least, however quick they are
 GATHERING = 2  # as long, between blocks of what nobody waits for
 CROWD = 128  # waiting transactions, between which what a block costs is divided well enough
@@ -263,17 +263,20 @@ class Validator(Role):
 
     # Waking
 
-    def _plan(self, now_ms: int) -> list[Effect]:
-        """Wake when there is something to put into a block and the last one is old enough, or something falls due."""
+    def _plan(self, now_ms: int, is_called: bool = False) -> list[Effect]:
+        """Wake when there is something to put into a block and the last one is old enough, or something falls due.
+
+        `is_called`: another validator has woken already, and its time runs.
+        """
         if self._core.view or self._core.is_decided:
             return []
-        times = [self._decided_ms + self._compute_rest_ms()] if len(self._pool) else []
+        times = [self._decided_ms + self._compute_rest_ms(is_called)] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:
             times.append(max(due_ms, self._decided_ms + GATHERING * self._interval_ms))
         return [SetTimer("wake", max(now_ms, min(times)))] if times else []
 
-    def _compute_rest_ms(self) -> int:
+    def _compute_rest_ms(self, is_called: bool) -> int:
         """From the last block on, for what the pool holds: as long as that took to be decided, if somebody waits.
 
         So blocks cost half of the time at most, and who comes alone does not wait for a crowd; nor does one that is
@@ -281,7 +284,7 @@ class Validator(Role):
         """
         if len(self._pool) >= CROWD:
             return 0
-        if not self._pool.is_pressing(self._ledger):
+        if not (is_called or self._pool.is_pressing(self._ledger)):
             return GATHERING * self._interval_ms
         return min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
 
@@ -306,7 +309,7 @@ class Validator(Role):
         heard += [item.proposal for item in said.proposed if self._note(item)]
         heard += said.votes
         effects = self._run([ev.Heard(message) for message in heard], now_ms, sender)
-        return [*effects, *(self._plan(now_ms) if said.causes else [])]
+        return [*effects, *(self._plan(now_ms, is_called=True) if said.causes else [])]
 
     def _note(self, item: Proposed) -> bool:
         """Keep the outline that comes with a proposal; False for one of another block."""

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from protocol.check import ACCEPTED, check_claim
+from protocol.check import ACCEPTED, WINDOW_MS, check_claim
 from protocol.codec import decode, encode
 from protocol.committee import compute_committee
 from protocol.content import format_cid, parse_cid
@@ -179,16 +179,16 @@ class Verifier(Role):
 
     def _take(self, sender: bytes, work: ClaimedWork, now_ms: int) -> list[Effect]:
         claim, claim_id = work.claim, compute_claim_id(work.claim)
-        if claim.worker != sender:
+        if claim.worker != sender or now_ms > claim.deadline_ms + WINDOW_MS:
             return []
         if claim_id in self._attested:
             return self._repeat(claim_id, now_ms)
         job = _compute_job(work)
         is_known = claim_id in self._running or job in self._jobs
         is_late = now_ms > claim.deadline_ms
-        if is_known or is_late or len(self._running) >= RUNNING_MAX or not self._is_drawn(claim):
+        if is_known or is_late or len(self._running) >= RUNNING_MAX or claim.model not in self._shelf.held:
             return []
-        if claim.model not in self._shelf.held:
+        if not self._is_drawn(claim):
             return []
         # One good claim is enough for gossip to pass a list on.
         if check_claim("claims", sender, work, self._ledger, now_ms) != ACCEPTED:

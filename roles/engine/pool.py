@@ -1,9 +1,10 @@
 """Run models in worker processes, one model each, without ever blocking the event loop.
 
-A worker is started when its model is first asked for and stays. It is killed when a job runs past its deadline or is
-cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a new one. A run
-of one question and one answer whose worker dies is begun once more, by another: what killed it need not have been the
-model. A model that ends its workers again and again is refused for a while; one that may not be loaded, for good.
+A worker is started when its model is first asked for and stays. It is killed when a job that it runs is past its
+deadline or cancelled, when it breaks the pipe's rules, and when another model needs its place; the next job starts a
+new one. A run of one question and one answer whose worker dies is begun once more, by another: what killed it need not
+have been the model. A model that ends its workers again and again is refused for a while; one that may not be loaded,
+for good.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,7 @@ from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
 AHEAD_MAX = 4  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
+QUICK_S = 0.05  # a run that takes longer keeps a worker busy for long enough: one job ahead of it is plenty
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
 OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
@@ -356,7 +358,7 @@ class Pool:
             fed = [slot for slot in self._crew.slots if slot.state == "running" and slot.has_frame]
             for depth in range(AHEAD_MAX):  # nobody gets a second one before all have their first
                 for slot in fed:
-                    if len(slot.ahead) == depth:
+                    if len(slot.ahead) == depth and (not depth or slot.took_s <= QUICK_S):
                         self._send_ahead(slot)
 
     def _send_ahead(self, slot: Slot) -> None:
@@ -403,7 +405,7 @@ class Pool:
 
     def _release(self, slot: Slot) -> None:
         if slot.state == "running":
-            slot.state = "idle"
+            slot.state, slot.took_s = "idle", trio.current_time() - slot.since_s
             job = slot.ahead.popleft() if slot.ahead else None
             if job in self._waiting:
                 self._assign(job, slot)

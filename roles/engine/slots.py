@@ -1,5 +1,6 @@
 """What a pool keeps of its workers, of who waits for one, and of what it has done."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ class Slot:
     outputs: tuple[IoSpec, ...] = ()
     used: int = 0
     since_s: float = 0.0  # when its run began
+    took_s: float = math.inf  # the last one
     has_frame: bool = False  # whether its run is one frame, which it has: then it may be given the next ones ahead
     ahead: "deque[Job]" = field(default_factory=deque)
 

@@ -315,6 +315,21 @@ def test_what_nobody_waits_for_gathers_for_longer_and_goes_with_what_somebody_wa
     assert not any(len(cluster.roles[name]._pool) for name in cluster.names), "both in one block"
 
 
+def test_whoever_another_validator_has_woken_does_not_let_its_time_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    cluster.submit("validator-0", cluster.pay())
+    monkeypatch.setattr("roles.mempool.is_waited_for", lambda transaction: False)
+    settlement = cluster.pay(nonce=1)
+    assert find_delay_ms(cluster, "validator-0", "wake", settlement) == GATHERING * BLOCK_INTERVAL_MS
+
+    called = Requested(
+        cluster.key("validator-1", "node").public, Said((), (), (), (encode(settlement),)), "consensus", ""
+    )
+    effects = cluster.roles["validator-0"].handle(called, cluster.now_ms)
+
+    assert [item.at_ms for item in effects if isinstance(item, SetTimer)] == [cluster.now_ms + REST_MIN_MS]
+
+
 def test_a_validator_that_decides_alone_rests_as_long_as_it_may() -> None:
     cluster = Cluster(1)
     cluster.submit("validator-0", cluster.pay())

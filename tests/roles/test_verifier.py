@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from protocol.check import WINDOW_MS
 from protocol.codec import decode
 from protocol.content import format_cid
 from protocol.jobs import ClaimedWork, Receipt, compute_attestation, compute_claim_id
@@ -115,6 +116,28 @@ def test_a_repeated_claim_is_answered_once_a_second_and_never_run_again():
     assert not has(story.hear(work), Compute)
 
     assert story.publish() == first
+
+
+def test_a_claim_is_repeated_for_its_own_worker_alone_and_not_when_it_is_over():
+    story = Story()
+    work, _ = story.claim()
+    story.attest(work)
+    story.publish()
+    story.now_ms += REPEAT_MS
+
+    assert story.do(Received(story.node.public, Claims((work,)), "claims")) == []
+    story.now_ms = work.claim.deadline_ms + WINDOW_MS + 1
+    assert story.hear(work) == []
+
+
+def test_a_drawn_claim_that_its_worker_has_not_signed_is_not_run_and_stands_in_nobodys_way():
+    story = Story()
+    work, _ = story.claim()
+    signature = work.claim.signature[:-1] + bytes([work.claim.signature[-1] ^ 1])
+    forged = replace(work, claim=replace(work.claim, signature=signature))
+
+    assert story.hear(forged) == []
+    assert has(story.hear(work), Compute)
 
 
 def test_a_second_claim_for_the_same_voucher_is_not_answered():

@@ -1,5 +1,7 @@
 """A worker settles its jobs in runs without gaps; what cannot earn becomes a zero leaf with its reason."""
 
+import pytest
+
 from protocol.codec import decode, encode
 from protocol.jobs import Receipt
 from protocol.ledger.state import State
@@ -117,7 +119,9 @@ def test_a_channel_with_a_settlement_under_way_waits():
     assert book.plan(state, {channel}, state.time_ms) is None
 
 
-def test_a_settlement_fits_one_transaction():
+@pytest.mark.parametrize("leaves_max", [LEAVES_MAX, 20])
+def test_a_settlement_fits_one_transaction(monkeypatch: pytest.MonkeyPatch, leaves_max: int):
+    monkeypatch.setattr("roles.workbook.LEAVES_MAX", leaves_max)
     parts, state, channel, _ = make_ledger()
     book = Workbook()
     for seq in range(1, 80):
@@ -129,8 +133,8 @@ def test_a_settlement_fits_one_transaction():
 
     assert plan is not None
     leaf_bytes = len(encode(plan.runs[0].leaves[0]))
-    assert len(plan.runs[0].leaves) <= LEAVES_MAX
-    assert SETTLE_BYTES_MAX - 2 * leaf_bytes < len(encode(plan)) < SETTLE_BYTES_MAX + leaf_bytes
+    assert len(plan.runs[0].leaves) == min(leaves_max, SETTLE_BYTES_MAX // leaf_bytes)
+    assert len(encode(plan)) < SETTLE_BYTES_MAX + leaf_bytes
 
 
 def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_settle():

@@ -111,3 +111,4 @@ def test_what_a_settlement_shows_with_another_signature_is_refused_each_time(ask
     for _ in range(2):
         with pytest.raises(InvalidSignature):
             check_transaction(ledger.state, ledger.sign(worker, bad))
+        assert asked[-1] == spoiled.signature

@@ -469,7 +469,7 @@ NUMBERS = tuple(range(1, AHEAD_MAX + 3))
 @asynccontextmanager
 async def queued(pool, results):
     """A worker stopped at its first job, with the next ones ahead and the last that waits. They end in `results`."""
-    await pool.prepare(log, PATIENCE_S)
+    await pool.compute(log, (make_float(1),), PATIENCE_S)  # a quick one: as many go ahead as may
     (pid,) = pool.pids
     os.kill(pid, signal.SIGSTOP)
 
@@ -517,7 +517,7 @@ def test_a_worker_has_its_next_job_before_it_has_done_the_one_at_hand():
         async with bounded_pool() as pool, queued(pool, results):
             pass
         assert results == compute_all()
-        assert pool.stats.completed == len(NUMBERS)
+        assert pool.stats.completed == 1 + len(NUMBERS)
 
     trio.run(main)
 
@@ -542,6 +542,56 @@ def test_whoever_waits_for_what_a_worker_has_ahead_may_leave_and_no_other_answer
             await wait_until(lambda: pool.waiting == len(NUMBERS) - 2)
         assert results == compute_all(2)
         assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_several_may_leave_while_their_jobs_are_ahead_and_the_others_get_their_own_answers():
+    async def main():
+        results = {}
+        async with bounded_pool() as pool, queued(pool, results) as (_, scopes):
+            for number in (2, 3, 5):
+                scopes[number].cancel()
+            await wait_until(lambda: pool.waiting == len(NUMBERS) - 4)
+        assert results == compute_all(2, 3, 5)
+        assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_behind_a_run_that_takes_long_there_is_one_job_ahead(monkeypatch):
+    monkeypatch.setattr("roles.engine.pool.QUICK_S", 0.0)
+
+    async def main():
+        async with bounded_pool() as pool, trio.open_nursery() as nursery:
+            await pool.compute(log, (make_float(1),), PATIENCE_S)
+            (pid,), (slot,) = pool.pids, pool._crew.slots
+            os.kill(pid, signal.SIGSTOP)
+            for number in NUMBERS:
+                nursery.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)
+            await wait_until(lambda: pool.waiting == len(NUMBERS) - 1)
+            assert len(slot.ahead) == 1
+            os.kill(pid, signal.SIGCONT)
+
+    trio.run(main)
+
+
+def test_of_two_workers_none_has_a_second_job_ahead_before_both_have_one():
+    async def main():
+        async with bounded_pool(workers=2) as pool, trio.open_nursery() as nursery:
+            async with trio.open_nursery() as both:
+                for number in NUMBERS:
+                    both.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)
+            await wait_until(lambda: all(slot.state == "idle" for slot in pool._crew.slots))
+            assert len(pool.pids) == 2
+            for pid in pool.pids:
+                os.kill(pid, signal.SIGSTOP)
+            for number in (1, 2, 3, 4, 5):
+                nursery.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert sorted(len(slot.ahead) for slot in pool._crew.slots) == [1, 2]
+            for pid in pool.pids:
+                os.kill(pid, signal.SIGCONT)
 
     trio.run(main)
 
