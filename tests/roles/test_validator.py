@@ -328,6 +328,7 @@ def test_whoever_another_validator_has_woken_does_not_let_its_time_run_out(monke
     effects = cluster.roles["validator-0"].handle(called, cluster.now_ms)
 
     assert [item.at_ms for item in effects if isinstance(item, SetTimer)] == [cluster.now_ms + REST_MIN_MS]
+    assert find_delay_ms(cluster, "validator-0", "wake", cluster.pay(spare=1)) == REST_MIN_MS, "whatever comes after"
 
 
 def test_a_validator_that_decides_alone_rests_as_long_as_it_may() -> None:
