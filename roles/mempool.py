@@ -6,38 +6,17 @@ as in the outlines of blocks.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 from protocol.errors import InvalidTransaction, NonceMismatch, ProtocolError
 from protocol.ledger.apply import Trial, can_hold, next_due_ms
-from protocol.ledger.batches import BatchSettle, SettlePrivate
-from protocol.ledger.checks import AttestLeaves, RevealDigests, ShowOutputs
-from protocol.ledger.disputes import JudgeOperator, NameOperator, OpenDispute, PostExhibit, PostTrace
 from protocol.ledger.fees import count_units
-from protocol.ledger.openings import OpenLeaves
 from protocol.ledger.state import State
-from protocol.ledger.step_disputes import NameStep, PostSteps
-from protocol.ledger.transactions import (
-    SettleIndividual,
-    Transaction,
-    get_transaction_kind,
-    read_transaction,
-)
+from protocol.ledger.transactions import Transaction, read_transaction
 from protocol.mempool import Mempool as Pool
 from protocol.mempool import Pooled, ReplacementTooCheap
 
-SCANNED_MAX = 256  # transactions looked at for one that somebody waits for
 TRIED_MAX = 8  # transactions tried on the ledger to find one that is worth a block
-# What workers, verifiers and validators send about jobs that their clients have been answered long ago: nobody waits.
-_PATIENT = frozenset(
-    map(
-        get_transaction_kind,
-        (
-            *(SettleIndividual, SettlePrivate, BatchSettle, OpenLeaves, AttestLeaves, RevealDigests, ShowOutputs),
-            *(OpenDispute, PostTrace, NameOperator, PostExhibit, JudgeOperator, PostSteps, NameStep),
-        ),
-    )
-)
 
 
 class Mempool:
@@ -84,27 +63,8 @@ class Mempool:
         return (_open(item) for item in self._pool.list_ready(state.base_fee))
 
     def get_cause(self, state: State) -> tuple[bytes, ...]:
-        """Enough to wake others: what leads to something that is waited for, and the best that a block could hold."""
-        firsts = {
-            item.id: item.data for item in (self._find_pressing(state), next(self._list_heads(state), None)) if item
-        }
-        return tuple(firsts.values())
-
-    def is_pressing(self, state: State) -> bool:
-        """Whether somebody waits for a transaction whose turn could come in the next block."""
-        return self._find_pressing(state) is not None
-
-    def _find_pressing(self, state: State) -> Pooled | None:
-        """The first transaction of an account that has one to be waited for, of the best SCANNED_MAX."""
-        for item in islice(self._pool.list_ready(state.base_fee), SCANNED_MAX):
-            if is_waited_for(_open(item)) and item.price >= state.base_fee:
-                return self._pool.find(item.account, state.get_nonce(item.account))
-        return None
-
-    def _list_heads(self, state: State) -> Iterator[Pooled]:
-        """What a block could begin with, best first."""
-        ready = self._pool.list_ready(state.base_fee)
-        return (item for item in ready if item.nonce == state.get_nonce(item.account))
+        """The best that a block could hold: enough to wake others."""
+        return tuple(item.data for item in islice(self._pool.list_ready(state.base_fee), 1))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
         self._pool.drop(hashlib.sha256(transaction.wire).digest() for transaction in transactions)
@@ -118,8 +78,8 @@ class Mempool:
         """Whether a block of this time would hold something: a due item that wakes, or a transaction of ours."""
         if is_due(state, time_ms):
             return True
-        pressing = self._find_pressing(state)
-        heads = chain(() if pressing is None else (pressing,), self._list_heads(state))
+        ready = self._pool.list_ready(state.base_fee)
+        heads = (item for item in ready if item.nonce == state.get_nonce(item.account))
         for item in list(islice(heads, TRIED_MAX)):
             try:
                 if can_hold(state, _open(item), time_ms):
@@ -135,11 +95,6 @@ class Mempool:
             return False
         other = _open(held)
         return (other.kind, other.body) == (transaction.kind, transaction.body)
-
-
-def is_waited_for(transaction: Transaction) -> bool:
-    """Whether somebody may be waiting for it to be final."""
-    return transaction.kind not in _PATIENT
 
 
 def is_due(state: State, time_ms: int) -> bool:

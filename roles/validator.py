@@ -57,9 +57,8 @@ from roles.role import (
 )
 from roles.speech import SAID, Speech
 
-BLOCK_INTERVAL_MS = 250  # at most before a block somebody waits for, so that others gather; less while blocks are quick
+BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
 REST_MIN_MS = 20  # at least, however quick they are
-GATHERING = 2  # as long, between blocks of what nobody waits for
 CROWD = 128  # waiting transactions, between which what a block costs is divided well enough
 VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
 VIEW_TIMER_MS_MAX = 2_000
@@ -94,7 +93,6 @@ class Validator(Role):
         self._decided_ms = 0
         self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
         self._took_ms = 0  # the last height, from its beginning to its decision
-        self._is_called = False  # another validator has woken for this height, and its time runs
         self._timer = (0, 0)  # height and view
         self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
         self._muted_ms = 0
@@ -208,7 +206,6 @@ class Validator(Role):
         log = tuple(record for record in records if not isinstance(record, Block))
         self._proposal = None
         self._woken_ms = 0
-        self._is_called = False
         self._core.timer_ms = min(max(self._view_timer_ms, PATIENCE * self._took_ms), self._timer_ms_max)
         self._fetching.clear()
         self._unadopted = None
@@ -266,26 +263,22 @@ class Validator(Role):
     # Waking
 
     def _plan(self, now_ms: int) -> list[Effect]:
-        """Wake when there is something to put into a block and the last one is old enough, or something falls due."""
+        """Wake when there is something to put into a block and the last one is old enough, or something falls due.
+
+        Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
+        not wait for a crowd; nor does one that is there already. Who decides alone does so at once, and learns nothing
+        of what its blocks cost others.
+        """
         if self._core.view or self._core.is_decided:
             return []
-        times = [self._decided_ms + self._compute_rest_ms()] if len(self._pool) else []
+        rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
+        if len(self._pool) >= CROWD:
+            rest_ms = 0
+        times = [self._decided_ms + rest_ms] if len(self._pool) else []
         due_ms = next_due_ms(self._ledger)
         if due_ms is not None:
-            times.append(max(due_ms, self._decided_ms + GATHERING * self._interval_ms))
+            times.append(max(due_ms, self._decided_ms + self._interval_ms))
         return [SetTimer("wake", max(now_ms, min(times)))] if times else []
-
-    def _compute_rest_ms(self) -> int:
-        """From the last block on, for what the pool holds: as long as that took to be decided, if somebody waits.
-
-        So blocks cost half of the time at most, and who comes alone does not wait for a crowd; nor does one that is
-        there already. Who decides alone does so at once, and learns nothing of what its blocks cost others.
-        """
-        if len(self._pool) >= CROWD:
-            return 0
-        if not (self._is_called or self._pool.is_pressing(self._ledger)):
-            return GATHERING * self._interval_ms
-        return min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
 
     def _wake(self, now_ms: int) -> list[Effect]:
         state = self._ledger
@@ -308,7 +301,6 @@ class Validator(Role):
         heard += [item.proposal for item in said.proposed if self._note(item)]
         heard += said.votes
         effects = self._run([ev.Heard(message) for message in heard], now_ms, sender)
-        self._is_called = self._is_called or bool(said.causes)
         return [*effects, *(self._plan(now_ms) if said.causes else [])]
 
     def _note(self, item: Proposed) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from protocol.codec import encode
-from protocol.ledger.records import Account
 from protocol.ledger.transactions import Transfer
 from protocol.signing import sign
 from roles.mempool import Mempool
@@ -109,52 +108,3 @@ def test_what_no_block_could_hold_is_no_reason_for_one_and_is_dropped(ledger):
 
     assert not pool.is_reason(ledger.state, ledger.state.time_ms + 1)
     assert len(pool) == 0
-
-
-def test_a_transfer_is_waited_for_and_wakes_others_before_a_settlement_that_is_worth_more(ledger):
-    pool = Mempool()
-    channel = ledger.open_channel()
-    _, _, work = ledger.work(channel)
-    settlement = ledger.sign(ledger.account("inference-0"), ledger.settle(channel, work))
-    dear = sign(replace(settlement, fee=settlement.fee + 900_000, tip=900_000), ledger.account("inference-0"))
-
-    assert take(pool, ledger, dear) == [""]
-    assert not pool.is_pressing(ledger.state)
-    assert pool.get_cause(ledger.state) == (encode(dear),)
-
-    behind_a_gap, transfer = make(ledger, 1, 1), make(ledger, 0)
-    assert take(pool, ledger, behind_a_gap) == [""]
-    assert not pool.is_pressing(ledger.state), "no block could hold it"
-    assert take(pool, ledger, transfer) == [""]
-    assert pool.is_pressing(ledger.state)
-    assert pool.get_cause(ledger.state) == (encode(transfer), encode(dear))
-    assert list(pool.list_in_order(ledger.state)) == [dear, transfer]
-    dearer = replace(ledger.state, base_fee=100 * ledger.state.base_fee)
-    assert not pool.is_pressing(dearer), "it does not cover the base fee"
-
-
-def test_what_somebody_waits_for_behind_a_settlement_of_its_account_wakes_others_with_the_settlement(ledger):
-    pool = Mempool()
-    channel = ledger.open_channel()
-    _, _, work = ledger.work(channel)
-    worker = ledger.account("inference-0")
-    settlement = ledger.sign(worker, ledger.settle(channel, work))
-    transfer = ledger.sign(worker, Transfer(PAYEE, 1), nonce=settlement.nonce + 1)
-
-    assert take(pool, ledger, settlement, transfer) == ["", ""]
-
-    assert pool.is_pressing(ledger.state)
-    assert pool.get_cause(ledger.state) == (encode(settlement),)
-
-
-def test_what_is_waited_for_and_cannot_be_held_any_more_is_found_out_first(ledger):
-    pool = Mempool()
-    channel = ledger.open_channel()
-    _, _, work = ledger.work(channel)
-    settlement = ledger.sign(ledger.account("inference-0"), ledger.settle(channel, work))
-    dear = sign(replace(settlement, fee=settlement.fee + 900_000, tip=900_000), ledger.account("inference-0"))
-    transfer = make(ledger, 0)
-    assert take(pool, ledger, dear, transfer) == ["", ""]
-    poor = replace(ledger.state, accounts={**ledger.state.accounts, transfer.account: Account(0, 0)})
-    assert pool.is_reason(poor, poor.time_ms + 1), "the settlement"
-    assert list(pool.list_in_order(poor)) == [dear]
