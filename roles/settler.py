@@ -2,14 +2,12 @@
 
 from protocol.codec import encode
 from protocol.ledger.state import State
-from protocol.ledger.transactions import ZeroReason
 from roles.batcher import Batcher
 from roles.role import Effect, Record, SetTimer, Store, Submit
-from roles.workbook import Job, Workbook, compute_job_key
+from roles.workbook import Workbook, compute_job_key
 
 SETTLE_MS = 1_000  # between two settlements, so that leaves gather
 FORGET_MAX = 32
-LAPSED_MAX = 128  # forgotten at once, once a second
 FORGET = "forget"  # the timer for those that are left
 
 
@@ -30,7 +28,7 @@ class Settler:
         if now_ms < self._next_ms:
             return batches
         self._next_ms = now_ms + SETTLE_MS
-        return [*batches, *self._settle(state, now_ms), *self._forget_lapsed(state, now_ms)]
+        return [*batches, *self._settle(state, now_ms)]
 
     def on_submitted(self, token: str, error: str, state: State, now_ms: int) -> list[Effect]:
         """A settlement is on the ledger, or refused: what it held is planned anew at the next tick."""
@@ -45,23 +43,9 @@ class Settler:
         looked = set(channels), settled, self._batcher.list_kept(state)
         if looked == self._looked:  # most blocks are about others
             return []
+        effects: list[Effect] = []
         done = self._book.forget_settled(*looked[1:], FORGET_MAX)
         self._looked = looked if len(done) < FORGET_MAX else None
-        effects = self._forget(done)
-        return [*effects, SetTimer(FORGET, now_ms)] if len(done) == FORGET_MAX else effects
-
-    def _forget_lapsed(self, state: State, now_ms: int) -> list[Effect]:
-        """Vouchers are good for so long: what could not be settled by then, for want of a bond that covers it or of a
-        ledger, is the client's again.
-        """
-        settled = {key: state.channels[key].settled_seq for key in self._book.list_channels() if key in state.channels}
-        done = self._book.forget_lapsed(settled, now_ms, LAPSED_MAX)
-        for job in done:
-            job.zero_reason = job.zero_reason or ZeroReason.UNPAYABLE
-        return self._forget(done)
-
-    def _forget(self, done: list[Job]) -> list[Effect]:
-        effects: list[Effect] = []
         for job in done:
             voucher = job.item.voucher
             fields = {
@@ -73,7 +57,7 @@ class Settler:
             key = compute_job_key(*job.key)
             kept = [] if job.receipt is None else [Store("answered", key, encode(job.to_entry()))]
             effects += [Store("jobs", key, None), *kept, Record("leaf.settled", fields)]
-        return effects
+        return [*effects, SetTimer(FORGET, now_ms)] if len(done) == FORGET_MAX else effects
 
     def _settle(self, state: State, now_ms: int) -> list[Effect]:
         busy = set().union(*self._under_way.values())

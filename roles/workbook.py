@@ -19,7 +19,6 @@ LEAVES_MAX = 64  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
 ANSWERED_MAX = 16_384  # beyond them a worker cannot answer for its oldest in a dispute
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
-LAPSE_GRACE_MS = 30_000  # after the last voucher of a channel has run out: by then no block holds a settlement of it
 RECALL_MS = 8_000  # and this long after a restart, from verifiers that have spoken while the worker was down
 
 
@@ -178,37 +177,14 @@ class Workbook:
             for (channel, seq), job in self.jobs.items()
             if seq <= settled.get(channel, seq) and not any(seq in seqs for seqs in kept.get(channel, ()))
         )
-        done = self._forget(islice(over, count_max))
-        self._last = {channel: seq for channel, seq in self._last.items() if channel in settled}
-        return done
-
-    def forget_lapsed(self, settled: Mapping[bytes, int], now_ms: int, count_max: int) -> list[Job]:
-        """Drop and return so many of the jobs that nothing pays any more: their own voucher has run out, and so have
-        all that came after it, which might have shown what is promised (`batcher`). `settled` as above.
-
-        A settlement that is on its way had to be on the ledger before the last of them ran out.
-        """
-        newest = (self.jobs.get(key) for key in self._last.items())
-        old = {job.key[0] for job in newest if job is not None and _has_lapsed(job, now_ms)}
-        if not old:  # as good as always
-            return []
-        over = old - {channel for (channel, _), job in self.jobs.items() if not _has_lapsed(job, now_ms)}
-        lapsed = (
-            job
-            for (channel, seq), job in self.jobs.items()
-            if channel in over and channel in settled and seq > settled[channel]
-        )
-        return self._forget(islice(lapsed, count_max))
-
-    def _forget(self, jobs: Iterable[Job]) -> list[Job]:
-        """Settled or not, their clients may still ask for them."""
-        done = list(jobs)
+        done = list(islice(over, count_max))
         for job in done:
             del self.jobs[job.key]
             self._open.pop(job.key, None)
             self._claims.pop(job.claim_id, None)
             if job.receipt is not None:
                 self._answered[job.key] = job
+        self._last = {channel: seq for channel, seq in self._last.items() if channel in settled}
         return done
 
     def forget_answered(self, before_ms: int, kept: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
@@ -308,10 +284,6 @@ class Workbook:
             return None if last is None else last.item.voucher
         seqs = [key[1] for key in self.jobs if key[0] == channel and key[1] < seq]
         return self.jobs[channel, max(seqs)].item.voucher if seqs else None
-
-
-def _has_lapsed(job: Job, now_ms: int) -> bool:
-    return now_ms > job.item.voucher.expiry_ms + LAPSE_GRACE_MS
 
 
 def _try_leaf(trial: RunTrial, seq: int, job: Job) -> Leaf:

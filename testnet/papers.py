@@ -1,6 +1,7 @@
 """What nodes keep of work and pay, as it lies on their disks: receipts, records of requests, journals of jobs."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from protocol.codec import decode
 from roles.chain import read_kept
 from roles.durable import RECEIPT_BUCKET, RECEIPTS_NAME
 from roles.request_log import RequestRecord
+from roles.workbook import JournalEntry
 from testnet.recompute import DATABASE_NAME
 
 REQUESTS = "client/requests"
 JOBS = "inference/jobs"  # until they are settled
 ANSWERED = "inference/answered"  # settled, and their clients may still ask
+BEHIND_MS = 30_000  # of a clock, a ledger's time at most
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,21 @@ def read_papers(place: Path) -> Papers:
 
 
 def count_under_way(place: Path) -> int:
-    """Requests of this node that have not ended, and jobs it has claimed and not seen settled."""
+    """Requests of this node that have not ended, and jobs it has claimed and not seen settled, while they may be."""
     database = place / DATABASE_NAME
     records = Papers(requests=read_kept(database, REQUESTS)).list_requests()
-    return sum(not record.ended_ms for _, record in records) + len(read_kept(database, JOBS))
+    jobs = [decode(JournalEntry, data) for data in read_kept(database, JOBS).values()]
+    lapsed = find_lapsed(jobs, time.time_ns() // 1_000_000 - BEHIND_MS)
+    open_jobs = sum(job.item.voucher.channel not in lapsed for job in jobs)
+    return sum(not record.ended_ms for _, record in records) + open_jobs
+
+
+def find_lapsed(jobs: Iterable[JournalEntry], time_ms: int) -> set[bytes]:
+    """Channels of which every voucher at hand has run out by a ledger's time: nothing settles what is left of them,
+    unless their clients give vouchers once more.
+    """
+    until_ms: dict[bytes, int] = {}
+    for job in jobs:
+        voucher = job.item.voucher
+        until_ms[voucher.channel] = max(voucher.expiry_ms, until_ms.get(voucher.channel, 0))
+    return {channel for channel, expiry_ms in until_ms.items() if expiry_ms < time_ms}

@@ -18,7 +18,7 @@ from protocol.ledger.transactions import ZeroReason
 from protocol.proofs.receipt_file import decode_receipt_file
 from roles.workbook import JournalEntry
 from testnet.batch_leaves import Claims, find_leaves
-from testnet.papers import Papers
+from testnet.papers import Papers, find_lapsed
 from testnet.vouchers import Place, Root, Vouchers
 
 LISTED_MAX = 20
@@ -151,13 +151,14 @@ def _collect_jobs(found: Reconciliation, vouchers: Vouchers, papers: Mapping[str
     """What workers have claimed and still keep, whether or not a client has heard of it."""
     claimed: dict[Place, tuple[int, bytes]] = {}
     for kept in papers.values():
-        for data in kept.jobs.values():
-            entry = decode(JournalEntry, data)
+        entries = [decode(JournalEntry, data) for data in kept.jobs.values()]
+        gone = vouchers.closed | find_lapsed(entries, vouchers.time_ms)
+        for entry in entries:
             voucher = entry.item.voucher
             place = voucher.channel, voucher.seq
             channel = vouchers.channels.get(voucher.channel)
             is_settled = channel is not None and voucher.seq <= channel.settled_seq
-            found.under_way += not is_settled and voucher.channel not in vouchers.closed
+            found.under_way += not is_settled and voucher.channel not in gone
             if entry.receipts and not entry.zero_reason:
                 claimed[place] = voucher.amount, compute_claim_id(entry.receipts[0].claim)
     return claimed

@@ -7,11 +7,7 @@ from protocol.jobs import Receipt
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
-from roles.batcher import Batcher
-from roles.role import Record, Store
-from roles.settler import SETTLE_MS, Settler
 from roles.workbook import (
-    LAPSE_GRACE_MS,
     LEAVES_MAX,
     RECALL_MS,
     SETTLE_BYTES_MAX,
@@ -19,12 +15,10 @@ from roles.workbook import (
     Job,
     JournalEntry,
     Workbook,
-    compute_job_key,
 )
 from tests.roles.test_admission import make_ledger
 from tests.support.core_parts import Parts
 from tests.support.jobs import OUTPUT, PRICE, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
-from tests.support.ledgers import GENESIS_MS
 
 
 def make_job(parts: Parts, state: State, channel: bytes, seq: int, **voucher: object) -> Job:
@@ -121,49 +115,6 @@ def test_only_jobs_that_have_not_ended_are_looked_at_again_and_none_the_ledger_i
     assert book.list_open() == [jobs[3]]
     assert book.expire(jobs[3].item.request.deadline_ms + VOID_GRACE_MS + 1) == [jobs[3]]
     assert book.list_open() == []
-
-
-def test_jobs_are_forgotten_when_every_voucher_that_could_pay_them_has_run_out():
-    parts, state, channel, _ = make_ledger()
-    book = Workbook()
-    jobs = [make_job(parts, state, channel, seq, expiry_ms=GENESIS_MS + 10_000 * seq) for seq in (1, 2, 3)]
-    for job in jobs:
-        book.add(job)
-    finish(book, jobs[0], parts, state)
-    last_ms = jobs[2].item.voucher.expiry_ms + LAPSE_GRACE_MS
-
-    assert book.forget_lapsed({channel: 1}, last_ms, 4) == [], "the last one may still show what was promised"
-    assert book.forget_lapsed({}, last_ms + 1, 4) == [], "of a channel that is closed: settled jobs, all of them"
-    assert book.forget_lapsed({channel: 1}, last_ms + 1, 1) == [jobs[1]], "the first is settled, under a batch perhaps"
-    assert book.forget_lapsed({channel: 1}, last_ms + 1, 4) == [jobs[2]]
-    assert list(book.jobs.values()) == [jobs[0]]
-    assert book.list_open() == []
-
-    later = make_job(parts, state, channel, 4, expiry_ms=last_ms + 10_000)
-    book.add(later)
-    assert book.forget_lapsed({channel: 1}, last_ms + 1, 4) == []
-
-
-def test_what_has_lapsed_leaves_the_disk_unpaid_and_may_still_be_asked_for():
-    parts, state, channel, _ = make_ledger()
-    book = Workbook()
-    job = make_job(parts, state, channel, 1)
-    book.add(job)
-    finish(book, job, parts, state)
-    settler = Settler(book, Batcher(book, get_keys(parts.foundation, "inference-0")[1].public))
-    over_ms = job.item.voucher.expiry_ms + LAPSE_GRACE_MS
-
-    assert not any(isinstance(item, Store) for item in settler.on_tick(state, over_ms))
-    effects = settler.on_tick(state, over_ms + SETTLE_MS)
-
-    key = compute_job_key(channel, 1)
-    assert [(item.bucket, item.key) for item in effects if isinstance(item, Store)] == [
-        ("jobs", key),
-        ("answered", key),
-    ]
-    (record,) = (item.fields for item in effects if isinstance(item, Record))
-    assert (record["zero_reason"], record["amount"]) == (ZeroReason.UNPAYABLE, 0)
-    assert book.find(channel, 1) is job
 
 
 def test_a_channel_with_a_settlement_under_way_waits():

@@ -1,6 +1,7 @@
 """What clients hold is held against the ledger: paid, given back, open, and what must never be."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from protocol.codec import encode
 from protocol.jobs import Mode, PaidRequest, Receipt, compute_claim_id
@@ -10,7 +11,7 @@ from protocol.ledger.transactions import CloseChannel, ZeroReason
 from protocol.merkle_sum import SumTree
 from protocol.proofs.receipt_file import VERSION, ReceiptFile
 from roles.workbook import JournalEntry
-from testnet.papers import Papers
+from testnet.papers import Papers, find_lapsed
 from testnet.reconcile import End, Reconciliation, reconcile
 from testnet.vouchers import Vouchers
 from tests.support.jobs import OUTPUT, make_receipt, make_request, pay
@@ -123,6 +124,30 @@ def test_what_is_left_in_a_closed_channel_or_has_run_out_is_the_clients_again():
     assert hold(ledger, *held).ends == {End.CLOSED: 1, End.OPEN: 1}
     ledger.block(after_ms=200_000)
     assert hold(ledger, *held).ends == {End.CLOSED: 1, End.EXPIRED: 1}
+
+
+def test_a_job_is_under_way_while_any_voucher_of_its_channel_is_good():
+    ledger = Ledger()
+    one, other = ledger.open_channel(), ledger.open_channel()
+    early, late, alone = (
+        do_work(ledger, channel, seq, Mode.BATCH) for channel, seq in ((one, 1), (one, 2), (other, 1))
+    )
+    over_ms = early[0].voucher.expiry_ms
+    later = replace(late[0], voucher=replace(late[0].voucher, expiry_ms=over_ms + 60_000)), late[1]
+    jobs = [JournalEntry(item, (receipt,), (), (), 0) for item, receipt in (early, later, alone)]
+
+    assert find_lapsed(jobs, over_ms) == set()
+    assert find_lapsed(jobs, over_ms + 1) == {other}
+    assert find_lapsed(jobs, over_ms + 60_001) == {one, other}
+
+    def count() -> int:
+        return hold(ledger, journal=(early, later, alone)).under_way
+
+    assert count() == 3
+    ledger.block(after_ms=over_ms - ledger.state.time_ms + 1)
+    assert count() == 2
+    ledger.block(after_ms=60_000)
+    assert count() == 0
 
 
 def test_two_receipts_for_one_voucher_are_found_out():

@@ -26,7 +26,7 @@ BATCH_MS = 3_000
 READY_S = 60.0
 SAMPLE_S = 1.0
 LOOK_S = 2.0  # between two looks at what is under way on disk
-SETTLE_S = 200.0  # a voucher lives for 130: what its worker has not settled by then is its client's again
+SETTLE_S = 200.0  # a voucher lives for 130: what its worker has not settled by then is its client's
 KILLED = -9  # as the launcher tells it
 
 
