@@ -223,7 +223,7 @@ class Workbook:
             record = state.channels.get(channel)
             if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or not leaves_left:
                 continue
-            if self._last[channel] <= record.settled_seq:
+            if self._last[channel] <= record.settled_seq:  # as of most channels: spares a trial
                 continue
             run, size_bytes = self._plan_run(state, channel, leaves_left, bytes_left, now_ms)
             if run is not None:

@@ -362,7 +362,7 @@ class Pool:
                         self._send_ahead(slot)
 
     def _send_ahead(self, slot: Slot) -> None:
-        """Give a worker what it is to run next, while it is this model's turn: it need not wait for us in between."""
+        """Give a worker one more to run, if it is this model's turn: then it need not wait for us in between."""
         loaded = {each.model for each in self._crew.slots if each.state in ("idle", "running")}
         job = next((job for job in self._waiting if not job.is_ahead and job.model in loaded), None)
         if job is not None and job.model == slot.model and job.frame and self._is_fit(job, slot):
