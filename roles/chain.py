@@ -1,4 +1,4 @@
-"""A node's database: decided blocks with their certificates, the newest state, and whatever its roles keep.
+"""A node's database: decided blocks with their certificates, the newest state, receipts, and whatever its roles keep.
 
 SQLite in WAL mode: what `write` has returned from survives a kill, and a power cut too unless it was told not to wait.
 A block, its certificate and the entries of the state that it changed are kept in one transaction, so a restart begins
@@ -24,7 +24,8 @@ from roles.core_effects import Commit, Put, Restored
 from roles.journal import BUCKET, get_settled, list_puts, overlay, read_pages
 
 DATABASE_NAME = "node.db"  # in a node's directory
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+RECEIPT_BUCKET = "receipt"  # has a table of its own: there are more of them than anybody wants to hold in memory
 APPLICATION_ID = 0x524D4C31  # "RML1": says to `file` and to us what this database is
 BUSY_TIMEOUT_S = 5.0
 PRUNE_STEP = 256
@@ -44,6 +45,9 @@ _SCHEMA = (
     "CREATE TABLE kv (bucket TEXT NOT NULL CHECK (typeof(bucket) = 'text'), key BLOB NOT NULL"
     " CHECK (typeof(key) = 'blob'), value BLOB NOT NULL CHECK (typeof(value) = 'blob'), PRIMARY KEY (bucket, key))"
     " WITHOUT ROWID",
+    # In the order in which they came: such rows are written one behind the other.
+    "CREATE TABLE receipts (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE CHECK (typeof(key) = 'blob'),"
+    " data BLOB NOT NULL CHECK (typeof(data) = 'blob'))",
 )
 
 
@@ -54,7 +58,8 @@ class DatabaseDamaged(UserError):
         super().__init__(
             f"{path} is damaged: {reason}",
             "put back an untouched copy; or move it away, and `rolemesh ledger restore` puts a snapshot there, or the "
-            "node fetches the ledger anew from its peers; vouchers it has signed and work not settled are forgotten",
+            "node fetches the ledger anew from its peers; vouchers it has signed, work not settled and its receipts "
+            "are forgotten",
             EXIT_CONFIG,
         )
 
@@ -198,6 +203,12 @@ class Chain:
                 return None
             return CertifiedBlock(decode(Block, row[0]), decode(Certificate, row[1]), decode_restarts(row[2]))
 
+    def find_receipt(self, key: bytes) -> bytes | None:
+        """A receipt file that was kept, by its request's id. Raises DatabaseDamaged."""
+        with self._read_lock, _damage(self._path):
+            row = self._reader.execute("SELECT data FROM receipts WHERE key = ?", (key,)).fetchone()
+            return None if row is None else bytes(row[0])
+
     def close(self) -> None:
         with self._lock, self._read_lock, self._fold_lock:
             self._reader.close()
@@ -269,11 +280,19 @@ class Chain:
         self._writer.executemany("INSERT OR REPLACE INTO entries (name, key, record) VALUES (?, ?, ?)", kept)
 
     def _put(self, put: Put) -> None:
-        if put.value is None:
+        if put.bucket == RECEIPT_BUCKET:
+            self._put_receipt(put)
+        elif put.value is None:
             self._writer.execute("DELETE FROM kv WHERE bucket = ? AND key = ?", (put.bucket, put.key))
-            return
-        row = (put.bucket, put.key, put.value)
-        self._writer.execute("INSERT OR REPLACE INTO kv (bucket, key, value) VALUES (?, ?, ?)", row)
+        else:
+            row = (put.bucket, put.key, put.value)
+            self._writer.execute("INSERT OR REPLACE INTO kv (bucket, key, value) VALUES (?, ?, ?)", row)
+
+    def _put_receipt(self, put: Put) -> None:
+        if put.value is None:
+            self._writer.execute("DELETE FROM receipts WHERE key = ?", (put.key,))
+        else:
+            self._writer.execute("INSERT OR REPLACE INTO receipts (key, data) VALUES (?, ?)", (put.key, put.value))
 
     def _get_meta(self, name: str) -> bytes | None:
         row = self._writer.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -349,10 +368,13 @@ def read_kept(path: Path, bucket: str) -> dict[bytes, bytes]:
     # The journal first: what leaves it in between is in the database by then.
     pages = read_pages(path.parent, 0)
     with _damage(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")  # all of it as of one moment
         rows = connection.execute("SELECT bucket, key, value FROM kv WHERE bucket IN (?, ?)", (bucket, BUCKET))
         kv: dict[str, dict[bytes, bytes]] = {}
         for name, key, value in rows:
             kv.setdefault(name, {})[key] = value
+        if bucket == RECEIPT_BUCKET:
+            kv[bucket] = dict(connection.execute("SELECT key, data FROM receipts ORDER BY id"))
     settled = get_settled(kv)
     return overlay(kv, list_puts([page for page in pages if page.number > settled])).get(bucket, {})
 

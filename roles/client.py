@@ -190,10 +190,9 @@ class Client:
         For a program that was ended before its answer came. Raises ClientError: as the request ended, or
         UnknownRequest.
         """
-        path = self.node.plan.directory / "receipts" / f"{request_id.hex()}.receipt"
-        await self.settle()
-        if path.is_file():
-            return read_answer(path.read_bytes())
+        receipt = await self.find_receipt(request_id)
+        if receipt is not None:
+            return read_answer(receipt)
         token = self._make_token()
         return await self._wait(token, AskAgain(token, request_id), AGAIN_S)
 
@@ -219,9 +218,9 @@ class Client:
             raise UnknownModel("unknown_model", f"{format_cid(digest)}: {reply.error}")
         return reply.data
 
-    async def settle(self) -> None:
-        """The receipts of all answers so far are files when this returns: each is one within a tenth of a second."""
-        await self.node.settle()
+    async def find_receipt(self, request_id: bytes) -> bytes | None:
+        """The receipt file of a request this client has had answered, in an earlier process too; None without one."""
+        return await self.node.find_receipt(request_id)
 
     def verify(self, receipt: bytes, ledger: State | None = None) -> tuple[Finding, ...]:
         """What a receipt file shows, level by level, by this client's own ledger unless another is given.

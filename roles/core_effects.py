@@ -229,7 +229,7 @@ class Put:
     Unless `is_synced`, it is only written before a later effect leaves, which a killed process survives, and on disk
     before anything is published later.
 
-    Bucket `receipt` holds files for people: `receipts/<hex of key>.receipt` in the node's directory.
+    Bucket `receipt` holds receipt files by their request's id, which nobody wants in memory: `Restored.kv` has none.
     """
 
     bucket: str

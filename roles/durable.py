@@ -1,17 +1,13 @@
 """What must survive the process: a batch of durable effects, on disk before anything that builds on it leaves.
 
-Blobs and receipts are files and go first, so that nothing in the database names bytes that are not there; blocks,
-state and kept values then go in one transaction, and votes last. Called in threads, one batch at a time. Small values
+Blobs are files and go first, so that nothing in the database names bytes that are not there; blocks, state, receipts
+and kept values then go in one transaction, and votes last. Called in threads, one batch at a time. Small values
 that may wait for the disk are jotted down in a journal, within the loop, and go with the next batch.
 """
 
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -19,11 +15,8 @@ import structlog
 from roles.blobs import DiskFull, StoreFull
 from roles.config import UserError
 from roles.core_effects import Commit, LogVote, Put, PutBlob, Restored
-from roles.files import sync_files
 from roles.journal import Journal
 
-RECEIPT_BUCKET = "receipt"
-RECEIPTS_NAME = "receipts"
 Durable = Commit | LogVote | Put | PutBlob
 
 log = structlog.get_logger()
@@ -59,14 +52,12 @@ class DurableWriter:
 
     def __init__(
         self,
-        directory: Path,
         ledger: Ledger,
         journal: Journal,
         put_blob: Callable[[bytes, bytes], object],
         log_votes: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._log_votes = log_votes
-        self._receipts = directory / RECEIPTS_NAME
         self._ledger = ledger
         self._journal = journal
         self._put_blob = put_blob
@@ -119,7 +110,6 @@ class DurableWriter:
             raise StoreFailed(error) from error
 
     def _write_all(self, effects: Sequence[Durable], note: Put, is_synced: bool) -> None:
-        receipts: list[Put] = []
         rows: list[Commit | Put] = [note]
         for effect in effects:
             match effect:
@@ -127,13 +117,8 @@ class DurableWriter:
                     self._keep_blob(digest, data)
                 case LogVote():
                     pass  # after all the rest
-                case Put(bucket) if bucket == RECEIPT_BUCKET:
-                    receipts.append(effect)
                 case _:
                     rows.append(effect)
-        files = self._write_receipts(receipts) if receipts else []
-        if files:
-            sync_files(files)
         self._ledger.write(rows, is_synced)
 
     def _keep_blob(self, digest: bytes, data: bytes) -> None:
@@ -143,29 +128,3 @@ class DurableWriter:
             # The operator's quota, not a fault of the disk: the node goes on with what it has, and says so.
             self.blobs_refused += 1
             log.warning("blob.not_stored", digest=digest.hex(), reason=str(error))
-
-    def _write_receipts(self, receipts: Sequence[Put]) -> list[Path]:
-        """Their files, not synced yet."""
-        folder = str(self._receipts)  # of every request: paths of `pathlib` would take as long as the disk
-        with suppress(FileExistsError):
-            os.mkdir(folder)
-        names = [f"{receipt.key.hex()}.receipt" for receipt in receipts]
-        for name, receipt in zip(names, receipts, strict=True):
-            if receipt.value is None:
-                (self._receipts / name).unlink(missing_ok=True)
-            else:
-                _write_file(folder, name, receipt.value)
-        return [self._receipts / name for name in names]
-
-
-def _write_file(folder: str, name: str, data: bytes) -> None:
-    """Replace a file as a whole."""
-    temporary = f"{folder}/.{name}.{secrets.token_hex(4)}"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, f"{folder}/{name}")
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -51,7 +51,7 @@ log = structlog.get_logger()
 HALF_WRITTEN = (
     ".*.json.*",
     ".restart*.*",
-    "receipts/.*.receipt.*",
+    "receipts/.*.receipt.*",  # of `rolemesh infer`
     *(f"keys/.{purpose}.*" for purpose in PURPOSES),
 )
 LISTEN_HINT = "set listen in node.json to an address of this machine and a free port, or to port 0"
@@ -109,7 +109,7 @@ async def open_equipment(
         core = make_core(plan, replace(restored, votes=history, restarts=restarts))
         blobs = _open_blobs(plan)
         log_votes = None if votes is None else votes.write
-        writer = DurableWriter(plan.directory, chain, journal, blobs.put, log_votes)
+        writer = DurableWriter(chain, journal, blobs.put, log_votes)
         kept = _open_kept(plan)
 
         async def load_blob(digest: bytes) -> bytes:
@@ -132,6 +132,7 @@ async def open_equipment(
                 engine=engine,
                 writer=writer,
                 load_blob=load_blob,
+                find_receipt=chain.find_receipt,
                 store=desk.do,
                 events=events,
                 clock=WallClock(),

@@ -92,9 +92,13 @@ class RunningNode:
         """Hand a command to a role, as `ce.Command`."""
         self._equipment.inbox.put(ce.Command(role, command))
 
-    async def settle(self) -> None:
-        """What this node has kept so far is on the disk when this returns, receipts as files. Raises StoreFailed."""
+    async def find_receipt(self, request_id: bytes) -> bytes | None:
+        """The receipt file of a request, of those this node has kept so far: they are on disk then, all of them.
+
+        Raises StoreFailed, DatabaseDamaged.
+        """
         await self._carrier.settle()
+        return await trio.to_thread.run_sync(self._equipment.find_receipt, request_id)
 
     @property
     def gathers(self) -> GatherOrders:

@@ -91,6 +91,7 @@ class Engine(Protocol):
 class Equipment:
     """All that a running node has its hands on. `load_blob` raises MissingBlob.
 
+    `find_receipt` gives a receipt file that is in the database, by its request's id; it is called in threads.
     `store` is called in threads, several at once: see `roles.store.receiving.StoreDesk`.
     """
 
@@ -99,6 +100,7 @@ class Equipment:
     engine: Engine
     writer: DurableWriter
     load_blob: Callable[[bytes], Awaitable[bytes]]
+    find_receipt: Callable[[bytes], bytes | None]
     store: Callable[[StoreEffect], StoreEvent | None]
     events: EventLog
     clock: WallClock

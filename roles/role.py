@@ -323,8 +323,8 @@ class LetGo:
 class Store:
     """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
 
-    Bucket `blob` is the content store (the key is the sha256 of the value); bucket `receipt` holds files for people
-    (`receipts/<hex of key>.receipt`); any other is the role's own and comes back in `Started.stored`.
+    Bucket `blob` is the content store (the key is the sha256 of the value); bucket `receipt` holds receipt
+    files by their request's id, for people; any other is the role's own and comes back in `Started.stored`.
 
     Unless `is_synced`, effects on streams need not wait for the disk: it is written before they leave, and survives the
     process. Before a later `Publish` leaves it is on disk.

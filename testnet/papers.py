@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol.codec import decode
-from roles.chain import read_kept
-from roles.durable import RECEIPT_BUCKET, RECEIPTS_NAME
+from roles.chain import RECEIPT_BUCKET, read_kept
 from roles.request_log import RequestRecord
 from roles.workbook import JournalEntry
 from testnet.recompute import DATABASE_NAME
@@ -40,12 +39,8 @@ def find_places(directory: Path) -> list[Path]:
 def read_papers(place: Path) -> Papers:
     """The papers in a data directory, whose node may be running. Raises what `read_kept` does."""
     database = place / DATABASE_NAME
-    # The journal first: what leaves it in between is a file by then.
-    jotted = read_kept(database, RECEIPT_BUCKET)
-    files = sorted((place / RECEIPTS_NAME).glob("*.receipt"))
-    receipts = {bytes.fromhex(path.stem): path.read_bytes() for path in files} | jotted
     jobs = {**read_kept(database, ANSWERED), **read_kept(database, JOBS)}
-    return Papers(receipts, read_kept(database, REQUESTS), jobs)
+    return Papers(read_kept(database, RECEIPT_BUCKET), read_kept(database, REQUESTS), jobs)
 
 
 def count_under_way(place: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protocol.jobs import Mode
-from roles.durable import RECEIPTS_NAME
+from roles.chain import DATABASE_NAME, RECEIPT_BUCKET, read_kept
 from roles.files import write_atomically
 from testnet.events import Tally
 from testnet.fault_report import add_faults
@@ -80,15 +80,15 @@ def review_run(material: Material) -> Report:
     report = Report()
     wanted = Wanted(len(material.inputs), material.liars, material.ran_s, material.ended_by, material.mode)
     clients = [node for node in material.network.nodes if node.role == "client"]
-    receipts = [material.directory / client.directory / RECEIPTS_NAME for client in clients]
-    receipts = [folder for folder in receipts if folder.is_dir()]
+    homes = [material.directory / client.directory for client in clients]
+    receipts = {home: read_kept(home / DATABASE_NAME, RECEIPT_BUCKET) for home in homes}
     ledger = recompute_ledgers(material.directory)
     write_evidence(material.directory, ledger["evidence"])
     report.lines.append("")
-    verified = verify_files(receipts, material.directory)
+    verified = verify_files([home for home in homes if receipts[home]], material.directory)
     add_requests(report, material.tally, wanted, count_receipts(material.mode, verified, ledger["receipts"]))
     if material.labels is not None:
-        add_accuracy(report, *count_right(receipts, material))
+        add_accuracy(report, *count_right([data for kept in receipts.values() for data in kept.values()], material))
     add_receipts(report, verified)
     add_reconciliation(report, ledger["receipts"])
     add_ledger(report, ledger)
@@ -126,7 +126,7 @@ def recompute_ledgers(directory: Path) -> dict[str, Any]:
 
 
 def verify_files(targets: Sequence[Path], ledger: Path) -> dict[str, Any]:
-    """What `rolemesh verify --json`, as a process of its own, says of receipts or evidence. Raises CheckFailed."""
+    """What `rolemesh verify --json`, as a process of its own, says of clients' receipts or of evidence. CheckFailed."""
     named = [str(target) for target in targets]
     done = _run([sys.executable, "-m", "testnet.cli", "verify", *named, "--ledger", str(ledger), "--json"])
     try:
@@ -147,7 +147,7 @@ def count_receipts(mode: str, verified: Mapping[str, Any], reconciled: Mapping[s
     return int(reconciled["acknowledged"]), int(reconciled["paid"])
 
 
-def count_right(receipts: Sequence[Path], material: Material) -> tuple[int, int]:
+def count_right(receipts: Sequence[bytes], material: Material) -> tuple[int, int]:
     """How many receipts hold the right label, and how many could be compared: (right, labelled)."""
     from protocol.proofs.receipt_file import decode_receipt_file
     from testnet.labels import compute_labels
@@ -155,8 +155,8 @@ def count_right(receipts: Sequence[Path], material: Material) -> tuple[int, int]
     assert material.labels is not None
     wanted = {row.tobytes(): label for row, label in zip(material.inputs, material.labels, strict=True)}
     right = labelled = 0
-    for path in (path for folder in receipts for path in sorted(folder.glob("*.receipt"))):
-        file = decode_receipt_file(path.read_bytes())
+    for receipt in receipts:
+        file = decode_receipt_file(receipt)
         label = wanted.get(file.request.inputs[0].data) if file.request.inputs else None
         if label is not None:
             labelled += 1

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -29,7 +28,6 @@ BODY_BYTES_MAX = 512 * 1024  # ten times the largest request a network takes, as
 LEFT_BYTES_MAX = 16 * BODY_BYTES_MAX  # read and left, since who is hung up on while it writes never reads why
 BODY_S_MAX = 10.0
 UNDER_WAY_MAX = 64  # requests with a body at once; the next is told to come back
-RECEIPT_BYTES_MAX = 8 * 1024 * 1024
 
 KEY = "rolemesh.key"  # in the scope of a request: the KeyState it is paid with, or None
 
@@ -39,7 +37,7 @@ T = TypeVar("T")
 class Asker(Protocol):
     """What a desk needs of `roles.client.Client`."""
 
-    async def settle(self) -> None: ...
+    async def find_receipt(self, request_id: bytes) -> bytes | None: ...
 
     async def infer(
         self,
@@ -90,14 +88,12 @@ class Desk:
         client: Asker,
         spending: Spending,
         look: Callable[[], tuple[State, bool]],
-        receipts: Path,
         timeout_s: float,
         passes: Passes | None = None,
     ) -> None:
         self._client = client
         self._spending = spending
         self._look = look
-        self._receipts = receipts
         self._timeout_s = timeout_s
         self._passes = passes
         self.under_way = 0
@@ -231,9 +227,8 @@ class Desk:
         missing = Fault(404, "no_receipt", "there is no such receipt here")
         if len(request_id) != 64 or not all(letter in "0123456789abcdef" for letter in request_id):
             raise missing
-        await self._client.settle()
-        data = await trio.to_thread.run_sync(_read_file, self._receipts / f"{request_id}.receipt")
-        if not data or format_cid(compute_digest(data)) != cid:
+        data = await self._client.find_receipt(bytes.fromhex(request_id))
+        if data is None or format_cid(compute_digest(data)) != cid:
             raise missing
         return data
 
@@ -261,11 +256,3 @@ def verify_allowed(key: KeyState | None, record: ModelRecord) -> None:
 def explain(error: ClientError) -> Fault:
     """What a client's error is over HTTP."""
     return translate(error.code, error.reason, error.request_id)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(RECEIPT_BYTES_MAX)
-    except FileNotFoundError:
-        return b""

@@ -29,8 +29,6 @@ from roles.gateway.server import GatewayServer, open_listener
 from roles.gateway.spending import Spending, get_now_ms
 from roles.node import TaskStatus, unwrap
 
-RECEIPTS_NAME = "receipts"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -103,7 +101,7 @@ def make_server(
     def look() -> tuple[State, bool]:
         return node.core.ledger, node.core.state is NodeState.SERVING
 
-    desk = Desk(client, spending, look, node.plan.directory / RECEIPTS_NAME, timeout_s, passes)
+    desk = Desk(client, spending, look, timeout_s, passes)
     version = importlib.metadata.version("rolemesh")
     apis = (OipApi(desk, NameBook(client.get_model), version).list_routes(), OpenAiApi(desk).list_routes())
     counts = Counts()

@@ -31,6 +31,7 @@ def build_app() -> App:
         oracle,
         peers,
         proof,
+        receipt,
         sim,
         store,
         verify,
@@ -52,7 +53,7 @@ def build_app() -> App:
     groups = (network, node, gateway, peers, keys, ledger, model, store, oracle, workflow, gov, apps, proof, bench)
     for group in groups:
         app.command(group.app)
-    for module in (infer, verify, explain, sim):
+    for module in (infer, verify, explain, receipt, sim):
         module.add_to(app)
     app.command(version, help_epilogue="Examples:\n\n  rolemesh version --json")
     return app

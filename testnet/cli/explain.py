@@ -56,7 +56,7 @@ def explain(
 
     output = Output(json)
     wanted = _read_target(target)
-    places = _find_places(directory if directory is not None else _find_home(Path(target)))
+    places = find_places(directory if directory is not None else _find_home(Path(target)))
     found = _find_case(wanted, places)
     if found is None:
         _explain_ledger(wanted, places, output)
@@ -147,18 +147,29 @@ def _read_target(target: str) -> str:
         except ProtocolError as error:
             hint = "copy the whole CID; `rolemesh store lease ls` shows those there are"
             raise CommandError("bad_id", f"{target!r} is no CID: {error}", hint, ExitCode.USAGE) from error
-    if not ID_LETTERS_MIN <= len(text) <= 64 or any(letter not in "0123456789abcdef" for letter in text):
-        hint = f"give {ID_LETTERS_MIN} to 64 hex letters as `rolemesh infer` prints them, or a .receipt file"
-        raise CommandError("bad_id", f"{target!r} is neither an id nor a file", hint, ExitCode.USAGE)
-    return text
+    return read_id(target, "an id nor a file", ", or a .receipt file")
+
+
+def read_id(text: str, what: str = "an id nor its beginning", others: str = "") -> str:
+    """An id in hex, or its beginning. Raises CommandError, which says that it is neither that nor what else may be."""
+    letters = text.lower()
+    if not ID_LETTERS_MIN <= len(letters) <= 64 or any(letter not in "0123456789abcdef" for letter in letters):
+        hint = f"give {ID_LETTERS_MIN} to 64 hex letters as `rolemesh infer` prints them{others}"
+        raise CommandError("bad_id", f"{text!r} is neither {what}", hint, ExitCode.USAGE)
+    return letters
 
 
 def _find_home(target: Path) -> Path:
     """Where to look when nobody says: the directory a receipt lies in, or the newest network."""
-    from testnet.network_file import NetworkFileError, find_network
-
     if target.is_file() and target.resolve().parent.name == "receipts":
         return target.resolve().parent.parent
+    return find_newest()
+
+
+def find_newest() -> Path:
+    """The directory of the newest network. Raises CommandError."""
+    from testnet.network_file import NetworkFileError, find_network
+
     try:
         return find_network(None).parent
     except NetworkFileError as error:
@@ -166,7 +177,7 @@ def _find_home(target: Path) -> Path:
         raise CommandError("no_network", str(error), hint, ExitCode.UNREACHABLE) from error
 
 
-def _find_places(directory: Path) -> list[Path]:
+def find_places(directory: Path) -> list[Path]:
     """Data directories below, clients first: they know most. Raises CommandError."""
     below = [path for pattern in ("clients/*", "nodes/client-*", "nodes/*") for path in directory.glob(pattern)]
     places = [path for path in dict.fromkeys((directory, *sorted_in_order(below))) if (path / "node.db").is_file()]

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, Network, open_network, parse_duration
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role
+from testnet.cli.receipt import keep_receipt
 from testnet.network_file import NetworkFile, is_running
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ def infer(
         "is_direct": direct,
     }
     outcome = _ask(directory, record.digest, (tensor,), options, output)
-    receipt = directory / "receipts" / f"{outcome.request_id.hex()}.receipt"
-    _show(output, record, outcome, mode, receipt)
+    _show(output, record, outcome, mode, keep_receipt(directory, outcome))
 
 
 def read_timeout(text: str) -> int:

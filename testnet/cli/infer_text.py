@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testnet.cli.output import CommandError, ExitCode, Output, format_role
+from testnet.cli.receipt import keep_receipt
 
 if TYPE_CHECKING:
     from protocol.ledger.model_records import ModelRecord
@@ -78,9 +79,8 @@ def run(
             attempts=error.attempts,
             good=error.good,
         ) from error
-    receipt = directory / "receipts" / f"{answer.request_id.hex()}.receipt"
     output.say("" if streams else text + "".join(shown))
-    _show(output, record, answer, "".join(shown), receipt)
+    _show(output, record, answer, "".join(shown), keep_receipt(directory, answer))
 
 
 def _show(output: Output, record: "ModelRecord", answer: "Answer", text: str, receipt: Path) -> None:

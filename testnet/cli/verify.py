@@ -31,7 +31,7 @@ def add_to(app: App) -> None:
     app.command(
         verify,
         help_epilogue="Examples:\n\n  rolemesh verify answer.receipt\n\n"
-        "  rolemesh verify .rolemesh/dev-42/nodes/client-0/receipts --ledger .rolemesh/dev-42\n\n"
+        "  rolemesh verify .rolemesh/dev-42/nodes/client-0 --ledger .rolemesh/dev-42\n\n"
         "  rolemesh verify .rolemesh/dev-7/evidence --ledger .rolemesh/dev-7 --json\n\n"
         "  rolemesh verify inference-0.proof --genesis .rolemesh/dev-42/testnet.json\n\n"
         "  rolemesh verify proven.receipt --measurements listed.json\n\n"
@@ -49,6 +49,21 @@ class Backing:
     shown: "Shown | None" = None  # by a ledger file
     history: "History | None" = None  # of batches, of a ledger that was recomputed
     trusting: Trusting = NOBODY
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A file to be checked; or a receipt in a client's database, under the name its file would have."""
+
+    path: Path
+    held: bytes | None = None
+
+    def read(self, bytes_max: int) -> bytes:
+        """All of it, or more than so many bytes. Raises OSError."""
+        if self.held is not None:
+            return self.held
+        with self.path.open("rb") as file:
+            return file.read(bytes_max + 1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def verify(
     Parameters
     ----------
     target
-        A .receipt, .evidence or .proof file, or a directory of them.
+        A .receipt, .evidence or .proof file, a directory of them, or a client's data directory with its receipts.
     others
         More of them.
     ledger
@@ -89,12 +104,12 @@ def verify(
     from roles.proof_kinds import load_proof_kinds
 
     output = Output(json)
-    files = [path for each in (target, *others) for path in _find_files(each)]
+    papers = [paper for each in (target, *others) for paper in _find_papers(each)]
     backing = replace(
-        _gather_backing(files, ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
+        _gather_backing(papers, ledger, genesis, proof, output), trusting=gather_trust(genesis or ledger, measurements)
     )
     load_proof_kinds()
-    results = [check_file(path, backing) for path in files]
+    results = [check_paper(paper, backing) for paper in papers]
     refused = {result.path.name: result.reason for result in results if result.reason}
     for result in results if len(results) <= DETAILED_MAX else []:
         _show(output, result)
@@ -112,7 +127,7 @@ def verify(
             verified=len(results) - len(refused),
             refused=refused,
         )
-    not_shown = NOT_SHOWN_BY_PROOFS if all(path.suffix == PROOF_SUFFIX for path in files) else NOT_SHOWN
+    not_shown = NOT_SHOWN_BY_PROOFS if all(paper.path.suffix == PROOF_SUFFIX for paper in papers) else NOT_SHOWN
     output.say(f"{'verified':>12}  {len(results)} of {len(results)}")
     output.say(f"{'not shown':>12}  {not_shown}")
     output.give({"verified": len(results), "levels": sums, "not_shown": not_shown, "files": _describe(results)})
@@ -129,7 +144,7 @@ NOT_SHOWN_BY_PROOFS = (
 )
 
 
-def check_file(path: Path, backing: Backing) -> Checked:
+def check_paper(paper: Paper, backing: Backing) -> Checked:
     """Check one file, by its suffix."""
     from protocol.errors import InvalidProof, ProtocolError
     from protocol.jobs import Mode, compute_claim_id
@@ -137,6 +152,7 @@ def check_file(path: Path, backing: Backing) -> Checked:
     from testnet.evidence import decode_evidence, verify_evidence
     from testnet.explain import describe_batched
 
+    path = paper.path
     if path.suffix == PROOF_SUFFIX and backing.trusted is None:
         hint = "name a genesis.json or testnet.json you trust with --genesis"
         raise CommandError("no_genesis", f"{path} shows nothing without a genesis", hint, ExitCode.USAGE)
@@ -157,8 +173,7 @@ def check_file(path: Path, backing: Backing) -> Checked:
         return (*findings, *describe_batched(file.voucher, backing.history))
 
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        data = paper.read(FILE_BYTES_MAX)
         if len(data) > FILE_BYTES_MAX:
             return Checked(path, reason=f"larger than {FILE_BYTES_MAX} bytes")
         return Checked(path, check(data))
@@ -168,19 +183,24 @@ def check_file(path: Path, backing: Backing) -> Checked:
         return Checked(path, reason=f"{type(error).__name__}: {error}")
 
 
-def _find_files(target: Path) -> list[Path]:
+def _find_papers(target: Path) -> list[Paper]:
+    from roles.chain import DATABASE_NAME, RECEIPT_BUCKET, read_kept
+
     if target.is_dir():
-        files = sorted(path for path in target.iterdir() if path.suffix in SUFFIXES)
+        papers = [Paper(path) for path in sorted(target.iterdir()) if path.suffix in SUFFIXES]
     else:
-        files = [target] if target.is_file() else []
-    if not files:
-        hint = f"name a file that ends in {', '.join(SUFFIXES)}, or a directory that holds some"
+        papers = [Paper(target)] if target.is_file() else []
+    if (target / DATABASE_NAME).is_file():
+        kept = read_kept(target / DATABASE_NAME, RECEIPT_BUCKET)
+        papers += [Paper(target / f"{key.hex()}{RECEIPT_SUFFIX}", data) for key, data in kept.items()]
+    if not papers:
+        hint = f"name a file that ends in {', '.join(SUFFIXES)}, a directory that holds some, or a client's directory"
         raise CommandError("no_file", f"nothing to verify at {target}", hint, ExitCode.USAGE)
-    return files
+    return papers
 
 
 def _gather_backing(
-    files: list[Path], ledger: Path | None, genesis: Path | None, proof: Path | None, output: Output
+    papers: list[Paper], ledger: Path | None, genesis: Path | None, proof: Path | None, output: Output
 ) -> Backing:
     """Raises CommandError when what is to back the files does not hold itself."""
     from protocol.errors import ProtocolError
@@ -188,7 +208,7 @@ def _gather_backing(
 
     trusted = read_trusted(genesis) if genesis is not None else None
     if ledger is not None:
-        history = _watch_batches(files)
+        history = _watch_batches(papers)
         recomputed = _recompute(ledger, output, history)
         return Backing(recomputed.state, recomputed.leaves, trusted, history=history)
     if proof is None:
@@ -204,7 +224,7 @@ def _gather_backing(
     return Backing(leaves=shown.leaves, trusted=trusted, shown=shown)
 
 
-def _watch_batches(files: list[Path]) -> "History | None":
+def _watch_batches(papers: list[Paper]) -> "History | None":
     """What has to be watched for while the ledger is recomputed; None when no receipt is of a batch."""
     from protocol.errors import ProtocolError
     from protocol.jobs import Mode
@@ -212,11 +232,10 @@ def _watch_batches(files: list[Path]) -> "History | None":
     from testnet.explain import Case, History, Try
 
     receipts: list[ReceiptFile] = []
-    for path in files:
-        if path.suffix == RECEIPT_SUFFIX:
+    for paper in papers:
+        if paper.path.suffix == RECEIPT_SUFFIX:
             try:
-                with path.open("rb") as file:
-                    receipts.append(decode_receipt_file(file.read(RECEIPT_FILE_BYTES_MAX + 1)))
+                receipts.append(decode_receipt_file(paper.read(RECEIPT_FILE_BYTES_MAX)))
             except (OSError, ProtocolError):
                 continue  # said of this file when its turn comes
     batched = [item for item in receipts if item.request.mode != Mode.INDIVIDUAL]

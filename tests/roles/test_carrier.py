@@ -133,8 +133,9 @@ async def running(tmp_path, react, world=None):
         core=core,
         net=world,
         engine=world,
-        writer=DurableWriter(tmp_path, world, world, world.put_blob, world.log_votes),
+        writer=DurableWriter(world, world, world.put_blob, world.log_votes),
         load_blob=world.load_blob,
+        find_receipt=lambda key: None,
         events=events,
         clock=WallClock(trio.current_time),
     )
@@ -318,12 +319,6 @@ def test_a_blob_beyond_the_quota_is_counted_and_the_node_goes_on(tmp_path):
 
     assert world.seen == [("write", [b"key"]), ("publish", b"on")]
     assert node.carrier.get_shed() == {"blobs": 1}
-
-
-def test_receipts_become_files(tmp_path):
-    run_booted(tmp_path, ce.Put("receipt", b"\xab", b"evidence"), ce.Put("receipt", b"\xcd", None))
-
-    assert {path.name: path.read_bytes() for path in (tmp_path / "receipts").iterdir()} == {"ab.receipt": b"evidence"}
 
 
 def test_the_last_effects_are_carried_out(tmp_path):

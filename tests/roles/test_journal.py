@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.chain import Chain, read_kept
+from roles.chain import RECEIPT_BUCKET, Chain, read_kept
 from roles.core_effects import Put
-from roles.durable import RECEIPT_BUCKET, DurableWriter, StoreFailed
+from roles.durable import DurableWriter, StoreFailed
 from roles.journal import NAMES, PUTS_MAX, VALUE_BYTES_MAX, Journal, JournalDamaged, get_settled, is_light, overlay
 
 KEYS = st.sampled_from([b"a", b"b", b"c"])
@@ -36,7 +36,7 @@ class Store:
         restored = self.chain.start()
         self.journal = Journal(directory, get_settled(restored.kv))
         self.kv = overlay(restored.kv, self.journal.left)
-        self.writer = DurableWriter(directory, self.chain, self.journal, lambda data, digest: None)
+        self.writer = DurableWriter(self.chain, self.journal, lambda data, digest: None)
 
     def close(self) -> None:
         self.journal.close()
@@ -125,16 +125,31 @@ def test_a_whole_page_that_is_none_of_ours_stops_the_node(tmp_path):
     assert "move it away" in caught.value.hint
 
 
-def test_receipts_become_files_with_the_next_sync(tmp_path):
+def test_a_receipt_is_there_at_once_for_whoever_reads_and_with_the_next_sync_for_the_node(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.writer.jot([Put(RECEIPT_BUCKET, b"\xab", b"evidence", is_synced=False)])
         assert read_kept(tmp_path / "node.db", RECEIPT_BUCKET) == {b"\xab": b"evidence"}
-        assert not (tmp_path / "receipts").exists()
 
         store.writer.sync()
 
-        assert (tmp_path / "receipts" / "ab.receipt").read_bytes() == b"evidence"
-        assert read_kept(tmp_path / "node.db", RECEIPT_BUCKET) == {}
+        assert store.chain.find_receipt(b"\xab") == b"evidence"
+        assert read_kept(tmp_path / "node.db", RECEIPT_BUCKET) == {b"\xab": b"evidence"}
+        store.writer.write(
+            [Put(RECEIPT_BUCKET, b"\xab", b"evidence with more"), Put(RECEIPT_BUCKET, b"\xcd", b"other")]
+        )
+        store.writer.write([Put(RECEIPT_BUCKET, b"\xcd", None)])
+        assert store.chain.find_receipt(b"\xab") == b"evidence with more"
+        assert store.chain.find_receipt(b"\xcd") is None
+
+
+def test_receipts_are_not_read_into_memory_at_a_start(tmp_path):
+    store = Store(tmp_path)
+    store.writer.write([Put(RECEIPT_BUCKET, b"\xab", b"evidence"), Put("jobs", b"a", b"1")])
+    store.close()
+
+    with closing(Store(tmp_path)) as store:
+        assert store.kv.keys() == {"jobs", "journal"}
+        assert store.chain.find_receipt(b"\xab") == b"evidence"
 
 
 def test_the_files_do_not_grow_beyond_what_is_not_settled(tmp_path):

@@ -10,6 +10,7 @@ from protocol.check import AHEAD_MS_MAX
 from protocol.tensor import Tensor
 from protocol.types import Verdict
 from roles.attempts import Ask
+from roles.chain import RECEIPT_BUCKET, read_kept
 from roles.core import NodeCore
 from roles.eventlog import read_events
 from roles.node import run_node
@@ -95,7 +96,7 @@ def test_rows_are_inferred_attested_and_settled_and_a_restarted_node_catches_up(
 
     outcomes, shed = trio.run(main)
     assert all(outcome.is_attested and len(outcome.verifiers) == 2 for outcome in outcomes)
-    assert len(list((tmp_path / "nodes" / "client-0" / "receipts").glob("*.receipt"))) == 2 * ROWS
+    assert len(read_kept(tmp_path / "nodes" / "client-0" / "node.db", RECEIPT_BUCKET)) == 2 * ROWS
     assert not any(shed)
 
 

@@ -50,9 +50,10 @@ class FakeAsker:
     file: bytes | None = None  # of every model
     costs: int = 7  # each request, as it is recalled
     recalled: dict[bytes, Recalled] = field(default_factory=dict)  # those that are recalled otherwise, by nonce
+    receipts: dict[bytes, bytes] = field(default_factory=dict)  # by request
 
-    async def settle(self) -> None:
-        pass
+    async def find_receipt(self, request_id: bytes) -> bytes | None:
+        return self.receipts.get(request_id)
 
     async def infer(self, model: bytes, inputs: tuple[Tensor, ...], **options: Any) -> Answer:
         self.asked.append({"model": model, "inputs": inputs, **options})
@@ -125,7 +126,7 @@ async def serving(
     """The gateway until the way out, when it must end by itself; of an app with `passes` to it."""
     errors: list[Exception] = []
     spending = Spending(book or KeyBook(folder, is_synced=False), asker, errors.append)
-    desk = Desk(asker, spending, lambda: (STATE, True), folder, 5.0, passes)
+    desk = Desk(asker, spending, lambda: (STATE, True), 5.0, passes)
     apis = (OipApi(desk, NameBook(asker.get_model), "1.0").list_routes(), OpenAiApi(desk).list_routes())
     door, counts = Door(spending.find, needs_key, passes), Counts()
     gateway = Gateway(desk, apis, door, lambda target: Page(200, f"{target}\n"), counts)

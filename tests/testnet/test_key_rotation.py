@@ -107,8 +107,8 @@ def test_a_vote_key_and_node_keys_are_rotated_under_load_and_nothing_is_lost(tmp
         assert not any(count_events(up, node.name, "validator.accused") for node in up.network.nodes)
         assert not any(count_events(up, name, "votes.muted") for name in NAMES)
         assert run_cli("testnet", "check", str(up.directory))[0] == ExitCode.OK
-        receipts = up.directory / "nodes/client-0/receipts"
-        code, verified = run_cli("verify", str(receipts), "--ledger", str(up.directory))
+        client = up.directory / "nodes/client-0"
+        code, verified = run_cli("verify", str(client), "--ledger", str(up.directory))
         assert (code, verified["verified"]) == (ExitCode.OK, 500)
 
 

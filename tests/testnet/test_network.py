@@ -19,6 +19,7 @@ from p2p import dialback
 from p2p.ping import PROTOCOL as PING
 from protocol.keys import parse_node
 from protocol.topics import protocol_name
+from roles.chain import RECEIPT_BUCKET, read_kept
 from testnet.cli.output import ExitCode
 from testnet.found import SAMPLES
 from testnet.launch import is_alive
@@ -136,23 +137,34 @@ def test_a_liar_is_caught_unpaid_and_slashed_and_nobody_else(loaded: tuple[Path,
     assert verified["levels"]["slashed"] == len(lies["proven"])
 
 
+def take_receipt(directory: Path, folder: Path) -> Path:
+    """The first receipt of the client, as a person takes it out into a file."""
+    first = min(read_kept(directory / "nodes/client-0/node.db", RECEIPT_BUCKET))
+    path = folder / "answer.receipt"
+    code, said = run_cli("receipt", first.hex()[:12], "--dir", str(directory), "--out", str(path))
+    assert (code, said["request_id"], said["bytes"]) == (ExitCode.OK, first.hex(), path.stat().st_size)
+    return path
+
+
 def test_any_flipped_byte_of_a_receipt_or_of_evidence_is_refused(
     loaded: tuple[Path, int, dict[str, Any]], tmp_path: Path
 ) -> None:
     directory, _, _ = loaded
+    flipped_files = tmp_path / "flipped"
+    flipped_files.mkdir()
     rng = random.Random(1)
-    originals = [next((directory / "nodes/client-0/receipts").iterdir()), next((directory / "evidence").iterdir())]
+    originals = [take_receipt(directory, tmp_path), next((directory / "evidence").iterdir())]
     for original in originals:
         data = original.read_bytes()
         for place in rng.sample(range(len(data)), 40):
             flipped = bytearray(data)
             flipped[place] ^= 1 << rng.randrange(8)
-            (tmp_path / f"{original.stem[:8]}-{place}{original.suffix}").write_bytes(flipped)
+            (flipped_files / f"{original.stem[:8]}-{place}{original.suffix}").write_bytes(flipped)
 
-    code, result = run_cli("verify", str(tmp_path))
+    code, result = run_cli("verify", str(flipped_files))
 
     assert code == ExitCode.VERIFICATION_FAILED
-    assert len(result["error"]["details"]["refused"]) == len(list(tmp_path.iterdir()))
+    assert len(result["error"]["details"]["refused"]) == len(list(flipped_files.iterdir()))
     assert all(result["error"]["details"]["refused"].values()), "each with its reason"
 
 
@@ -180,7 +192,7 @@ def test_what_the_ledger_says_is_shown_to_whoever_holds_only_the_genesis(
 ) -> None:
     directory, _, _ = loaded
     genesis = ("--genesis", str(directory / "nodes/client-0/genesis.json"))
-    receipt = next(iter(sorted((directory / "nodes/client-0/receipts").glob("*.receipt"))))
+    receipt = take_receipt(directory, tmp_path)
     for subject, name in (("inference-1", "balance"), (str(receipt), "settled")):
         proof = tmp_path / f"{name}.proof"
         code, made = run_cli("ledger", "prove", subject, "--dir", str(directory), "--out", str(proof))

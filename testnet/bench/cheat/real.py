@@ -23,7 +23,7 @@ from protocol.ledger.block import Block
 from protocol.ledger.genesis import Genesis, build_state
 from protocol.proofs.receipt_file import decode_receipt_file
 from roles.blobs import BlobStore
-from roles.chain import DATABASE_NAME, open_stored, read_kept
+from roles.chain import DATABASE_NAME, RECEIPT_BUCKET, open_stored, read_kept
 from roles.config import read_config, write_config
 from roles.eventlog import FILE_NAME as EVENTS_NAME
 from testnet.bench.cheat.outcomes import Answer, Observed, Outcomes, compute_outcomes, is_over
@@ -201,12 +201,13 @@ def _read_answers(
         entry = network.get_node(name)
         assert entry is not None
         where = directory / entry.directory
+        receipts = read_kept(where / DATABASE_NAME, RECEIPT_BUCKET)
         for line in (where / DONE_NAME).read_text(encoding="utf-8").splitlines():
             done = json.loads(line)
             if done["code"]:
                 yield Answer(name, is_answered=False)
                 continue
-            file = decode_receipt_file((where / "receipts" / f"{done['request_id']}.receipt").read_bytes())
+            file = decode_receipt_file(receipts[bytes.fromhex(done["request_id"])])
             inputs = get_heldout_inputs(rows[done["row"]], records[model])
             expected = get_engine().compute(records[model].digest, inputs)[0]
             is_wrong = not is_right(records[model], file.outputs, expected)

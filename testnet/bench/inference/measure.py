@@ -26,7 +26,7 @@ from testnet.bench.inference import peer
 from testnet.bench.inference.bare import Bare
 from testnet.bench.inference.load import Ask, Refusal, ask_at_once, ask_at_rate, ask_in_turn
 from testnet.bench.inference.models import PROBE_STEPS, ROW, build_chain, compute_steps
-from testnet.bench.inference.network import Network, run_network
+from testnet.bench.inference.network import Network, NotReady, read_last_words, run_network
 
 NAMES = (
     "added_p50",
@@ -45,6 +45,7 @@ SIZING_RUNS = 50
 ROUNDS, ROUNDS_FULL = 2, 10
 TURN = 200  # requests, and runs of the model alone, of a round one after another
 WARM_REQUESTS = 50
+WARM_S_MAX = 60.0
 WARM_S = 1.0
 SECONDS, SECONDS_FULL = 3.0, 20.0
 THROUGHPUT_CONCURRENCY = 4
@@ -141,8 +142,7 @@ async def _measure(
     figures: list[Figure] = []
     async with Client.join(network.client) as client:
         bench = Bench(bare, network, client, note, full, models)
-        for path in models.values():  # loaded, and a channel opened, before the clock starts
-            await ask_in_turn(bench.make_ask(path), WARM_REQUESTS)
+        await _warm(bench)
         network.watch_loop()
         if wanted & {"added_p50", "added_p99"}:
             figures += await measure_added(bench)
@@ -158,6 +158,19 @@ async def _measure(
             note(f"loop: {loop_ms:.0f} ms blocked at most; by the clock, with waits for a core, {clock_ms:.0f} ms")
             figures.append(compare("loop_max", loop_ms, "ms", BAR, LOOP_MS))
     return [figure for figure in figures if figure.name in wanted]
+
+
+async def _warm(bench: Bench) -> None:
+    """Open a channel, and have all load the models who are to run them. Raises NotReady.
+
+    A verifier starts its engine, which takes a second of a core, when it is drawn for the first time.
+    """
+    with trio.move_on_after(WARM_S_MAX):
+        while not bench.network.has_loaded(bench.models.values()):
+            for path in bench.models.values():
+                await ask_in_turn(bench.make_ask(path), WARM_REQUESTS)
+        return
+    raise NotReady(f"not all verifiers were drawn in {WARM_S_MAX:.0f} s: {read_last_words(bench.network.directory)}")
 
 
 async def measure_added(bench: Bench) -> list[Figure]:

@@ -3,12 +3,13 @@
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from protocol.content import compute_digest, format_cid
 from protocol.types import GRAINS_PER_ROLE
 from roles.config import read_config, write_config
 from testnet.bench.inference.node import LOOP_NAME
@@ -19,6 +20,7 @@ from testnet.network_file import NetworkFile
 
 ROLES: Mapping[str, int] = {"validator": 1, "storage": 1, "inference": 1, "verifier": 2}
 WORKER = "inference-0"
+RUN_MODELS = ("inference", "verifier")
 SEED = 30
 READY_S = 30.0
 LOOP_S = 5.0
@@ -44,6 +46,12 @@ class Network:
     @property
     def file(self) -> NetworkFile:
         return self.launcher.network
+
+    def has_loaded(self, paths: Iterable[Path]) -> bool:
+        """Whether the worker and the verifiers, who load what they are drawn for, have these models running."""
+        wanted = {format_cid(compute_digest(path.read_bytes())) for path in paths}
+        nodes = [node for node in self.file.nodes if node.role in RUN_MODELS]
+        return all(wanted <= read_status(self.directory, node).get("models", {}).keys() for node in nodes)
 
     def watch_loop(self) -> None:
         """Forget how long the worker's event loop was blocked so far."""

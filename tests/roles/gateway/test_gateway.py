@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from protocol.content import compute_digest, format_cid
+from protocol.proofs.receipt_file import RECEIPT_FILE_BYTES_MAX
 from roles.attempts import Outcome
 from roles.client_errors import make_error
 from roles.gateway import desk as desks
@@ -61,8 +62,6 @@ def test_a_model_is_found_described_and_run(tmp_path):
 
 
 def test_a_receipt_is_given_to_whoever_knows_its_cid(tmp_path):
-    (tmp_path / f"{'01' * 32}.receipt").write_bytes(b"a receipt")
-
     async def check(served):
         place = (await served.http.post(INFER, json=ASKED)).json()["parameters"]["receipt"]
 
@@ -71,7 +70,7 @@ def test_a_receipt_is_given_to_whoever_knows_its_cid(tmp_path):
         for other in (f"{head}/{format_cid(bytes(32))}", f"/receipts/{'02' * 32}/{cid}", f"/receipts/..%2f/{cid}"):
             assert (await served.http.get(other)).status_code == 404, other
 
-    run(tmp_path, FakeAsker(), check)
+    run(tmp_path, FakeAsker(receipts={b"\x01" * 32: b"a receipt"}), check)
 
 
 @pytest.mark.parametrize(("code", "status"), [("unpaid", 402), ("dissent", 409), ("busy", 429), ("no_worker", 503)])
@@ -224,8 +223,8 @@ def test_slow_and_malformed_clients_are_hung_up_on_and_others_served_meanwhile(t
 
 def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "WRITE_S_MAX", 0.2)
-    (tmp_path / f"{'05' * 32}.receipt").write_bytes(bytes(desks.RECEIPT_BYTES_MAX))
-    cid = format_cid(compute_digest(bytes(desks.RECEIPT_BYTES_MAX)))
+    receipt = bytes(RECEIPT_FILE_BYTES_MAX)
+    cid = format_cid(compute_digest(receipt))
 
     async def check(served):
         stream = await served.connect()
@@ -237,7 +236,7 @@ def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path, monkeypatch):
         assert (await served.http.get("/v2/health/live")).status_code == 200
         await stream.aclose()
 
-    run(tmp_path, FakeAsker(), check)
+    run(tmp_path, FakeAsker(receipts={b"\x05" * 32: receipt}), check)
 
 
 def test_one_connection_too_many_is_told_so_and_others_are_served_on(tmp_path, monkeypatch):
