@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from testnet.give_way import give_way
+
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
-GIVE_WAY_S = 3.0  # at most, until the kernel has taken it: time for thirty processes that are started together
-GIVE_WAY_POLL_S = 0.03
 ORDER_BYTES_MAX = 1024 * 1024
 PR_SET_PDEATHSIG = 1
 # Thread pools of numerical libraries start at import; a process that forks must not have any.
@@ -43,27 +43,6 @@ def bind_to_parent(parent: int, signal_number: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         os._exit(1)
-
-
-def give_way(niceness: int) -> None:
-    """Have this process, which leads its session, and all of that session yield to processes that are less nice.
-
-    Where Linux groups processes by session (sched(7), autogroup), a process's own value says nothing between groups.
-    Where the group cannot be told, or not in time, all processes share the machine evenly.
-    """
-    if not niceness:
-        return
-    niceness = os.nice(niceness)
-    deadline = time.monotonic() + GIVE_WAY_S
-    while time.monotonic() < deadline:
-        try:
-            Path("/proc/self/autogroup").write_text(f"{niceness}\n", encoding="ascii")
-        except BlockingIOError:  # the kernel takes one in a tenth of a second, of all who are not privileged
-            time.sleep(GIVE_WAY_POLL_S)
-        except OSError:
-            return  # no such groups here, or not ours to set
-        else:
-            return
 
 
 def run_callable(target: str, arguments: list[str]) -> int:

@@ -1,6 +1,8 @@
 """Processes that never outlive whoever started them. Real processes, no network."""
 
 import os
+import platform
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from testnet.give_way import TURN_MS
 from testnet.launch import Launcher, Program, is_alive
 from testnet.network_file import NetworkFile
 
@@ -23,6 +26,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> N
     while not condition():
         assert time.monotonic() < deadline, "condition not met in time"
         select.select([], [], [], 0.01)
+
+
+def shows_turns() -> bool:
+    """Linux heeds how long turns are to be since 6.12, and shows it where it was built to."""
+    numbers = re.findall("[0-9]+", platform.release())
+    return Path("/proc/self/sched").exists() and tuple(map(int, numbers[:2])) >= (6, 12)
 
 
 @pytest.fixture
@@ -70,6 +79,24 @@ def test_a_process_is_as_nice_as_it_is_told_to_be_alone_and_among_sessions(launc
     assert os.getpriority(os.PRIO_PROCESS, other) == own
     group = Path(f"/proc/{polite}/autogroup")
     assert not os.access(group, os.W_OK) or group.read_text().endswith(f" nice {min(own + 7, 19)}\n")
+
+
+@pytest.mark.skipif(not shows_turns(), reason="this kernel does not show the length of turns, or not heed it")
+def test_who_gives_way_takes_long_turns_and_so_does_what_it_starts(tmp_path: Path) -> None:
+    log = tmp_path / "turns"
+    script = (
+        "import subprocess, sys; from testnet.give_way import give_way; give_way(int(sys.argv[1]));"
+        "print(next(line for line in open('/proc/self/sched') if line.startswith('se.slice')).split()[-1], flush=True);"
+        "subprocess.run(['grep', 'se.slice', '/proc/self/sched'])"
+    )
+    turns_ms = {}
+    for nice in (0, 3):
+        with log.open("w") as output:
+            subprocess.run([sys.executable, "-c", script, str(nice)], stdout=output, check=True, timeout=TIMEOUT_S)
+        turns_ms[nice] = [int(line.split()[-1]) / 1e6 for line in log.read_text().splitlines()]
+
+    assert turns_ms[3] == [TURN_MS, TURN_MS]
+    assert max(turns_ms[0]) < TURN_MS
 
 
 def test_the_death_of_a_process_is_reported_with_its_signal_and_the_others_live_on(launcher: Launcher) -> None:
