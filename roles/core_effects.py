@@ -229,7 +229,8 @@ class Put:
     Unless `is_synced`, it is only written before a later effect leaves, which a killed process survives, and on disk
     before anything is published later.
 
-    Bucket `receipt` holds receipt files by their request's id, which nobody wants in memory: `Restored.kv` has none.
+    Bucket `receipt` holds receipt files by their request's id, which nobody wants in memory: `Restored.kv` has none of
+    those in the database.
     """
 
     bucket: str

@@ -72,13 +72,17 @@ def receipt(
 
 
 def keep_receipt(directory: Path, answer: "Answer") -> Path:
-    """Put an answer's receipt into its client's directory as a file, for the person who has asked."""
+    """Put an answer's receipt into its client's directory as a file, for the person who has asked. CommandError."""
     from roles.files import write_atomically
 
-    folder = directory / RECEIPTS_NAME
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{answer.request_id.hex()}.receipt"
-    write_atomically(path, answer.receipt)
+    path = directory / RECEIPTS_NAME / f"{answer.request_id.hex()}.receipt"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, answer.receipt)
+    except OSError as error:
+        message = f"the request was answered, but its receipt cannot be written to {path}: {error.strerror}"
+        hint = f"answer and receipt are kept: `rolemesh receipt {answer.request_id.hex()} --dir {directory} --out FILE`"
+        raise CommandError("cannot_write", message, hint, request_id=answer.request_id) from error
     return path
 
 

@@ -7,15 +7,7 @@ from protocol.jobs import Receipt
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ZeroReason
 from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
-from roles.workbook import (
-    LEAVES_MAX,
-    RECALL_MS,
-    SETTLE_BYTES_MAX,
-    VOID_GRACE_MS,
-    Job,
-    JournalEntry,
-    Workbook,
-)
+from roles.workbook import LEAVES_MAX, RECALL_MS, SETTLE_BYTES_MAX, VOID_GRACE_MS, Job, JournalEntry, Workbook
 from tests.roles.test_admission import make_ledger
 from tests.support.core_parts import Parts
 from tests.support.jobs import OUTPUT, PRICE, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
