@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.job_errors import TooFewCandidates
-from protocol.ledger.records import Candidate
+from protocol.ledger.records import Candidate, EpochSnapshot
 from protocol.signing import compute_domain_prefix
 
 CAPPED_FROM = 5
+DRAWS_MAX = 8_192  # remembered of one epoch
 _WORKING_SET = compute_domain_prefix("working-set")
 _ORDER = compute_domain_prefix("order")
 _COMMITTEE = compute_domain_prefix("committee")
@@ -33,6 +34,16 @@ def compute_working_set(
     """The at most k inference nodes that serve `model` to `account` in the epoch of `seed`; none if nobody does."""
     eligible = [item for item in candidates if item.serves(model)]
     return _draw(_WORKING_SET + seed + account + model, eligible, min(k, len(eligible)))
+
+
+def draw_working_set(snapshot: EpochSnapshot, account: bytes, model: bytes, k: int) -> tuple[bytes, ...]:
+    """As `compute_working_set`, of an epoch, and remembered."""
+    key = ("working-set", account, model, k)
+    drawn = snapshot.draws.get(key)
+    if drawn is None:
+        drawn = compute_working_set(snapshot.seed, account, model, snapshot.candidates, k)
+        _remember(snapshot, key, drawn)
+    return drawn
 
 
 def compute_order(request_id: bytes, nodes: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -54,6 +65,25 @@ def compute_committee(
     if len(eligible) < k:
         raise TooFewCandidates(len(eligible), k)
     return _draw(_COMMITTEE + seed + request_id + worker, eligible, k)
+
+
+def draw_committee(snapshot: EpochSnapshot, request_id: bytes, worker: bytes, k: int) -> tuple[bytes, ...]:
+    """As `compute_committee`, of an epoch, and remembered.
+
+    Gossip asks for a claim's verifiers, then a role, and every block that tries its settlement.
+    """
+    key = ("committee", request_id, worker, k)
+    drawn = snapshot.draws.get(key)
+    if drawn is None:
+        drawn = compute_committee(snapshot.seed, request_id, worker, snapshot.candidates, k)
+        _remember(snapshot, key, drawn)
+    return drawn
+
+
+def _remember(snapshot: EpochSnapshot, key: tuple[str, bytes, bytes, int], drawn: tuple[bytes, ...]) -> None:
+    if len(snapshot.draws) >= DRAWS_MAX:
+        snapshot.draws.clear()
+    snapshot.draws[key] = drawn
 
 
 def draw_stores(seed: bytes, lease: bytes, eligible: Sequence[Candidate], k: int) -> tuple[bytes, ...]:

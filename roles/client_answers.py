@@ -1,7 +1,7 @@
 """What workers and verifiers tell a client, and what it makes of it: results, attestations, refusals."""
 
 from protocol.codec import encode
-from protocol.committee import compute_committee
+from protocol.committee import draw_committee
 from protocol.errors import ProtocolError, RemoteError
 from protocol.jobs import Attestation, Mode, Receipt, compute_claim_id
 from protocol.messages import Accepted, Attestations, GetOpening, Opening, Piece, Refusal, Refused, Result
@@ -111,7 +111,7 @@ class Answers:
         epoch = self._jobs.ledger.get_epoch(claim.epoch)
         if epoch is None:
             raise RemoteError(f"epoch {claim.epoch} is no longer known")
-        return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+        return draw_committee(epoch, claim.request_id, claim.worker, claim.verifiers)
 
     def on_attestations(self, items: tuple[Attestation, ...], now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

@@ -1,6 +1,6 @@
 """The verifiers drawn for a worker's claims, and those it had rather not be checked by."""
 
-from protocol.committee import compute_committee
+from protocol.committee import draw_committee
 from protocol.errors import ProtocolError
 from protocol.jobs import InferenceRequest, Mode, Receipt, compute_request_id
 from protocol.keys import format_node
@@ -53,4 +53,4 @@ class Committees:
         if snapshot is None:
             return ()
         worker = worker or self._worker
-        return compute_committee(snapshot.seed, request_id, worker, snapshot.candidates, verifiers)
+        return draw_committee(snapshot, request_id, worker, verifiers)

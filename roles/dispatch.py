@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
-from protocol.committee import compute_order, compute_working_set
+from protocol.committee import compute_order, draw_working_set
 from protocol.jobs import PaidRequest
 from protocol.ledger.records import Candidate
 from protocol.ledger.state import State
@@ -175,7 +175,7 @@ def order_workers(job: Job, state: State) -> tuple[bytes, ...]:
         return ()
     request = job.request
     size = state.params.working_set
-    workers = compute_working_set(epoch.seed, request.account, request.model, epoch.candidates, size)
+    workers = draw_working_set(epoch, request.account, request.model, size)
     return compute_order(job.request_id, workers)
 
 

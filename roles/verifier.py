@@ -10,7 +10,7 @@ from typing import Annotated
 
 from protocol.check import ACCEPTED, WINDOW_MS, check_claim
 from protocol.codec import decode, encode
-from protocol.committee import compute_committee
+from protocol.committee import draw_committee
 from protocol.content import format_cid, parse_cid
 from protocol.errors import MissingBlob, ProtocolError
 from protocol.jobs import Attestation, Claim, ClaimedWork, Receipt, compute_attestation, compute_claim_id
@@ -210,7 +210,7 @@ class Verifier(Role):
         if epoch is None:
             return ()
         try:
-            return compute_committee(epoch.seed, claim.request_id, claim.worker, epoch.candidates, claim.verifiers)
+            return draw_committee(epoch, claim.request_id, claim.worker, claim.verifiers)
         except ProtocolError:
             return ()
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from protocol.codec import encode
-from protocol.committee import compute_committee
+from protocol.committee import draw_committee
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import VERIFIERS_MIN, Claim, Mode, Receipt, compute_claim_id, compute_commitment
 from protocol.ledger.context import TransactionContext
@@ -71,7 +71,7 @@ def apply_demand_opening(draft: Draft, context: TransactionContext, body: Demand
     worker = snapshot.find_candidate(claim.worker)
     if worker is None or not worker.serves(claim.model):
         raise InvalidDemand(claim_id, f"its worker did not serve the model in epoch {claim.epoch}")
-    committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
+    committee = draw_committee(snapshot, claim.request_id, claim.worker, claim.verifiers)
     if all(item.node not in committee for item in snapshot.candidates if item.account == context.account):
         raise InvalidDemand(claim_id, "a verifier that was drawn for it can demand it")
     context.verify_signed(claim, claim.worker)

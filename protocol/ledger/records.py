@@ -205,3 +205,8 @@ class EpochSnapshot:
         """What stands behind each validator, the most first; asked for several times a block, the same for an epoch."""
         stakes = [(item.weight + item.delegated, item) for item in self.get_candidates("validator")]
         return tuple(sorted(stakes, key=lambda pair: -pair[0]))
+
+    @cached_property
+    def draws(self) -> dict[tuple[str, bytes, bytes, int], tuple[bytes, ...]]:
+        """What has been drawn from it, for who draws it again (`committee`)."""
+        return {}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from protocol.codec import decode
-from protocol.committee import compute_committee
+from protocol.committee import draw_committee
 from protocol.content import format_cid
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import (
@@ -272,7 +272,7 @@ def find_committee_fault(draft: Draft, claim: Claim, attestations: tuple[Attesta
     worker = snapshot.find_candidate(claim.worker)
     if worker is None or not worker.serves(claim.model):
         return f"node {format_node(claim.worker)} did not serve model {format_cid(claim.model)} in epoch {claim.epoch}"
-    committee = compute_committee(snapshot.seed, claim.request_id, claim.worker, snapshot.candidates, claim.verifiers)
+    committee = draw_committee(snapshot, claim.request_id, claim.worker, claim.verifiers)
     if tuple(item.verifier for item in attestations) != committee:
         return f"attested by {len(attestations)}, and not by exactly the {len(committee)} that were drawn, in order"
     return ""

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.committee import compute_committee, compute_order, compute_working_set
+from protocol.committee import (
+    DRAWS_MAX,
+    compute_committee,
+    compute_order,
+    compute_working_set,
+    draw_committee,
+    draw_working_set,
+)
 from protocol.ledger.job_errors import TooFewCandidates
-from protocol.ledger.records import Candidate
+from protocol.ledger.records import Candidate, EpochSnapshot
 
 MODEL = b"m" * 32
 SEED = b"s" * 32
@@ -102,3 +109,26 @@ def test_an_order_is_the_same_nodes_and_differs_by_request() -> None:
     assert len(orders) > 20
     assert all(sorted(order) == sorted(nodes) for order in orders)
     assert compute_order(SEED, nodes[::-1]) == compute_order(SEED, nodes)
+
+
+def test_what_is_drawn_again_of_an_epoch_is_what_was_drawn_and_that_of_another_is_another() -> None:
+    first, second = (EpochSnapshot(1, bytes([number]) * 32, (WORKER, *VERIFIERS)) for number in (1, 2))
+    plain = replace(first, candidates=first.candidates[:4])
+    for _ in range(2):
+        for number in range(20):
+            for epoch in (first, second, plain):
+                ids = bytes([number]) * 32, WORKER.node
+                assert draw_committee(epoch, *ids, 2) == compute_committee(epoch.seed, *ids, epoch.candidates, 2)
+                drawn = compute_working_set(epoch.seed, ids[0], MODEL, epoch.candidates, 3)
+                assert draw_working_set(epoch, ids[0], MODEL, 3) == drawn
+        with pytest.raises(TooFewCandidates):
+            draw_committee(plain, SEED, WORKER.node, 4)
+    assert first == EpochSnapshot(1, first.seed, first.candidates)
+
+
+def test_only_so_many_draws_of_an_epoch_are_remembered() -> None:
+    epoch = EpochSnapshot(1, SEED, (WORKER, *VERIFIERS[:2]))
+    for number in range(DRAWS_MAX + 10):
+        draw_committee(epoch, number.to_bytes(32, "big"), WORKER.node, 2)
+
+    assert len(epoch.draws) == 10

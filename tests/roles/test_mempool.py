@@ -7,7 +7,7 @@ import pytest
 from protocol.codec import encode
 from protocol.ledger.transactions import Transfer
 from protocol.signing import sign
-from roles.mempool import Mempool
+from roles.mempool import TRIAL_MS, Mempool
 from tests.support.ledgers import Ledger
 
 PAYEE = bytes([9]) * 32
@@ -39,6 +39,19 @@ def test_accounts_are_served_by_fee_and_each_in_order(ledger):
     assert list(pool.list_in_order(ledger.state)) == [dear, first, second]
     assert pool.get_cause(ledger.state) == (encode(dear),)
     assert len(pool) == 4
+
+
+def test_a_draft_that_transactions_are_tried_on_is_of_the_newest_state_and_not_old(ledger):
+    pool, begun_ms = Mempool(), ledger.state.time_ms + 1
+    poor, rich = ledger.spare(0), ledger.spare(1)
+    wanted = encode(ledger.sign(poor, Transfer(PAYEE, ledger.state.accounts[poor.public].balance)))
+    late = encode(sign(replace(make(ledger, 2), valid_until_ms=begun_ms + TRIAL_MS - 1), ledger.spare(2)))
+
+    assert pool.take((wanted,), ledger.state, begun_ms)[0].startswith("InsufficientBalance")
+    assert pool.take((late,), ledger.state, begun_ms + TRIAL_MS)[0].startswith("ExpiredTransaction")
+    assert ledger.block(ledger.sign(rich, Transfer(poor.public, 10**9))) == []
+
+    assert pool.take((wanted,), ledger.state, begun_ms + TRIAL_MS) == []
 
 
 def test_what_the_ledger_would_refuse_does_not_come_in_and_the_reason_has_its_numbers(ledger):
