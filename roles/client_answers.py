@@ -182,7 +182,7 @@ class Answers:
         job, attempt = found
         attempt.note_refusal(refusal)
         if refusal.code == RefusalCode.BUSY:
-            self._jobs.dispatch.throttle.note_busy(sender, now_ms)
+            self._jobs.dispatch.note_busy(attempt, now_ms)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:

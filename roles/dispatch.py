@@ -12,12 +12,14 @@ from roles.admission import SETTLE_GRACE_MS, RefusalCode
 from roles.attempts import Attempt, Job, publish_requests
 from roles.congestion import Room, Turns
 from roles.debts import Debts
+from roles.limits import Limits
 from roles.purse import Purse
 from roles.role import Effect, Record, Request, Send, Submit
 from roles.streams_in import begin_stream
 from roles.throttle import Throttle
 
 Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
+Kind = tuple[bytes, int, str, int, int]  # jobs of one kind may be given to the same workers
 
 
 class Dispatch:
@@ -40,6 +42,7 @@ class Dispatch:
         self._turns = Turns()
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._is_opening = False
+        self._limits = Limits()
         self.throttle = Throttle()
 
     def add(self, job: Job) -> None:
@@ -70,6 +73,11 @@ class Dispatch:
         self._under_way.discard(job.request_id)
         self._turns.note_end(now_ms, len(self._new))
 
+    def note_busy(self, attempt: Attempt, now_ms: int) -> None:
+        """Its worker has turned it away for want of room."""
+        self.throttle.note_busy(attempt.worker, now_ms)
+        self._limits.note_busy(attempt.worker, len(self._in_flight.get(attempt.worker, ())), attempt.began_ms, now_ms)
+
     def free(self, attempt: Attempt) -> None:
         """The attempt's voucher is no longer in flight."""
         self._in_flight.get(attempt.worker, set()).discard(_get_key(attempt))
@@ -80,7 +88,10 @@ class Dispatch:
         sent: list[Attempt] = []
         left_over: list[Job] = []
         missing: Missing = {}
+        full: set[Kind] = set()
         for job in chain(list(self._waiting.values()), self._list_new()):
+            if full and not job.attempts and _get_kind(job) in full:
+                continue
             attempt, pressed = self._pay(job, state, now_ms, missing)
             effects += [call_off(owed) if owed.is_called_off else go_direct(owed) for owed in pressed]
             if attempt is not None:
@@ -88,6 +99,8 @@ class Dispatch:
                 sent.append(attempt)
             elif not job.order:
                 left_over.append(job)
+            elif not job.attempts and self._are_full(job.order, now_ms):
+                full.add(_get_kind(job))
             if attempt is not None or not job.order:
                 self._new.pop(job.request_id, None)
                 self._waiting.pop(job.request_id, None)
@@ -114,6 +127,12 @@ class Dispatch:
                 return
             yield job
 
+    def _is_full(self, worker: bytes, now_ms: int) -> bool:
+        return len(self._in_flight.get(worker, ())) >= self._limits.get(worker, now_ms)
+
+    def _are_full(self, workers: tuple[bytes, ...], now_ms: int) -> bool:
+        return all(self._is_full(worker, now_ms) for worker in workers)
+
     def _pay(self, job: Job, state: State, now_ms: int, missing: Missing) -> tuple[Attempt | None, list[Attempt]]:
         """The job's next attempt, with its voucher; None while no worker has room or no channel is open.
 
@@ -132,6 +151,9 @@ class Dispatch:
                 too_dear = ("price", f"costs {fee} grains, the limit is {job.ask.fee_max}")
                 job.last_code, job.last_reason = epoch_over if candidate is None else too_dear
                 job.order = tuple(other for other in job.order if other != worker)
+                continue
+            if self._is_full(worker, now_ms):
+                job.last_code, job.last_reason = RefusalCode.BUSY, "the workers left have as much as they have room for"
                 continue
             if self.throttle.holds_back(worker, job.request_id, now_ms):
                 job.last_code, job.last_reason = RefusalCode.BUSY, "the worker turns away most of what it is asked now"
@@ -214,6 +236,11 @@ def _get_room(job: Job) -> int:
     if not job.ask.spend_max:
         return job.ask.fee_max
     return job.ask.spend_max - sum(attempt.owed for attempt in job.attempts)
+
+
+def _get_kind(job: Job) -> Kind:
+    request = job.request
+    return request.model, request.epoch, request.mode, job.rows, min(job.ask.fee_max, _get_room(job))
 
 
 def _get_key(attempt: Attempt) -> tuple[bytes, int]:

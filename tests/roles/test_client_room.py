@@ -39,18 +39,45 @@ def list_asked(effects) -> list[tuple[bytes, bytes]]:
     return [(fields["request_id"], fields["worker"]) for fields in sent]
 
 
+def refuse_everywhere(story: Story, effects, code: str) -> list[tuple[bytes, bytes]]:
+    """Who was asked for what, as all three workers refuse a request in turn."""
+    asked = list_asked(effects)
+    request_id = asked[0][0]
+    for number in (1, 2, 3):
+        asked += list_asked(story.refuse(asked[-1][1], request_id, number, code))
+    return asked
+
+
 def test_a_request_that_every_worker_refuses_leaves_its_room_to_the_next():
     story = Story(STEP)
     sent = fill(story)
     assert not list_asked(story.ask("last", mode=Mode.BATCH))
-    asked = list_asked(sent[0])
-    request_id = asked[0][0]
 
-    for number in (1, 2, 3):
-        asked += list_asked(story.refuse(asked[-1][1], request_id, number, "busy"))
+    asked = refuse_everywhere(story, sent[0], "committee")
 
-    assert [each == request_id for each, _ in asked] == [True, True, True, False]
+    assert [each == asked[0][0] for each, _ in asked] == [True, True, True, False]
     assert len({worker for _, worker in asked[:3]}) == 3
+
+
+def test_workers_that_all_turn_one_away_for_want_of_room_are_given_no_more_before_one_has_answered():
+    story = Story(STEP)
+    sent = fill(story)
+    assert not list_asked(story.ask("last", mode=Mode.BATCH))
+
+    assert len(refuse_everywhere(story, sent[0], "busy")) == 3
+
+    assert count_sent(story.answer(sent[1])[2]) == 1
+
+
+def test_a_worker_that_has_turned_one_away_is_passed_over_while_others_have_room():
+    story = Story(STEP)
+    first = story.ask("first", mode=Mode.BATCH)
+    [(request_id, full)] = list_asked(first)
+    story.refuse(full, request_id, 1, "busy")  # it may have one more
+
+    later = [list_asked(story.ask(f"later {number}", mode=Mode.BATCH)) for number in range(12)]
+
+    assert sum(worker == full for [(_, worker)] in later) == 1
 
 
 def test_what_would_wait_too_long_is_refused_at_once():

@@ -9,26 +9,35 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from roles.congestion import ROOM_FIRST, ROOM_MIN, ROUND_MS, SHARE_MAX, WAIT_SHARE, Room, Turns
+from roles.limits import Limits
 
 MODEL = b"m" * 32
 TIMEOUT_MS = 10_000
+RTT_MS = 5
 
 
 @dataclass
 class Bench:
-    """A network of `servers`, each busy for `service_ms` with a request, and a client that is asked at a pace."""
+    """A network of `servers`, each busy for `service_ms` with a request, and a client that is asked at a pace.
+
+    To the client it is one worker, which turns away, and says so RTT_MS later, what would be more than `most` at once.
+    """
 
     servers: int
     service_ms: int
+    most: int = 10**9
     room: Room = field(default_factory=Room)
     turns: Turns = field(default_factory=Turns)
+    limits: Limits = field(default_factory=Limits)
     now_ms: int = 1_000
     took_ms: list[tuple[int, int]] = field(default_factory=list)  # when an answer came, and after how long
     refused: int = 0
+    turned_away: int = 0
     under_way: int = 0
+    held: int = 0
     _free_ms: list[int] = field(default_factory=list)
     _waiting: deque[int] = field(default_factory=deque)
-    _ends: list[tuple[int, int, int]] = field(default_factory=list)
+    _ends: list[tuple[int, int, int, bool]] = field(default_factory=list)
 
     def run(self, per_s: float, seconds: float) -> None:
         self._free_ms = self._free_ms or [self.now_ms] * self.servers
@@ -45,19 +54,28 @@ class Bench:
             self._begin()
 
     def _begin(self) -> None:
-        while self._waiting and self.under_way < self.room.size:
+        while self._waiting and self.under_way < min(self.room.size, self.limits.get(MODEL, self.now_ms)):
             asked_ms = self._waiting.popleft()
             self.under_way += 1
+            if self.held >= self.most:
+                heapq.heappush(self._ends, (self.now_ms + RTT_MS, self.now_ms, asked_ms, False))
+                continue
+            self.held += 1
             done_ms = max(heapq.heappop(self._free_ms), self.now_ms) + self.service_ms
             heapq.heappush(self._free_ms, done_ms)
-            heapq.heappush(self._ends, (done_ms, self.now_ms, asked_ms))
+            heapq.heappush(self._ends, (done_ms, self.now_ms, asked_ms, True))
         self.room.look(self.under_way >= self.room.size and bool(self._waiting), self.now_ms)
 
-    def _end(self, done_ms: int, began_ms: int, asked_ms: int) -> None:
+    def _end(self, done_ms: int, began_ms: int, asked_ms: int, is_answered: bool) -> None:
         self.now_ms = done_ms
-        self.room.note_answer(MODEL, done_ms - began_ms, TIMEOUT_MS, done_ms)
+        if is_answered:
+            self.held -= 1
+            self.room.note_answer(MODEL, done_ms - began_ms, TIMEOUT_MS, done_ms)
+            self.took_ms.append((done_ms, done_ms - asked_ms))
+        else:
+            self.turned_away += 1
+            self.limits.note_busy(MODEL, self.under_way, began_ms, done_ms)
         self.under_way -= 1
-        self.took_ms.append((done_ms, done_ms - asked_ms))
         self.turns.note_end(done_ms, len(self._waiting))
         self._begin()
 
@@ -91,6 +109,30 @@ def test_what_a_network_can_do_is_never_refused_and_does_not_wait(servers, servi
 
     assert bench.refused == 0
     assert all(took_ms <= 2 * service_ms for _, took_ms in bench.took_ms)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 8), st.integers(5, 100), st.integers(12, 200), st.floats(2, 6))
+def test_who_is_turned_away_after_a_wait_is_one_in_a_hundred_of_the_refused(servers, service_ms, most, times) -> None:
+    capacity = 1_000 * servers / service_ms
+    assume(20 <= capacity <= 800 and 2 * servers <= most)
+    bench = Bench(servers, service_ms, most)
+    bench.run(times * capacity, 10)
+    refused, turned_away = bench.refused, bench.turned_away
+    bench.run(times * capacity, 30)
+
+    assert bench.turned_away - turned_away <= 0.01 * (bench.refused - refused) + 3
+    assert bench.count_answers(30) >= 0.9 * 30 * capacity - 2
+
+
+def test_a_network_that_has_more_room_again_is_asked_for_more_again() -> None:
+    bench = Bench(20, 100, most=30)
+    bench.run(400, 20)
+    assert bench.under_way <= 30
+    bench.most = 10**9
+    bench.run(400, 40)
+
+    assert bench.under_way >= 60
 
 
 def test_it_finds_its_way_back_from_a_stall() -> None:
