@@ -21,7 +21,7 @@ from protocol.ledger.state import Row, RowChange, State, compute_state_root
 from protocol.messages import CertifiedBlock
 from roles.config import EXIT_CONFIG, UserError
 from roles.core_effects import Commit, Put, Restored
-from roles.journal import BUCKET, get_settled, list_puts, overlay, read_pages
+from roles.journal import BUCKET, KEY_BYTES_MAX, get_settled, list_puts, overlay, read_pages
 
 DATABASE_NAME = "node.db"  # in a node's directory
 SCHEMA_VERSION = 5
@@ -310,7 +310,7 @@ def copy_ledger(source: Path, target: Path, boot: int) -> tuple[bytes, int, int]
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already")
-    with open_stored(source):  # it is one of ours
+    with open_stored(source):  # it is one of ours, and whole
         pass
     with _damage(source), closing(sqlite3.connect(f"{target.absolute().as_uri()}", uri=True)) as connection:
         connection.isolation_level = None
@@ -335,6 +335,45 @@ def open_stored(path: Path, above: int = 0) -> Iterator[tuple[Iterator[StoredBlo
 
     The node may be running. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
     """
+    with _read_only(path) as connection:
+        row = connection.execute("SELECT frame, height FROM state").fetchone()
+        last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
+        if row is not None and row[1] != last:
+            raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
+        query = "SELECT height, block, certificate, restarts FROM blocks WHERE height > ? ORDER BY height"
+        rows = connection.execute(query, (above,))
+        yield (
+            (StoredBlock(*row) for row in rows),
+            None if row is None else StoredState(row[0], _read_rows(connection)),
+        )
+
+
+def read_kept(path: Path, bucket: str, begins: str = "") -> dict[bytes, bytes]:
+    """What a role keeps under a bucket (`client/requests`) of a database, whose node may be running; unchanged by it.
+
+    With what is still in its journal; only under keys that begin so, in hex. Raises DatabaseDamaged, ForeignDatabase or
+    sqlite3.OperationalError.
+    """
+    with _read_only(path):  # it is one of ours
+        pass
+    # The journal first: what leaves it in between is in the database by then.
+    pages = read_pages(path.parent, 0)
+    least = bytes.fromhex(begins + "0" * (len(begins) % 2))
+    most = bytes.fromhex(begins + "f" * (len(begins) % 2)) + b"\xff" * KEY_BYTES_MAX
+    query = "SELECT key, data FROM receipts WHERE key BETWEEN ?2 AND ?3 ORDER BY id"
+    if bucket != RECEIPT_BUCKET:
+        query = "SELECT key, value FROM kv WHERE bucket = ?1 AND key BETWEEN ?2 AND ?3"
+    with _read_only(path) as connection:
+        kept = dict(connection.execute(query, (bucket, least, most)))
+        own = dict(connection.execute("SELECT key, value FROM kv WHERE bucket = ?", (BUCKET,)))
+    settled = get_settled({BUCKET: own})
+    puts = (put for put in list_puts([page for page in pages if page.number > settled]) if put.bucket == bucket)
+    return overlay({bucket: kept}, (put for put in puts if least <= put.key <= most))[bucket]
+
+
+@contextmanager
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database of ours as of one moment. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError."""
     with _damage(path):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         try:
@@ -344,39 +383,9 @@ def open_stored(path: Path, above: int = 0) -> Iterator[tuple[Iterator[StoredBlo
             if version != SCHEMA_VERSION:
                 raise ForeignSchema(path, version)
             connection.execute("BEGIN")
-            row = connection.execute("SELECT frame, height FROM state").fetchone()
-            last = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()[0]
-            if row is not None and row[1] != last:
-                raise DatabaseDamaged(path, f"blocks up to height {last}, but the state is of {row[1]}")
-            query = "SELECT height, block, certificate, restarts FROM blocks WHERE height > ? ORDER BY height"
-            rows = connection.execute(query, (above,))
-            yield (
-                (StoredBlock(*row) for row in rows),
-                None if row is None else StoredState(row[0], _read_rows(connection)),
-            )
+            yield connection
         finally:
             connection.close()
-
-
-def read_kept(path: Path, bucket: str) -> dict[bytes, bytes]:
-    """What a role keeps under a bucket (`client/requests`) of a database, whose node may be running; unchanged by it.
-
-    With what is still in its journal. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
-    """
-    with open_stored(path):  # it is one of ours
-        pass
-    # The journal first: what leaves it in between is in the database by then.
-    pages = read_pages(path.parent, 0)
-    with _damage(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute("BEGIN")  # all of it as of one moment
-        rows = connection.execute("SELECT bucket, key, value FROM kv WHERE bucket IN (?, ?)", (bucket, BUCKET))
-        kv: dict[str, dict[bytes, bytes]] = {}
-        for name, key, value in rows:
-            kv.setdefault(name, {})[key] = value
-        if bucket == RECEIPT_BUCKET:
-            kv[bucket] = dict(connection.execute("SELECT key, data FROM receipts ORDER BY id"))
-    settled = get_settled(kv)
-    return overlay(kv, list_puts([page for page in pages if page.number > settled])).get(bucket, {})
 
 
 def _lay_out(connection: sqlite3.Connection) -> None:

@@ -22,6 +22,7 @@ from roles.core_effects import Put
 
 NAMES = ("journal-0", "journal-1")  # in a node's directory
 BUCKET, SETTLED = "journal", b"settled"  # where the database notes the last page it has
+KEY_BYTES_MAX = 1_024
 PUTS_MAX, VALUE_BYTES_MAX = 64, 16 * 1024  # of one append: it is done within the loop
 _MARK = b"RMJ1"
 
@@ -38,7 +39,7 @@ class Entry:
     """A `Put`. Without a value when it forgets."""
 
     bucket: Name
-    key: Annotated[bytes, AtMost(1_024)]
+    key: Annotated[bytes, AtMost(KEY_BYTES_MAX)]
     value: Annotated[bytes, AtMost(VALUE_BYTES_MAX)]
     is_gone: Annotated[int, UpTo(1)]
 

@@ -50,8 +50,8 @@ def receipt(
     places = find_places(directory if directory is not None else find_newest())
     found: dict[bytes, tuple[Path, bytes]] = {}
     for place in places:
-        kept = read_kept(place / DATABASE_NAME, RECEIPT_BUCKET)
-        found |= {key: (place, data) for key, data in kept.items() if key.hex().startswith(wanted)}
+        kept = read_kept(place / DATABASE_NAME, RECEIPT_BUCKET, begins=wanted)
+        found |= {key: (place, data) for key, data in kept.items()}
     if len(found) != 1:
         raise _refuse(wanted, sorted(key.hex() for key in found), places)
     [(key, (place, data))] = found.items()

@@ -142,6 +142,18 @@ def test_a_receipt_is_there_at_once_for_whoever_reads_and_with_the_next_sync_for
         assert store.chain.find_receipt(b"\xcd") is None
 
 
+@pytest.mark.parametrize("bucket", [RECEIPT_BUCKET, "jobs"])
+def test_what_begins_so_is_read_alone_from_the_database_and_the_journal(tmp_path, bucket):
+    with closing(Store(tmp_path)) as store:
+        store.writer.write([Put(bucket, key, b"1") for key in (b"\xab\x11", b"\xab\x22", b"\xcd\xab")])
+        store.writer.jot([Put(bucket, b"\xab\x11", b"2", is_synced=False), Put(bucket, b"\xce", b"3", is_synced=False)])
+
+        assert read_kept(tmp_path / "node.db", bucket, begins="ab") == {b"\xab\x11": b"2", b"\xab\x22": b"1"}
+        assert read_kept(tmp_path / "node.db", bucket, begins="AB2") == {b"\xab\x22": b"1"}
+        assert read_kept(tmp_path / "node.db", bucket, begins="c").keys() == {b"\xcd\xab", b"\xce"}
+        assert len(read_kept(tmp_path / "node.db", bucket)) == 4
+
+
 def test_receipts_are_not_read_into_memory_at_a_start(tmp_path):
     store = Store(tmp_path)
     store.writer.write([Put(RECEIPT_BUCKET, b"\xab", b"evidence"), Put("jobs", b"a", b"1")])
