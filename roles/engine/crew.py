@@ -84,7 +84,7 @@ class Crew:
     def _remove(self, slot: Slot) -> None:
         """Kill its process, which ends its `_tend`; the place is free at once."""
         slot.state = "gone"
-        for job in slot.ahead:  # not what ended the worker: they wait for another one
+        for job in slot.ahead:  # they wait for another one, also if one of them has ended this one (0173)
             job.is_ahead = job.is_sent = False
         slot.ahead.clear()
         if slot in self.slots:

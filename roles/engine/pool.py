@@ -37,8 +37,8 @@ from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
 from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
-AHEAD_MAX = 4  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
-QUICK_S = 0.05  # a run that takes longer keeps a worker busy for long enough: one job ahead of it is plenty
+AHEAD_MAX = 8  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
+AHEAD_S = 0.04  # that they may take together; one always may
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
 OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
@@ -358,7 +358,7 @@ class Pool:
             fed = [slot for slot in self._crew.slots if slot.state == "running" and slot.has_frame]
             for depth in range(AHEAD_MAX):  # nobody gets a second one before all have their first
                 for slot in fed:
-                    if len(slot.ahead) == depth and (not depth or slot.took_s <= QUICK_S):
+                    if len(slot.ahead) == depth and (not depth or (depth + 1) * slot.took_s <= AHEAD_S):
                         self._send_ahead(slot)
 
     def _send_ahead(self, slot: Slot) -> None:

@@ -20,7 +20,7 @@ from roles.engine import pool as pools
 from roles.engine import verdicts
 from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, Withdrawn, WorkerCrashed
 from roles.engine.inline import InlineEngine
-from roles.engine.pool import AHEAD_MAX, open_pool
+from roles.engine.pool import AHEAD_MAX, AHEAD_S, open_pool
 from roles.engine.specs import MODEL_BYTES_MAX
 from tests.support.onnx_bytes import crashing, doubled, huge_constant, many_products, unary
 
@@ -469,8 +469,9 @@ NUMBERS = tuple(range(1, AHEAD_MAX + 3))
 @asynccontextmanager
 async def queued(pool, results):
     """A worker stopped at its first job, with the next ones ahead and the last that waits. They end in `results`."""
-    await pool.compute(log, (make_float(1),), PATIENCE_S)  # a quick one: as many go ahead as may
-    (pid,) = pool.pids
+    await pool.compute(log, (make_float(1),), PATIENCE_S)
+    (pid,), (slot,) = pool.pids, pool._crew.slots
+    slot.took_s = 0.0  # a quick one, however busy this machine is: as many go ahead as may
     os.kill(pid, signal.SIGSTOP)
 
     async def run(number):
@@ -491,7 +492,6 @@ async def queued(pool, results):
 
             nursery.start_soon(run_within)
             await trio.testing.wait_all_tasks_blocked(0.01)
-        (slot,) = pool._crew.slots
         assert [job.name for job in slot.ahead] == [f"job {number}" for number in NUMBERS[1:-1]]
         assert pool.waiting == len(NUMBERS) - 1
         yield pid, scopes
@@ -508,7 +508,8 @@ def make_float(number):
 
 
 def compute_log(number):
-    return Tensor("float32", (1, 2), np.log(np.float32([number, 1])).tobytes())
+    (outputs,), _ = InlineEngine(BLOBS.__getitem__).compute(log, (make_float(number),))
+    return outputs
 
 
 def test_a_worker_has_its_next_job_before_it_has_done_the_one_at_hand():
@@ -559,18 +560,18 @@ def test_several_may_leave_while_their_jobs_are_ahead_and_the_others_get_their_o
     trio.run(main)
 
 
-def test_behind_a_run_that_takes_long_there_is_one_job_ahead(monkeypatch):
-    monkeypatch.setattr("roles.engine.pool.QUICK_S", 0.0)
-
+@pytest.mark.parametrize(("took_s", "ahead"), [(0.0, AHEAD_MAX), (0.3 * AHEAD_S, 3), (0.6 * AHEAD_S, 1), (60.0, 1)])
+def test_the_longer_a_run_takes_the_fewer_jobs_are_ahead(took_s, ahead):
     async def main():
         async with bounded_pool() as pool, trio.open_nursery() as nursery:
             await pool.compute(log, (make_float(1),), PATIENCE_S)
             (pid,), (slot,) = pool.pids, pool._crew.slots
+            slot.took_s = took_s
             os.kill(pid, signal.SIGSTOP)
             for number in NUMBERS:
                 nursery.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)
             await wait_until(lambda: pool.waiting == len(NUMBERS) - 1)
-            assert len(slot.ahead) == 1
+            assert len(slot.ahead) == ahead
             os.kill(pid, signal.SIGCONT)
 
     trio.run(main)
@@ -584,7 +585,8 @@ def test_of_two_workers_none_has_a_second_job_ahead_before_both_have_one():
                     both.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)
             await wait_until(lambda: all(slot.state == "idle" for slot in pool._crew.slots))
             assert len(pool.pids) == 2
-            for pid in pool.pids:
+            for pid, slot in zip(pool.pids, pool._crew.slots, strict=True):
+                slot.took_s = 0.0
                 os.kill(pid, signal.SIGSTOP)
             for number in (1, 2, 3, 4, 5):
                 nursery.start_soon(pool.compute, log, (make_float(number),), PATIENCE_S)

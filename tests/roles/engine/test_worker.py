@@ -1,5 +1,6 @@
 """The worker process itself: what it may do, and how it takes frames that make no sense."""
 
+import io
 import os
 import resource
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.errors import MalformedMessage
 from protocol.proofs.trace import Exhibit, Given, OperatorRun, RunOperator, TracedRun, TraceModel
@@ -30,7 +33,7 @@ from roles.engine.frames import (
 from roles.engine.process import WORKER, WorkerProcess
 from roles.engine.sandbox import Measure
 from roles.engine.session import load_session, run_session
-from roles.engine.worker import FILES_MAX, MEMORY_BYTES_MAX
+from roles.engine.worker import FILES_MAX, MEMORY_BYTES_MAX, Frames, serve
 from tests.support.onnx_bytes import FLOAT, int64s, many_products, model, node, unary, value_info
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +94,76 @@ def test_a_frame_comes_out_as_it_went_in(message):
 def test_a_frame_that_is_too_long_or_of_no_kind_is_refused_by_its_head(head):
     with pytest.raises(MalformedMessage):
         parse_head(head)
+
+
+class Pieces(io.RawIOBase):
+    """What a pipe gives, one piece a read."""
+
+    def __init__(self, pieces):
+        self.pieces = list(pieces)
+
+    def read(self, size=-1):
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+class Flushed(io.BytesIO):
+    """How many bytes were there at each flush."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def flush(self):
+        self.sizes.append(self.tell())
+
+
+def make_run(size):
+    return Run((Tensor("uint8", (size,), bytes(size)),))
+
+
+def serve_all(monkeypatch, pieces, hold_s=60.0):
+    """How many answers each flush sent, the first one, which tells what binds the process, left out."""
+    monkeypatch.setattr("roles.engine.desk.Desk.answer", lambda self, message: Failed("bad_input", "no"))
+    monkeypatch.setattr("roles.engine.worker.HOLD_S", hold_s)
+    sink = Flushed()
+    serve(Pieces(pieces), sink, ())
+    first, *rest = sink.sizes
+    step = len(pack_frame(Failed("bad_input", "no")))
+    return [(end - begin) // step for begin, end in zip([first, *rest], rest, strict=False)]
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.lists(st.integers(1, 60), min_size=1, max_size=8))
+def test_frames_are_the_same_however_they_come(sizes, steps):
+    messages = [make_run(size) for size in sizes]
+    data, pieces, at = b"".join(map(pack_frame, messages)) + b"\0\0", [], 0
+    while at < len(data):
+        step = steps[len(pieces) % len(steps)]
+        pieces.append(data[at : at + step])
+        at += step
+    frames = Frames(Pieces(pieces))
+
+    assert [frames.read() for _ in messages] == messages
+    assert frames.read() is None  # torn
+
+
+def test_answers_to_what_came_together_leave_together(monkeypatch):
+    frame = pack_frame(make_run(3))
+
+    assert serve_all(monkeypatch, [frame * 3, frame, frame * 2 + frame[:4], frame[4:]]) == [3, 1, 2, 1]
+
+
+def test_an_answer_does_not_wait_for_a_run_that_may_take_longer(monkeypatch):
+    small, large = pack_frame(make_run(3)), pack_frame(make_run(300))
+
+    assert serve_all(monkeypatch, [small + large + small + small]) == [1, 3]
+    assert serve_all(monkeypatch, [small * 3], hold_s=0.0) == [1, 1, 1]
+
+
+def test_no_answer_waits_longer_than_it_may(monkeypatch):
+    clock = iter(range(100))  # a run takes a second
+    monkeypatch.setattr("roles.engine.worker.time.monotonic", lambda: next(clock))
+
+    assert serve_all(monkeypatch, [pack_frame(make_run(3)) * 8], hold_s=3.5) == [3, 3, 2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
