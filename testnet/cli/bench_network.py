@@ -21,7 +21,7 @@ EPILOGUE = (
 def network(
     *,
     full: Annotated[
-        bool, Parameter(negative="", help="1,000,000 requests in ten networks, mode batch: two hours and more.")
+        bool, Parameter(negative="", help="1,000,000 requests in ten networks at most, mode batch: an hour and a half.")
     ] = False,
     seed: Annotated[int, Parameter(help="Keys, addresses and faults of the first network.")] = 1,
     keep: Annotated[Path | None, Parameter(help="Keep what has run here, and go on from what is there.")] = None,
@@ -82,9 +82,9 @@ def _check_directory(directory: Path | None, full: bool) -> None:
 
 def describe(measured: "Measured", number: int, total: int) -> str:
     """A line of what came of one network."""
-    missed = ", ".join(measured.list_missed())
+    missed, most = ", ".join(measured.list_missed()), f" of {total} at most" if total > 1 else ""
     return (
-        f"network {number} of {total}: {measured.asked} requests in {measured.took_s:.0f} s, {measured.answered} "
+        f"network {number}{most}: {measured.asked} requests in {measured.took_s:.0f} s, {measured.answered} "
         f"answered, {measured.checked.paid} paid, {measured.checked.refunded} given back, "
         f"{measured.checked.unaccounted} unaccounted; " + (f"does not hold: {missed}" if missed else "every bar holds")
     )

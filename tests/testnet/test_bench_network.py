@@ -229,7 +229,7 @@ def test_all_of_the_load_is_a_million_requests_in_networks_of_their_own():
 
 
 def test_a_load_that_was_broken_off_goes_on_where_it_was(tmp_path: Path):
-    pieces, done = [Piece(seed, "batch", 10) for seed in range(3)], []
+    pieces, done = [Piece(seed, "batch", MEASURED.asked) for seed in range(3)], []
     path = tmp_path / "load.jsonl"
 
     def run(piece: Piece) -> Measured:
@@ -245,6 +245,14 @@ def test_a_load_that_was_broken_off_goes_on_where_it_was(tmp_path: Path):
     assert [result.piece for result in results] == pieces
     assert results[0] == first
     assert list(read_kept(path).values()) == results
+
+
+def test_networks_are_run_until_they_were_asked_for_as_much_as_all_were_to_be(tmp_path: Path):
+    pieces = [Piece(seed, "batch", MEASURED.asked * 2 // 5) for seed in range(5)]
+
+    for path in (None, tmp_path / "load.jsonl", tmp_path / "load.jsonl"):
+        results = list(run_pieces(pieces, lambda piece: replace(MEASURED, piece=piece), path))
+        assert [result.piece for result in results] == pieces[:2]
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "1", "no json", json.dumps({"piece": {"seed": 1}})])

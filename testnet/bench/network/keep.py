@@ -12,14 +12,22 @@ class NotKept(Exception):
 
 
 def run_pieces(pieces: Sequence[Piece], do: Callable[[Piece], Measured], path: Path | None) -> Iterator[Measured]:
-    """The results of all pieces, in order: those the file holds, and the others as they come. Raises NotKept."""
+    """The results of pieces, in order: those the file holds, and the others as they come. Raises NotKept.
+
+    A network may be asked for more than its piece says: the last ones are left out when the others have been asked for
+    as much as all were to be.
+    """
     kept = read_kept(path) if path is not None else {}
+    left = sum(piece.requests for piece in pieces)
     for piece in pieces:
         measured = kept.get(piece) or do(piece)
         if path is not None and piece not in kept:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(to_fields(measured), separators=(",", ":")) + "\n")
         yield measured
+        left -= measured.asked
+        if left <= 0:
+            return
 
 
 def read_kept(path: Path) -> dict[Piece, Measured]:

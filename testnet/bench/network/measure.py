@@ -97,7 +97,7 @@ class Measured:
 
 
 def plan(seed: int, full: bool) -> list[Piece]:
-    """What is to be run: one network, or with `full` as many as come to REQUESTS_FULL."""
+    """What is to be run: one network, or with `full` as many as come to REQUESTS_FULL, at most."""
     if not full:
         return [Piece(seed, Mode.INDIVIDUAL, 0)]
     return [Piece(seed + number, Mode.BATCH, REQUESTS_PIECE) for number in range(REQUESTS_FULL // REQUESTS_PIECE)]
