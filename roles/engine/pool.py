@@ -37,7 +37,7 @@ from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
 from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
-AHEAD_MAX = 8  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
+AHEAD_MAX = 12  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
 AHEAD_S = 0.04  # that they may take together; one always may
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
@@ -214,6 +214,8 @@ class Pool:
         except trio.Cancelled:
             if job in self._waiting:
                 self._waiting.remove(job)
+            if job.answer is not None:
+                raise
             if job.slot and job.is_sent:
                 self._nursery.start_soon(self._drop_answer, job.slot)
             elif job.slot and job.runs:
@@ -242,7 +244,7 @@ class Pool:
                 slot = await self._acquire(job)
                 phase = "running"
                 try:
-                    return await self._run(slot, question, answer, job.is_sent)
+                    return await self._run(slot, question, answer, job)
                 except WorkerCrashed:
                     if is_last:
                         raise
@@ -251,10 +253,13 @@ class Pool:
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 
-    async def _run(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A:
-        reply = await self._talk(slot, question, answer, is_sent)
+    async def _run(self, slot: Slot, question: Message, answer: type[A], job: Job | None = None) -> A:
+        if job is not None and job.answer is not None:
+            reply = self._check(slot, question, answer, job.answer)
+        else:
+            reply = await self._talk(slot, question, answer, job is not None and job.is_sent)
+            self._release(slot)
         self._crew.verdicts.forgive(slot.model)
-        self._release(slot)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
         self.stats.completed += 1
@@ -262,7 +267,9 @@ class Pool:
 
     async def _talk(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A | Failed:
         """The worker's answer, if it is one to this question."""
-        reply = await self._exchange(slot, question, is_sent)
+        return self._check(slot, question, answer, await self._exchange(slot, question, is_sent))
+
+    def _check(self, slot: Slot, question: Message, answer: type[A], reply: Message) -> A | Failed:
         if isinstance(reply, answer | Failed):
             return reply
         error = WorkerCrashed(f"the worker process answered a {type(question).__name__} with {type(reply).__name__}")
@@ -386,7 +393,8 @@ class Pool:
         if job.runs:
             assert slot.process
             job.is_ahead, job.is_sent = False, job.is_sent or (bool(job.frame) and slot.process.send_now(job.frame))
-            self._begin_run(slot, job.is_sent)
+            if job.answer is None:
+                self._begin_run(slot, job.is_sent)
         job.slot = slot
         job.decided.set()
 
@@ -404,14 +412,18 @@ class Pool:
         slot.state, slot.since_s, slot.has_frame = "running", trio.current_time(), has_frame
 
     def _release(self, slot: Slot) -> None:
+        """Its run is over. The next ones may have been answered with it: all of these end now."""
         if slot.state == "running":
+            assert slot.process
             slot.state, slot.took_s = "idle", trio.current_time() - slot.since_s
-            job = slot.ahead.popleft() if slot.ahead else None
-            if job in self._waiting:
-                self._assign(job, slot)
-            elif job is not None:
-                self._begin_run(slot, has_frame=True)
-                self._nursery.start_soon(self._drop_answer, slot)
+            while slot.ahead and slot.state == "idle":
+                job, answer = slot.ahead.popleft(), slot.process.take_now()
+                if job in self._waiting:
+                    job.answer = answer
+                    self._assign(job, slot)
+                elif answer is None:
+                    self._begin_run(slot, has_frame=True)
+                    self._nursery.start_soon(self._drop_answer, slot)
         self._dispatch()
 
     async def _drop_answer(self, slot: Slot) -> None:

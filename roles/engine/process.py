@@ -77,6 +77,21 @@ class WorkerProcess:
         """Get one frame without asking: the first, or what answers `send_now`. Raises like `exchange`."""
         return await self._talk(None)
 
+    def take_now(self) -> Message | None:
+        """A frame that has come already, as a whole. None also for nonsense, of which `receive` tells."""
+        received = self._received
+        if len(received) < HEAD_BYTES:
+            return None
+        try:
+            size, kind = parse_head(bytes(received[:HEAD_BYTES]))
+            if len(received) < HEAD_BYTES + size:
+                return None
+            message = parse_body(kind, bytes(received[HEAD_BYTES : HEAD_BYTES + size]))
+        except MalformedMessage:
+            return None
+        del received[: HEAD_BYTES + size]
+        return message
+
     def send_now(self, frame: bytes) -> bool:
         """Whether a frame of at most FRAME_NOW_BYTES_MAX is on its way as a whole; if not, no byte of it is."""
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from protocol.tensor import Tensor
+from roles.engine.frames import Message
 from roles.engine.process import WorkerProcess
 from roles.engine.specs import IoSpec
 
@@ -57,6 +58,7 @@ class Job:
     is_ahead: bool = False  # in that of a worker that has others to answer first
     decided: trio.Event = field(default_factory=trio.Event)
     slot: Slot | None = None
+    answer: Message | None = None  # if it was there when the job's turn came
     error: Exception | None = None
 
 

@@ -24,7 +24,7 @@ from roles.engine.sandbox import Measure, isolate, lock
 MEMORY_BYTES_MAX = 1_088 * 1024 * 1024
 FILES_MAX = 64
 CPU_S_MAX = 120  # for one load or run
-HOLD_S = 0.004  # an answer may wait for the next ones
+HOLD_S = 0.006  # an answer may wait for the next ones
 READ_BYTES_MAX = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
