@@ -97,7 +97,7 @@ class Carrier:
         self._inbox = equipment.inbox
         self._nursery = nursery
         self._timers = Timers()
-        self._group = GroupSync(equipment.writer.sync, self._publish)
+        self._group = GroupSync(equipment.writer.secure, equipment.writer.sync, self._publish)
         self._reads = _Gate(BLOB_READS_MAX, BLOB_READS_WAITING_MAX)
         self._fetches = _Gate(FETCHES_MAX, FETCHES_WAITING_MAX)
         self._store_threads = trio.CapacityLimiter(STORE_THREADS)  # what waits for one the core bounds
@@ -115,8 +115,8 @@ class Carrier:
             self._interrupt.cancel()
 
     async def settle(self) -> None:
-        """All that was written so far is on the disk when this returns, receipts as files. Raises StoreFailed."""
-        await self._group.flush()
+        """All that was written so far is in the database when this returns, and on the disk. Raises StoreFailed."""
+        await self._group.settle()
 
     def get_turn_s(self) -> float:
         """How long the turn under way has taken so far, the disk's part included; 0 between two turns."""
@@ -143,6 +143,9 @@ class Carrier:
     async def run(self) -> None:
         """Turn until `stop`; then the last turn, within STOP_GRACE_S. Raises StoreFailed, Halted, or a role's bug."""
         self._nursery.start_soon(self._group.run)
+        self._nursery.start_soon(self._group.fold_now_and_then)
+        if self._equipment.writer.is_behind:
+            self._group.note()
         # Peers may have connected already; the core hears of it after it has booted.
         await self._carry_out(self._handle(ce.Boot(self._equipment.addresses)))
         self._flush_events()
@@ -238,7 +241,11 @@ class Carrier:
             self._carry_all(effects[first:])
 
     async def _keep(self, durable: Sequence[Durable]) -> None:
-        unsynced = [effect for effect in durable if isinstance(effect, ce.Commit | ce.Put) and not effect.is_synced]
+        unsynced = [
+            effect
+            for effect in durable
+            if isinstance(effect, ce.Put) or (isinstance(effect, ce.Commit) and not effect.is_synced)
+        ]
         if len(unsynced) < len(durable):
             await trio.to_thread.run_sync(self._equipment.writer.write, durable)
             return

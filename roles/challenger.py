@@ -80,7 +80,7 @@ class _Under:
 
 
 class Challenger:
-    """The challenges of one verifier, by claim id. They are on disk from the moment they begin."""
+    """The challenges of one verifier, by claim id. They are kept from the moment they begin."""
 
     def __init__(self, account: bytes) -> None:
         self._account = account

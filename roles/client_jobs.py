@@ -50,7 +50,7 @@ class Jobs:
         fields = {"request_id": job.request_id, "worker": attempt.worker, "attempt": attempt.number}
         called_off = self._close(job, True, now_ms)
         return [
-            Store("receipt", job.request_id, outcome.receipt_file, is_synced=False),
+            Store("receipt", job.request_id, outcome.receipt_file),
             *self._keep_ended(job, now_ms, winner=attempt.number),
             Record("request.attested" if outcome.is_attested else "request.answered", fields),
             *_deliver(job, outcome),

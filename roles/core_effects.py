@@ -203,7 +203,7 @@ class NetPenalise:
 
 @fast_dataclass(frozen=True)
 class Commit:
-    """Keep a decided block, the state after it and the restarts before it. Durable; `is_synced` as in `Put`.
+    """Keep a decided block, the state after it and the restarts before it. Durable; unless `is_synced`, as `Put` is.
 
     Who does not vote can fetch the block again.
     """
@@ -224,10 +224,8 @@ class LogVote:
 
 @fast_dataclass(frozen=True)
 class Put:
-    """Keep a value under a bucket and key; None forgets it. Durable.
-
-    Unless `is_synced`, it is only written before a later effect leaves, which a killed process survives, and on disk
-    before anything is published later.
+    """Keep a value under a bucket and key; None forgets it. Durable: written before a later effect leaves, which
+    survives a killed process, and on disk before anything is published later.
 
     Bucket `receipt` holds receipt files by their request's id, which nobody wants in memory: `Restored.kv` has none of
     those in the database.
@@ -236,7 +234,6 @@ class Put:
     bucket: str
     key: bytes
     value: bytes | None
-    is_synced: bool = True
 
 
 @fast_dataclass(frozen=True)

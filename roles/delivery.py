@@ -104,4 +104,4 @@ class Delivery:
 
 def keep_job(job: Job) -> Effect:
     """The job as it stands, into the journal: written before the client hears of it, on disk before it is claimed."""
-    return Store("jobs", compute_job_key(*job.key), encode(job.to_entry()), is_synced=False)
+    return Store("jobs", compute_job_key(*job.key), encode(job.to_entry()))

@@ -1,7 +1,7 @@
 """Results that drawn verifiers disagree with: show them the worker's receipt, so that they have validators decide.
 
 A client runs no models, so it stakes nothing on what verifiers say: who found something else stands by it with a bond
-of its own (`roles.challenger`). A case is on disk from the moment it begins, and goes on after a restart.
+of its own (`roles.challenger`). A case is kept from the moment it begins, and goes on after a restart.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,8 @@ that may wait for the disk are jotted down in a journal, within the loop, and go
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -62,6 +63,8 @@ class DurableWriter:
         self._journal = journal
         self._put_blob = put_blob
         self._turn = threading.Lock()  # a later value must not be overtaken by an earlier one
+        self._is_unsynced = False  # the database has something that is not on the disk
+        self._failure: StoreFailed | None = None  # the disk says once what it has lost: nothing is written after it
         self.batches = 0
         self.effects = 0
         self.blobs_refused = 0
@@ -90,24 +93,45 @@ class DurableWriter:
 
     def jot(self, puts: Sequence[Put]) -> None:
         """As `write_unsynced`, of a few small values, in a few microseconds: `Journal.append`. Raises StoreFailed."""
-        try:
+        with self._failing():
             self._journal.append(puts)
-        except OSError as error:
-            raise StoreFailed(error) from error
         self.effects += len(puts)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last process has left something in the journal that the database may not have."""
+        return bool(self._journal.left)
+
+    def secure(self) -> None:
+        """All that was written is on disk when this returns: jotted down, if that will do. Raises StoreFailed."""
+        if self._is_unsynced:
+            self.sync()
+            return
+        with self._failing():
+            self._journal.sync()
+
     def sync(self) -> None:
-        """All that was written is on disk when this returns. Raises StoreFailed."""
+        """All that was written is in the database when this returns, and on disk. Raises StoreFailed."""
         self._write((), is_synced=True)
 
     def _write(self, effects: Sequence[Durable], is_synced: bool) -> None:
-        try:
-            with self._turn:
-                taken = self._journal.take()
-                self._write_all([*taken.puts, *effects], taken.note, is_synced)
+        with self._turn, self._failing():
+            taken = self._journal.take()
+            self._write_all([*taken.puts, *effects], taken.note, is_synced)
+            self._is_unsynced = not is_synced
+            if is_synced:  # else a power cut may bring back the database of before, and find it only in the journal
                 self._journal.clear()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What the disk does not take is not taken later either: it may have lost what was written before."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            yield
         except (sqlite3.Error, OSError, DiskFull) as error:
-            raise StoreFailed(error) from error
+            self._failure = StoreFailed(error)
+            raise self._failure from error
 
     def _write_all(self, effects: Sequence[Durable], note: Put, is_synced: bool) -> None:
         rows: list[Commit | Put] = [note]

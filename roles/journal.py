@@ -19,11 +19,12 @@ from protocol.types import AtMost, Name, UpTo
 from roles import framed
 from roles.config import UserError
 from roles.core_effects import Put
+from roles.files import sync_directory
 
 NAMES = ("journal-0", "journal-1")  # in a node's directory
 BUCKET, SETTLED = "journal", b"settled"  # where the database notes the last page it has
 KEY_BYTES_MAX = 1_024
-PUTS_MAX, VALUE_BYTES_MAX = 64, 16 * 1024  # of one append: it is done within the loop
+PUTS_MAX, VALUE_BYTES_MAX = 192, 16 * 1024  # of one append: it is done within the loop
 _MARK = b"RMJ1"
 
 
@@ -73,7 +74,11 @@ class Journal:
         self._waiting = {(put.bucket, put.key): put for put in self.left}
         self._lock = threading.Lock()
         self.torn_bytes = 0  # by a power cut, and left out
+        is_new = not all((directory / name).exists() for name in NAMES)
         self._handles = [self._open(directory / name) for name in NAMES]
+        if is_new:
+            sync_directory(directory)
+        self._is_unsynced = [True, True]  # by handle: a killed process may not have come to it
         self._at = 0
 
     def append(self, puts: Sequence[Put]) -> None:
@@ -81,19 +86,32 @@ class Journal:
         with self._lock:
             page = Page(self._number + 1, tuple(map(_enter, puts)))
             framed.write_all(self._handles[self._at], framed.pack(_MARK, encode(page)))
+            self._is_unsynced[self._at] = True
             self._number = page.number
             self._waiting.update(((put.bucket, put.key), put) for put in puts)
 
+    def sync(self) -> None:
+        """All pages so far are on the disk when this returns, here or in the database. Raises OSError."""
+        for at, handle in enumerate(self._handles):
+            if self._is_unsynced[at]:
+                self._is_unsynced[at] = False  # before: what comes meanwhile is for the next time
+                os.fdatasync(handle)
+
     def take(self) -> Taken:
-        """What the database has not got yet. It must be there before `clear`, and `clear` be called before the next."""
+        """What the database has not got yet. It must be there, and on the disk, before `clear`."""
         with self._lock:
             puts, self._waiting = self._waiting, {}
             self._at = 1 - self._at
+            self._number += 1  # a note that says what it said before would be no change, and SQLite sync nothing
             return Taken(tuple(puts.values()), Put(BUCKET, SETTLED, b"%d" % self._number))
 
     def clear(self) -> None:
-        """What was taken last is in the database."""
-        os.ftruncate(self._handles[1 - self._at], 0)
+        """What was taken is in the database, on the disk."""
+        with self._lock:
+            # The file that is appended to as well, unless something has come since: it may hold what was taken before.
+            for at in (1 - self._at, *(() if self._waiting else (self._at,))):
+                os.ftruncate(self._handles[at], 0)
+                self._is_unsynced[at] = False
 
     def close(self) -> None:
         for handle in self._handles:
@@ -139,9 +157,7 @@ def overlay(kv: Mapping[str, Mapping[bytes, bytes]], puts: Iterable[Put]) -> dic
 
 def list_puts(pages: Sequence[Page]) -> Iterator[Put]:
     return (
-        Put(entry.bucket, entry.key, None if entry.is_gone else entry.value, is_synced=False)
-        for page in pages
-        for entry in page.entries
+        Put(entry.bucket, entry.key, None if entry.is_gone else entry.value) for page in pages for entry in page.entries
     )
 
 

@@ -75,7 +75,7 @@ class Purse:
     def keep(self, voucher: Voucher) -> Effect:
         """Goes before whatever sends the voucher."""
         state = VoucherState(voucher.seq, voucher.cumulative)
-        return Store("vouchers", voucher.channel, encode(state), is_synced=False)
+        return Store("vouchers", voucher.channel, encode(state))
 
     def plan_channels(self, wanted: Collection[tuple[bytes, str]], fee: int) -> OpenChannels:
         """One transaction that opens a channel to each payee in its mode, roomy enough for one job of this fee."""

@@ -89,7 +89,7 @@ class RequestLog:
 
     def keep(self, request_id: bytes, record: RequestRecord) -> list[Effect]:
         """Written before any later effect; the oldest make room. The id is that of the record's request."""
-        effects: list[Effect] = [Store(BUCKET, request_id, self._put(request_id, record), is_synced=False)]
+        effects: list[Effect] = [Store(BUCKET, request_id, self._put(request_id, record))]
         while len(self._kept) > RECORDS_MAX or self._size_bytes > BYTES_MAX:
             oldest = next((key for key in self._kept if key not in self._open), None)
             if oldest is None or oldest == request_id:
@@ -97,7 +97,7 @@ class RequestLog:
             gone = self._kept.pop(oldest)
             self._size_bytes -= len(gone)
             self._by_nonce.pop(self._nonces.pop(oldest), None)
-            effects.append(Store(BUCKET, oldest, None, is_synced=False))
+            effects.append(Store(BUCKET, oldest, None))
         return effects
 
     def add_late(

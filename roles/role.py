@@ -321,19 +321,18 @@ class LetGo:
 
 @fast_dataclass(frozen=True)
 class Store:
-    """Keep bytes durably before any later effect of this list is carried out; None forgets the key.
+    """Keep bytes before any later effect of this list is carried out; None forgets the key.
 
     Bucket `blob` is the content store (the key is the sha256 of the value); bucket `receipt` holds receipt
     files by their request's id, for people; any other is the role's own and comes back in `Started.stored`.
 
-    Unless `is_synced`, effects on streams need not wait for the disk: it is written before they leave, and survives the
-    process. Before a later `Publish` leaves it is on disk.
+    What is kept survives the process when effects on streams leave, and the machine when a later `Publish` or `Submit`
+    does; blobs at once.
     """
 
     bucket: str
     key: bytes
     value: bytes | None
-    is_synced: bool = True
 
 
 @fast_dataclass(frozen=True)

@@ -105,10 +105,10 @@ class RoleDesk:
                 return [ce.Log(name, fields)]
             case seam.Store("blob", key, value):
                 return [] if value is None else [ce.PutBlob(key, value)]
-            case seam.Store("receipt", key, value, is_synced):
-                return [ce.Put("receipt", key, value, is_synced)]
-            case seam.Store(bucket, key, value, is_synced):
-                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value, is_synced)]
+            case seam.Store("receipt", key, value):
+                return [ce.Put("receipt", key, value)]
+            case seam.Store(bucket, key, value):
+                return [ce.Put(f"{self._roles[index].name}/{bucket}", key, value)]
             case seam.Publish():
                 return self._publish(index, effect, now_ms)
             case seam.Send(peer, protocol, message, "") if peer != self._node:

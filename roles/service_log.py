@@ -94,11 +94,11 @@ class ServiceLog:
         if not (epoch.workers or epoch.failures or epoch.left_out):
             return []
         said = sign(_write(epoch, self._chain, self._signer.public), self._signer)
-        effects: list[Effect] = [Store(BUCKET, _key(epoch.number), encode(said), is_synced=False)]
+        effects: list[Effect] = [Store(BUCKET, _key(epoch.number), encode(said))]
         if epoch.number not in self._kept:
             self._kept.append(epoch.number)
         if len(self._kept) > EPOCHS_MAX:
-            effects.append(Store(BUCKET, _key(self._kept.pop(0)), None, is_synced=False))
+            effects.append(Store(BUCKET, _key(self._kept.pop(0)), None))
         return effects
 
     def _get_worker(self, key: bytes) -> _Worker | None:

@@ -48,7 +48,7 @@ class _Under:
 
 
 class StepChallenger:
-    """The challenges of one verifier that are about text, by claim id; on disk from the moment they begin."""
+    """The challenges of one verifier that are about text, by claim id; kept from the moment they begin."""
 
     def __init__(self, account: bytes) -> None:
         self._account = account

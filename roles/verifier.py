@@ -257,7 +257,7 @@ class Verifier(Role):
         attested = Attested(attestation, worker, digest, _compute_job(work), until_ms, kept_outputs)
         self._remember(claim_id, attested)
         fields = {"claim_id": claim_id, "request_id": work.claim.request_id, "worker": worker}
-        # Kept before it is sent: a restarted verifier must still be able to open what it has signed.
+        # Kept before it is published: a restarted verifier must still be able to open what it has signed.
         kept = Store("attested", claim_id, encode(attested))
         watched = self._demander.add(claim_id, work.claim)
         return [kept, Record("attestation.made", fields), *self._gather(attested, now_ms), *watched]

@@ -24,7 +24,7 @@ RECALL_MS = 8_000  # and this long after a restart, from verifiers that have spo
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One job as it is kept on disk from the moment it is claimed, or known to earn nothing, until it is settled."""
+    """One job as it is kept from the moment it is claimed, or known to earn nothing, until it is settled."""
 
     item: PaidRequest
     receipts: Annotated[tuple[Receipt, ...], AtMost(1)]

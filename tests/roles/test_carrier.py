@@ -57,6 +57,7 @@ class World:
     def __init__(self):
         self.seen = []
         self.threads = {}  # of each way to write, whether it was the loop's
+        self.left = ()
         self.broken = None
         self.broken_disk = None
         self.blobs = {}
@@ -98,6 +99,12 @@ class World:
 
     def clear(self):
         pass
+
+    def sync(self):
+        if self.broken_disk:
+            raise self.broken_disk
+        self.seen.append(("sync journal", None))
+        self.threads["sync journal"] = threading.current_thread() is threading.main_thread()
 
     def put_blob(self, data, digest):
         self.seen.append(("blob", digest))
@@ -199,7 +206,7 @@ def test_durable_effects_reach_the_disk_before_what_follows_them_leaves(tmp_path
     ]
 
 
-def test_durable_effects_of_waiting_events_share_one_write(tmp_path):
+def test_durable_effects_of_waiting_events_share_one_write_and_one_sync(tmp_path):
     def react(event):
         return [ce.Put("b", event.data, b""), publish(event.data)] if isinstance(event, Delivered) else []
 
@@ -207,15 +214,15 @@ def test_durable_effects_of_waiting_events_share_one_write(tmp_path):
         async with running(tmp_path, react) as node:
             for number in range(5):
                 node.inbox.put_from_net(Delivered("t", bytes([number]), bytes(32)))
-            await until(lambda: len(node.world.seen) == 6)
+            await until(lambda: len(node.world.seen) == 7)
         return node.world.seen
 
     keys = [bytes([number]) for number in range(5)]
-    assert trio.run(main) == [("write", keys), *(("publish", key) for key in keys)]
+    assert trio.run(main)[:7] == [("jot", keys), ("sync journal", None), *(("publish", key) for key in keys)]
 
 
 def jot(key):
-    return ce.Put("b", key, b"", is_synced=False)
+    return ce.Put("b", key, b"")
 
 
 def test_what_can_wait_for_the_disk_is_written_before_a_stream_carries_on_and_synced_before_publishing(
@@ -226,8 +233,9 @@ def test_what_can_wait_for_the_disk_is_written_before_a_stream_carries_on_and_sy
     assert node.world.seen == [
         ("jot", [b"job"]),
         ("request", b"result"),
-        ("sync", None),
+        ("sync journal", None),
         ("publish", b"claim"),
+        ("sync", None),
     ]
 
 
@@ -239,23 +247,23 @@ def test_what_is_published_later_waits_no_longer_than_for_the_disk(tmp_path):
 
     async def main():
         async with running(tmp_path, react) as node:
-            await until(lambda: ("sync", None) in node.world.seen)
+            await until(lambda: ("sync journal", None) in node.world.seen)
             node.inbox.put_from_net(Delivered("t", b"claim", bytes(32)))
             await until(lambda: ("publish", b"claim") in node.world.seen)
         return node.world.seen
 
-    assert trio.run(main) == [("jot", [b"job"]), ("sync", None), ("publish", b"claim")]
+    assert trio.run(main)[:3] == [("jot", [b"job"]), ("sync journal", None), ("publish", b"claim")]
 
 
 def test_what_need_not_be_synced_is_when_it_comes_with_what_must_and_is_written_beside_the_loop_when_large(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
-    both = run_booted(tmp_path / "a", jot(b"job"), ce.Put("b", b"block", b""), publish(b"head"))
-    large = ce.Put("b", b"large", bytes(VALUE_BYTES_MAX + 1), is_synced=False)
+    both = run_booted(tmp_path / "a", jot(b"job"), ce.PutBlob(b"blob", b""), publish(b"head"))
+    large = ce.Put("b", b"large", bytes(VALUE_BYTES_MAX + 1))
     alone = run_booted(tmp_path / "b", jot(b"job"), large, publish(b"claim"))
 
-    assert both.world.seen == [("write", [b"job", b"block"]), ("publish", b"head")]
-    assert alone.world.seen == [("write unsynced", [b"job", b"large"]), ("sync", None), ("publish", b"claim")]
+    assert both.world.seen == [("blob", b"blob"), ("write", [b"job"]), ("publish", b"head")]
+    assert alone.world.seen[:3] == [("write unsynced", [b"job", b"large"]), ("sync", None), ("publish", b"claim")]
     assert both.world.threads == {"write": False}
     assert alone.world.threads["write unsynced"] is False
 
@@ -278,20 +286,21 @@ def request(data):
 def test_a_vote_leaves_once_it_is_in_its_log_and_waits_for_no_block(tmp_path):
     votes = (ce.LogVote(b"one"), ce.LogVote(b"two"), request(b"vote"))
 
-    node = run_booted(tmp_path, *votes, ce.Put("b", b"block", b""), publish(b"head"))
+    node = run_booted(tmp_path, *votes, jot(b"key"), ce.PutBlob(b"blob", b""), publish(b"head"))
 
     assert node.world.seen == [
         ("votes", [b"one", b"two"]),
         ("request", b"vote"),
-        ("write", [b"block"]),
+        ("blob", b"blob"),
+        ("write", [b"key"]),
         ("publish", b"head"),
     ]
 
 
 def test_votes_that_nobody_waits_for_share_the_turns_write_and_come_after_the_block(tmp_path):
-    node = run_booted(tmp_path, ce.LogVote(b"one"), ce.Put("b", b"block", b""), ce.LogVote(b"two"), request(b"vote"))
+    node = run_booted(tmp_path, ce.LogVote(b"one"), jot(b"key"), ce.LogVote(b"two"), request(b"vote"))
 
-    assert node.world.seen == [("write", [b"block"]), ("votes", [b"one", b"two"]), ("request", b"vote")]
+    assert node.world.seen == [("write", [b"key"]), ("votes", [b"one", b"two"]), ("request", b"vote")]
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left")])
@@ -300,12 +309,12 @@ def test_when_the_disk_fails_the_node_stops_and_says_nothing_it_could_forget(tmp
     world.broken = error
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        run_booted(tmp_path, publish(b"early"), ce.Put("b", b"key", b""), publish(b"late"), world=world)
+        run_booted(tmp_path, publish(b"early"), ce.PutBlob(b"blob", b""), publish(b"late"), world=world)
 
     (failure,) = caught.value.exceptions
     assert isinstance(failure, StoreFailed)
     assert "space" in failure.hint
-    assert world.seen == [("publish", b"early")]
+    assert world.seen == [("publish", b"early"), ("blob", b"blob")]
 
 
 def test_a_blob_beyond_the_quota_is_counted_and_the_node_goes_on(tmp_path):
@@ -330,7 +339,7 @@ def test_the_last_effects_are_carried_out(tmp_path):
             await until(lambda: node.core.told)
         return node.world.seen
 
-    assert trio.run(main) == [("write", [b"last"]), ("publish", b"bye")]
+    assert trio.run(main)[:3] == [("jot", [b"last"]), ("sync journal", None), ("publish", b"bye")]
 
 
 def test_a_timer_wakes_the_core_at_its_time_and_moves_when_set_again(tmp_path):
@@ -512,7 +521,7 @@ def test_a_turn_that_waits_for_the_disk_shows_for_as_long_as_it_does(tmp_path):
             super().write(effects, is_synced)
 
     def react(event):
-        return [ce.Put("b", b"k", b"v")] if isinstance(event, ce.Woke) else []
+        return [ce.PutBlob(b"k", b"v")] if isinstance(event, ce.Woke) else []
 
     async def main():
         async with running(tmp_path, react, Slow()) as node:
@@ -521,6 +530,6 @@ def test_a_turn_that_waits_for_the_disk_shows_for_as_long_as_it_does(tmp_path):
             await until(lambda: node.carrier.get_turn_s() > 0.01)
             released.set()
             await until(lambda: node.carrier.get_turn_s() == 0.0)
-            assert ("write", [b"k"]) in node.world.seen
+            assert ("sync", None) in node.world.seen
 
     trio.run(main)

@@ -3,9 +3,10 @@
 import threading
 
 import trio
+import trio.testing
 
 from roles.core_effects import NetPublish
-from roles.group_sync import GroupSync
+from roles.group_sync import FOLD_S, GroupSync
 
 
 def publish(name: bytes) -> NetPublish:
@@ -20,7 +21,11 @@ class Disk:
         self.sent: list[bytes] = []
         self.is_free = threading.Event()
         self.has_begun = threading.Event()
-        self.group = GroupSync(self.sync, lambda effect: self.sent.append(effect.data))
+        self.folds = 0
+        self.group = GroupSync(self.sync, self.fold, lambda effect: self.sent.append(effect.data))
+
+    def fold(self) -> None:
+        self.folds += 1
 
     def sync(self) -> None:
         self.has_begun.set()
@@ -88,5 +93,57 @@ def test_closing_leaves_nothing_unsynced_and_nothing_unsent():
         disk.group.send(publish(b"last"))
         await disk.group.close()
         assert (disk.syncs, disk.sent, disk.group.is_clean) == (1, [b"last"], True)
+
+    trio.run(main)
+
+
+def test_what_was_written_is_brought_into_the_database_now_and_then_and_at_once_for_whoever_waits():
+    async def main() -> None:
+        disk = Disk()
+        disk.is_free.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(disk.group.run)
+            nursery.start_soon(disk.group.fold_now_and_then)
+            for _ in range(20):
+                disk.group.note()
+                await trio.sleep(FOLD_S / 4)
+            assert 3 <= disk.folds <= 6
+            await trio.sleep(2 * FOLD_S)
+            folds = disk.folds
+            await trio.sleep(10 * FOLD_S)
+            assert disk.folds == folds  # nothing new
+
+            disk.group.note()
+            await disk.group.settle()
+            assert disk.folds == folds + 1
+            disk.group.note()
+            await disk.group.close()
+            assert disk.folds == folds + 2
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+
+
+def test_whoever_needs_the_database_waits_for_a_fold_that_is_under_way_and_may_leave_without_harm():
+    async def main() -> None:
+        disk, begun, is_free = Disk(), threading.Event(), threading.Event()
+        disk.is_free.set()
+
+        def fold() -> None:
+            begun.set()
+            assert is_free.wait(10)
+            disk.folds += 1
+
+        group = GroupSync(disk.sync, fold, lambda effect: None)
+        async with trio.open_nursery() as nursery:
+            group.note()
+            nursery.start_soon(group.settle)
+            await until(begun.is_set)
+            with trio.move_on_after(0.05):
+                await group.settle()
+                raise AssertionError("it did not wait")
+            assert disk.folds == 0
+            nursery.cancel_scope.cancel()
+            is_free.set()
+        assert disk.folds == 1
 
     trio.run(main)
