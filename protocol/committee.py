@@ -7,7 +7,7 @@ their node keys.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protocol.fast_dataclass import fast_dataclass
 from protocol.ledger.job_errors import TooFewCandidates
@@ -20,6 +20,8 @@ _WORKING_SET = compute_domain_prefix("working-set")
 _ORDER = compute_domain_prefix("order")
 _COMMITTEE = compute_domain_prefix("committee")
 _STORES = compute_domain_prefix("stores")
+
+Compute = Callable[[bytes, bytes, bytes, Sequence[Candidate], int], tuple[bytes, ...]]
 
 
 @fast_dataclass(frozen=True)
@@ -38,12 +40,7 @@ def compute_working_set(
 
 def draw_working_set(snapshot: EpochSnapshot, account: bytes, model: bytes, k: int) -> tuple[bytes, ...]:
     """As `compute_working_set`, of an epoch, and remembered."""
-    key = ("working-set", account, model, k)
-    drawn = snapshot.draws.get(key)
-    if drawn is None:
-        drawn = compute_working_set(snapshot.seed, account, model, snapshot.candidates, k)
-        _remember(snapshot, key, drawn)
-    return drawn
+    return _draw_once(compute_working_set, snapshot, account, model, k)
 
 
 def compute_order(request_id: bytes, nodes: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -72,18 +69,17 @@ def draw_committee(snapshot: EpochSnapshot, request_id: bytes, worker: bytes, k:
 
     Gossip asks for a claim's verifiers, then a role, and every block that tries its settlement.
     """
-    key = ("committee", request_id, worker, k)
+    return _draw_once(compute_committee, snapshot, request_id, worker, k)
+
+
+def _draw_once(compute: Compute, snapshot: EpochSnapshot, first: bytes, second: bytes, k: int) -> tuple[bytes, ...]:
+    key = (compute.__name__, first, second, k)
     drawn = snapshot.draws.get(key)
     if drawn is None:
-        drawn = compute_committee(snapshot.seed, request_id, worker, snapshot.candidates, k)
-        _remember(snapshot, key, drawn)
+        if len(snapshot.draws) >= DRAWS_MAX:
+            snapshot.draws.clear()
+        drawn = snapshot.draws[key] = compute(snapshot.seed, first, second, snapshot.candidates, k)
     return drawn
-
-
-def _remember(snapshot: EpochSnapshot, key: tuple[str, bytes, bytes, int], drawn: tuple[bytes, ...]) -> None:
-    if len(snapshot.draws) >= DRAWS_MAX:
-        snapshot.draws.clear()
-    snapshot.draws[key] = drawn
 
 
 def draw_stores(seed: bytes, lease: bytes, eligible: Sequence[Candidate], k: int) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""What must survive the process: a batch of durable effects, on disk before anything that builds on it leaves.
+"""What must survive the process: a batch of durable effects, kept before anything that builds on it leaves.
 
 Blobs are files and go first, so that nothing in the database names bytes that are not there; blocks, state, receipts
 and kept values then go in one transaction, and votes last. Called in threads, one batch at a time. Small values

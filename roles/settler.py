@@ -55,8 +55,7 @@ class Settler:
                 "amount": 0 if job.zero_reason else voucher.amount,
             }
             key = compute_job_key(*job.key)
-            entry = encode(job.to_entry())
-            kept = [] if job.receipt is None else [Store("answered", key, entry)]
+            kept = [] if job.receipt is None else [Store("answered", key, encode(job.to_entry()))]
             effects += [Store("jobs", key, None), *kept, Record("leaf.settled", fields)]
         return [*effects, SetTimer(FORGET, now_ms)] if len(done) == FORGET_MAX else effects
 

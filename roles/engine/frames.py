@@ -128,6 +128,24 @@ def parse_head(head: bytes) -> tuple[int, int]:
     return size, kind
 
 
+def find_frame(received: bytearray) -> int:
+    """Bytes of the frame that these begin with, if it is there as a whole, else 0. Raises like `parse_head`."""
+    if len(received) < HEAD_BYTES:
+        return 0
+    size = HEAD_BYTES + parse_head(bytes(received[:HEAD_BYTES]))[0]
+    return size if len(received) >= size else 0
+
+
+def take_frame(received: bytearray, size: int) -> Message:
+    """Take the frame of so many bytes off. Raises like `parse_body`, and then takes nothing."""
+    _, kind = parse_head(bytes(received[:HEAD_BYTES]))
+    with memoryview(received) as view:
+        body = bytes(view[HEAD_BYTES:size])
+    message = parse_body(kind, body)
+    del received[:size]
+    return message
+
+
 def parse_body(kind: int, body: bytes) -> Message:
     """MalformedMessage unless the body is a message of this kind."""
     return decode(_KINDS[kind], body)

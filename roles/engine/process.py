@@ -14,7 +14,7 @@ import trio
 
 from protocol.errors import MalformedMessage
 from roles.engine.errors import WorkerCrashed
-from roles.engine.frames import HEAD_BYTES, Message, pack_frame, parse_body, parse_head
+from roles.engine.frames import HEAD_BYTES, Message, find_frame, pack_frame, parse_body, parse_head, take_frame
 
 STDERR_BYTES_MAX = 4_096
 END_TIMEOUT_S = 1.0  # how long we wait for a process that closed its pipe to end
@@ -79,18 +79,11 @@ class WorkerProcess:
 
     def take_now(self) -> Message | None:
         """A frame that has come already, as a whole. None also for nonsense, of which `receive` tells."""
-        received = self._received
-        if len(received) < HEAD_BYTES:
-            return None
         try:
-            size, kind = parse_head(bytes(received[:HEAD_BYTES]))
-            if len(received) < HEAD_BYTES + size:
-                return None
-            message = parse_body(kind, bytes(received[HEAD_BYTES : HEAD_BYTES + size]))
+            size = find_frame(self._received)
+            return take_frame(self._received, size) if size else None
         except MalformedMessage:
             return None
-        del received[: HEAD_BYTES + size]
-        return message
 
     def send_now(self, frame: bytes) -> bool:
         """Whether a frame of at most FRAME_NOW_BYTES_MAX is on its way as a whole; if not, no byte of it is."""

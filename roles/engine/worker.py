@@ -16,7 +16,7 @@ from io import FileIO, RawIOBase
 from typing import BinaryIO
 
 from roles.engine.errors import EngineError
-from roles.engine.frames import HEAD_BYTES, Bound, Failed, Message, Run, pack_frame, parse_body, parse_head
+from roles.engine.frames import Bound, Failed, Message, Run, find_frame, pack_frame, take_frame
 from roles.engine.profile import get_isa
 from roles.engine.sandbox import Measure, isolate, lock
 
@@ -119,19 +119,12 @@ class Frames:
                 return None
             self._received += chunk
         self.size = self.next_size
-        _, kind = parse_head(bytes(self._received[:HEAD_BYTES]))
-        with memoryview(self._received) as received:
-            body = bytes(received[HEAD_BYTES : self.size])
-        del self._received[: self.size]
-        return parse_body(kind, body)
+        return take_frame(self._received, self.size)
 
     @property
     def next_size(self) -> int:
         """Bytes of the next one, if it is here as a whole, else 0."""
-        if len(self._received) < HEAD_BYTES:
-            return 0
-        size = HEAD_BYTES + parse_head(bytes(self._received[:HEAD_BYTES]))[0]
-        return size if len(self._received) >= size else 0
+        return find_frame(self._received)
 
 
 def _limit_cpu() -> None:
