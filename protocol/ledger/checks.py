@@ -15,7 +15,7 @@ from typing import Annotated
 from protocol.committee import compute_committee
 from protocol.fast_dataclass import fast_dataclass
 from protocol.jobs import Claim, InferenceRequest, compute_attestation, compute_claim_id, compute_commitment
-from protocol.ledger.batches import BATCH_PAYOUT_KIND, SAMPLES_MAX, LeafIndex, compute_check_key, forfeit
+from protocol.ledger.batches import BATCH_PAYOUT_KIND, OPEN_KIND, SAMPLES_MAX, LeafIndex, compute_check_key, forfeit
 from protocol.ledger.context import TransactionContext
 from protocol.ledger.draft import Draft
 from protocol.ledger.job_errors import AlreadySaid, InvalidBatch, TooFewCandidates, UnknownBatch
@@ -94,6 +94,7 @@ def begin_check(
 
 def begin_attestations(draft: Draft, batch_id: bytes, batch: Batch) -> None:
     """All drawn leaves are open."""
+    draft.call_off(OPEN_KIND, batch_id)
     draft.batches.put(batch_id, replace(batch, phase=BatchPhase.ATTESTATIONS))
     _plan(draft, ATTEST_KIND, batch_id, draft.params.attest_ms)
     _end_attestations(draft, batch_id)
@@ -216,6 +217,7 @@ def _end_attestations(draft: Draft, batch_id: bytes) -> None:
     batch = draft.batches.get(batch_id)
     assert batch is not None
     draft.batches.put(batch_id, replace(batch, phase=BatchPhase.DIGESTS))
+    draft.call_off(ATTEST_KIND, batch_id)
     _plan(draft, DIGEST_KIND, batch_id, draft.params.open_ms)
     _end_digests(draft, batch_id)
 
@@ -226,6 +228,7 @@ def _end_digests(draft: Draft, batch_id: bytes) -> None:
     batch = draft.batches.get(batch_id)
     assert batch is not None
     draft.batches.put(batch_id, replace(batch, phase=BatchPhase.WINDOW))
+    draft.call_off(DIGEST_KIND, batch_id)
     _plan(draft, BATCH_PAYOUT_KIND, batch_id, draft.params.dispute_window_ms)
 
 

@@ -97,6 +97,7 @@ def apply_open_claim(draft: Draft, context: TransactionContext, body: OpenClaim)
     draft.earn(Source.ANSWER, Party.INFERENCE, demand.worker, cost)
     draft.credit(demand.verifier, demand.fee - cost)
     draft.demands.put(body.claim_id, replace(demand, fee=0, receipt=body.receipt))
+    draft.call_off(DEMAND_KIND, body.claim_id)
     until_ms = draft.time_ms + draft.params.challenge_ms
     draft.plan(DueItem(until_ms, FORGET_KIND, body.claim_id, waking=0, graced=0))
 

@@ -291,6 +291,13 @@ class Draft:
     def plan(self, item: DueItem) -> None:
         self.due.put(compute_due_key(item), item)
 
+    def call_off(self, kind: int, item_id: bytes) -> None:
+        """What this item would have waited for has come: it shall not wake anybody for nothing."""
+        for key, item in self.due.items():
+            if item.kind == kind and item.id == item_id:
+                self.due.delete(key)
+                return
+
     def find_node(self, node: bytes) -> NodeRecord | None:
         owner = self.node_owners.get(node)
         return None if owner is None else self.nodes.get(owner.account)

@@ -180,6 +180,7 @@ def verify_job_claim(draft: Draft, key: bytes, job: Job, claim: Claim, salt: byt
 def _end_job(draft: Draft, key: bytes, job: Job, rest: int, outputs: tuple[Tensor, ...], volume: int) -> None:
     """What is not paid goes back; the outputs of a run, attested by so many, are its workflow's next value."""
     draft.jobs.delete(key)
+    draft.call_off(JOB_KIND, key)
     if draft.runs.get(key) is None:
         draft.credit(job.payer, rest)
     else:

@@ -157,6 +157,7 @@ def apply_publish_output(draft: Draft, context: TransactionContext, body: Publis
     draft.credit(challenge.payer, challenge.fee - cost)
     answer = encode(body.published[0]) if body.published else b""
     draft.withheld.put(key, replace(challenge, fee=0, is_over=1, answer=answer))
+    draft.call_off(WITHHELD_KIND, key)
 
 
 def close_withheld(draft: Draft, item: DueItem) -> None:

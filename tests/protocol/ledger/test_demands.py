@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from protocol.jobs import Attestation, Claim, Mode, Receipt, compute_claim_id
-from protocol.ledger.demands import DemandOpening, OpenClaim
+from protocol.ledger.demands import DEMAND_KIND, DemandOpening, OpenClaim
 from protocol.ledger.disputes import OpenDispute
 from protocol.ledger.errors import InvalidSignature
 from protocol.ledger.job_errors import AlreadyDemanded, InvalidDemand, InvalidLeaf, UnknownDemand
@@ -63,6 +63,7 @@ def test_a_worker_opens_what_is_demanded_and_is_paid_what_it_cost() -> None:
     ledger.do(case.worker, OpenClaim(case.claim_id, (case.receipt,)))
 
     assert ledger.state.demands[case.claim_id].receipt == (case.receipt,)
+    assert DEMAND_KIND not in {item.kind for item in ledger.state.due.values()}
     assert ledger.state.get_balance(case.worker.public) == before
     case.pass_by()
     assert ledger.state.nodes[case.worker.public].bond == bond

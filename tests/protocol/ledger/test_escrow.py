@@ -56,6 +56,7 @@ def test_a_finished_job_pays_what_was_claimed_and_gives_back_the_rest() -> None:
     assert before.get_balance(payer.public) - ledger.state.get_balance(payer.public) == PRICE + FEE
     settled = ledger.state
     ledger.block(after_ms=PARAMS.settle_window_ms)
+    assert next_due_ms(ledger.state) is None  # the job's deadline has nothing left to wake anybody for
     assert ledger.state.get_balance(worker.public) - settled.get_balance(worker.public) == PRICE * 8 // 10
     assert ledger.state.treasury - settled.treasury == PRICE // 10
     assert ledger.state.work[worker.public].earned == PRICE
@@ -85,6 +86,7 @@ def test_a_worker_that_refuses_gives_the_money_back_at_once() -> None:
     ledger.do(worker, RefuseJob(job))
     assert ledger.state.get_balance(payer.public) == before + 2 * PRICE
     assert not ledger.state.jobs
+    assert next_due_ms(ledger.state) is None
 
 
 @settings(max_examples=30, deadline=None)

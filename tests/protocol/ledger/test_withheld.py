@@ -19,6 +19,7 @@ from protocol.ledger.state import compute_supply
 from protocol.ledger.transactions import BODY_BYTES_MAX
 from protocol.ledger.withheld import (
     PUBLISHED_BYTES_MAX,
+    WITHHELD_KIND,
     ChallengeWithheld,
     Published,
     PublishOutput,
@@ -79,6 +80,7 @@ def test_what_is_published_stands_in_the_state_and_the_worker_is_paid_what_publi
     ledger.do(batch.worker, publish(batch, 0))
 
     assert find(batch).answer == encode(Published(batch.receipts[0], OUTPUTS))
+    assert WITHHELD_KIND not in {item.kind for item in ledger.state.due.values()}
     assert ledger.state.get_balance(batch.worker.public) == worker  # neither gains nor loses
     cost = before - PARAMS.base_fee_min - ledger.state.get_balance(client.public)
     assert before - asked == PARAMS.base_fee_min + FEE
