@@ -6,16 +6,18 @@ as in the outlines of blocks.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from protocol.errors import InvalidTransaction, NonceMismatch, ProtocolError
 from protocol.ledger.apply import Trial, can_hold, next_due_ms
 from protocol.ledger.fees import count_units
 from protocol.ledger.state import State
-from protocol.ledger.transactions import Transaction, read_transaction
+from protocol.ledger.transactions import SettleIndividual, Transaction, get_transaction_kind, read_transaction
 from protocol.mempool import Mempool as Pool
 from protocol.mempool import Pooled, ReplacementTooCheap
 
+# For jobs whose clients have been answered. Not so batches: what a worker has in those is bound by its bond (0167).
+_PATIENT = get_transaction_kind(SettleIndividual)
 TRIED_MAX = 8  # transactions tried on the ledger to find one that is worth a block
 TRIAL_MS = 100  # for so long transactions are tried on one draft: each draft begins with all that is due
 
@@ -74,8 +76,16 @@ class Mempool:
         return (_open(item) for item in self._pool.list_ready(state.base_fee))
 
     def get_cause(self, state: State) -> tuple[bytes, ...]:
-        """The best that a block could hold: enough to wake others."""
-        return tuple(item.data for item in islice(self._pool.list_ready(state.base_fee), 1))
+        """What somebody waits for, or else the best that a block could hold: enough to wake others."""
+        first = next(chain(self._list_pressing(state), self._pool.list_ready(state.base_fee)), None)
+        return () if first is None else (first.data,)
+
+    def is_pressing(self, state: State) -> bool:
+        """Whether somebody waits for a transaction that a block could hold."""
+        return any(True for _ in self._list_pressing(state))
+
+    def _list_pressing(self, state: State) -> Iterator[Pooled]:
+        return (item for item in self._pool.list_ready(state.base_fee) if is_waited_for(_open(item)))
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
         self._pool.drop(hashlib.sha256(transaction.wire).digest() for transaction in transactions)
@@ -106,6 +116,11 @@ class Mempool:
             return False
         other = _open(held)
         return (other.kind, other.body) == (transaction.kind, transaction.body)
+
+
+def is_waited_for(transaction: Transaction) -> bool:
+    """Whether somebody does nothing, or less, until it is final."""
+    return transaction.kind != _PATIENT
 
 
 def is_due(state: State, time_ms: int) -> bool:

@@ -21,6 +21,7 @@ from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.restart import get_restart
+from protocol.ledger.settlement import PAYOUT_KIND
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
@@ -58,6 +59,7 @@ from roles.role import (
 from roles.speech import SAID, Speech
 
 BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
+GATHERING = 2  # such intervals between blocks of nothing but settlements and payouts: their clients have been answered
 REST_MIN_MS = 20  # at least, however quick they are
 CROWD = 128  # waiting transactions, between which what a block costs is divided well enough
 VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
@@ -78,6 +80,7 @@ class Validator(Role):
             raise ValueError("a validator needs a vote key")
         self._vote = context.vote
         self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
+        self._gathering_ms = GATHERING * self._interval_ms
         self._view_timer_ms = int(context.config.get("view_timer_ms", VIEW_TIMER_MS))
         self._timer_ms_max = max(self._view_timer_ms, VIEW_TIMER_MS_MAX)
         self._pool = Mempool()
@@ -267,18 +270,26 @@ class Validator(Role):
 
         Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
         not wait for a crowd; nor does one that is there already. Who decides alone does so at once, and learns nothing
-        of what its blocks cost others.
+        of what its blocks cost others. What nobody waits for gathers for longer.
         """
         if self._core.view or self._core.is_decided:
             return []
-        rest_ms = min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
-        if len(self._pool) >= CROWD:
-            rest_ms = 0
-        times = [self._decided_ms + rest_ms] if len(self._pool) else []
-        due_ms = next_due_ms(self._ledger)
+        times = [self._decided_ms + self._compute_rest_ms()] if len(self._pool) else []
+        due_ms = next_due_ms(self._ledger, but=PAYOUT_KIND)
         if due_ms is not None:
             times.append(max(due_ms, self._decided_ms + self._interval_ms))
+        payout_ms = next_due_ms(self._ledger)
+        if payout_ms is not None:
+            times.append(max(payout_ms, self._decided_ms + self._gathering_ms))
         return [SetTimer("wake", max(now_ms, min(times)))] if times else []
+
+    def _compute_rest_ms(self) -> int:
+        """From the last block to one of what the pool holds."""
+        if len(self._pool) >= CROWD:
+            return 0
+        if not self._pool.is_pressing(self._ledger):
+            return self._gathering_ms
+        return min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
 
     def _wake(self, now_ms: int) -> list[Effect]:
         state = self._ledger

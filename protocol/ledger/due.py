@@ -107,6 +107,6 @@ def run_due(draft: Draft) -> None:
         HANDLERS[item.kind](draft, item)
 
 
-def next_due_ms(state: State) -> int | None:
-    """When the next waking item calls for a block; None while nothing does."""
-    return min((item.time_ms for item in state.due.values() if item.waking), default=None)
+def next_due_ms(state: State, but: int | None = None) -> int | None:
+    """When the next waking item calls for a block, of another kind than `but` if that is given; None for none."""
+    return min((item.time_ms for item in state.due.values() if item.waking and item.kind != but), default=None)

@@ -121,3 +121,23 @@ def test_what_no_block_could_hold_is_no_reason_for_one_and_is_dropped(ledger):
 
     assert not pool.is_reason(ledger.state, ledger.state.time_ms + 1)
     assert len(pool) == 0
+
+
+def test_a_transfer_is_waited_for_and_wakes_others_before_a_settlement_that_is_worth_more(ledger):
+    pool = Mempool()
+    channel = ledger.open_channel()
+    _, _, work = ledger.work(channel)
+    settlement = ledger.sign(ledger.account("inference-0"), ledger.settle(channel, work))
+    dear = sign(replace(settlement, fee=settlement.fee + 900_000, tip=900_000), ledger.account("inference-0"))
+
+    assert take(pool, ledger, dear) == [""]
+    assert not pool.is_pressing(ledger.state)
+    assert pool.get_cause(ledger.state) == (encode(dear),)
+
+    behind_a_gap, transfer = make(ledger, 1, 1), make(ledger, 0)
+    assert take(pool, ledger, behind_a_gap) == [""]
+    assert not pool.is_pressing(ledger.state), "no block could hold it"
+    assert take(pool, ledger, transfer) == [""]
+    assert pool.is_pressing(ledger.state)
+    assert pool.get_cause(ledger.state) == (encode(transfer),)
+    assert list(pool.list_in_order(ledger.state)) == [dear, transfer]

@@ -45,6 +45,7 @@ from roles.role import (
 from roles.speech import ACCEPTANCE_MS
 from roles.validator import (
     BLOCK_INTERVAL_MS,
+    GATHERING,
     PATIENCE,
     REST_MIN_MS,
     VIEW_TIMER_MS,
@@ -293,6 +294,25 @@ def test_a_crowd_is_not_made_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     name, _ = decide_late(cluster)
     assert find_delay_ms(cluster, name, "wake", cluster.pay(nonce=1)) == BLOCK_INTERVAL_MS
     assert find_delay_ms(cluster, name, "wake", cluster.pay(nonce=2)) == 0
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_nobody_waits_for_gathers_for_longer_and_goes_with_what_somebody_waits_for(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    cluster = Cluster(count)
+    cluster.submit("validator-0", cluster.pay())
+    transfer, settlement = cluster.pay(spare=1), cluster.pay(nonce=1)
+    monkeypatch.setattr("roles.mempool.is_waited_for", lambda transaction: transaction.id != settlement.id)
+
+    rest_ms = REST_MIN_MS if count > 1 else BLOCK_INTERVAL_MS
+    for name in cluster.names:
+        assert find_delay_ms(cluster, name, "wake", settlement) == GATHERING * BLOCK_INTERVAL_MS
+    assert find_delay_ms(cluster, "validator-0", "wake", transfer) == rest_ms
+    cluster.submit("validator-0", transfer)
+    cluster.pass_time(rest_ms)
+    assert [cluster.states[name].height for name in cluster.names] == [2] * count
+    assert not any(len(cluster.roles[name]._pool) for name in cluster.names), "both in one block"
 
 
 def test_a_validator_that_decides_alone_rests_as_long_as_it_may() -> None:
