@@ -125,6 +125,9 @@ def serve_all(monkeypatch, pieces, hold_s=60.0):
     """How many answers each flush sent, the first one, which tells what binds the process, left out."""
     monkeypatch.setattr("roles.engine.desk.Desk.answer", lambda self, message: Failed("bad_input", "no"))
     monkeypatch.setattr("roles.engine.worker.HOLD_S", hold_s)
+    monkeypatch.setattr(
+        "roles.engine.worker._limit_cpu", lambda: None
+    )  # it would end this process, and coarsens its clock
     sink = Flushed()
     serve(Pieces(pieces), sink, ())
     first, *rest = sink.sizes
