@@ -1,5 +1,7 @@
 """The mesh: with whom whole messages are exchanged on each topic, and how that is kept near its degree."""
 
+from typing import NamedTuple
+
 from p2p.gossipsub.events import Dial, Seek, SendControl
 from p2p.gossipsub.signing import ED25519_HEAD
 from p2p.gossipsub.state import Fanout, Peer, State, Topic
@@ -9,13 +11,28 @@ BACKOFFS_MAX = 4_096  # remembered per topic
 BACKOFF_SWEEP_TICKS = 15
 
 
+class Backoff(NamedTuple):
+    """No grafting of a peer before `until_ms`, nor by it once it has been told: whoever has left may come back as
+    another process, which remembers nothing."""
+
+    until_ms: int
+    is_told: bool = True
+
+
+class _Refusal(NamedTuple):
+    """For how long a peer that asks is turned away, and whether it is told of others."""
+
+    backoff_ms: int
+    shares_peers: bool = False
+
+
 class Mesh:
     """Grafts, prunes and their backoff."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._params = state.params
-        self._backoffs: dict[bytes, dict[bytes, int]] = {}  # topic -> node -> until, ms
+        self._backoffs: dict[bytes, dict[bytes, Backoff]] = {}  # topic -> node
 
     # Membership
 
@@ -81,19 +98,26 @@ class Mesh:
         """No grafting either way until then; only ever prolonged."""
         until = self._state.now_ms + min(backoff_ms, self._params.backoff_ms_max)
         backoffs = self._backoffs.setdefault(topic, {})
-        backoffs[node] = max(until, backoffs.pop(node, 0))
+        before = backoffs.pop(node, None)
+        backoffs[node] = Backoff(until if before is None else max(until, before.until_ms))
         if len(backoffs) > BACKOFFS_MAX:
             del backoffs[next(iter(backoffs))]
 
     def is_backed_off(self, topic: bytes, node: bytes) -> bool:
         """Whether we may not graft a peer yet: with slack, so that our clocks need not agree."""
-        until = self._backoffs.get(topic, {}).get(node)
-        return until is not None and self._state.now_ms < until + self._params.backoff_slack_ms
+        backoff = self._backoffs.get(topic, {}).get(node)
+        return backoff is not None and self._state.now_ms < backoff.until_ms + self._params.backoff_slack_ms
+
+    def part(self, node: bytes) -> None:
+        """Its connection has ended."""
+        for backoffs in self._backoffs.values():
+            if node in backoffs:
+                backoffs[node] = Backoff(backoffs[node].until_ms, is_told=False)
 
     def _sweep_backoffs(self) -> None:
         before = self._state.now_ms - self._params.backoff_slack_ms
         for topic, backoffs in list(self._backoffs.items()):
-            self._backoffs[topic] = {node: until for node, until in backoffs.items() if until > before}
+            self._backoffs[topic] = {node: kept for node, kept in backoffs.items() if kept.until_ms > before}
             if not self._backoffs[topic]:
                 del self._backoffs[topic]
 
@@ -101,34 +125,36 @@ class Mesh:
 
     def take_grafts(self, peer: Peer, control: Control) -> None:
         """Source: gossipsub v1.1, PRUNE Backoff and Peer Exchange, Outbound Mesh Quotas, Spam Protection Measures."""
-        refused: dict[bytes, bool] = {}
+        refused: dict[bytes, _Refusal] = {}
         for key in dict.fromkeys(control.graft):
             topic = self._state.topics.get(key)
             # Unknown topics are passed over in silence: an answer would be a way to make us work.
             if topic is None or peer.node in topic.mesh:
                 continue
-            if (shares_peers := self._judge_graft(topic, peer)) is None:
+            if (refusal := self._judge_graft(topic, peer)) is None:
                 self.add(topic, peer)
             else:
-                refused[key] = shares_peers
-        for key, shares_peers in refused.items():
-            self.back_off(key, peer.node, self._params.prune_backoff_ms)
-            self.send_prune(key, peer, self._params.prune_backoff_ms, shares_peers=shares_peers)
+                refused[key] = refusal
+        for key, refusal in refused.items():
+            self.back_off(key, peer.node, refusal.backoff_ms)
+            self.send_prune(key, peer, refusal.backoff_ms, shares_peers=refusal.shares_peers)
 
-    def _judge_graft(self, topic: Topic, peer: Peer) -> bool | None:
-        """None to let the peer in; else whether it is told of other peers when it is turned away."""
-        until = self._backoffs.get(topic.key, {}).get(peer.node, 0)
-        now_ms = self._state.now_ms
+    def _judge_graft(self, topic: Topic, peer: Peer) -> _Refusal | None:
+        """None to let the peer in."""
+        until_ms, is_told = self._backoffs.get(topic.key, {}).get(peer.node, Backoff(0))
+        now_ms, backoff_ms = self._state.now_ms, self._params.prune_backoff_ms
         if peer.is_direct or topic.key not in peer.topics:
-            return False
-        if now_ms < until:
-            is_flood = now_ms < until + self._params.graft_flood_ms - self._params.prune_backoff_ms
+            return _Refusal(backoff_ms)
+        if now_ms < until_ms:
+            if not is_told:
+                return _Refusal(-(-(until_ms - now_ms) // 1_000) * 1_000)  # whole seconds, as they are sent
+            is_flood = now_ms < until_ms + self._params.graft_flood_ms - backoff_ms
             self._state.blame(peer, 2.0 if is_flood else 1.0, f"a GRAFT on {topic.name} before its backoff ended")
-            return False
+            return _Refusal(backoff_ms)
         if peer.score < 0:
-            return False
-        if len(topic.mesh) >= self._params.degree_high and not peer.is_outbound:
-            return None if self._displace(topic, peer) else True
+            return _Refusal(backoff_ms)
+        if len(topic.mesh) >= self._params.degree_high and not peer.is_outbound and not self._displace(topic, peer):
+            return _Refusal(backoff_ms, shares_peers=True)
         return None
 
     def _displace(self, topic: Topic, peer: Peer) -> bool:

@@ -123,6 +123,7 @@ class Router:
         if peer is None:
             return
         state.scores.part(peer.node, peer.conduct, state.now_ms)
+        self._mesh.part(peer.node)
 
     def _take_blame(self, event: Blamed) -> None:
         if (peer := self._state.peers.get(event.peer)) is not None:

@@ -89,6 +89,29 @@ def test_a_seed_of_another_length_is_the_callers_mistake() -> None:
     assert caught.group_contains(LocalError, match="32 bytes")
 
 
+def test_who_comes_back_again_and_again_within_seconds_is_blamed_for_nothing() -> None:
+    """As the client of a command does that is run in a loop: the same key, another process."""
+    topics = [f"t/{number}" for number in range(6)]
+
+    async def main() -> None:
+        async with opened(1, []) as server:
+            for topic in topics:
+                server.subscribe(topic, accept)
+            for _ in range(12):
+                async with opened(2, []) as client:
+                    for topic in topics:
+                        client.subscribe(topic, accept)
+                    client.learn(server.node, server.addresses)
+                    await until(lambda client=client: all(client.subscribers(topic) for topic in topics))  # type: ignore[misc]
+                    await until(lambda: all(server.subscribers(topic) for topic in topics))
+                    assert not server.faults()
+                    for topic in topics:
+                        client.unsubscribe(topic)
+                    await until(lambda: not any(server.subscribers(topic) for topic in topics))
+
+    run(main)
+
+
 def test_closing_leaves_no_task_thread_or_descriptor() -> None:
     def count_tasks() -> int:
         return trio.lowlevel.current_statistics().tasks_living
@@ -106,7 +129,7 @@ def test_closing_leaves_no_task_thread_or_descriptor() -> None:
                 await until(lambda a=a, b=b: a.subscribers(TOPIC) == (b.node,))  # type: ignore[misc]
                 a.publish(TOPIC, b"x", "p")
                 a.request(b.node, STREAM, b"q", "r", 60_000)
-                assert threading.active_count() == threads
+                assert threading.active_count() <= threads  # one of before may have ended meanwhile
             assert count_tasks() == tasks
             assert len(os.listdir("/proc/self/fd")) == descriptors
 

@@ -337,6 +337,25 @@ def test_a_graft_before_its_backoff_ended_is_a_fault_and_prolongs_it():
         assert A not in router.get_mesh(TOPIC)
 
 
+def test_a_peer_that_comes_back_before_its_backoff_ended_is_told_of_it_again_and_has_done_nothing_wrong():
+    router = on_topic(A, B)
+    send_control(router, A, write_prune(Prune(KEY, 10)), 0)
+    for end_ms in (3_000, 3_500):
+        router.handle(PeerDown(A), end_ms)
+        router.handle(PeerUp(A), end_ms + 100)
+        router.handle(Received(A, write_subscription(True, KEY)), end_ms + 100)
+        effects = send_control(router, A, write_graft(KEY), end_ms + 200)
+        assert not select(effects, Fault)
+        assert control_of(effects, A).prune == [Prune(KEY, 7)], "what is left, in whole seconds"
+        assert A not in router.get_mesh(TOPIC)
+    assert router.get_score(A) == 0
+
+    effects = send_control(router, A, write_graft(KEY), 3_800)
+
+    assert select(effects, Fault), "it has been told"
+    assert control_of(effects, A).prune == [Prune(KEY, 60)]
+
+
 def test_a_peer_with_a_negative_score_is_pruned_and_not_grafted():
     router = on_topic(A, B)
     router.handle(Rated(A, -1.0), 1)
