@@ -8,10 +8,20 @@ ROUTER_1 = ("tests/p2p/gossipsub/test_router.py", "tests/p2p/gossipsub/test_memo
 MUTATIONS = (
     Mutation(
         "p2p/gossipsub/mesh.py",
-        ("        if now_ms < until:\n            is_flood"),
-        ("        if False:\n            is_flood"),
+        "        if now_ms < until_ms:\n",
+        "        if False:\n",
         ROUTER,
         "a GRAFT in backoff is refused",
+    ),
+    Mutation(
+        "p2p/gossipsub/mesh.py",
+        "if not is_told:",
+        "if False:",
+        ROUTER,
+        "who comes back has not been told of its backoff",
+    ),
+    Mutation(
+        "p2p/gossipsub/mesh.py", "if not is_told:", "if True:", ROUTER, "who has been told of its backoff is at fault"
     ),
     Mutation(
         "p2p/gossipsub/mesh.py",
@@ -32,8 +42,8 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/gossipsub/mesh.py",
-        ("if peer.score < 0:\n            return False"),
-        ("if False:\n            return False"),
+        "if peer.score < 0:\n            return _Refusal",
+        "if False:\n            return _Refusal",
         ROUTER,
         "no peer with a negative score is let into the mesh",
     ),
@@ -70,8 +80,8 @@ MUTATIONS = (
     ),
     Mutation(
         "p2p/gossipsub/mesh.py",
-        "if len(topic.mesh) >= self._params.degree_high and not peer.is_outbound:",
-        "if False:",
+        "if len(topic.mesh) >= self._params.degree_high and not peer.is_outbound and",
+        "if False and",
         ROUTER,
         "a full mesh turns strangers away",
     ),
