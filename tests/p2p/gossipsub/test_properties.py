@@ -210,7 +210,9 @@ class LoneRouter(RuleBasedStateMachine):
     def publish(self, data):
         self.accepted[data] = self.now_ms
         self.passed += 1
-        self.told[data] = self.now_ms, self.passed
+        # What was met before is remembered from then on, also if it is published later, or while its verdict is out.
+        if compute_id(data) not in self.router._state.seen.sightings:
+            self.told[data] = self.now_ms, self.passed
         self.handle(Publish(TOPIC, data))
 
     @rule(verdict=verdicts, which=st.integers(0, 7))
