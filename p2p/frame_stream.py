@@ -6,8 +6,7 @@ connection is written to. So several frames share a packet, and none of them cos
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -33,22 +32,20 @@ class Ended:
 
 
 class Gathering:
-    """While it lasts, what is pushed waits; at its end each connection is written to once, without another turn."""
+    """What is pushed within it waits; at its end each connection is written to once, without another turn."""
 
     def __init__(self) -> None:
         self._is_on = False
         self._streams: dict[MuxedStream, None] = {}
 
-    @contextmanager
-    def last(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         self._is_on = True
-        try:
-            yield
-        finally:
-            self._is_on = False
-            streams, self._streams = self._streams, {}
-            for stream in streams:
-                stream.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_on = False
+        streams, self._streams = self._streams, {}
+        for stream in streams:
+            stream.flush()
 
     def note(self, stream: MuxedStream) -> None:
         """There is something for the stream's feed to produce."""

@@ -174,7 +174,7 @@ class Libp2pNet:
         self._answers.reply(token, data)
 
     def gathering(self) -> AbstractContextManager[None]:
-        return self._gathering.last()
+        return self._gathering
 
     def learn(self, peer: bytes, addresses: tuple[str, ...], topics: tuple[str, ...] = ()) -> None:
         self._keeper.learn(peer, addresses)

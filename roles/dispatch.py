@@ -228,7 +228,7 @@ def _send(attempts: list[Attempt]) -> list[Effect]:
 
 def _get_candidates(state: State, epoch: int) -> Mapping[bytes, Candidate]:
     snapshot = state.get_epoch(epoch)
-    return {candidate.node: candidate for candidate in snapshot.candidates} if snapshot is not None else {}
+    return {} if snapshot is None else snapshot.by_node
 
 
 def _get_room(job: Job) -> int:

@@ -199,14 +199,15 @@ def close_digests(draft: Draft, item: DueItem) -> None:
 def _draw(draft: Draft, batch: Batch, check: Check, count: int) -> Check:
     """The check with so many more verifiers, the next ones drawn; void when there are not as many left."""
     claim, snapshot = check.claim, draft.epochs.get(check.epoch)
-    others = [] if snapshot is None else [item for item in snapshot.candidates if item.account != batch.worker]
+    if snapshot is None:
+        return replace(check, is_void=1)
+    others = [item for item in snapshot.candidates if item.account != batch.worker]
     total = check.drawn + count
     try:
         nodes = compute_committee(batch.seed, claim.request_id, claim.worker, others, total)[check.drawn :]
     except TooFewCandidates:
         return replace(check, is_void=1)
-    accounts = {item.node: item.account for item in others}
-    added = tuple(Checker(accounts[node], node, b"") for node in nodes)
+    added = tuple(Checker(snapshot.by_node[node].account, node, b"") for node in nodes)
     return replace(check, checkers=(*check.checkers, *added), drawn=total)
 
 

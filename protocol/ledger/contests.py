@@ -88,10 +88,10 @@ def end_contest(draft: Draft, item: DueItem) -> None:
 
 def _divide(draft: Draft, body: ContestRun, claim_id: bytes) -> Contest:
     """Who has attested the worker's digest, and who another."""
-    accounts = {item.node: item.account for item in get_snapshot(draft, body.receipt.claim.epoch).candidates}
+    drawn = get_snapshot(draft, body.receipt.claim.epoch).by_node
     digest = body.receipt.output_digest
     is_alike = [item.value == compute_attestation(claim_id, item.verifier, digest) for item in body.attestations]
     words = list(zip(body.attestations, is_alike, strict=True))
-    agreeing = tuple(accounts[item.verifier] for item, alike in words if alike)
-    dissenting = tuple(accounts[item.verifier] for item, alike in words if not alike)
+    agreeing = tuple(drawn[item.verifier].account for item, alike in words if alike)
+    dissenting = tuple(drawn[item.verifier].account for item, alike in words if not alike)
     return Contest(body.receipt, body.outputs, agreeing, dissenting)

@@ -96,8 +96,8 @@ def apply_settle_job(draft: Draft, context: TransactionContext, body: SettleJob)
     if fault:
         raise InvalidJobWork(body.job, fault)
     context.verify_signed(claim, claim.worker)
-    accounts = {item.node: item.account for item in get_snapshot(draft, claim.epoch).candidates}
-    verifiers = tuple(accounts[item.verifier] for item in body.attestations)
+    drawn = get_snapshot(draft, claim.epoch).by_node
+    verifiers = tuple(drawn[item.verifier].account for item in body.attestations)
     pay_job(draft, context.id, body.job, job, claim, verifiers, body.outputs)
 
 

@@ -1,6 +1,8 @@
 """What the ledger remembers: one frozen dataclass per table, each encoded by the codec."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated
 
 from protocol.fast_dataclass import fast_dataclass
@@ -192,13 +194,22 @@ class EpochSnapshot:
     candidates: Annotated[tuple[Candidate, ...], AtMost(CANDIDATES_MAX)]
 
     def find_candidate(self, node: bytes) -> Candidate | None:
-        return next((candidate for candidate in self.candidates if candidate.node == node), None)
+        return self.by_node.get(node)
 
     def find_account(self, account: bytes) -> Candidate | None:
-        return next((candidate for candidate in self.candidates if candidate.account == account), None)
+        return self._by_account.get(account)
 
     def get_candidates(self, role: str) -> tuple[Candidate, ...]:
         return tuple(candidate for candidate in self.candidates if role in candidate.roles)
+
+    @cached_property
+    def by_node(self) -> Mapping[bytes, Candidate]:
+        """Asked for several times for each job that is settled."""
+        return MappingProxyType({candidate.node: candidate for candidate in self.candidates})
+
+    @cached_property
+    def _by_account(self) -> Mapping[bytes, Candidate]:
+        return {candidate.account: candidate for candidate in self.candidates}
 
     @cached_property
     def stakes(self) -> tuple[tuple[int, Candidate], ...]:

@@ -226,8 +226,7 @@ def _divide(settlement: _Settlement, work: Work) -> None:
     amount = work.voucher.amount
     share, each, treasury, burn = split_inference_fee(amount, len(work.attestations), draft.params)
     settlement.shares[settlement.context.account] += share
-    accounts = {item.node: item.account for item in snapshot.candidates}
-    verifiers = [accounts[item.verifier] for item in work.attestations]
+    verifiers = [snapshot.by_node[item.verifier].account for item in work.attestations]
     for account in verifiers:
         settlement.shares[account] += each
         settlement.agreed[account] += 1

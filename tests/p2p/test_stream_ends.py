@@ -147,7 +147,7 @@ def test_what_is_pushed_while_others_gather_leaves_as_one_at_the_end() -> None:
             for wire, stream in zip(wires, streams, strict=True):
                 nursery.start_soon(wire.carry, stream, take_all, ignore)
             await trio.testing.wait_all_tasks_blocked()
-            with gathering.last():
+            with gathering:
                 for number in range(3):
                     wires[0].push(ASK, number, b"question")
                 assert streams[0].flushed == []
