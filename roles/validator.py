@@ -275,13 +275,16 @@ class Validator(Role):
         if self._core.view or self._core.is_decided:
             return []
         times = [self._decided_ms + self._compute_rest_ms()] if len(self._pool) else []
-        due_ms = next_due_ms(self._ledger, but=PAYOUT_KIND)
-        if due_ms is not None:
-            times.append(max(due_ms, self._decided_ms + self._interval_ms))
-        payout_ms = next_due_ms(self._ledger)
-        if payout_ms is not None:
-            times.append(max(payout_ms, self._decided_ms + self._gathering_ms))
+        times += self._list_due_ms()
         return [SetTimer("wake", max(now_ms, min(times)))] if times else []
+
+    def _list_due_ms(self) -> list[int]:
+        """When what falls due calls for a block: all of it, and sooner what is no payout."""
+        found = (
+            (next_due_ms(self._ledger), self._gathering_ms),
+            (next_due_ms(self._ledger, but=PAYOUT_KIND), self._interval_ms),
+        )
+        return [max(due_ms, self._decided_ms + rest_ms) for due_ms, rest_ms in found if due_ms is not None]
 
     def _compute_rest_ms(self) -> int:
         """From the last block to one of what the pool holds."""
@@ -298,8 +301,8 @@ class Validator(Role):
         time_ms = max(now_ms, state.time_ms + 1)
         if self._pool.is_reason(state, time_ms):
             return self._run([ev.Woken()], now_ms)
-        due_ms = next_due_ms(state)
-        return [] if due_ms is None else [SetTimer("wake", max(due_ms, now_ms + 1))]
+        times = self._list_due_ms()
+        return [SetTimer("wake", max(min(times), now_ms + 1))] if times else []
 
     # Speaking with the other validators
 

@@ -11,7 +11,7 @@ BACKOFFS_MAX = 4_096  # remembered per topic
 BACKOFF_SWEEP_TICKS = 15
 
 
-class Backoff(NamedTuple):
+class _Backoff(NamedTuple):
     """No grafting of a peer before `until_ms`, nor by it once it has been told: whoever has left may come back as
     another process, which remembers nothing."""
 
@@ -32,7 +32,7 @@ class Mesh:
     def __init__(self, state: State) -> None:
         self._state = state
         self._params = state.params
-        self._backoffs: dict[bytes, dict[bytes, Backoff]] = {}  # topic -> node
+        self._backoffs: dict[bytes, dict[bytes, _Backoff]] = {}  # topic -> node
 
     # Membership
 
@@ -99,7 +99,7 @@ class Mesh:
         until = self._state.now_ms + min(backoff_ms, self._params.backoff_ms_max)
         backoffs = self._backoffs.setdefault(topic, {})
         before = backoffs.pop(node, None)
-        backoffs[node] = Backoff(until if before is None else max(until, before.until_ms))
+        backoffs[node] = _Backoff(until if before is None else max(until, before.until_ms))
         if len(backoffs) > BACKOFFS_MAX:
             del backoffs[next(iter(backoffs))]
 
@@ -112,7 +112,7 @@ class Mesh:
         """Its connection has ended."""
         for backoffs in self._backoffs.values():
             if node in backoffs:
-                backoffs[node] = Backoff(backoffs[node].until_ms, is_told=False)
+                backoffs[node] = _Backoff(backoffs[node].until_ms, is_told=False)
 
     def _sweep_backoffs(self) -> None:
         before = self._state.now_ms - self._params.backoff_slack_ms
@@ -141,7 +141,7 @@ class Mesh:
 
     def _judge_graft(self, topic: Topic, peer: Peer) -> _Refusal | None:
         """None to let the peer in."""
-        until_ms, is_told = self._backoffs.get(topic.key, {}).get(peer.node, Backoff(0))
+        until_ms, is_told = self._backoffs.get(topic.key, {}).get(peer.node, _Backoff(0))
         now_ms, backoff_ms = self._state.now_ms, self._params.prune_backoff_ms
         if peer.is_direct or topic.key not in peer.topics:
             return _Refusal(backoff_ms)
