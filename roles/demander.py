@@ -17,17 +17,22 @@ from roles.role import Effect, Record, SetTimer, Submit
 DEMAND = "demand|"  # begins its tokens
 TIMER = "demands"
 CLAIMS_MAX = 4_096
+DEMANDED_MAX = 16
+LOOK_MS = 500  # between two looks at all claims
 AFTER_MS = 10_000  # what a worker has to settle in, from the request's deadline on
 MARGIN_MS = 2_000  # before demands are refused
 
 
 class Demander:
-    """Claims this verifier has attested and whose ends it does not know."""
+    """Claims this verifier has attested and whose ends it does not know.
+
+    Where many are overdue at once, it is the ledger that is late: a few are demanded at a time.
+    """
 
     def __init__(self, account: bytes) -> None:
         self._account = account
         self._claims: OrderedDict[bytes, Claim] = OrderedDict()
-        self._sent: set[bytes] = set()
+        self._demanded: set[bytes] = set()  # by this verifier or another, and not opened yet as far as it knows
         self._is_armed = False
 
     def add(self, claim_id: bytes, claim: Claim) -> list[Effect]:
@@ -47,17 +52,23 @@ class Demander:
             is_late = now_ms > latest_ms and claim_id not in state.demands
             if is_late or _is_accounted_for(claim, state):
                 self._forget(claim_id)
-            elif now_ms >= claim.deadline_ms + AFTER_MS and claim_id not in self._sent and not _is_open(claim, state):
-                self._sent.add(claim_id)
+            elif claim_id in state.demands:
+                self._demanded.add(claim_id)
+            elif self._is_wanted(claim_id, claim, now_ms) and not _is_open(claim, state):
+                self._demanded.add(claim_id)
                 fields = {"claim_id": claim_id, "worker": claim.worker}
                 demand = Submit(DemandOpening(claim), DEMAND + claim_id.hex())
                 effects += [demand, Record("opening.demanded", fields)]
         return effects
 
+    def _is_wanted(self, claim_id: bytes, claim: Claim, now_ms: int) -> bool:
+        is_overdue = now_ms >= claim.deadline_ms + AFTER_MS
+        return is_overdue and claim_id not in self._demanded and len(self._demanded) < DEMANDED_MAX
+
     def take_opened(self, state: State) -> list[Receipt]:
         """Receipts that workers have opened for this verifier, each once."""
         opened: list[Receipt] = []
-        for claim_id in list(self._sent):
+        for claim_id in list(self._demanded):
             demand = state.demands.get(claim_id)
             if demand is not None and not demand.is_open:
                 self._forget(claim_id)
@@ -67,9 +78,9 @@ class Demander:
     def on_timer(self, state: State, now_ms: int) -> list[Effect]:
         """Look, and come back when the next claim is overdue."""
         effects = self.look(state, now_ms)
-        waiting = [claim.deadline_ms + AFTER_MS for key, claim in self._claims.items() if key not in self._sent]
+        waiting = [claim.deadline_ms + AFTER_MS for key, claim in self._claims.items() if key not in self._demanded]
         self._is_armed = bool(waiting)
-        return [*effects, SetTimer(TIMER, max(now_ms + 1, min(waiting)))] if waiting else effects
+        return [*effects, SetTimer(TIMER, max(now_ms + LOOK_MS, min(waiting)))] if waiting else effects
 
     def on_submitted(self, token: str, error: str) -> list[Effect]:
         if not error:
@@ -79,7 +90,7 @@ class Demander:
 
     def _forget(self, claim_id: bytes) -> None:
         self._claims.pop(claim_id, None)
-        self._sent.discard(claim_id)
+        self._demanded.discard(claim_id)
 
 
 def _is_accounted_for(claim: Claim, state: State) -> bool:

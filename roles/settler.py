@@ -1,23 +1,27 @@
 """Puts a worker's finished jobs on the ledger, and forgets them once it is through with them."""
 
 from protocol.codec import encode
+from protocol.ledger.job_records import Channel
 from protocol.ledger.state import State
 from roles.batcher import Batcher
 from roles.role import Effect, Record, SetTimer, Store, Submit
 from roles.workbook import Workbook, compute_job_key
 
+UNDER_WAY_MAX = 4  # full ones: the next block is built before a worker has heard of the one that took its last
 SETTLE_MS = 1_000  # between two settlements, so that leaves gather
 FORGET_MAX = 32
 FORGET = "forget"  # the timer for those that are left
 
 
 class Settler:
-    """Settlements of one worker. A channel has at most one under way."""
+    """Settlements of one worker. Beside one that is under way go others that are full: leaves gather meanwhile."""
 
     def __init__(self, book: Workbook, batcher: Batcher) -> None:
         self._book = book
         self._batcher = batcher
-        self._under_way: dict[str, set[bytes]] = {}  # token of a settlement -> its channels
+        self._under_way: set[str] = set()  # tokens
+        self._ahead: dict[bytes, Channel] = {}  # channels as they will be with what is under way
+        self._has_failed = False  # one of those under way, so that none behind it fits
         self._count = 0
         self._next_ms = 0
         # The channels of all jobs, what of them is settled and what is kept, when nothing more was to be forgotten.
@@ -31,9 +35,13 @@ class Settler:
         return [*batches, *self._settle(state, now_ms)]
 
     def on_submitted(self, token: str, error: str, state: State, now_ms: int) -> list[Effect]:
-        """A settlement is on the ledger, or refused: what it held is planned anew at the next tick."""
-        if self._under_way.pop(token, None) is None:
+        """A settlement is on the ledger, or refused: what it held is planned anew at a tick, once none is under way."""
+        if token not in self._under_way:
             return self._batcher.on_submitted(token, error, now_ms)
+        self._under_way.remove(token)
+        self._has_failed |= bool(error)
+        if not self._under_way:
+            self._ahead, self._has_failed = {}, False
         return [Record("settlement.refused", {"reason": error})] if error else self._settle(state, now_ms)
 
     def forget_settled(self, state: State, now_ms: int) -> list[Effect]:
@@ -60,11 +68,15 @@ class Settler:
         return [*effects, SetTimer(FORGET, now_ms)] if len(done) == FORGET_MAX else effects
 
     def _settle(self, state: State, now_ms: int) -> list[Effect]:
-        busy = set().union(*self._under_way.values())
-        body = self._book.plan(state, busy, now_ms)
-        if body is None:
-            return []
-        self._count += 1
-        token = f"settle-{self._count}"
-        self._under_way[token] = {run.channel for run in body.runs}
-        return [Submit(body, token)]
+        submitted: list[Effect] = []
+        while len(self._under_way) < UNDER_WAY_MAX and not self._has_failed:
+            plan = self._book.plan(state, self._ahead, now_ms)
+            if plan is None or (self._under_way and not plan.is_full):
+                break
+            self._count += 1
+            token = f"settle-{self._count}"
+            self._under_way.add(token)
+            self._ahead |= plan.after
+            leaves = sum(len(run.leaves) for run in plan.body.runs)
+            submitted += [Submit(plan.body, token), Record("settlement.sent", {"leaves": leaves})]
+        return submitted

@@ -1,13 +1,14 @@
 """A worker's jobs, by channel and voucher: what has been taken, claimed, attested, and what can be settled next."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Annotated
 
 from protocol.codec import encode
 from protocol.errors import InvalidTransaction
 from protocol.jobs import Attestation, Mode, PaidRequest, Receipt, Voucher, compute_attestation, compute_claim_id
+from protocol.ledger.job_records import Channel
 from protocol.ledger.settlement import RunTrial
 from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
@@ -31,6 +32,15 @@ class JournalEntry:
     outputs: Annotated[tuple[Tensor, ...], AtMost(8)]
     attestations: Annotated[tuple[Attestation, ...], AtMost(16)]
     zero_reason: Whole  # 0 while it may still earn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A settlement, and its channels as they will be with it. One `is_full` that has no room for the next leaf."""
+
+    body: SettleIndividual
+    after: dict[bytes, Channel]
+    is_full: bool
 
 
 @dataclass
@@ -215,22 +225,27 @@ class Workbook:
                 late.append(job)
         return late
 
-    def plan(self, state: State, busy: set[bytes], now_ms: int) -> SettleIndividual | None:
-        """The next runs of leaves that can be settled: per channel without a gap, none from channels in `busy`."""
+    def plan(self, state: State, ahead: Mapping[bytes, Channel], now_ms: int) -> Plan | None:
+        """The next runs of leaves that can be settled, per channel without a gap, behind those that are `ahead`."""
         runs: list[ChannelRun] = []
+        after: dict[bytes, Channel] = {}
         leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
-        for channel in sorted(self._last.keys() - busy):
-            record = state.channels.get(channel)
-            if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or not leaves_left:
+        is_full = False
+        for key in self.list_channels():
+            record = state.channels.get(key)
+            if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or is_full:
                 continue
-            if self._last[channel] <= record.settled_seq:  # as of most channels: spares a trial
+            channel = _go_ahead(record, ahead.get(key))
+            if self._last[key] <= channel.settled_seq:  # as of most channels: spares a trial
                 continue
-            run, size_bytes = self._plan_run(state, channel, leaves_left, bytes_left, now_ms)
-            if run is not None:
+            run, size_bytes, channel = self._plan_run(state, key, channel, leaves_left, bytes_left, now_ms)
+            bytes_left -= size_bytes
+            if run.leaves:
                 runs.append(run)
+                after[key] = channel
                 leaves_left -= len(run.leaves)
-                bytes_left -= size_bytes
-        return SettleIndividual(tuple(runs)) if runs else None
+            is_full = not leaves_left or bytes_left < 0
+        return Plan(SettleIndividual(tuple(runs)), after, is_full) if runs else None
 
     def list_ended(self, channel: bytes, first: int, count_max: int, now_ms: int) -> list[Job | None]:
         """The jobs of a channel's vouchers from `first` on that have ended, without a gap; None for one never seen."""
@@ -244,19 +259,23 @@ class Workbook:
         return ended
 
     def _plan_run(
-        self, state: State, channel: bytes, leaves_max: int, bytes_max: int, now_ms: int
-    ) -> tuple[ChannelRun | None, int]:
-        first = state.channels[channel].settled_seq + 1
+        self, state: State, key: bytes, channel: Channel, leaves_max: int, bytes_max: int, now_ms: int
+    ) -> tuple[ChannelRun, int, Channel]:
+        """A run, its bytes, with those of the leaf that was too much if one was, and the channel after it."""
+        first = channel.settled_seq + 1
         leaves: list[Leaf] = []
         size_bytes = 0
-        trial = RunTrial(state, channel, now_ms)
-        for seq, job in enumerate(self.list_ended(channel, first, leaves_max, now_ms), first):
+        trial = RunTrial(state, key, channel, now_ms)
+        for seq, job in enumerate(self.list_ended(key, first, leaves_max, now_ms), first):
+            before = trial.channel
             leaf = Leaf(ZeroReason.NEVER_SEEN, ()) if job is None else _try_leaf(trial, seq, job)
             size_bytes += len(encode(leaf))
             if size_bytes > bytes_max:
+                trial.channel = before
                 break
             leaves.append(leaf)
-        return (ChannelRun(channel, first, tuple(leaves)), size_bytes) if leaves else (None, 0)
+        after = replace(trial.channel, settled_seq=first + len(leaves) - 1)
+        return ChannelRun(key, first, tuple(leaves)), size_bytes, after
 
     def is_given_up(self, channel: bytes, seq: int, now_ms: int) -> bool:
         """Whether this voucher, which this worker does not know, has or gets a zero leaf: it comes too late.
@@ -284,6 +303,13 @@ class Workbook:
             return None if last is None else last.item.voucher
         seqs = [key[1] for key in self.jobs if key[0] == channel and key[1] < seq]
         return self.jobs[channel, max(seqs)].item.voucher if seqs else None
+
+
+def _go_ahead(channel: Channel, ahead: Channel | None) -> Channel:
+    """A channel as it will be with what is on its way, unless that has arrived; its deposit may have grown since."""
+    if ahead is None or ahead.settled_seq <= channel.settled_seq:
+        return channel
+    return replace(channel, paid=ahead.paid, cumulative=ahead.cumulative, settled_seq=ahead.settled_seq)
 
 
 def _try_leaf(trial: RunTrial, seq: int, job: Job) -> Leaf:

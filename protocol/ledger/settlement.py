@@ -108,22 +108,23 @@ def apply_settle_individual(draft: Draft, context: TransactionContext, body: Set
 class RunTrial:
     """Leaves of one channel, tried one after the other as a block of `time_ms` or later would settle them.
 
-    Signatures are not checked. KeyError for a channel that is not there, UnknownNode for a payee without a node.
+    `channel` is the channel so far, in the state or with what is on its way to it. Signatures are not checked.
+    UnknownNode for a payee without a node.
     """
 
-    def __init__(self, state: State, channel: bytes, time_ms: int) -> None:
-        self._key = channel
-        self._channel = state.channels[channel]
-        node = state.nodes.get(self._channel.payee)
+    def __init__(self, state: State, key: bytes, channel: Channel, time_ms: int) -> None:
+        self._key = key
+        self.channel = channel
+        node = state.nodes.get(channel.payee)
         if node is None:
-            raise UnknownNode(self._channel.payee)
+            raise UnknownNode(channel.payee)
         draft = Draft(state, state.height + 1, max(time_ms, state.time_ms + 1))
-        context = TransactionContext(self._channel.payee, bytes(32), check_signatures=False)
+        context = TransactionContext(channel.payee, bytes(32), check_signatures=False)
         self._settlement = _Settlement(draft, context, node)
 
     def add(self, seq: int, leaf: Leaf) -> None:
         """InvalidTransaction for a leaf that no settlement with those before it will ever hold; it is left out then."""
-        self._channel = _settle_leaf(self._settlement, self._channel, self._key, seq, leaf)
+        self.channel = _settle_leaf(self._settlement, self.channel, self._key, seq, leaf)
 
 
 def pay_out(draft: Draft, item: DueItem) -> None:

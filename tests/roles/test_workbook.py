@@ -36,15 +36,15 @@ def test_attested_jobs_settle_on_the_ledger():
         finish(book, job, parts, state)
     _, worker = get_keys(parts.foundation, "inference-0")
 
-    plan = book.plan(state, set(), state.time_ms)
+    plan = book.plan(state, {}, state.time_ms)
 
     assert plan is not None
     later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-    _, after = later.build([sign_transaction(state, worker, plan)])
+    _, after = later.build([sign_transaction(state, worker, plan.body)])
     assert after.channels[channel].settled_seq == 3
     assert len(book.forget_settled({channel: 3}, {}, 2)) == 2
     assert len(book.forget_settled({channel: 3}, {}, 2)) == 1
-    assert book.plan(after, set(), after.time_ms) is None
+    assert book.plan(after, {}, after.time_ms) is None
 
 
 def test_a_job_that_is_still_open_holds_up_those_behind_it():
@@ -55,13 +55,13 @@ def test_a_job_that_is_still_open_holds_up_those_behind_it():
     book.add(second)
     finish(book, second, parts, state)
 
-    assert book.plan(state, set(), state.time_ms) is None
+    assert book.plan(state, {}, state.time_ms) is None
     deadline_ms = first.item.request.deadline_ms + VOID_GRACE_MS + 1
     assert book.expire(deadline_ms) == [first]
-    plan = book.plan(state, set(), deadline_ms)
+    plan = book.plan(state, {}, deadline_ms)
 
     assert plan is not None
-    assert [leaf.reason for leaf in plan.runs[0].leaves] == [ZeroReason.FAILED, 0]
+    assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [ZeroReason.FAILED, 0]
 
 
 def test_a_voucher_never_seen_becomes_a_zero_leaf_once_the_next_request_is_over():
@@ -71,11 +71,11 @@ def test_a_voucher_never_seen_becomes_a_zero_leaf_once_the_next_request_is_over(
     book.add(job)
     finish(book, job, parts, state)
 
-    assert book.plan(state, set(), state.time_ms) is None
-    plan = book.plan(state, set(), job.item.request.deadline_ms + VOID_GRACE_MS + 1)
+    assert book.plan(state, {}, state.time_ms) is None
+    plan = book.plan(state, {}, job.item.request.deadline_ms + VOID_GRACE_MS + 1)
 
     assert plan is not None
-    assert [leaf.reason for leaf in plan.runs[0].leaves] == [ZeroReason.NEVER_SEEN, 0]
+    assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [ZeroReason.NEVER_SEEN, 0]
 
 
 def test_a_claim_that_nobody_attests_ends_void():
@@ -109,14 +109,33 @@ def test_only_jobs_that_have_not_ended_are_looked_at_again_and_none_the_ledger_i
     assert book.list_open() == []
 
 
-def test_a_channel_with_a_settlement_under_way_waits():
+@pytest.mark.parametrize("is_there_soon", [False, True])
+def test_what_is_planned_behind_a_settlement_under_way_fits_behind_it(
+    monkeypatch: pytest.MonkeyPatch, is_there_soon: bool
+):
+    monkeypatch.setattr("roles.workbook.LEAVES_MAX", 3)
     parts, state, channel, _ = make_ledger()
     book = Workbook()
-    job = make_job(parts, state, channel, 1)
-    book.add(job)
-    finish(book, job, parts, state)
+    for seq in range(1, 6):
+        # The fourth promises nothing beyond what the third does.
+        job = make_job(parts, state, channel, seq, **({"cumulative": 3 * PRICE} if seq == 4 else {}))
+        book.add(job)
+        finish(book, job, parts, state)
+    _, worker = get_keys(parts.foundation, "inference-0")
 
-    assert book.plan(state, {channel}, state.time_ms) is None
+    first = book.plan(state, {}, state.time_ms)
+    assert first is not None
+    builder = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
+    _, after = builder.build([sign_transaction(state, worker, first.body)])
+    second = book.plan(after if is_there_soon else state, first.after, state.time_ms)
+
+    assert second is not None
+    assert (first.is_full, second.is_full) == (True, False)
+    assert [leaf.reason for leaf in second.body.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0]
+    later = Parts(parts.foundation, after, parts.node, parts.account, parts.courier, parts.rng)
+    _, last = later.build([sign_transaction(after, worker, second.body)])
+    assert last.channels[channel] == second.after[channel]
+    assert book.plan(last, second.after, last.time_ms) is None
 
 
 @pytest.mark.parametrize("leaves_max", [LEAVES_MAX, 20])
@@ -129,12 +148,12 @@ def test_a_settlement_fits_one_transaction(monkeypatch: pytest.MonkeyPatch, leav
         book.add(job)
         finish(book, job, parts, state)
 
-    plan = book.plan(state, set(), state.time_ms)
+    plan = book.plan(state, {}, state.time_ms)
 
     assert plan is not None
-    leaf_bytes = len(encode(plan.runs[0].leaves[0]))
-    assert len(plan.runs[0].leaves) == min(leaves_max, SETTLE_BYTES_MAX // leaf_bytes)
-    assert len(encode(plan)) < SETTLE_BYTES_MAX + leaf_bytes
+    leaf_bytes = len(encode(plan.body.runs[0].leaves[0]))
+    assert len(plan.body.runs[0].leaves) == min(leaves_max, SETTLE_BYTES_MAX // leaf_bytes)
+    assert len(encode(plan.body)) < SETTLE_BYTES_MAX + leaf_bytes
 
 
 def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_settle():
@@ -147,12 +166,12 @@ def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_se
         finish(book, job, parts, state)
     _, worker = get_keys(parts.foundation, "inference-0")
 
-    plan = book.plan(state, set(), state.time_ms)
+    plan = book.plan(state, {}, state.time_ms)
 
     assert plan is not None
-    assert [leaf.reason for leaf in plan.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0, ZeroReason.UNPAYABLE, 0]
+    assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0, ZeroReason.UNPAYABLE, 0]
     later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-    _, after = later.build([sign_transaction(state, worker, plan)])
+    _, after = later.build([sign_transaction(state, worker, plan.body)])
     assert (after.channels[channel].settled_seq, after.channels[channel].paid) == (4, 2 * PRICE)
 
 
@@ -210,4 +229,4 @@ def test_a_restored_workbook_settles_what_the_killed_one_had_claimed():
     restored = Workbook()
     restored.restore([decode(JournalEntry, journal)], lambda receipt: draw(state, receipt), state.time_ms)
 
-    assert restored.plan(state, set(), state.time_ms) == book.plan(state, set(), state.time_ms)
+    assert restored.plan(state, {}, state.time_ms) == book.plan(state, {}, state.time_ms)

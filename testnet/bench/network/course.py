@@ -33,8 +33,8 @@ class Course:
     first_s: float = 4.0  # channels are opened, models loaded
     light_s: float = 24.0
     step_s: float = 30.0
-    near_s: float = 30.0
-    beyond_s: float = 30.0
+    near_s: float = 90.0  # what is not settled 20 s after it was asked for is demanded: both see that of their own load
+    beyond_s: float = 60.0
     warm_s: float = 12.0
     steady_s: float = 8.0
     partition_s: float = 6.0
