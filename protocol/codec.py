@@ -190,6 +190,7 @@ def _write_functions(
     A call per field would cost most of the time. What fails its test goes to the field's own function, which says why.
     """
     spaces: dict[str, Any] = {"cls": cls, "LocalError": LocalError, "MalformedMessage": MalformedMessage}
+    spaces["nothing"] = ()  # of which there is one in CPython; elsewhere the test fails and costs a call
     spaces["__builtins__"] = {"type": type, "len": len, "int": int, "bytes": bytes, "str": str, "tuple": tuple}
     writes, reads = [], []
     for number, plan in enumerate(plans):
@@ -234,7 +235,7 @@ def _compile_list(where: str, item: Any, count_max: int, depth: int) -> _Plan:
             raise MalformedMessage(f"{where}: not a list of at most {count_max}")
         return tuple([read(item) for item in raw])
 
-    return _enclose(to_raw, from_raw, (plan,), count_max, count_max)
+    return dataclasses.replace(_enclose(to_raw, from_raw, (plan,), count_max, count_max), is_plain="it is nothing")
 
 
 def _verify_depth(where: str, depth: int) -> None:

@@ -96,6 +96,7 @@ class Pool:
         self._waiting: list[Job] = []
         self._writing: dict[str, Writing] = {}  # generations that run, by name
         self._clock = 0
+        self._is_looking = False
         self._is_closed = False
 
     @property
@@ -206,11 +207,11 @@ class Pool:
                 raise Busy(waiting, most)
         self._waiting.append(job)
         self._dispatch()
+        if not (job.decided.is_set() or self._is_looking):
+            self._is_looking = True
+            self._nursery.start_soon(self._look_again)
         try:
-            while not job.decided.is_set():
-                with trio.move_on_after(OVERDUE_S):
-                    await job.decided.wait()
-                self._dispatch()
+            await job.decided.wait()
         except trio.Cancelled:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -225,6 +226,13 @@ class Pool:
             raise job.error
         assert job.slot
         return job.slot
+
+    async def _look_again(self) -> None:
+        """While jobs wait, find out which runs have become overdue."""
+        while self._waiting:
+            await trio.sleep(OVERDUE_S)
+            self._dispatch()
+        self._is_looking = False
 
     async def _ask(
         self,
@@ -351,9 +359,10 @@ class Pool:
 
     def _dispatch(self) -> None:
         """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
-        for job in tuple(self._waiting):
-            if job.is_ahead:
-                continue
+        unsent = [job for job in self._waiting if not job.is_ahead]
+        if not unsent:
+            return
+        for job in unsent:
             slots = [slot for slot in self._crew.slots if slot.model == job.model]
             ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
             if ready:

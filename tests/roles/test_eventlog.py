@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from roles.eventlog import DROPPED, EventLog, format_event, has_lost, read_events
 
@@ -26,6 +28,33 @@ def test_a_field_cannot_pretend_to_be_another_event():
         "name": "real",
         "text": "x\n{",
     }
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+    )
+)
+def test_whatever_the_fields_hold_a_line_is_one_json_object(fields):
+    def spell(value):
+        match value:
+            case bytes():
+                return value.hex()
+            case list():
+                return [spell(each) for each in value]
+            case dict():
+                return {key: spell(each) for key, each in value.items()}
+        return value
+
+    line = format_event(7, 'a"b', "tick\n", fields)
+
+    head = {"time_ms": 7, "node": 'a"b', "name": "tick\n"}
+    assert "\n" not in line
+    assert json.loads(line) == {**spell(fields), **head}
 
 
 def test_a_line_a_killed_process_left_torn_spoils_no_other(tmp_path):
