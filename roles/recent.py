@@ -63,6 +63,8 @@ class Recent:
 
 
 class _Kept(Generic[V]):
+    """By id. `size_bytes` is what a value is said to take: one that comes again keeps its place."""
+
     def __init__(self) -> None:
         self._items: OrderedDict[bytes, tuple[V, int]] = OrderedDict()  # with their bytes
         self._size_bytes = 0

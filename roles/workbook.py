@@ -265,16 +265,15 @@ class Workbook:
         first = channel.settled_seq + 1
         leaves: list[Leaf] = []
         size_bytes = 0
-        trial = RunTrial(state, key, channel, now_ms)
+        trial, after = RunTrial(state, key, channel, now_ms), channel
         for seq, job in enumerate(self.list_ended(key, first, leaves_max, now_ms), first):
-            before = trial.channel
             leaf = Leaf(ZeroReason.NEVER_SEEN, ()) if job is None else _try_leaf(trial, seq, job)
             size_bytes += len(encode(leaf))
             if size_bytes > bytes_max:
-                trial.channel = before
                 break
             leaves.append(leaf)
-        after = replace(trial.channel, settled_seq=first + len(leaves) - 1)
+            # A voucher never seen is a leaf that pays nothing: it only counts.
+            after = replace(trial.channel, settled_seq=seq)
         return ChannelRun(key, first, tuple(leaves)), size_bytes, after
 
     def is_given_up(self, channel: bytes, seq: int, now_ms: int) -> bool:

@@ -8,9 +8,8 @@ from roles.role import Effect, Submit
 from roles.settler import SETTLE_MS, UNDER_WAY_MAX, Settler
 from roles.workbook import Workbook
 from tests.roles.test_admission import make_ledger
-from tests.roles.test_workbook import finish, make_job
+from tests.roles.test_workbook import finish, make_job, settle
 from tests.support.core_parts import Parts
-from tests.support.jobs import get_keys, sign_transaction
 
 LEAVES = 3
 
@@ -40,14 +39,12 @@ def list_settled(effects: list[Effect]) -> list[tuple[str, range]]:
 
 def test_full_settlements_go_one_behind_the_other_and_what_is_left_once_all_are_there():
     settler, parts, state, channel = make_settler(2 * LEAVES + 1)
-    _, worker = get_keys(parts.foundation, "inference-0")
 
     effects = settler.on_tick(state, state.time_ms)
 
     assert [seqs for _, seqs in list_settled(effects)] == [range(1, 4), range(4, 7)]
     for effect in [effect for effect in effects if isinstance(effect, Submit)]:
-        builder = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-        _, state = builder.build([sign_transaction(state, worker, effect.item)])
+        state = settle(parts, state, effect.item)
         effects = settler.on_submitted(effect.token, "", state, state.time_ms)
         is_last = state.channels[channel].settled_seq == 2 * LEAVES
         assert [seqs for _, seqs in list_settled(effects)] == ([range(7, 8)] if is_last else [])

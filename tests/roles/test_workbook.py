@@ -5,7 +5,7 @@ import pytest
 from protocol.codec import decode, encode
 from protocol.jobs import Receipt
 from protocol.ledger.state import State
-from protocol.ledger.transactions import ZeroReason
+from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
 from roles.workbook import LEAVES_MAX, RECALL_MS, SETTLE_BYTES_MAX, VOID_GRACE_MS, Job, JournalEntry, Workbook
 from tests.roles.test_admission import make_ledger
@@ -27,6 +27,14 @@ def finish(book: Workbook, job: Job, parts: Parts, state: State) -> Receipt:
     return receipt
 
 
+def settle(parts: Parts, state: State, body: SettleIndividual) -> State:
+    """The ledger after a block with the worker's settlement."""
+    _, worker = get_keys(parts.foundation, "inference-0")
+    builder = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
+    _, after = builder.build([sign_transaction(state, worker, body)])
+    return after
+
+
 def test_attested_jobs_settle_on_the_ledger():
     parts, state, channel, _ = make_ledger()
     book = Workbook()
@@ -34,13 +42,11 @@ def test_attested_jobs_settle_on_the_ledger():
         job = make_job(parts, state, channel, seq)
         book.add(job)
         finish(book, job, parts, state)
-    _, worker = get_keys(parts.foundation, "inference-0")
 
     plan = book.plan(state, {}, state.time_ms)
 
     assert plan is not None
-    later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-    _, after = later.build([sign_transaction(state, worker, plan.body)])
+    after = settle(parts, state, plan.body)
     assert after.channels[channel].settled_seq == 3
     assert len(book.forget_settled({channel: 3}, {}, 2)) == 2
     assert len(book.forget_settled({channel: 3}, {}, 2)) == 1
@@ -121,19 +127,16 @@ def test_what_is_planned_behind_a_settlement_under_way_fits_behind_it(
         job = make_job(parts, state, channel, seq, **({"cumulative": 3 * PRICE} if seq == 4 else {}))
         book.add(job)
         finish(book, job, parts, state)
-    _, worker = get_keys(parts.foundation, "inference-0")
 
     first = book.plan(state, {}, state.time_ms)
     assert first is not None
-    builder = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-    _, after = builder.build([sign_transaction(state, worker, first.body)])
+    after = settle(parts, state, first.body)
     second = book.plan(after if is_there_soon else state, first.after, state.time_ms)
 
     assert second is not None
     assert (first.is_full, second.is_full) == (True, False)
     assert [leaf.reason for leaf in second.body.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0]
-    later = Parts(parts.foundation, after, parts.node, parts.account, parts.courier, parts.rng)
-    _, last = later.build([sign_transaction(after, worker, second.body)])
+    last = settle(parts, after, second.body)
     assert last.channels[channel] == second.after[channel]
     assert book.plan(last, second.after, last.time_ms) is None
 
@@ -164,14 +167,12 @@ def test_a_leaf_the_ledger_refuses_for_good_earns_nothing_and_those_behind_it_se
         job = make_job(parts, state, channel, seq, **changes)
         book.add(job)
         finish(book, job, parts, state)
-    _, worker = get_keys(parts.foundation, "inference-0")
 
     plan = book.plan(state, {}, state.time_ms)
 
     assert plan is not None
     assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [ZeroReason.UNPAYABLE, 0, ZeroReason.UNPAYABLE, 0]
-    later = Parts(parts.foundation, state, parts.node, parts.account, parts.courier, parts.rng)
-    _, after = later.build([sign_transaction(state, worker, plan.body)])
+    after = settle(parts, state, plan.body)
     assert (after.channels[channel].settled_seq, after.channels[channel].paid) == (4, 2 * PRICE)
 
 
