@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from protocol.jobs import Claim, Receipt
 from protocol.ledger.demands import DemandOpening
+from protocol.ledger.job_errors import AlreadyDemanded
 from protocol.ledger.runs import is_contested
 from protocol.ledger.state import State
 from protocol.workflow import Outcome
@@ -83,7 +84,8 @@ class Demander:
         return [*effects, SetTimer(TIMER, max(now_ms + LOOK_MS, min(waiting)))] if waiting else effects
 
     def on_submitted(self, token: str, error: str) -> list[Effect]:
-        if not error:
+        # Where another was quicker, what its demand opens is compared all the same.
+        if not error or error.startswith(f"{AlreadyDemanded.__name__}:"):
             return []
         self._forget(bytes.fromhex(token.removeprefix(DEMAND)))
         return [Record("demand.refused", {"reason": error})]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from protocol.jobs import Receipt, compute_claim_id
+from protocol.ledger.job_errors import AlreadyDemanded
 from protocol.ledger.job_records import Demand
 from protocol.ledger.state import State
 from roles.demander import AFTER_MS, DEMANDED_MAX, LOOK_MS, Demander
@@ -66,3 +67,26 @@ def test_claims_are_not_looked_through_more_often_than_now_and_then_however_many
     (timer,) = (effect for effect in demander.on_timer(state, late_ms) if isinstance(effect, SetTimer))
 
     assert timer.at_ms == late_ms + LOOK_MS
+
+
+def test_whoever_demands_a_moment_later_than_another_still_hears_what_is_opened():
+    state, receipts = make_receipts(1)
+    demander, late_ms = watch(receipts)
+    ((claim_id, receipt),) = receipts.items()
+    demander.look(state, late_ms)
+
+    demander.on_submitted(f"demand|{claim_id.hex()}", f"AlreadyDemanded: {AlreadyDemanded(claim_id)}")
+
+    opened = Demand(receipt.claim, bytes(32), bytes(32), 0, late_ms, (receipt,))
+    assert demander.take_opened(replace(state, demands={claim_id: opened})) == [receipt]
+
+
+def test_a_demand_that_comes_to_nothing_is_not_made_again():
+    state, receipts = make_receipts(1)
+    demander, late_ms = watch(receipts)
+    (claim_id,) = receipts
+    demander.look(state, late_ms)
+
+    demander.on_submitted(f"demand|{claim_id.hex()}", "InvalidDemand: it has been settled")
+
+    assert not demander.look(state, late_ms + 1)
