@@ -22,6 +22,7 @@ from testnet.bench.network.arithmetic import (
     compute_growth,
     compute_recovery_s,
     find_knee,
+    find_usable,
 )
 from testnet.bench.network.check import Checked
 from testnet.bench.network.course import Course, choose_minority
@@ -52,6 +53,7 @@ MEASURED = Measured(
     piece=Piece(1, "individual", 0),
     took_s=200.0,
     knee=Knee(60.0, 70.0),
+    usable_per_s=40.0,
     light_p50=100.0,
     light_p99=200.0,
     near_p50=200.0,
@@ -107,6 +109,13 @@ def test_the_knee_of_what_answers_all_it_can_is_what_it_can(capacity: float, fir
     knee = find_knee([Step(pace, min(pace, capacity)) for pace in paces])
 
     assert 0.95 * min(capacity, paces[-1]) <= knee.per_s <= 1.06 * capacity
+
+
+def test_a_pace_is_usable_when_it_is_followed_in_time_and_one_nobody_timed_is_not():
+    steps = [Step(10, 10, 80), Step(20, 20, 301), Step(40, 40, 300), Step(60, 50, 200), Step(80, 80)]
+
+    assert find_usable(steps, 300) == 40
+    assert find_usable(steps, 50) == 0
 
 
 # Recovery

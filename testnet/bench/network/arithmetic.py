@@ -1,5 +1,6 @@
 """What series of a load say: where the knee is, how soon a network was itself again, how fast a process grows."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ WARM_SHARE = 0.4  # of them, in which caches fill
 
 @dataclass(frozen=True)
 class Step:
-    """One pace of a ramp, and the answers that came back meanwhile; both a second."""
+    """One pace of a ramp, and the answers that came back meanwhile, both a second; 99 % took at most `p99_ms`."""
 
     offered_per_s: float
     goodput_per_s: float
+    p99_ms: float = math.nan  # where nobody has looked
 
     @property
     def is_followed(self) -> bool:
@@ -53,6 +55,18 @@ def find_knee(steps: Sequence[Step]) -> Knee:
     kept_up = steps[followed].offered_per_s if followed >= 0 else 0.0
     beyond = steps[followed + 1].goodput_per_s if followed + 1 < len(steps) else 0.0
     return Knee(max(kept_up, beyond), max((step.goodput_per_s for step in steps), default=0.0))
+
+
+def find_usable(steps: Sequence[Step], p99_ms_max: float) -> float:
+    """The highest pace that was followed with 99 % of answers within a time; 0 if none was.
+
+    Usable capacity, as Jain has it (The Art of Computer Systems Performance Analysis, 1991, section 3.3): a knee says
+    what a system can be asked for, however long it takes.
+
+    >>> find_usable([Step(10, 10, 80), Step(20, 20, 120), Step(40, 40, 900)], 300)
+    20
+    """
+    return max((step.offered_per_s for step in steps if step.is_followed and step.p99_ms <= p99_ms_max), default=0.0)
 
 
 def compute_rate(times_ms: Sequence[int], start_ms: int, end_ms: int) -> float:

@@ -1,11 +1,13 @@
 """The course of a load on one network: past the knee, near it, far beyond it; then faults under half of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testnet.bench.figures import Note
-from testnet.bench.network.arithmetic import Knee, Step, compute_rate, find_knee, is_past_knee
+from testnet.bench.finality.measure import get_percentile
+from testnet.bench.network.arithmetic import Step, compute_rate, find_knee, is_past_knee
 from testnet.bench.network.network import Network, Phase
+from testnet.bench.network.pace import Asked
 from testnet.fault_ways import draw_churn
 from testnet.faults import Crash, FaultPlan, Partition
 
@@ -43,13 +45,14 @@ class Course:
     requests: int = 0
 
 
-def follow(network: Network, course: Course, note: Note) -> Knee:
-    """Put the network through all of it; the knee that was found. What came of it is in its phases and its clients'
+def follow(network: Network, course: Course, note: Note) -> list[Step]:
+    """Put the network through all of it; the steps of the ramp. What came of it is in its phases and its clients'
     words."""
     network.hold(WARM, LIGHT_PER_S, course.first_s)
     note(f"light load: {LIGHT_PER_S:g} requests a second")
     network.hold(LIGHT, LIGHT_PER_S, course.light_s)
-    knee = _ramp(network, course, note)
+    steps = _ramp(network, course, note)
+    knee = find_knee(steps)
     _settle(network, note)
     per_s = NEAR_SHARE * knee.per_s
     note(f"80 % of the knee: {per_s:.1f} requests a second")
@@ -63,7 +66,7 @@ def follow(network: Network, course: Course, note: Note) -> Knee:
     if len(network.follower.read()) < course.requests:
         note(f"the rest of {course.requests} requests, {NEAR_SHARE * knee.per_s:.1f} a second")
         network.hold(REST, NEAR_SHARE * knee.per_s, REST_S, course.requests)
-    return knee
+    return steps
 
 
 def _settle(network: Network, note: Note) -> None:
@@ -72,15 +75,21 @@ def _settle(network: Network, note: Note) -> None:
     network.settle()
 
 
-def _ramp(network: Network, course: Course, note: Note) -> Knee:
+def _ramp(network: Network, course: Course, note: Note) -> list[Step]:
     steps: list[Step] = []
     per_s = FIRST_PER_S
     while len(steps) < STEPS_MAX and not is_past_knee(steps):
         phase = network.hold(f"{RAMP} {len(steps)}", per_s, course.step_s)
-        steps.append(Step(per_s, compute_goodput(network, phase, course.warm_s)))
-        note(f"ramp: {per_s:.1f} requests a second, {steps[-1].goodput_per_s:.1f} answered")
+        goodput_per_s = compute_goodput(network, phase, course.warm_s)
+        took_ms = list_answer_ms(select(network.follower.read(), phase, course.warm_s))
+        p50_ms, p99_ms = (get_percentile(took_ms, percent) for percent in (50, 99))
+        steps.append(Step(per_s, goodput_per_s))
+        note(
+            f"ramp: {per_s:.1f} requests a second, {goodput_per_s:.1f} answered,"
+            f" p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms"
+        )
         per_s *= RISE
-    return find_knee(steps)
+    return steps
 
 
 def _hurt(network: Network, course: Course, per_s: float, note: Note) -> None:
@@ -113,6 +122,24 @@ def choose_minority(names: Sequence[str]) -> tuple[str, ...]:
     ('validator-1', 'inference-1')
     """
     return tuple({name.rpartition("-")[0]: name for name in names}.values())
+
+
+def time_steps(network: Network, steps: Sequence[Step], warm_s: float) -> list[Step]:
+    """The steps of a ramp with how long answers took, once those are known that came after a step's end as well."""
+    ramp = [phase for phase in network.phases if phase.name.startswith(RAMP)]
+    taken = [list_answer_ms(select(network.follower.asked, phase, warm_s)) for phase in ramp]
+    return [replace(step, p99_ms=get_percentile(took_ms, 99)) for step, took_ms in zip(steps, taken, strict=True)]
+
+
+def select(asked: Sequence[Asked], phase: Phase, warm_s: float) -> list[Asked]:
+    """What was begun in a phase, without its first seconds."""
+    start_ms = phase.start_ms + round(1_000 * warm_s)
+    return [each for each in asked if start_ms <= each.at_ms < phase.end_ms]
+
+
+def list_answer_ms(asked: Sequence[Asked]) -> list[float]:
+    """How long each answer took."""
+    return [float(each.took_ms) for each in asked if each.is_answered]
 
 
 def compute_goodput(network: Network, phase: Phase, warm_s: float) -> float:

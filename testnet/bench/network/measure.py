@@ -19,7 +19,16 @@ from protocol.jobs import Mode
 from testnet.bench.figures import Figure, Note, compare
 from testnet.bench.finality.measure import get_percentile
 from testnet.bench.network import course as courses
-from testnet.bench.network.arithmetic import Growth, Knee, compute_growth, compute_rate, compute_recovery_s
+from testnet.bench.network.arithmetic import (
+    Growth,
+    Knee,
+    Step,
+    compute_growth,
+    compute_rate,
+    compute_recovery_s,
+    find_knee,
+    find_usable,
+)
 from testnet.bench.network.check import Checked, check_apart, read_checked
 from testnet.bench.network.course import Course, follow
 from testnet.bench.network.network import Life, Network, Phase, Wanted, run_network
@@ -49,6 +58,7 @@ class Measured:
     piece: Piece
     took_s: float
     knee: Knee
+    usable_per_s: float  # the highest pace of the ramp that was followed with answers as soon as near_p99 is to be
     light_p50: float
     light_p99: float
     near_p50: float
@@ -120,32 +130,40 @@ def _measure(piece: Piece, course: Course, note: Note, directory: Path) -> Measu
     begun_s = time.monotonic()
     note(f"a network with seed {piece.seed}, mode {piece.mode}")
     with run_network(directory, Wanted(piece.seed, piece.mode, TIMEOUT_MS)) as network:
-        knee = follow(network, replace(course, requests=piece.requests), note)
+        steps = follow(network, replace(course, requests=piece.requests), note)
         note("until everything is settled")
         is_settled = network.settle()
         network.follower.read()
     note("recomputing the ledgers")
     checked = check_apart(directory)
-    return evaluate(piece, network, course, knee, is_settled, checked, time.monotonic() - begun_s)
+    return evaluate(piece, network, course, steps, is_settled, checked, time.monotonic() - begun_s)
 
 
 def evaluate(
-    piece: Piece, network: Network, course: Course, knee: Knee, is_settled: bool, checked: Checked, took_s: float
+    piece: Piece,
+    network: Network,
+    course: Course,
+    steps: Sequence[Step],
+    is_settled: bool,
+    checked: Checked,
+    took_s: float,
 ) -> Measured:
-    """The figures of a network that is over."""
+    """The figures of a network that is over; `steps` are those of its ramp."""
     phases = {phase.name: phase for phase in network.phases}
     asked = network.follower.asked
     light, near, beyond = (
-        _select(asked, phases[name], course.warm_s) for name in (courses.LIGHT, courses.NEAR, courses.BEYOND)
+        courses.select(asked, phases[name], course.warm_s) for name in (courses.LIGHT, courses.NEAR, courses.BEYOND)
     )
+    light_p99 = get_percentile(courses.list_answer_ms(light), 99)
     return Measured(
         piece=piece,
         took_s=round(took_s, 1),
-        knee=knee,
-        light_p50=_get_answer_ms(light, 50),
-        light_p99=_get_answer_ms(light, 99),
-        near_p50=_get_answer_ms(near, 50),
-        near_p99=_get_answer_ms(near, 99),
+        knee=find_knee(steps),
+        usable_per_s=find_usable(courses.time_steps(network, steps, course.warm_s), NEAR_TIMES * light_p99),
+        light_p50=get_percentile(courses.list_answer_ms(light), 50),
+        light_p99=light_p99,
+        near_p50=get_percentile(courses.list_answer_ms(near), 50),
+        near_p99=get_percentile(courses.list_answer_ms(near), 99),
         beyond_begun_per_s=_compute_begun(beyond, phases[courses.BEYOND], course.warm_s),
         beyond_per_s=courses.compute_goodput(network, phases[courses.BEYOND], course.warm_s),
         refused_p99=get_percentile([float(each.took_ms) for each in beyond if each.code], 99),
@@ -173,19 +191,9 @@ def find_growth(lives: Sequence[Life]) -> dict[str, Growth]:
     return found
 
 
-def _select(asked: Sequence[Asked], phase: Phase, warm_s: float) -> list[Asked]:
-    """What was begun in a phase, without its first seconds."""
-    start_ms = phase.start_ms + round(1_000 * warm_s)
-    return [each for each in asked if start_ms <= each.at_ms < phase.end_ms]
-
-
 def _compute_begun(asked: Sequence[Asked], phase: Phase, warm_s: float) -> float:
     """Requests a second that were begun in a phase, without its first seconds."""
     return len(asked) / ((phase.end_ms - phase.start_ms) / 1_000 - warm_s)
-
-
-def _get_answer_ms(asked: Sequence[Asked], percent: int) -> float:
-    return get_percentile([float(each.took_ms) for each in asked if each.is_answered], percent)
 
 
 def _find_recovery(asked: Sequence[Asked], phases: Mapping[str, Phase], name: str, after_s: float) -> float | None:
@@ -212,6 +220,7 @@ def make_figures(results: Sequence[Measured]) -> list[Figure]:
     lost = sum((1 - each.in_time) * each.asked for each in results)
     figures = [
         compare("knee", statistics.median(each.knee.per_s for each in results), "/s", "peak of the ramp", peak),
+        compare("usable", middle("usable_per_s"), "/s", "knee", statistics.median(each.knee.per_s for each in results)),
         compare("light_p50", middle("light_p50"), "ms", "light_p99", middle("light_p99")),
         compare("near_p50", middle("near_p50"), "ms", "light_p50", middle("light_p50")),
         compare("near_p99", middle("near_p99"), "ms", "bar, 3x light_p99", NEAR_TIMES * middle("light_p99")),
