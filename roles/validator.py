@@ -16,12 +16,11 @@ from protocol.consensus.log import Kept, decode_record, encode_record, get_heigh
 from protocol.consensus.messages import Message, Proposal, Signatures, Vote
 from protocol.consensus.signatures import KeySignatures
 from protocol.errors import InvalidBlock
-from protocol.ledger.apply import build_block, next_due_ms
+from protocol.ledger.apply import build_block
 from protocol.ledger.block import Block, Certificate, VoteKind, compute_block_id, get_validators, is_quorum
 from protocol.ledger.evidence import SubmitEvidence
 from protocol.ledger.randomness import find_reveal, plan_onion
 from protocol.ledger.restart import get_restart
-from protocol.ledger.settlement import PAYOUT_KIND
 from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Proposed, Refused, Said, Transactions
@@ -30,6 +29,7 @@ from roles.draft_fetcher import DraftFetcher
 from roles.drafts import Drafts
 from roles.heads import Heads
 from roles.mempool import Mempool, is_due
+from roles.pace import BLOCK_INTERVAL_MS, Pace
 from roles.referee import REFEREE, Referee
 from roles.role import (
     CatchUp,
@@ -58,10 +58,6 @@ from roles.role import (
 )
 from roles.speech import SAID, Speech
 
-BLOCK_INTERVAL_MS = 250  # at most between two blocks, so that transactions gather; less while blocks are quick
-GATHERING = 2  # such intervals between blocks of nothing but settlements and payouts: their clients have been answered
-REST_MIN_MS = 20  # at least, however quick they are
-CROWD = 128  # waiting transactions, between which what a block costs is divided well enough
 VIEW_TIMER_MS = 500  # of the first view of a height; more while heights take long
 VIEW_TIMER_MS_MAX = 2_000
 PATIENCE = 3  # heights as long as the last one fit into a view
@@ -79,23 +75,19 @@ class Validator(Role):
         if context.vote is None:
             raise ValueError("a validator needs a vote key")
         self._vote = context.vote
-        self._interval_ms = int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS))
-        self._gathering_ms = GATHERING * self._interval_ms
         self._view_timer_ms = int(context.config.get("view_timer_ms", VIEW_TIMER_MS))
         self._timer_ms_max = max(self._view_timer_ms, VIEW_TIMER_MS_MAX)
         self._pool = Mempool()
+        self._pace = Pace(self._pool, int(context.config.get("block_interval_ms", BLOCK_INTERVAL_MS)))
         self._drafts = Drafts()
         self._fetching = DraftFetcher()
         self._speech = Speech()
         self._heads = Heads()
         self._peers: tuple[bytes, ...] = ()  # node keys of the other validators
-        self._woken_ms = 0  # when this height began; 0 while it sleeps
         self._nodes: dict[bytes, bytes] = {}  # the same by vote key
         self._weights: dict[bytes, int] = {}  # theirs, by node key
         self._deaf: set[bytes] = set()  # who did not take what we last asked them to accept
-        self._decided_ms = 0
         self._onion_ms = -ONION_AGAIN_MS  # when an onion was last committed to
-        self._took_ms = 0  # the last height, from its beginning to its decision
         self._timer = (0, 0)  # height and view
         self._muted_by: State | None = None  # the ledger at the start, after a lost vote log
         self._muted_ms = 0
@@ -190,8 +182,7 @@ class Validator(Role):
     def _advance(
         self, state: State, transactions: tuple[Transaction, ...], certificate: Certificate | None, now_ms: int
     ) -> list[Effect]:
-        self._decided_ms = now_ms
-        self._took_ms = now_ms - self._woken_ms if self._woken_ms else 0
+        self._pace.note_decided(now_ms)
         self._pool.advance(state, transactions)
         return self._begin(state, certificate, now_ms)
 
@@ -208,8 +199,8 @@ class Validator(Role):
         self._logged = {compute_block_id(block.header) for block in blocks}
         log = tuple(record for record in records if not isinstance(record, Block))
         self._proposal = None
-        self._woken_ms = 0
-        self._core.timer_ms = min(max(self._view_timer_ms, PATIENCE * self._took_ms), self._timer_ms_max)
+        self._pace.sleep()
+        self._core.timer_ms = min(max(self._view_timer_ms, PATIENCE * self._pace.took_ms), self._timer_ms_max)
         self._fetching.clear()
         self._unadopted = None
         validators = get_validators(state)
@@ -266,33 +257,11 @@ class Validator(Role):
     # Waking
 
     def _plan(self, now_ms: int) -> list[Effect]:
-        """Wake when there is something to put into a block and the last one is old enough, or something falls due.
-
-        Old enough is as old as it took to be decided: blocks cost half of the time at most, and who comes alone does
-        not wait for a crowd; nor does one that is there already. Who decides alone does so at once, and learns nothing
-        of what its blocks cost others. What nobody waits for gathers for longer.
-        """
+        """Wake when it is time for the next block."""
         if self._core.view or self._core.is_decided:
             return []
-        times = [self._decided_ms + self._compute_rest_ms()] if len(self._pool) else []
-        times += self._list_due_ms()
-        return [SetTimer("wake", max(now_ms, min(times)))] if times else []
-
-    def _list_due_ms(self) -> list[int]:
-        """When what falls due calls for a block: all of it, and sooner what is no payout."""
-        found = (
-            (next_due_ms(self._ledger), self._gathering_ms),
-            (next_due_ms(self._ledger, but=PAYOUT_KIND), self._interval_ms),
-        )
-        return [max(due_ms, self._decided_ms + rest_ms) for due_ms, rest_ms in found if due_ms is not None]
-
-    def _compute_rest_ms(self) -> int:
-        """From the last block to one of what the pool holds."""
-        if len(self._pool) >= CROWD:
-            return 0
-        if not self._pool.is_pressing(self._ledger):
-            return self._gathering_ms
-        return min(max(self._took_ms, REST_MIN_MS), self._interval_ms) if self._peers else self._interval_ms
+        next_ms = self._pace.compute_next_ms(self._ledger, is_alone=not self._peers)
+        return [] if next_ms is None else [SetTimer("wake", max(now_ms, next_ms))]
 
     def _wake(self, now_ms: int) -> list[Effect]:
         state = self._ledger
@@ -301,8 +270,8 @@ class Validator(Role):
         time_ms = max(now_ms, state.time_ms + 1)
         if self._pool.is_reason(state, time_ms):
             return self._run([ev.Woken()], now_ms)
-        times = self._list_due_ms()
-        return [SetTimer("wake", max(min(times), now_ms + 1))] if times else []
+        due_ms = self._pace.compute_due_ms(state)
+        return [] if due_ms is None else [SetTimer("wake", max(due_ms, now_ms + 1))]
 
     # Speaking with the other validators
 
@@ -370,8 +339,8 @@ class Validator(Role):
                         effects.append(Submit(SubmitEvidence(make_evidence(wanted)), "evidence"))
                     case ev.SignedElsewhere(ballot):
                         effects.append(Halt(f"another process signs with this vote key: height {ballot.height}"))
-        if self._core.view and not self._woken_ms:
-            self._woken_ms = now_ms
+        if self._core.view:
+            self._pace.note_begun(now_ms)
         return [*effects, *self._speech.take(self._peers, self._drafts, now_ms, self._deaf, self._is_cut_off), *decided]
 
     @property

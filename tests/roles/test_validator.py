@@ -20,6 +20,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import Transaction, Transfer
 from protocol.messages import Accepted, DraftParts, GetDraft, Head, Refused, Said, Transactions
 from roles.heads import HEAD_WAIT_MS
+from roles.pace import BLOCK_INTERVAL_MS, GATHERING, REST_MIN_MS
 from roles.role import (
     CatchUp,
     Context,
@@ -43,15 +44,7 @@ from roles.role import (
     VoteHistory,
 )
 from roles.speech import ACCEPTANCE_MS
-from roles.validator import (
-    BLOCK_INTERVAL_MS,
-    GATHERING,
-    PATIENCE,
-    REST_MIN_MS,
-    VIEW_TIMER_MS,
-    VIEW_TIMER_MS_MAX,
-    Validator,
-)
+from roles.validator import PATIENCE, VIEW_TIMER_MS, VIEW_TIMER_MS_MAX, Validator
 from testnet.genesis import build_genesis
 from tests.support.jobs import sign_transaction
 
@@ -289,7 +282,7 @@ def test_a_validator_rests_after_a_block_as_long_as_it_took_within_bounds() -> N
 
 
 def test_a_crowd_is_not_made_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roles.validator.CROWD", 2)
+    monkeypatch.setattr("roles.pace.CROWD", 2)
     cluster = Cluster()
     name, _ = decide_late(cluster)
     assert find_delay_ms(cluster, name, "wake", cluster.pay(nonce=1)) == BLOCK_INTERVAL_MS
