@@ -143,11 +143,12 @@ class Batcher:
         void: list[Job] = []
         left = LEAVES_MAX
         most = self._compute_most(state) if mode is Mode.BATCH else INT_MAX
-        for channel in self._book.list_channels():
-            record = state.channels.get(channel)
-            if record is None or record.mode != mode or len(runs) == RUNS_MAX or not left:
-                continue
-            seq_first = record.settled_seq + 1
+        records = {key: record for key in self._book.list_channels() if (record := state.channels.get(key)) is not None}
+        settled = {key: record.settled_seq for key, record in records.items() if record.mode == mode}
+        for channel in self._book.list_waiting(settled):
+            if len(runs) == RUNS_MAX or not left:
+                break
+            record, seq_first = records[channel], settled[channel] + 1
             jobs, unpayable = _cover(self._book.list_ended(channel, seq_first, left, now_ms), record, most, now_ms)
             void += unpayable
             if jobs:

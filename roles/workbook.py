@@ -167,6 +167,17 @@ class Workbook:
         """Channels of jobs, but for those that were closed since."""
         return sorted(self._last)
 
+    def list_waiting(self, settled: Mapping[bytes, int]) -> list[bytes]:
+        """Of these channels, given with the last voucher that is settled, those of which more have come: first those
+        that have waited longest.
+        """
+
+        def get_since(channel: bytes) -> tuple[int, bytes]:
+            job = self.jobs.get((channel, settled[channel] + 1))
+            return 0 if job is None else job.item.request.deadline_ms, channel
+
+        return sorted((channel for channel in settled if self._last.get(channel, 0) > settled[channel]), key=get_since)
+
     def list_open(self) -> list[Job]:
         """Jobs of which it is not known yet what they earn, oldest first. None comes back that has ended once."""
         self._open = {key: job for key, job in self._open.items() if not job.has_ended}
@@ -231,13 +242,17 @@ class Workbook:
         after: dict[bytes, Channel] = {}
         leaves_left, bytes_left = LEAVES_MAX, SETTLE_BYTES_MAX
         is_full = False
-        for key in self.list_channels():
-            record = state.channels.get(key)
-            if record is None or record.mode != Mode.INDIVIDUAL or record.payee not in state.nodes or is_full:
-                continue
-            channel = _go_ahead(record, ahead.get(key))
-            if self._last[key] <= channel.settled_seq:  # as of most channels: spares a trial
-                continue
+        channels = {
+            key: _go_ahead(record, ahead.get(key))
+            for key in self._last
+            if (record := state.channels.get(key)) is not None
+            and record.mode == Mode.INDIVIDUAL
+            and record.payee in state.nodes
+        }
+        for key in self.list_waiting({key: channel.settled_seq for key, channel in channels.items()}):
+            if is_full:
+                break
+            channel = channels[key]
             run, size_bytes, channel = self._plan_run(state, key, channel, leaves_left, bytes_left, now_ms)
             bytes_left -= size_bytes
             if run.leaves:

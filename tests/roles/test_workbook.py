@@ -1,5 +1,7 @@
 """A worker settles its jobs in runs without gaps; what cannot earn becomes a zero leaf with its reason."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol.codec import decode, encode
@@ -217,6 +219,18 @@ def test_a_voucher_given_up_or_that_does_not_fit_in_with_the_others_is_refused()
     assert refuse(3, cumulative=2 * PRICE - 1) == RefusalCode.UNPAID
     assert refuse(6, cumulative=6 * PRICE - 1) == RefusalCode.UNPAID
     assert refuse(6 + GAP_MAX) == RefusalCode.UNPAID
+
+
+def test_channels_that_have_waited_longest_come_first_and_those_with_nothing_to_settle_not_at_all():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    older, newer, settled = (bytes([number]) * 32 for number in (3, 2, 1))
+    for key, deadline_ms in ((newer, 2_000), (older, 1_000), (settled, 500)):
+        item = make_job(parts, state, channel, 1).item
+        request = replace(item.request, deadline_ms=deadline_ms)
+        book.add(Job(replace(item, request=request, voucher=replace(item.voucher, channel=key))))
+
+    assert book.list_waiting({newer: 0, older: 0, settled: 1, channel: 0}) == [older, newer]
 
 
 def test_a_restored_workbook_settles_what_the_killed_one_had_claimed():
