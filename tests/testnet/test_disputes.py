@@ -14,6 +14,7 @@ from roles.attempts import Ask
 from roles.config import read_config, write_config
 from roles.eventlog import read_events
 from roles.node import run_node
+from roles.status import read_status
 from testnet.found import NetworkPlan, found_network, load_model_files
 from testnet.genesis import build_genesis
 from tests.testnet.networks import run_node_process
@@ -36,6 +37,11 @@ def found(folder: Path) -> list[Path]:
     return [directory for name, directory in nodes.items() if name != "client-0"]
 
 
+def is_serving(directory: Path) -> bool:
+    """A worker that has not fetched its model yet refuses what asks for it, and its client gives up."""
+    return read_status(directory).fields.get("state") == "serving"
+
+
 async def until(condition) -> None:
     while not condition():
         await trio.sleep(0.05)
@@ -49,7 +55,7 @@ def test_validators_in_processes_of_their_own_find_a_lying_worker_wrong_by_one_o
         with trio.fail_after(WAIT_S_MAX):
             async with trio.open_nursery() as nursery:
                 client = await nursery.start(run_client, tmp_path / "nodes" / "client-0")
-                await until(lambda: client.is_serving)
+                await until(lambda: client.is_serving and all(map(is_serving, directories)))
                 before = client.core.ledger
                 model = next(record for record in before.models.values() if record.name == "digits")
                 row = Tensor("uint8", (1, 64), bytes([9]) * 64)
