@@ -143,16 +143,20 @@ class Batcher:
         void: list[Job] = []
         left = LEAVES_MAX
         most = self._compute_most(state) if mode is Mode.BATCH else INT_MAX
-        records = {key: record for key in self._book.list_channels() if (record := state.channels.get(key)) is not None}
-        settled = {key: record.settled_seq for key, record in records.items() if record.mode == mode}
-        for channel in self._book.list_waiting(settled):
+        channels = {
+            key: record
+            for key in self._book.list_channels()
+            if (record := state.channels.get(key)) is not None and record.mode == mode
+        }
+        for key in self._book.list_waiting(channels):
             if len(runs) == RUNS_MAX or not left:
                 break
-            record, seq_first = records[channel], settled[channel] + 1
-            jobs, unpayable = _cover(self._book.list_ended(channel, seq_first, left, now_ms), record, most, now_ms)
+            channel = channels[key]
+            seq_first = channel.settled_seq + 1
+            jobs, unpayable = _cover(self._book.list_ended(key, seq_first, left, now_ms), channel, most, now_ms)
             void += unpayable
             if jobs:
-                runs.append(_Run(channel, seq_first, jobs))
+                runs.append(_Run(key, seq_first, jobs))
                 left -= len(jobs)
         return runs, void
 

@@ -165,18 +165,17 @@ class Workbook:
 
     def list_channels(self) -> list[bytes]:
         """Channels of jobs, but for those that were closed since."""
-        return sorted(self._last)
+        return list(self._last)
 
-    def list_waiting(self, settled: Mapping[bytes, int]) -> list[bytes]:
-        """Of these channels, given with the last voucher that is settled, those of which more have come: first those
-        that have waited longest.
-        """
+    def list_waiting(self, channels: Mapping[bytes, Channel]) -> list[bytes]:
+        """Of these channels those with vouchers beyond the last settled one, first those that have waited longest."""
 
-        def get_since(channel: bytes) -> tuple[int, bytes]:
-            job = self.jobs.get((channel, settled[channel] + 1))
-            return 0 if job is None else job.item.request.deadline_ms, channel
+        def get_since(key: bytes) -> tuple[int, bytes]:
+            job = self.jobs.get((key, channels[key].settled_seq + 1))
+            return 0 if job is None else job.item.request.deadline_ms, key
 
-        return sorted((channel for channel in settled if self._last.get(channel, 0) > settled[channel]), key=get_since)
+        waiting = (key for key, channel in channels.items() if self._last.get(key, 0) > channel.settled_seq)
+        return sorted(waiting, key=get_since)
 
     def list_open(self) -> list[Job]:
         """Jobs of which it is not known yet what they earn, oldest first. None comes back that has ended once."""
@@ -244,12 +243,12 @@ class Workbook:
         is_full = False
         channels = {
             key: _go_ahead(record, ahead.get(key))
-            for key in self._last
+            for key in self.list_channels()
             if (record := state.channels.get(key)) is not None
             and record.mode == Mode.INDIVIDUAL
             and record.payee in state.nodes
         }
-        for key in self.list_waiting({key: channel.settled_seq for key, channel in channels.items()}):
+        for key in self.list_waiting(channels):
             if is_full:
                 break
             channel = channels[key]

@@ -230,7 +230,9 @@ def test_channels_that_have_waited_longest_come_first_and_those_with_nothing_to_
         request = replace(item.request, deadline_ms=deadline_ms)
         book.add(Job(replace(item, request=request, voucher=replace(item.voucher, channel=key))))
 
-    assert book.list_waiting({newer: 0, older: 0, settled: 1, channel: 0}) == [older, newer]
+    known = state.channels[channel]
+    channels = {newer: known, older: known, settled: replace(known, settled_seq=1), channel: known}
+    assert book.list_waiting(channels) == [older, newer]
 
 
 def test_a_restored_workbook_settles_what_the_killed_one_had_claimed():
