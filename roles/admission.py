@@ -37,6 +37,7 @@ class RefusalCode(StrEnum):
     UNPAID = "unpaid"
     VOUCHER_REUSED = "voucher_reused"
     BUSY = "busy"
+    BEHIND = "behind"
     POLICY = "policy"
     TOO_LARGE = "too_large"
     FAILED = "failed"
@@ -50,6 +51,7 @@ FALLBACK_CODES = frozenset(
     {
         RefusalCode.PRICE,
         RefusalCode.BUSY,
+        RefusalCode.BEHIND,
         RefusalCode.FAILED,
         RefusalCode.VOUCHER_REUSED,
         RefusalCode.OTHER_EPOCH,
@@ -121,6 +123,15 @@ def check_order(voucher: Voucher, channel: Channel, before: Voucher | None, is_g
     if voucher.cumulative < promised + voucher.amount:
         reason = f"cumulative {voucher.cumulative} does not cover {promised} promised before and {voucher.amount} more"
         raise NotAdmitted(RefusalCode.UNPAID, reason)
+
+
+def is_promised(item: PaidRequest, channel: Channel) -> bool:
+    """Whether this voucher is the payer's, for this very request: nobody else can have sent it first."""
+    try:
+        verify_signed(item.voucher, channel.payer)
+    except ProtocolError:
+        return False
+    return item.voucher.request_id == compute_request_id(item.request)
 
 
 def _check_policy(request: InferenceRequest, state: State) -> None:

@@ -127,7 +127,7 @@ class Claimant:
         overdue: list[Job] = []
         missing: dict[bytes, list[bytes]] = {}
         unlike: list[Effect] = []
-        for job in self._book.list_open():
+        for job in self._book.list_open(now_ms):
             if job.mode != Mode.INDIVIDUAL or job.receipt is None:
                 continue
             if now_ms < max(job.claimed_ms, job.asked_ms) + wait_ms:

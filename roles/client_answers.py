@@ -183,6 +183,8 @@ class Answers:
         attempt.note_refusal(refusal)
         if refusal.code == RefusalCode.BUSY:
             self._jobs.dispatch.note_busy(attempt, now_ms)
+        elif refusal.code == RefusalCode.BEHIND:
+            self._jobs.dispatch.throttle.note_busy(attempt.worker, now_ms)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:

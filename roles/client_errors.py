@@ -86,6 +86,7 @@ HINTS: Mapping[str, str] = {
     "bad_input": "`rolemesh model ls` shows what each model takes",
     "cut": "ask again; unless told to end with its stream, a request is taken up by the next worker",
     "diverged": "one of the two lied: ask again in mode individual, where drawn verifiers decide",
+    "behind": "try again in a moment: the ledger is late",
     "busy": "try again in a moment",
     "expired": "give it more time",
     "no_answer": "`rolemesh testnet status` shows which nodes run; give it more time",
@@ -102,6 +103,7 @@ HINTS: Mapping[str, str] = {
 }
 _CLASSES: Mapping[str, type[ClientError]] = {
     "bad_input": BadInput,
+    "behind": Busy,
     "busy": Busy,
     "cut": StreamBroken,
     "dissent": Unattested,

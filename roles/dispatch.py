@@ -139,6 +139,7 @@ class Dispatch:
         And what its workers are to be asked for once more. Workers that cost more than its limit leave a job's order.
         """
         pressed: list[Attempt] = []
+        is_first = not job.attempts
         candidates = _get_candidates(state, job.request.epoch)
         for worker in job.order:
             candidate = candidates.get(worker)
@@ -155,7 +156,8 @@ class Dispatch:
             if self._is_full(worker, now_ms):
                 job.last_code, job.last_reason = RefusalCode.BUSY, "the workers left have as much as they have room for"
                 continue
-            if self.throttle.holds_back(worker, job.request_id, now_ms):
+            if self.throttle.holds_back(worker, job.request_id, now_ms, is_first):
+                is_first = False
                 job.last_code, job.last_reason = RefusalCode.BUSY, "the worker turns away most of what it is asked now"
                 job.order = tuple(other for other in job.order if other != worker)
                 continue

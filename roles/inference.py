@@ -188,7 +188,7 @@ class Inference(Role):
     def _tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = [SetTimer("tick", now_ms + TICK_MS)]
         effects += [Store("answered", compute_job_key(*key), None) for key in self._forget_answered()]
-        effects += self._intake.take_early(self._ledger, now_ms)
+        effects += self._intake.look(self._ledger, now_ms)
         effects += self._delivery.accept_slow(now_ms)
         for job in self._book.expire(now_ms):
             self._computing.pop(compute_job_key(*job.key).hex(), None)

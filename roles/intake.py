@@ -7,9 +7,10 @@ from protocol.jobs import PaidRequest
 from protocol.ledger.state import State
 from protocol.messages import Cancel
 from protocol.tensor import compute_tensors_digest, decode_tensors
-from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs
+from roles.admission import NotAdmitted, RefusalCode, Worker, admit, check_inputs, is_promised
 from roles.committees import Committees
 from roles.delivery import Delivery
+from roles.lateness import Lateness
 from roles.models import ModelShelf
 from roles.role import Compute, Effect, Fetch, Record, Withdraw
 from roles.streams_out import StreamsOut
@@ -40,6 +41,7 @@ class Intake:
         self._book = book
         self._delivery = delivery
         self._committees = committees
+        self._lateness = Lateness(book)
         self.computing: dict[str, Job] = {}
         self._early: list[tuple[int, bytes, PaidRequest]] = []  # when, from whom, what
         self._inputs: dict[str, list[Job]] = {}  # cid of inputs -> jobs that wait for them
@@ -66,10 +68,13 @@ class Intake:
         try:
             if self.load >= JOBS_MAX:
                 raise NotAdmitted(RefusalCode.BUSY, f"{self.load} jobs are in hand")
+            self._lateness.check(item)
             rows = admit(item, state, self._worker, self._price, self._shelf.held, now_ms)
             self._book.check_order(item.voucher, state, now_ms)
             self._committees.check(item.request, state, now_ms)
         except NotAdmitted as refusal:
+            if channel is not None and is_ours and is_promised(item, channel):
+                self._book.turn_away(item.voucher)
             return self._delivery.refuse(item, refusal.code, str(refusal))
         job = Job(item, rows)
         self._book.add(job)
@@ -122,6 +127,11 @@ class Intake:
         token = compute_job_key(*job.key).hex()
         self.streams.note_called_off(token, now_ms)
         return [Withdraw(token)]
+
+    def look(self, state: State, now_ms: int) -> list[Effect]:
+        """What waited for the ledger, and how late that is. To be told now and then."""
+        self._lateness.look(state, now_ms)
+        return self.take_early(state, now_ms)
 
     def take_early(self, state: State, now_ms: int) -> list[Effect]:
         """Direct requests that came before the block with their channel; those it never came for are refused."""

@@ -46,8 +46,12 @@ class Throttle:
             count.fade(now_ms)
             count.taken = max(0.0, count.taken - 1)
 
-    def holds_back(self, worker: bytes, request_id: bytes, now_ms: int) -> bool:
-        """Whether this request is better not sent to it now; then it counts as one that was turned away."""
+    def holds_back(self, worker: bytes, request_id: bytes, now_ms: int, is_first: bool = True) -> bool:
+        """Whether this request is better not sent to it now; then it counts as one that was turned away.
+
+        Not if it was kept from another worker before, which it is not the `is_first` to be asked: what is meant for one
+        worker alone says how much of what there is for it is kept back.
+        """
         count = self._counts.get(worker)
         if count is None:
             return False
@@ -55,5 +59,5 @@ class Throttle:
         excess = (count.asked - TAKEN_TIMES * count.taken - SPARE) / (count.asked + 1)
         if int.from_bytes(request_id[-4:], "big") >= excess * 2**32:
             return False
-        count.asked += 1
+        count.asked += is_first
         return True

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from protocol.codec import encode
 from protocol.errors import InvalidTransaction
@@ -14,7 +14,7 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Whole
-from roles.admission import check_order
+from roles.admission import GAP_MAX, check_order
 
 LEAVES_MAX = 64  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
@@ -43,6 +43,15 @@ class Plan:
     is_full: bool
 
 
+class Backlog(NamedTuple):
+    """The jobs of one channel that wait to be settled, and since when the first of them does."""
+
+    mode: str
+    settled_seq: int
+    waiting: int
+    since_ms: int
+
+
 @dataclass
 class Job:
     """A job in hand. `committee` is empty until it is claimed."""
@@ -62,6 +71,7 @@ class Job:
     input_digest: bytes = b""  # of inputs that came as a blob
     is_cancelled: bool = False  # by the client, when there was no receipt yet
     recalled_ms: int = 0  # when this process took it over from an earlier one
+    ended_ms: int = 0  # when it was found that it had ended
 
     @property
     def key(self) -> tuple[bytes, int]:
@@ -125,6 +135,7 @@ class Workbook:
         self._claims: dict[bytes, Job] = {}
         self._answered: dict[tuple[bytes, int], Job] = {}
         self._last: dict[bytes, int] = {}  # channel -> the last voucher seen
+        self._turned_away: dict[bytes, set[int]] = {}  # channel -> vouchers that were, at most GAP_MAX
 
     def add(self, job: Job) -> None:
         self.jobs[job.key] = self._open[job.key] = job
@@ -132,6 +143,12 @@ class Workbook:
         self._last[channel] = max(seq, self._last.get(channel, 0))
         if job.claim_id:
             self._claims[job.claim_id] = job
+
+    def turn_away(self, voucher: Voucher) -> None:
+        """A voucher that its channel's payer has promised buys nothing: no other one has to wait for it."""
+        seqs = self._turned_away.setdefault(voucher.channel, set())
+        if len(seqs) < GAP_MAX:
+            seqs.add(voucher.seq)
 
     def restore(
         self, entries: Iterable[JournalEntry], draw: Callable[[Receipt], tuple[bytes, ...]], now_ms: int
@@ -177,10 +194,26 @@ class Workbook:
         waiting = (key for key, channel in channels.items() if self._last.get(key, 0) > channel.settled_seq)
         return sorted(waiting, key=get_since)
 
-    def list_open(self) -> list[Job]:
+    def list_open(self, now_ms: int) -> list[Job]:
         """Jobs of which it is not known yet what they earn, oldest first. None comes back that has ended once."""
-        self._open = {key: job for key, job in self._open.items() if not job.has_ended}
+        for job in [job for job in self._open.values() if job.has_ended]:
+            job.ended_ms = now_ms
+            del self._open[job.key]
         return list(self._open.values())
+
+    def list_backlogs(self, state: State, now_ms: int) -> dict[bytes, Backlog]:
+        """By channel, what waits for the ledger. A voucher that has run out waits for its client to give another."""
+        backlogs: dict[bytes, Backlog] = {}
+        for key, last in self._last.items():
+            channel = state.channels.get(key)
+            if channel is None:
+                continue
+            waiting, since_ms = 0, now_ms
+            job = self.jobs.get((key, channel.settled_seq + 1))
+            if job is not None and job.ended_ms and now_ms <= job.item.voucher.expiry_ms:
+                waiting, since_ms = last - channel.settled_seq, job.ended_ms
+            backlogs[key] = Backlog(channel.mode, channel.settled_seq, waiting, since_ms)
+        return backlogs
 
     def find_claim(self, claim_id: bytes) -> Job | None:
         return self._claims.get(claim_id)
@@ -205,6 +238,11 @@ class Workbook:
             if job.receipt is not None:
                 self._answered[job.key] = job
         self._last = {channel: seq for channel, seq in self._last.items() if channel in settled}
+        self._turned_away = {
+            channel: left
+            for channel, seqs in self._turned_away.items()
+            if (left := {seq for seq in seqs if seq > settled.get(channel, seq)})
+        }
         return done
 
     def forget_answered(self, before_ms: int, kept: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
@@ -228,7 +266,7 @@ class Workbook:
     def expire(self, now_ms: int) -> list[Job]:
         """Give up on jobs that were not attested in time, and return them."""
         late: list[Job] = []
-        for job in self.list_open():
+        for job in self.list_open(now_ms):
             over_ms = max(job.item.request.deadline_ms, job.recalled_ms + RECALL_MS if job.recalled_ms else 0)
             if now_ms > over_ms + VOID_GRACE_MS:
                 job.zero_reason = ZeroReason.UNATTESTED if job.receipt else ZeroReason.FAILED
@@ -293,10 +331,12 @@ class Workbook:
     def is_given_up(self, channel: bytes, seq: int, now_ms: int) -> bool:
         """Whether this voucher, which this worker does not know, has or gets a zero leaf: it comes too late.
 
-        A voucher never seen holds up those behind it only until the next one's own request is over.
+        One that was turned away holds up none behind it, one never seen only until the next one's request is over.
         """
         if seq >= self._last.get(channel, 0):
             return False
+        if seq in self._turned_away.get(channel, ()):
+            return True
         later = [held for key, held in self.jobs.items() if key[0] == channel and key[1] > seq]
         if not later:
             return False

@@ -11,6 +11,7 @@ _FAULTS: Mapping[str, tuple[str, int]] = {
     "unknown_model": ("model_not_found", 404),
     "dissent": ("verification_failed", 409),
     "diverged": ("verification_failed", 409),
+    "behind": ("capacity", 429),
     "busy": ("capacity", 429),
     "no_worker": ("no_provider", 503),
     "no_network": ("no_network", 503),

@@ -1,5 +1,6 @@
 """A client pays, waits for the drawn verifiers, and shows them a liar's receipt; seen through `handle` alone."""
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -439,6 +440,18 @@ def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
     outcome = get_outcome(bad.last)  # type: ignore[attr-defined]
     assert outcome is not None
     assert (outcome.code, outcome.reason) == ("bad_input", "because")
+
+
+@pytest.mark.parametrize(("code", "is_given_less"), [("busy", True), ("behind", False)])
+def test_a_worker_whose_ledger_is_late_is_asked_less_often_and_may_have_as_many_at_once(code: str, is_given_less: bool):
+    story = Story()
+    sent = story.ask()
+    worker, request_id = find(sent, Record).fields["worker"], find_sent(sent).voucher.request_id
+    dispatch = story.client._jobs.dispatch
+
+    assert find_sent(story.refuse(worker, request_id, 1, code)).voucher.attempt == 2
+    assert dispatch.throttle._counts[worker].taken == 0
+    assert (dispatch._limits.get(worker, story.now_ms) < math.inf) == is_given_less
 
 
 def test_what_every_worker_would_turn_away_is_refused_at_once_and_costs_nobody_anything():

@@ -31,6 +31,7 @@ from roles.claimant import ASK_MS, CLAIMS_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
 from roles.intake import JOBS_MAX
+from roles.lateness import SINGLE
 from roles.role import (
     Compute,
     Computed,
@@ -578,6 +579,36 @@ def test_a_failed_job_is_refused_again_to_whoever_repeats_it():
     story.do(Computed(find(story.ask(item), Compute).token, None, "", "the worker process died"))
 
     assert list_refusals(story.ask(item)) == ["failed"]
+
+
+def test_a_worker_turns_requests_away_while_the_ledger_does_not_settle_what_it_has_done():
+    story = Story()
+    story.attest(story.compute(story.ask(story.make_item())))
+    body = get_settlement(story.later(SETTLE_MS))
+    assert body is not None
+    story.later(SINGLE.all_ms)
+    late, later = (story.make_item(seq, deadline_ms=story.now_ms + 5_000) for seq in (2, 3))
+
+    assert list_refusals(story.ask(late)) == ["behind"]
+    story.state = apply(story, body)
+    story.do(LedgerAdvanced(story.state))
+    story.later(1)
+    assert find(story.ask(later), Compute)
+
+
+def test_only_its_payer_can_have_a_voucher_turned_away_for_good():
+    story = Story()
+    for seq in range(1, JOBS_MAX + 1):
+        story.ask(story.make_item(seq))
+    item = story.make_item(JOBS_MAX + 1)
+    others = story.make_item(1, nonce=bytes(16)).request
+    signed_by_another = replace(item, voucher=replace(item.voucher, signature=bytes(64)))
+
+    for forged in (replace(item, request=others), signed_by_another):
+        assert list_refusals(story.ask(forged)) == ["busy"]
+    assert not story.worker._book._turned_away
+    assert list_refusals(story.ask(item)) == ["busy"]
+    assert story.worker._book._turned_away == {story.channel: {JOBS_MAX + 1}}
 
 
 def test_a_worker_with_its_hands_full_turns_the_next_away_at_once_and_is_not_held_to_it():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from roles.throttle import HALF_LIFE_MS, SPARE, TAKEN_TIMES, WORKERS_MAX, Throttle
 
 QUEUE = 8
+APART_MS = 2  # one request from the next
 WORKER, OTHER = b"w" * 32, b"o" * 32
 
 
@@ -65,6 +66,28 @@ def test_a_worker_that_has_room_again_is_soon_asked_all_there_is() -> None:
     offered, sent, _ = offer(throttle, begin_ms, 10, 1, seconds=2 * 10 * HALF_LIFE_MS // 1_000)
     assert sent == offered
     assert not throttle.holds_back(OTHER, make_id(0), begin_ms)
+
+
+def test_workers_that_turned_the_same_requests_away_are_soon_asked_all_there_is_as_well() -> None:
+    throttle = Throttle()
+    workers = [bytes([number]) * 32 for number in range(4)]
+    sent_last, until_ms = 0, 20_000
+    for now_ms in range(0, until_ms + 10 * HALF_LIFE_MS, APART_MS):
+        request_id = make_id(now_ms)
+        is_turned_away = now_ms < until_ms and int.from_bytes(request_id[-4:], "big") < 0.7 * 2**32
+        first = now_ms // APART_MS % len(workers)
+        has_been_turned_away = False
+        for worker in workers[first:] + workers[:first]:
+            if throttle.holds_back(worker, request_id, now_ms, is_first=not has_been_turned_away):
+                has_been_turned_away = True
+                continue
+            throttle.note_asked(worker, now_ms)
+            if not is_turned_away:
+                sent_last += now_ms >= until_ms + 5 * HALF_LIFE_MS
+                break
+            throttle.note_busy(worker, now_ms)
+            has_been_turned_away = True
+    assert sent_last == 5 * HALF_LIFE_MS // APART_MS
 
 
 def test_only_so_many_workers_are_remembered() -> None:

@@ -110,11 +110,11 @@ def test_only_jobs_that_have_not_ended_are_looked_at_again_and_none_the_ledger_i
     jobs[1].unlike.add(bytes(32))
     jobs[2].zero_reason = ZeroReason.FAILED
 
-    assert book.list_open() == [jobs[1], jobs[3]]
+    assert book.list_open(state.time_ms) == [jobs[1], jobs[3]]
     assert book.forget_settled({channel: 2}, {}, 4) == jobs[:2]
-    assert book.list_open() == [jobs[3]]
+    assert book.list_open(state.time_ms) == [jobs[3]]
     assert book.expire(jobs[3].item.request.deadline_ms + VOID_GRACE_MS + 1) == [jobs[3]]
-    assert book.list_open() == []
+    assert book.list_open(state.time_ms) == []
 
 
 @pytest.mark.parametrize("is_there_soon", [False, True])
@@ -219,6 +219,36 @@ def test_a_voucher_given_up_or_that_does_not_fit_in_with_the_others_is_refused()
     assert refuse(3, cumulative=2 * PRICE - 1) == RefusalCode.UNPAID
     assert refuse(6, cumulative=6 * PRICE - 1) == RefusalCode.UNPAID
     assert refuse(6 + GAP_MAX) == RefusalCode.UNPAID
+
+
+def test_a_voucher_that_was_turned_away_holds_up_none_behind_it_and_buys_nothing_later():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    first, second, third = (make_job(parts, state, channel, seq) for seq in (1, 2, 3))
+    for job in (first, third):
+        book.add(job)
+        finish(book, job, parts, state)
+    book.turn_away(second.item.voucher)
+
+    plan = book.plan(state, {}, state.time_ms)
+    with pytest.raises(NotAdmitted) as refused:
+        book.check_order(second.item.voucher, state, state.time_ms)
+
+    assert plan is not None
+    assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [0, ZeroReason.NEVER_SEEN, 0]
+    assert refused.value.code == RefusalCode.VOUCHER_REUSED
+    after = settle(parts, state, plan.body)
+    assert after.channels[channel].settled_seq == 3
+    book.forget_settled({channel: 3}, {}, 4)
+    assert not book._turned_away
+
+
+def test_of_one_channel_no_more_vouchers_are_remembered_that_were_turned_away_than_may_come_out_of_turn():
+    parts, state, channel, _ = make_ledger()
+    book, voucher = Workbook(), make_job(parts, state, channel, 1).item.voucher
+    for seq in range(1, GAP_MAX + 10):
+        book.turn_away(replace(voucher, seq=seq))
+    assert len(book._turned_away[channel]) == GAP_MAX
 
 
 def test_channels_that_have_waited_longest_come_first_and_those_with_nothing_to_settle_not_at_all():
