@@ -73,6 +73,7 @@ class Lateness:
     def look(self, state: State, now_ms: int) -> None:
         """To be told now and then."""
         found = self._book.list_backlogs(state, now_ms)
+        self._waits_ms.clear()
         for mode in {backlog.mode for backlog in found.values()}:
             of_mode = {key: backlog for key, backlog in found.items() if backlog.mode == mode}
             news = sum(each.settled_seq - self._settled.get(key, each.settled_seq) for key, each in of_mode.items())

@@ -56,6 +56,8 @@ def test_the_longer_what_is_done_waits_the_more_is_turned_away_until_it_is_settl
     assert look(SINGLE.all_ms) == ASKED
     settled = replace(state, channels={channel: replace(state.channels[channel], settled_seq=1)})
     assert look(SINGLE.all_ms + 1, settled) == 0
+    assert look(SINGLE.all_ms) == ASKED
+    assert look(SINGLE.all_ms, replace(state, channels={})) == 0  # closed by then
 
 
 def test_only_what_the_ledger_could_settle_counts_as_waiting_for_it():
