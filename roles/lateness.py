@@ -15,7 +15,6 @@ from protocol.ledger.state import State
 from roles.admission import NotAdmitted, RefusalCode
 from roles.workbook import Workbook
 
-RATE_MS = 6_000  # so long settled jobs are counted to tell how many are in a second
 GUESS_TIMES = 1.5  # a wait is foreseen to be so many times that of the oldest job, at most
 
 
@@ -24,6 +23,11 @@ class Tolerance(NamedTuple):
 
     first_ms: int
     all_ms: int
+
+    @property
+    def rate_ms(self) -> int:
+        """For how long settled jobs are counted, to tell how many are in a second: some blocks, or batches."""
+        return self.first_ms * 3 // 2
 
     def compute_share(self, wait_ms: float) -> float:
         """Of what is asked, that is turned away.
@@ -43,22 +47,29 @@ BATCHED = Tolerance(15_000, 45_000)
 class Flow:
     """Jobs of one mode on their way through the ledger."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: Tolerance) -> None:
+        self.wait_ms = 0.0  # that a job has before it, as far as can be foreseen
+        self._tolerance = tolerance
         self._settled: deque[tuple[int, int]] = deque()  # when, and how many
 
-    def note_settled(self, count: int, now_ms: int) -> None:
-        self._settled.append((now_ms, count))
-        while self._settled[0][0] < now_ms - RATE_MS:
-            self._settled.popleft()
+    @property
+    def share(self) -> float:
+        """Of what is asked, that is turned away."""
+        return self._tolerance.compute_share(self.wait_ms)
 
-    def foresee_ms(self, waiting: int, oldest_ms: int, now_ms: int) -> float:
-        """How long a job will wait behind so many, the oldest of which waits so long already.
+    def look(self, settled: int, waiting: int, oldest_ms: int, now_ms: int) -> None:
+        """So many were settled since it was looked last, so many wait, the oldest of them for so long.
 
-        By Little's law; by the wait of the oldest alone it would be known only when it is over.
+        How long a job will wait is told by Little's law: by the wait of the oldest alone it would be known when it is
+        over.
         """
-        settled = sum(count for _, count in self._settled)
-        longest_ms = GUESS_TIMES * oldest_ms
-        return min(longest_ms, RATE_MS * waiting / settled) if settled else longest_ms
+        self._settled.append((now_ms, settled))
+        while self._settled[0][0] < now_ms - self._tolerance.rate_ms:
+            self._settled.popleft()
+        settled_lately = sum(count for _, count in self._settled)
+        self.wait_ms = GUESS_TIMES * oldest_ms
+        if settled_lately:
+            self.wait_ms = min(self.wait_ms, self._tolerance.rate_ms * waiting / settled_lately)
 
 
 class Lateness:
@@ -66,28 +77,23 @@ class Lateness:
 
     def __init__(self, book: Workbook) -> None:
         self._book = book
-        self._flows: dict[str, Flow] = {}  # by mode
+        self._flows = {str(mode): Flow(SINGLE if mode is Mode.INDIVIDUAL else BATCHED) for mode in Mode}
         self._settled: dict[bytes, int] = {}  # channel -> the last voucher that was, when it was looked last
-        self._waits_ms: dict[str, float] = {}  # by mode
 
     def look(self, state: State, now_ms: int) -> None:
         """To be told now and then."""
         found = self._book.list_backlogs(state, now_ms)
-        self._waits_ms.clear()
-        for mode in {backlog.mode for backlog in found.values()}:
+        for mode, flow in self._flows.items():
             of_mode = {key: backlog for key, backlog in found.items() if backlog.mode == mode}
             news = sum(each.settled_seq - self._settled.get(key, each.settled_seq) for key, each in of_mode.items())
-            flow = self._flows.setdefault(mode, Flow())
-            flow.note_settled(news, now_ms)
             waiting = sum(backlog.waiting for backlog in of_mode.values())
-            oldest_ms = now_ms - min(backlog.since_ms for backlog in of_mode.values())
-            self._waits_ms[mode] = flow.foresee_ms(waiting, oldest_ms, now_ms)
+            oldest_ms = now_ms - min((backlog.since_ms for backlog in of_mode.values()), default=now_ms)
+            flow.look(news, waiting, oldest_ms, now_ms)
         self._settled = {key: backlog.settled_seq for key, backlog in found.items()}
 
     def check(self, item: PaidRequest) -> None:
         """NotAdmitted for what is to wait until the ledger has caught up."""
-        mode = item.request.mode
-        wait_ms = self._waits_ms.get(mode, 0.0)
-        share = (SINGLE if mode == Mode.INDIVIDUAL else BATCHED).compute_share(wait_ms)
-        if int.from_bytes(item.voucher.request_id[-4:], "big") < share * 2**32:
-            raise NotAdmitted(RefusalCode.BEHIND, f"what was done before waits {wait_ms / 1_000:.0f} s for the ledger")
+        flow = self._flows.get(item.request.mode)
+        if flow is not None and int.from_bytes(item.voucher.request_id[-4:], "big") < flow.share * 2**32:
+            wait_s = flow.wait_ms / 1_000
+            raise NotAdmitted(RefusalCode.BEHIND, f"what was done before waits {wait_s:.0f} s for the ledger")

@@ -14,12 +14,13 @@ from protocol.ledger.state import State
 from protocol.ledger.transactions import ChannelRun, Leaf, SettleIndividual, Work, ZeroReason
 from protocol.tensor import Tensor
 from protocol.types import AtMost, Whole
-from roles.admission import GAP_MAX, check_order
+from roles.admission import check_order
 
 LEAVES_MAX = 64  # per transaction
 SETTLE_BYTES_MAX = 48 * 1024
 ANSWERED_MAX = 16_384  # beyond them a worker cannot answer for its oldest in a dispute
 VOID_GRACE_MS = 2_000  # attestations may still arrive this long after the deadline
+TURNED_AWAY_MAX = 8_192  # vouchers of a channel; those beyond it hold up the ones behind them for a while
 RECALL_MS = 8_000  # and this long after a restart, from verifiers that have spoken while the worker was down
 
 
@@ -135,7 +136,7 @@ class Workbook:
         self._claims: dict[bytes, Job] = {}
         self._answered: dict[tuple[bytes, int], Job] = {}
         self._last: dict[bytes, int] = {}  # channel -> the last voucher seen
-        self._turned_away: dict[bytes, set[int]] = {}  # channel -> vouchers that were, at most GAP_MAX
+        self._turned_away: dict[bytes, set[int]] = {}  # channel -> vouchers that were, at most TURNED_AWAY_MAX
 
     def add(self, job: Job) -> None:
         self.jobs[job.key] = self._open[job.key] = job
@@ -147,7 +148,7 @@ class Workbook:
     def turn_away(self, voucher: Voucher) -> None:
         """A voucher that its channel's payer has promised buys nothing: no other one has to wait for it."""
         seqs = self._turned_away.setdefault(voucher.channel, set())
-        if len(seqs) < GAP_MAX:
+        if len(seqs) < TURNED_AWAY_MAX:
             seqs.add(voucher.seq)
 
     def restore(
@@ -337,25 +338,20 @@ class Workbook:
             return False
         if seq in self._turned_away.get(channel, ()):
             return True
-        later = [held for key, held in self.jobs.items() if key[0] == channel and key[1] > seq]
-        if not later:
-            return False
-        deadline_ms = min(later, key=lambda held: held.key[1]).item.request.deadline_ms
-        return now_ms > deadline_ms + VOID_GRACE_MS
+        later = self._find_first(channel, range(seq + 1, self._last[channel] + 1))
+        return later is not None and now_ms > later.item.request.deadline_ms + VOID_GRACE_MS
 
     def check_order(self, voucher: Voucher, state: State, now_ms: int) -> None:
         """NotAdmitted for a voucher that does not fit in with those of its channel that this worker knows."""
         channel, seq = voucher.channel, voucher.seq
-        before, is_late = self._find_before(channel, seq), self.is_given_up(channel, seq, now_ms)
-        check_order(voucher, state.channels[channel], before, is_late)
+        settled_seq = state.channels[channel].settled_seq
+        before = self._find_first(channel, range(min(seq - 1, self._last.get(channel, 0)), settled_seq, -1))
+        promised = None if before is None else before.item.voucher
+        check_order(voucher, state.channels[channel], promised, self.is_given_up(channel, seq, now_ms))
 
-    def _find_before(self, channel: bytes, seq: int) -> Voucher | None:
-        """The last voucher of a channel before number `seq` that is not settled yet, as far as this worker knows."""
-        last = self.jobs.get((channel, self._last.get(channel, 0)))
-        if last is None or last.key[1] < seq:
-            return None if last is None else last.item.voucher
-        seqs = [key[1] for key in self.jobs if key[0] == channel and key[1] < seq]
-        return self.jobs[channel, max(seqs)].item.voucher if seqs else None
+    def _find_first(self, channel: bytes, seqs: Iterable[int]) -> Job | None:
+        """The first of these vouchers, which stop at the last known one, that this worker knows the job of."""
+        return next((job for seq in seqs if (job := self.jobs.get((channel, seq))) is not None), None)
 
 
 def _go_ahead(channel: Channel, ahead: Channel | None) -> Channel:

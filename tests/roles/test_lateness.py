@@ -88,17 +88,16 @@ class Story:
     asked: int
     settled: int
     block_ms: int
-    tolerance: Tolerance
-    flow: Flow = field(default_factory=Flow)
+    flow: Flow
     done_ms: deque[int] = field(default_factory=deque)  # of jobs that wait, oldest first
     waits_ms: list[int] = field(default_factory=list)  # of those that are settled
 
     def run(self, seconds: int) -> None:
-        share, news, owed = 0.0, 0, 0.0
+        news, owed = 0, 0.0
         for now_ms in range(1, seconds * 1_000):
             for number in range(self.asked * now_ms // 1_000 - self.asked * (now_ms - 1) // 1_000):
                 request_id = hashlib.sha256(f"{now_ms} {number}".encode()).digest()
-                if int.from_bytes(request_id[-4:], "big") >= share * 2**32:
+                if int.from_bytes(request_id[-4:], "big") >= self.flow.share * 2**32:
                     self.done_ms.append(now_ms)
             if now_ms % self.block_ms == 0:
                 owed += self.settled * self.block_ms / 1_000
@@ -107,9 +106,8 @@ class Story:
                 self.waits_ms += [now_ms - self.done_ms.popleft() for _ in range(count)]
                 news += count
             if now_ms % LOOK_MS == 0:
-                self.flow.note_settled(news, now_ms)
                 oldest_ms = now_ms - self.done_ms[0] if self.done_ms else 0
-                share = self.tolerance.compute_share(self.flow.foresee_ms(len(self.done_ms), oldest_ms, now_ms))
+                self.flow.look(news, len(self.done_ms), oldest_ms, now_ms)
                 news = 0
 
 
@@ -119,15 +117,22 @@ class Story:
 def test_under_any_load_what_is_taken_is_settled_in_time_and_no_less_than_can_be(
     times: float, settled: int, block_ms: int
 ) -> None:
-    story = Story(int(times * settled), settled, block_ms, SINGLE)
+    story = Story(int(times * settled), settled, block_ms, Flow(SINGLE))
     story.run(90)
     last = story.waits_ms[len(story.waits_ms) // 2 :]
     assert max(last) <= SINGLE.all_ms
     assert len(story.waits_ms) >= 0.9 * 90 * min(story.asked, story.settled)
 
 
+def test_batches_that_are_seldom_settled_are_waited_for_longer():
+    story = Story(asked=200, settled=100, block_ms=10_000, flow=Flow(BATCHED))
+    story.run(240)
+    assert max(story.waits_ms) <= BATCHED.all_ms
+    assert len(story.waits_ms) >= 0.9 * 240 * story.settled
+
+
 def test_a_load_that_the_ledger_keeps_up_with_is_taken_whole_from_its_first_second():
-    story = Story(asked=100, settled=200, block_ms=1_000, tolerance=SINGLE)
+    story = Story(asked=100, settled=200, block_ms=1_000, flow=Flow(SINGLE))
     story.run(20)
     assert len(story.waits_ms) + len(story.done_ms) == 100 * 20 - 1
 

@@ -9,7 +9,16 @@ from protocol.jobs import Receipt
 from protocol.ledger.state import State
 from protocol.ledger.transactions import SettleIndividual, ZeroReason
 from roles.admission import GAP_MAX, NotAdmitted, RefusalCode
-from roles.workbook import LEAVES_MAX, RECALL_MS, SETTLE_BYTES_MAX, VOID_GRACE_MS, Job, JournalEntry, Workbook
+from roles.workbook import (
+    LEAVES_MAX,
+    RECALL_MS,
+    SETTLE_BYTES_MAX,
+    TURNED_AWAY_MAX,
+    VOID_GRACE_MS,
+    Job,
+    JournalEntry,
+    Workbook,
+)
 from tests.roles.test_admission import make_ledger
 from tests.support.core_parts import Parts
 from tests.support.jobs import OUTPUT, PRICE, attest, draw, get_keys, make_receipt, make_request, pay, sign_transaction
@@ -243,12 +252,12 @@ def test_a_voucher_that_was_turned_away_holds_up_none_behind_it_and_buys_nothing
     assert not book._turned_away
 
 
-def test_of_one_channel_no_more_vouchers_are_remembered_that_were_turned_away_than_may_come_out_of_turn():
+def test_only_so_many_vouchers_of_a_channel_are_remembered_that_were_turned_away():
     parts, state, channel, _ = make_ledger()
     book, voucher = Workbook(), make_job(parts, state, channel, 1).item.voucher
-    for seq in range(1, GAP_MAX + 10):
+    for seq in range(1, TURNED_AWAY_MAX + 10):
         book.turn_away(replace(voucher, seq=seq))
-    assert len(book._turned_away[channel]) == GAP_MAX
+    assert len(book._turned_away[channel]) == TURNED_AWAY_MAX
 
 
 def test_channels_that_have_waited_longest_come_first_and_those_with_nothing_to_settle_not_at_all():
