@@ -17,6 +17,7 @@ from testnet.found import NetworkPlan, NoAddress, describe_model, found_network
 from testnet.join import make_node
 from testnet.launch import LIVE_STATES, NODE, Launcher, plan_node, read_status
 from testnet.network_file import NetworkFile
+from testnet.papers import count_under_way
 
 ROLES: Mapping[str, int] = {"validator": 1, "storage": 1, "inference": 1, "verifier": 2}
 WORKER = "inference-0"
@@ -52,6 +53,10 @@ class Network:
         wanted = {format_cid(compute_digest(path.read_bytes())) for path in paths}
         nodes = [node for node in self.file.nodes if node.role in RUN_MODELS]
         return all(wanted <= read_status(self.directory, node).get("models", {}).keys() for node in nodes)
+
+    def count_unsettled(self) -> int:
+        """Jobs that the worker has claimed and not seen settled."""
+        return count_under_way(self.directory / "nodes" / WORKER)
 
     def watch_loop(self) -> None:
         """Forget how long the worker's event loop was blocked so far."""
