@@ -31,6 +31,7 @@ class RefusalCode(StrEnum):
     """Why a worker says no. Each is safe to show to a user."""
 
     UNKNOWN_MODEL = "unknown_model"
+    NO_MODEL = "no_model"
     BAD_INPUT = "bad_input"
     EXPIRED = "expired"
     PRICE = "price"
@@ -49,6 +50,7 @@ class RefusalCode(StrEnum):
 # A client may ask another worker after these; after the others no worker could say yes.
 FALLBACK_CODES = frozenset(
     {
+        RefusalCode.NO_MODEL,
         RefusalCode.PRICE,
         RefusalCode.BUSY,
         RefusalCode.BEHIND,
@@ -93,12 +95,14 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
         raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")
     _check_payment(item, state, worker.account)
     model = state.models.get(request.model)
-    if model is None or model.retired_ms or request.model not in models:
-        raise NotAdmitted(RefusalCode.UNKNOWN_MODEL, f"model {request.model.hex()} is not served here")
+    if model is None or model.retired_ms:
+        raise NotAdmitted(RefusalCode.UNKNOWN_MODEL, f"the ledger has no model {request.model.hex()}, or it is retired")
     # Such a claim could never be settled, and would hold up all that come after it in its channel.
     candidate = state.epochs[request.epoch].find_candidate(worker.node)
     if candidate is None or not candidate.serves(request.model):
         raise NotAdmitted(RefusalCode.OTHER_EPOCH, f"this node key does not serve the model in epoch {request.epoch}")
+    if request.model not in models:
+        raise NotAdmitted(RefusalCode.NO_MODEL, f"model {request.model.hex()} is not here yet")
     if request.inputs_blob:
         return _check_price(item, price, voucher_rows=None)
     rows = check_inputs(request.inputs, model)

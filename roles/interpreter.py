@@ -5,8 +5,8 @@ import sys
 
 SWITCH_S = 0.001  # a thread that has written to the disk gets the interpreter back after so long, not after 5 ms
 # Allocations between two looks for garbage of the youngest, such looks between two at the middle ones, and so on.
-# Little of ours is in cycles: with 700 and 10, as Python begins, validators spend a sixth of their time on looking. That
-# is the looks at all there is; of the youngest few are better than many: 20,000 at once take up to 14 ms.
+# Little of ours is in cycles: with 700 and 10, as Python begins, validators spend a sixth of their time on looking,
+# above all at all there is. Of the youngest few are better than many: 20,000 at once take up to 14 ms.
 COLLECT_EVERY = (5_000, 80, 50)
 
 

@@ -13,6 +13,7 @@ _FAULTS: Mapping[str, tuple[str, int]] = {
     "diverged": ("verification_failed", 409),
     "behind": ("capacity", 429),
     "busy": ("capacity", 429),
+    "no_model": ("no_provider", 503),
     "no_worker": ("no_provider", 503),
     "no_network": ("no_network", 503),
     "unattested": ("quorum_timeout", 504),

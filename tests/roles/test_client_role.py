@@ -442,6 +442,13 @@ def test_a_busy_worker_is_passed_over_and_a_bad_input_is_not_tried_again():
     assert (outcome.code, outcome.reason) == ("bad_input", "because")
 
 
+def test_a_worker_that_has_not_fetched_the_model_yet_is_passed_over():
+    story = Story()
+    sent = story.ask()
+    told = story.refuse(find(sent, Record).fields["worker"], find_sent(sent).voucher.request_id, 1, "no_model")
+    assert find_sent(told).voucher.attempt == 2
+
+
 @pytest.mark.parametrize(("code", "is_given_less"), [("busy", True), ("behind", False)])
 def test_a_worker_whose_ledger_is_late_is_asked_less_often_and_may_have_as_many_at_once(code: str, is_given_less: bool):
     story = Story()

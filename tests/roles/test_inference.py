@@ -485,7 +485,7 @@ def test_models_that_are_not_held_are_not_promised():
     refused = worker.handle(Received(item.request.client, Requests((item,)), "infer/0"), story.now_ms)
 
     assert not worker.is_ready
-    assert [send.message.code for send in find_all(refused, Send)] == ["unknown_model"]
+    assert [send.message.code for send in find_all(refused, Send)] == ["no_model"]
     assert find_model(story.state).digest not in worker.models
 
 

@@ -198,6 +198,8 @@ def test_headers_choose_how_an_answer_is_checked_and_what_it_may_cost():
         ("unknown_model", 404, "model_not_found"),
         ("dissent", 409, "verification_failed"),
         ("busy", 429, "capacity"),
+        ("behind", 429, "capacity"),
+        ("no_model", 503, "no_provider"),
         ("no_worker", 503, "no_provider"),
         ("failed", 503, "failed"),
         ("unattested", 504, "quorum_timeout"),
