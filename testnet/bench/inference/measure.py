@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import trio
 
 from protocol.jobs import Mode
+from protocol.ledger.job_records import BatchPhase
 from protocol.tensor import Tensor
 from roles.client import Client
 from roles.client_errors import ClientError
@@ -177,13 +178,18 @@ async def _warm(bench: Bench) -> None:
 
 
 async def _settle(bench: Bench) -> None:
-    """Ask nothing until the worker has put on the ledger what it has done: what one figure has put off, which its bond
-    makes it do a part at a time, is no part of the next. For SETTLE_S at most.
+    """Ask nothing until what was asked is settled, and verifiers have checked what is drawn of it: what one figure has
+    put off, which the worker's bond makes it do a part at a time, is no part of the next. For SETTLE_S at most.
     """
-    bench.note("until what was asked is settled")
+    bench.note("until what was asked is settled and checked")
     with trio.move_on_after(SETTLE_S):
-        while await trio.to_thread.run_sync(bench.network.count_unsettled):
+        while await trio.to_thread.run_sync(bench.network.count_unsettled) or _is_checked_still(bench.client):
             await trio.sleep(SETTLE_POLL_S)
+
+
+def _is_checked_still(client: Client) -> bool:
+    """Whether drawn leaves of a batch are to be opened or run again, as far as this client's ledger says."""
+    return any(batch.phase < BatchPhase.WINDOW for batch in client.node.core.ledger.batches.values())
 
 
 async def measure_added(bench: Bench) -> list[Figure]:
