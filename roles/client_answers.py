@@ -184,7 +184,7 @@ class Answers:
         if refusal.code == RefusalCode.BUSY:
             self._jobs.dispatch.note_busy(attempt, now_ms)
         elif refusal.code == RefusalCode.BEHIND:
-            self._jobs.dispatch.throttle.note_busy(attempt.worker, now_ms)
+            self._jobs.dispatch.note_behind(attempt, now_ms)
         fields = {"request_id": job.request_id, "worker": sender, "code": refusal.code, "reason": refusal.reason}
         record = Record("request.refused", fields)
         if attempt.is_silent:

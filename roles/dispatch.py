@@ -78,6 +78,10 @@ class Dispatch:
         self.throttle.note_busy(attempt.worker, now_ms)
         self._limits.note_busy(attempt.worker, len(self._in_flight.get(attempt.worker, ())), attempt.began_ms, now_ms)
 
+    def note_behind(self, attempt: Attempt, now_ms: int) -> None:
+        """Its worker has turned it away because the ledger is late: asked too often, not for too much at once."""
+        self.throttle.note_busy(attempt.worker, now_ms)
+
     def free(self, attempt: Attempt) -> None:
         """The attempt's voucher is no longer in flight."""
         self._in_flight.get(attempt.worker, set()).discard(_get_key(attempt))

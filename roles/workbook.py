@@ -147,6 +147,7 @@ class Workbook:
 
     def turn_away(self, voucher: Voucher) -> None:
         """A voucher that its channel's payer has promised buys nothing: no other one has to wait for it."""
+        self._last.setdefault(voucher.channel, 0)  # perhaps none of it was taken yet
         seqs = self._turned_away.setdefault(voucher.channel, set())
         if len(seqs) < TURNED_AWAY_MAX:
             seqs.add(voucher.seq)
@@ -182,7 +183,7 @@ class Workbook:
         return self.jobs.get((channel, seq)) or self._answered.get((channel, seq))
 
     def list_channels(self) -> list[bytes]:
-        """Channels of jobs, but for those that were closed since."""
+        """Channels of jobs and of vouchers turned away, but for those that were closed since."""
         return list(self._last)
 
     def list_waiting(self, channels: Mapping[bytes, Channel]) -> list[bytes]:

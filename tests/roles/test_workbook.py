@@ -252,6 +252,24 @@ def test_a_voucher_that_was_turned_away_holds_up_none_behind_it_and_buys_nothing
     assert not book._turned_away
 
 
+def test_a_voucher_that_was_turned_away_before_any_other_came_holds_up_none_either():
+    parts, state, channel, _ = make_ledger()
+    book = Workbook()
+    first, second = (make_job(parts, state, channel, seq) for seq in (1, 2))
+    book.turn_away(first.item.voucher)
+    book.forget_settled(dict.fromkeys(book.list_channels(), 0), {}, 4)
+    book.add(second)
+    finish(book, second, parts, state)
+
+    plan = book.plan(state, {}, state.time_ms)
+
+    assert plan is not None
+    assert [leaf.reason for leaf in plan.body.runs[0].leaves] == [ZeroReason.NEVER_SEEN, 0]
+    book.forget_settled({}, {}, 4)  # the channel was closed
+    assert not book.list_channels()
+    assert not book._turned_away
+
+
 def test_only_so_many_vouchers_of_a_channel_are_remembered_that_were_turned_away():
     parts, state, channel, _ = make_ledger()
     book, voucher = Workbook(), make_job(parts, state, channel, 1).item.voucher

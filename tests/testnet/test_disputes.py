@@ -38,7 +38,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def is_serving(directory: Path) -> bool:
-    """A worker that has not fetched its model yet refuses what asks for it, and its client gives up."""
+    """A worker that has not fetched its model yet refuses what asks for it, and there is no other to ask."""
     return read_status(directory).fields.get("state") == "serving"
 
 
