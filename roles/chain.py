@@ -371,6 +371,16 @@ def read_kept(path: Path, bucket: str, begins: str = "") -> dict[bytes, bytes]:
     return overlay({bucket: kept}, (put for put in puts if least <= put.key <= most))[bucket]
 
 
+def read_height(path: Path) -> int:
+    """The height a node has stored the ledger at, 0 before its first block; it may be running.
+
+    Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError.
+    """
+    with _read_only(path) as connection:
+        height: int = connection.execute("SELECT coalesce(max(height), 0) FROM state").fetchone()[0]
+        return height
+
+
 @contextmanager
 def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """A database of ours as of one moment. Raises DatabaseDamaged, ForeignDatabase or sqlite3.OperationalError."""

@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 from testnet.cli import app_pass
 from testnet.cli.arguments import Json, parse_amount, parse_duration
-from testnet.cli.ledger import Where, read_state, read_state_after
+from testnet.cli.ledger import Where, read_state
 from testnet.cli.output import CommandError, ExitCode, Output, format_role, format_table, format_time
 from testnet.cli.wallet import From, NoWait, Timeout, find_account, find_payer, order_final
 
@@ -130,9 +130,8 @@ def buy(
     output.say(f"pass to {name}, tier {tier}, for {format_role(cost)}: {_format_end(told)}")
     held = None
     if told["height"] is not None:
-        held = read_state_after(directory, told["height"], parse_duration(timeout)).passes.get(
-            compute_pass_key(name, holder)
-        )
+        state, _ = read_state(directory)
+        held = state.passes.get(compute_pass_key(name, holder))
     if held is not None:
         output.say(
             f"good until {format_time(held.until_ms)} UTC; `rolemesh app pass {name}` writes what to show for it"

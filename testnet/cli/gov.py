@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from testnet.cli import payments
-from testnet.cli.arguments import Json, parse_duration
+from testnet.cli.arguments import Json
 from testnet.cli.gov_motion import describe_enclave, describe_motion, read_motion
-from testnet.cli.ledger import Where, read_state, read_state_after
+from testnet.cli.ledger import Where, read_state
 from testnet.cli.output import CommandError, ExitCode, Output, format_count, format_role, format_table, format_time
 from testnet.cli.wallet import From, NoWait, Timeout, find_payer, order_final
 
@@ -88,7 +88,7 @@ def propose(
     motion = read_motion(directory, change, grant, to, parts, every, files, end_feed)
     words, fields = describe_motion(motion)
     told = order_final(directory, Propose(title, motion), timeout, no_wait)
-    state = read_state_after(directory, told["height"], parse_duration(timeout))
+    state, _ = read_state(directory)
     key = _find_own(state, directory, told["height"])
     when = "on its way" if told["height"] is None else f"final at height {told['height']} after {told['took_ms']} ms"
     output.say(f"proposal {key or '(its id comes with its block)'}: {when}")
@@ -141,7 +141,7 @@ def vote(
         raise CommandError("no_stake", f"the account had no stake at height {found.height}", hint)
     for body in votes:
         told = order_final(directory, body, timeout)
-    state = read_state_after(directory, told["height"], parse_duration(timeout))
+    state, _ = read_state(directory)
     row = describe(key, state.proposals[key], state)
     output.say(f"{choice} on {key.hex()[:SHOWN_LETTERS]} ({found.title}): final at height {told['height']}")
     output.say(_format_tally(row))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from testnet.cli.arguments import Json, parse_amount, parse_duration
-from testnet.cli.ledger import Where, read_state, read_state_after
+from testnet.cli.ledger import Where, read_state
 from testnet.cli.output import CommandError, ExitCode, Output, format_bytes, format_count, format_role, format_table
 from testnet.cli.progress import Progress
 from testnet.cli.wallet import From, NoWait, Timeout, find_home, find_payer, order_final
@@ -104,7 +104,7 @@ def lease(
         amount=parse_amount(amount) if amount else cost,
     )
     told = order_final(directory, body, timeout, no_wait)
-    state = read_state_after(directory, told["height"], parse_duration(timeout))
+    state, _ = read_state(directory)
     if not no_wait:
         state = _wait(directory, state, key, parse_duration(timeout))
     row = describe(key, state, _read_names(directory)) if key in state.leases else {"lease": key.hex()}

@@ -1,6 +1,5 @@
 """`rolemesh ledger`: balances and the supply as a node has stored them, and a home for the other commands."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ from testnet.cli.output import CommandError, ExitCode, Output, format_role, form
 if TYPE_CHECKING:
     from protocol.ledger.state import State
 
-POLL_S = 0.2
 FIELDS = ("free", "bonded", "in_channels")
 
 app = App(
@@ -112,16 +110,3 @@ def read_state(directory: Path | None) -> "tuple[State, dict[str, str]]":
         hint = "name a network's or node's directory with --dir"
         raise CommandError("no_ledger", f"no ledger is stored in {directory}", hint, ExitCode.CONFIG)
     return max(states, key=lambda state: state.height), names
-
-
-def read_state_after(directory: Path, height: int | None, timeout_s: float) -> "State":
-    """The stored state, once it has this block: what is final may not be on the disk yet. Raises CommandError."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        state, _ = read_state(directory)
-        if height is None or state.height >= height:
-            return state
-        if time.monotonic() > deadline_s:
-            what = f"block {height} is final and was not stored within {timeout_s:g} s"
-            raise CommandError("timeout", what, "`rolemesh ledger history` shows it when it is", ExitCode.TIMEOUT)
-        time.sleep(POLL_S)

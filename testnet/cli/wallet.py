@@ -214,7 +214,10 @@ def _order(
 
 
 def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False) -> dict[str, Any]:
-    """Hand a transaction to the node of a directory and wait until it is final; what to tell. Raises CommandError."""
+    """Hand a transaction to the node of a directory and wait until it is final and stored; what to tell.
+
+    Who looks at the node's ledger next finds what was done. Raises CommandError.
+    """
     from protocol.codec import encode
     from protocol.errors import LocalError
     from protocol.ledger.transactions import get_transaction_kind
@@ -246,7 +249,9 @@ def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False)
             token=token,
         )
     took_ms = round((time.monotonic() - begun_s) * 1_000)
-    height = state.get("height")
+    height: int | None = state.get("height")
+    if height is not None:
+        _wait_stored(directory, height, begun_s + timeout_s)
     result = {"state": "submitted" if height is None else "final", "height": height, "took_ms": took_ms}
     return {**result, "from": state["account"], "token": token}
 
@@ -263,6 +268,17 @@ def _wait(directory: Path, token: str, state: dict[str, Any], deadline_s: float,
         state = ask_running(directory, {"command": "ledger.order", "token": token})
     progress.end()
     return state
+
+
+def _wait_stored(directory: Path, height: int, deadline_s: float) -> None:
+    """Until the node has a block on its disk, that it knows to be final. Raises CommandError at the deadline."""
+    from roles.chain import DATABASE_NAME, read_height
+
+    while read_height(directory / DATABASE_NAME) < height:
+        if time.monotonic() >= deadline_s:
+            what = f"it is final, but the node has not stored block {height} in time"
+            raise CommandError("timeout", what, "`rolemesh ledger history` shows it when it is", ExitCode.TIMEOUT)
+        time.sleep(POLL_S)
 
 
 def ask_running(directory: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from protocol.ledger.state import compute_state_root
 from protocol.ledger.transactions import Transfer
 from protocol.messages import CertifiedBlock
 from roles import chain as chain_module
-from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, ForeignSchema, copy_ledger, open_stored
+from roles.chain import Chain, DatabaseDamaged, ForeignDatabase, ForeignSchema, copy_ledger, open_stored, read_height
 from roles.core_effects import Commit, Put
 from tests.support.ledgers import Ledger
 
@@ -83,8 +83,10 @@ def test_blocks_can_be_read_while_others_are_written(tmp_path: Path) -> None:
     commits = make_commits(2)
     chain = Chain(tmp_path / "node.db")
     chain.start()
+    assert read_height(tmp_path / "node.db") == 0
     for height, commit in enumerate(commits, 1):
         chain.write([commit])
+        assert read_height(tmp_path / "node.db") == height
         assert chain.read_block(height) == CertifiedBlock(commit.block, commit.certificate)
     chain.close()
 
