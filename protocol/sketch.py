@@ -6,14 +6,16 @@ others, and nobody can make a message that is always overlooked.
 
 import hashlib
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 FILTER_BYTES_MAX = 8 * 1024
 NAMES_MAX = 6_500  # beyond it a filter of the largest size errs more often than one time in a hundred
 SALT_SIZE = 16
 NAME_SIZE = 16
 _BITS_PER_NAME = 10
-_NUMBERS = struct.Struct(">7I")
+_unpack = struct.Struct(">7I4x").unpack
+_ONE = ord("1")
+_TO_TRUTH = bytes.maketrans(b"01", b"\0\1")
 
 
 def compute_name(topic: str, sender: bytes, body: bytes) -> bytes:
@@ -32,31 +34,42 @@ def build_filter(salt: bytes, names: Collection[bytes]) -> bytes:
     if not names:
         return b""
     size_bytes = min((len(names) * _BITS_PER_NAME + 7) // 8, FILTER_BYTES_MAX)
-    found = bytearray(size_bytes)
     bits = size_bytes * 8
+    digits = bytearray(b"0" * bits)  # a bit each, the first one first: thousands of names are told twice a second
     for name in names:
-        for number in _probe(salt, name):
-            bit = number % bits
-            found[bit >> 3] |= 1 << (bit & 7)
-    return bytes(found)
+        a, b, c, d, e, f, g = _probe(salt, name)
+        digits[a % bits] = digits[b % bits] = digits[c % bits] = digits[d % bits] = _ONE
+        digits[e % bits] = digits[f % bits] = digits[g % bits] = _ONE
+    digits.reverse()
+    return int(digits, 2).to_bytes(size_bytes, "little")
 
 
-def is_in_filter(found: bytes, salt: bytes, name: bytes) -> bool:
-    """Whether a filter holds a name, or looks as if it did.
+def find_missing(found: bytes, salt: bytes, names: Iterable[bytes]) -> list[bytes]:
+    """Of the names those that a filter does not hold, in order; some others look as if it held them.
 
-    >>> is_in_filter(build_filter(bytes(16), [b"one"]), bytes(16), b"one"), is_in_filter(b"", bytes(16), b"one")
-    (True, False)
+    >>> find_missing(build_filter(bytes(16), [b"one"]), bytes(16), [b"one", b"two"])
+    [b'two']
     """
     if not found:
-        return False
+        return list(names)
     bits = len(found) * 8
-    for number in _probe(salt, name):
-        bit = number % bits
-        if not found[bit >> 3] >> (bit & 7) & 1:
-            return False
-    return True
+    is_set = f"{int.from_bytes(found, 'little'):0{bits}b}"[::-1].encode().translate(_TO_TRUTH)
+    missing = []
+    for name in names:
+        a, b, c, d, e, f, g = _probe(salt, name)
+        if not (
+            is_set[a % bits]
+            and is_set[b % bits]
+            and is_set[c % bits]
+            and is_set[d % bits]
+            and is_set[e % bits]
+            and is_set[f % bits]
+            and is_set[g % bits]
+        ):
+            missing.append(name)
+    return missing
 
 
 def _probe(salt: bytes, name: bytes) -> tuple[int, ...]:
     """What chooses the bits of a name: seven big-endian numbers of 4 bytes, of the sha256 of salt and name."""
-    return _NUMBERS.unpack_from(hashlib.sha256(salt + name).digest())
+    return _unpack(hashlib.sha256(salt + name).digest())

@@ -13,7 +13,7 @@ from protocol.check import AHEAD_MS_MAX, WINDOW_MS
 from protocol.ledger.transactions import read_transaction
 from protocol.messages import GOSSIP_LIST_MAX, Claims, GetMissed, Missed, MissedItem, Transactions
 from protocol.registry import find_topic
-from protocol.sketch import build_filter, is_in_filter
+from protocol.sketch import build_filter, find_missing
 from roles.mailbox import Opened
 
 KEPT_MS = AHEAD_MS_MAX + WINDOW_MS  # after it was sealed: nothing a claim or transaction says may lie further ahead
@@ -101,17 +101,16 @@ class Backlog:
         """What a peer seems to lack, the oldest first, as much as fits one answer."""
         self._expire(now_ms)
         topics = frozenset(question.topics)
-        missing = [
-            item
+        names = (
+            name
             for name, item in self._kept.items()
-            if item.sealed_ms >= question.since_ms
-            and item.topic in topics
-            and item.until_ms > now_ms
-            and not is_in_filter(question.filter, question.salt, name)
-        ]
+            if item.sealed_ms >= question.since_ms and item.topic in topics and item.until_ms > now_ms
+        )
+        missing = find_missing(question.filter, question.salt, names)
         fitting: list[MissedItem] = []
         size_bytes = 0
-        for item in missing[:GOSSIP_LIST_MAX]:
+        for name in missing[:GOSSIP_LIST_MAX]:
+            item = self._kept[name]
             size_bytes += len(item.envelope)
             if size_bytes > ANSWER_BYTES_MAX:
                 break
