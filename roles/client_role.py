@@ -159,7 +159,7 @@ class ClientRole(Role):
     def _ask(self, ask: Ask, now_ms: int) -> list[Effect]:
         if len(self._jobs.under_way) >= ASKS_MAX:
             return [_say_no(ask.token, "busy", f"{ASKS_MAX} requests are under way")]
-        if self._dispatch.is_full(ask.timeout_ms):
+        if self._dispatch.is_full(ask.timeout_ms, now_ms):
             return [_say_no(ask.token, "busy", "more requests wait than the network answers in time")]
         if ask.streams:
             ask = replace(ask, hedge_ms=0)

@@ -3,7 +3,8 @@
 By Little's law so many are with them as they answer in a second, times the seconds each may take. When there is more to
 ask than has room, that is what the room becomes: it grows while answers come sooner than they may, and shrinks when a
 network has more to do than it can, which gains nothing by having it sooner. What would wait too long for its turn is
-refused at once.
+refused at once. A queue takes up a burst; one that never ends makes every answer late and brings no more of them, so it
+is kept short (CoDel, RFC 8289, which calls it a standing queue).
 """
 
 ROOM_FIRST, ROOM_MIN, ROOM_MAX = 32, 8, 4_096
@@ -13,7 +14,9 @@ SHARE_MIN, SHARE_MAX = 1 / 20, 1 / 4  # but of the time a request has at least s
 USUAL_TIMES_MIN = 1.5  # though always so many times what is usual: else there would be no way to grow
 RISE_A_MS = 0.1 / 60_000  # a model that has become slower is found out within minutes
 MODELS_MAX = 256
-WAIT_SHARE = 0.25  # of the time a request has, that it may wait for its turn
+WAIT_SHARE = 1 / 4  # of the time a request has, that it may wait for its turn,
+STANDING_SHARE = 1 / 40  # and once somebody has waited for longer than that all the time
+GAP_MS = 1_000  # with nobody waiting, after which it is another queue
 ENDS_MIN = 8  # counted before they say how often requests end
 
 
@@ -69,9 +72,11 @@ class Turns:
         self._began_ms = 0  # to count, since when somebody has waited all the time; 0 while nobody does
         self._ends = 0
         self._pause_ms = 0.0  # from one end to the next, in the mean of late
+        self._since_ms = self._last_ms = -GAP_MS  # when somebody has waited, without a gap
 
     def note_end(self, now_ms: int, waiting: int) -> None:
         """A request is over, which makes room for the first of those who wait."""
+        self._note_waiting(waiting, now_ms)
         if not waiting or not self._began_ms:
             self._began_ms, self._ends = now_ms if waiting else 0, 0
             return
@@ -81,6 +86,14 @@ class Turns:
             self._pause_ms = (self._pause_ms + pause_ms) / 2 if self._pause_ms else pause_ms
             self._began_ms, self._ends = now_ms, 0
 
-    def is_too_long(self, waiting: int, timeout_ms: int) -> bool:
+    def is_too_long(self, waiting: int, timeout_ms: int, now_ms: int) -> bool:
         """Whether a request that has `timeout_ms` had better not wait behind so many."""
-        return waiting * self._pause_ms > WAIT_SHARE * timeout_ms
+        self._note_waiting(waiting, now_ms)
+        is_standing = self._last_ms - self._since_ms > WAIT_SHARE * timeout_ms
+        return waiting * self._pause_ms > (STANDING_SHARE if is_standing else WAIT_SHARE) * timeout_ms
+
+    def _note_waiting(self, waiting: int, now_ms: int) -> None:
+        if waiting:
+            if now_ms - self._last_ms > GAP_MS:
+                self._since_ms = now_ms
+            self._last_ms = now_ms

@@ -51,9 +51,9 @@ class Dispatch:
             self._under_way.discard(job.request_id)
         (self._waiting if job.attempts or job.ask.streams else self._new).setdefault(job.request_id, job)
 
-    def is_full(self, timeout_ms: int) -> bool:
+    def is_full(self, timeout_ms: int, now_ms: int) -> bool:
         """Whether a job that may take so long would wait too long for its turn."""
-        return self._turns.is_too_long(len(self._new), timeout_ms)
+        return self._turns.is_too_long(len(self._new), timeout_ms, now_ms)
 
     def restore(self, attempt: Attempt) -> None:
         """A voucher that an earlier process sent is in flight still."""

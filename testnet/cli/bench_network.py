@@ -33,7 +33,7 @@ def network(
         bool, Parameter(name="--json", negative="", help="Print one JSON object per line and figure.")
     ] = False,
 ) -> int:
-    """Does a network hold up when it is used? All roles as processes on loopback; about four minutes.
+    """Does a network hold up when it is used? All roles as processes on loopback; about a quarter of an hour.
 
     Load past its knee, at 80 % and at three times of it; a worker that lies; then under half of it a partition, half
     of the workers killed, and nodes of all roles that die and come back. In the end every receipt is held against the

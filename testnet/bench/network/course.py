@@ -33,11 +33,12 @@ class Course:
     """
 
     first_s: float = 4.0  # channels are opened, models loaded
-    light_s: float = 75.0  # so that 99 % is more than the one slowest of a hundred
-    step_s: float = 30.0
-    near_s: float = 90.0  # what is not settled 20 s after it was asked for is demanded: both see that of their own load
+    light_s: float = 99.0  # so that 99 % is more than the one slowest of a hundred
+    # A worker turns away what would wait longer than 4 to 12 s to be settled: each sees that of its own load.
+    step_s: float = 60.0
+    near_s: float = 90.0
     beyond_s: float = 60.0
-    warm_s: float = 12.0
+    warm_s: float = 24.0
     steady_s: float = 8.0
     partition_s: float = 6.0
     recover_s: float = 25.0
