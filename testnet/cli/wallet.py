@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 TAKEN_S_MAX = 5.0  # for the node to have turned once
+STORED_S_MAX = 10.0  # for what is final to be on its disk
 HINTS = {
     "InsufficientBalance": "`rolemesh ledger balance` shows what there is; every transaction pays a fee too",
     "InsufficientBond": "`rolemesh ledger balance` shows what is bonded",
@@ -251,7 +252,7 @@ def order_final(directory: Path, body: Any, timeout: str, no_wait: bool = False)
     took_ms = round((time.monotonic() - begun_s) * 1_000)
     height: int | None = state.get("height")
     if height is not None:
-        _wait_stored(directory, height, begun_s + timeout_s)
+        _wait_stored(directory, height, token)
     result = {"state": "submitted" if height is None else "final", "height": height, "took_ms": took_ms}
     return {**result, "from": state["account"], "token": token}
 
@@ -270,14 +271,16 @@ def _wait(directory: Path, token: str, state: dict[str, Any], deadline_s: float,
     return state
 
 
-def _wait_stored(directory: Path, height: int, deadline_s: float) -> None:
-    """Until the node has a block on its disk, that it knows to be final. Raises CommandError at the deadline."""
+def _wait_stored(directory: Path, height: int, token: str) -> None:
+    """Until the node has a block on its disk that it knows to be final. Raises CommandError after STORED_S_MAX."""
     from roles.chain import DATABASE_NAME, read_height
 
+    deadline_s = time.monotonic() + STORED_S_MAX
     while read_height(directory / DATABASE_NAME) < height:
         if time.monotonic() >= deadline_s:
-            what = f"it is final, but the node has not stored block {height} in time"
-            raise CommandError("timeout", what, "`rolemesh ledger history` shows it when it is", ExitCode.TIMEOUT)
+            what = f"final, but the node has not stored block {height} after {STORED_S_MAX:g} s"
+            hint = "`rolemesh ledger history` shows it when it has; do not send it again"
+            raise CommandError("timeout", what, hint, ExitCode.TIMEOUT, token=token)
         time.sleep(POLL_S)
 
 
