@@ -15,7 +15,8 @@ USUAL_TIMES_MIN = 1.5  # though always so many times what is usual: else there w
 RISE_A_MS = 0.1 / 60_000  # a model that has become slower is found out within minutes
 MODELS_MAX = 256
 WAIT_SHARE = 1 / 4  # of the time a request has, that it may wait for its turn,
-STANDING_SHARE = 1 / 40  # and once somebody has waited for longer than that all the time
+STANDING_SHARE = 1 / 40  # and once somebody has waited for longer than that all the time,
+STANDING_MIN = 16  # but so many may: where answers stall, a few that wait are no overload
 GAP_MS = 1_000  # with nobody waiting, after which it is another queue
 ENDS_MIN = 8  # counted before they say how often requests end
 
@@ -89,7 +90,7 @@ class Turns:
     def is_too_long(self, waiting: int, timeout_ms: int, now_ms: int) -> bool:
         """Whether a request that has `timeout_ms` had better not wait behind so many."""
         self._note_waiting(waiting, now_ms)
-        is_standing = self._last_ms - self._since_ms > WAIT_SHARE * timeout_ms
+        is_standing = waiting > STANDING_MIN and self._last_ms - self._since_ms > WAIT_SHARE * timeout_ms
         return waiting * self._pause_ms > (STANDING_SHARE if is_standing else WAIT_SHARE) * timeout_ms
 
     def _note_waiting(self, waiting: int, now_ms: int) -> None:
