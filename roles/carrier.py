@@ -20,6 +20,8 @@ from roles import core_effects as ce
 from roles.config import UserError
 from roles.durable import Durable, StoreFailed
 from roles.engine.errors import EngineError
+from roles.engine.frames import Ran
+from roles.engine.slots import Answer
 from roles.engine.stepped import Stepped
 from roles.feeds import fetch_address
 from roles.group_sync import GroupSync
@@ -300,7 +302,7 @@ class Carrier:
                 self._start_fetch(url, timeout_ms)
             case ce.Compute():
                 self._computing += 1
-                self._nursery.start_soon(self._compute, effect)
+                self._start_compute(effect)
             case ce.Inspect():
                 self._computing += 1
                 self._nursery.start_soon(self._inspect, effect)
@@ -361,17 +363,29 @@ class Carrier:
 
         self._nursery.start_soon(self._fetches.run, fetch)
 
-    async def _compute(self, job: ce.Compute) -> None:
+    def _start_compute(self, job: ce.Compute) -> None:
         timeout_s = max(0, job.deadline_ms - self._equipment.clock.now_ms()) / 1_000
-        said = {"say": partial(self._tell_progress, job.token)} if job.streams else {}
-        try:
-            outputs, profile = await self._equipment.engine.compute(job.model, job.inputs, timeout_s, job.token, **said)
-        except (EngineError, MissingBlob, OSError) as error:
-            self._inbox.put(Computed(job.token, None, "", f"{_name_code(error)}: {error}"))
+        if job.streams:
+            self._nursery.start_soon(self._compute_aloud, job, timeout_s)
         else:
-            self._inbox.put(Computed(job.token, outputs, profile))
-        finally:
-            self._computing -= 1
+            on_end = partial(self._end_compute, job.token)
+            self._equipment.engine.submit(job.model, job.inputs, timeout_s, job.token, on_end)
+
+    async def _compute_aloud(self, job: ce.Compute, timeout_s: float) -> None:
+        say = partial(self._tell_progress, job.token)
+        answer: Answer
+        try:
+            answer = Ran(*await self._equipment.engine.compute(job.model, job.inputs, timeout_s, job.token, say))
+        except (EngineError, MissingBlob, OSError) as error:
+            answer = error
+        self._end_compute(job.token, answer)
+
+    def _end_compute(self, token: str, answer: Answer) -> None:
+        self._computing -= 1
+        if isinstance(answer, Ran):
+            self._inbox.put(Computed(token, answer.outputs, answer.profile))
+        else:
+            self._inbox.put(Computed(token, None, "", f"{_name_code(answer)}: {answer}"))
 
     def _tell_progress(self, token: str, part: Stepped) -> None:
         self._inbox.put(Progressed(token, part.tokens, part.steps))

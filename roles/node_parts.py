@@ -15,6 +15,7 @@ from roles import core_effects as ce
 from roles.durable import DurableWriter
 from roles.engine.remote.backend import Backend
 from roles.engine.sandbox import Measure
+from roles.engine.slots import Answer
 from roles.engine.stepped import Stepped
 from roles.engine.verdicts import Admission
 from roles.eventlog import EventLog
@@ -81,6 +82,10 @@ class Engine(Protocol):
         name: str,
         say: Callable[[Stepped], None] = ...,
     ) -> tuple[tuple[Tensor, ...], str]: ...
+
+    def submit(
+        self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str, on_end: Callable[[Answer], None]
+    ) -> object: ...
 
     async def inspect(self, model: bytes, question: AnyQuestion, timeout_s: float) -> AnyAnswer: ...
 

@@ -8,7 +8,7 @@ for good.
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -19,32 +19,23 @@ from protocol.proofs.steps import AnyAnswer, AnyQuestion, ForcedSteps, ForceStep
 from protocol.proofs.trace import Exhibit, OperatorRun, RunOperator, TracedRun, TraceModel
 from protocol.tensor import Tensor
 from roles.engine.crew import Crew, LoadBlob, within
-from roles.engine.errors import (
-    Busy,
-    ComputeFailed,
-    ComputeTimedOut,
-    EngineError,
-    ModelRefused,
-    Withdrawn,
-    WorkerCrashed,
-)
+from roles.engine.errors import ComputeFailed, ComputeTimedOut, EngineError, Withdrawn, WorkerCrashed
 from roles.engine.frames import Begin, Failed, GoOn, Message, Ran, Run, pack_frame
-from roles.engine.process import FRAME_NOW_BYTES_MAX, WORKER
+from roles.engine.process import WORKER
+from roles.engine.queue import Queue
 from roles.engine.sandbox import Measure
-from roles.engine.slots import Job, PoolStats, Slot, Writing
+from roles.engine.slots import Answer, Job, PoolStats, Promise, Slot, Writing
 from roles.engine.specs import IoSpec, verify_generation, verify_inputs
 from roles.engine.stepped import STEPS_MAX, Stepped, join, say_nothing
 from roles.engine.verdicts import Admission
 
 WAITING_MAX = 64  # jobs without a worker yet
-AHEAD_MAX = 12  # jobs in a worker's pipe behind the one it runs: while we are busy it goes on
-AHEAD_S = 0.04  # that they may take together; one always may
 MODELS_MAX = 4  # processes alive, about 65 MiB each
 LOAD_TIMEOUT_S = 10.0  # admission and load; what an admitted file makes onnxruntime do then is bounded (`growth`)
-OVERDUE_S = 2.0  # a run that takes longer no longer keeps jobs on other models waiting
 RUN_TIMEOUT_S = 30.0  # whatever deadline the job has
 STEP_GRACE_S = 1.0  # for the steps of a generation under way at its deadline
 
+Inputs = tuple[Tensor, ...]
 A = TypeVar("A", Ran, TracedRun, OperatorRun, Stepped, ForcedSteps)  # what a worker answers
 
 
@@ -68,36 +59,25 @@ async def open_pool(
     """
     async with trio.open_nursery() as nursery:
         crew = partial(Crew, nursery, load_blob, max(models_max, workers), load_timeout_s, optimise, module)
-        pool = Pool(nursery, crew, workers, waiting_max, run_timeout_s)
+        queue = Queue(nursery, crew, workers, waiting_max, run_timeout_s)
+        nursery.start_soon(queue.watch)
         if probes:
-            nursery.start_soon(pool._crew.probe)
+            nursery.start_soon(queue.crew.probe)
         try:
-            yield pool
+            yield Pool(queue, run_timeout_s)
         finally:
-            pool._close()
+            queue.close()
+            nursery.cancel_scope.cancel()
 
 
 class Pool:
     """Made by `open_pool`."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        crew: Callable[[Callable[[], None], Callable[[bytes, Exception], None]], Crew],
-        workers: int,
-        waiting_max: int,
-        run_timeout_s: float,
-    ) -> None:
-        self._nursery = nursery
-        self._crew = crew(self._dispatch, self._give_up)
-        self._running_max = workers
-        self._waiting_max = waiting_max
+    def __init__(self, queue: Queue, run_timeout_s: float) -> None:
+        self._queue = queue
+        self._crew = queue.crew
         self._run_timeout_s = run_timeout_s
-        self._waiting: list[Job] = []
         self._writing: dict[str, Writing] = {}  # generations that run, by name
-        self._clock = 0
-        self._is_looking = False
-        self._is_closed = False
 
     @property
     def stats(self) -> PoolStats:
@@ -125,10 +105,32 @@ class Pool:
         """
         if is_generation(inputs):
             return await self._generate(model, inputs, timeout_s, name, say)
-        reply = await self._ask(model, inputs, Run(inputs), Ran, timeout_s, name)
-        return reply.outputs, reply.profile
+        promise = Promise()
+        job = self.submit(model, inputs, timeout_s, name, promise.keep)
+        try:
+            ran = await promise.wait()
+        except trio.Cancelled:
+            self._queue.leave(job)
+            raise
+        assert isinstance(ran, Ran)
+        return ran.outputs, ran.profile
 
-    async def trace(self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, operator: int = 0) -> TracedRun:
+    def submit(
+        self, model: bytes, inputs: Inputs, timeout_s: float, name: str, on_end: Callable[[Answer], None]
+    ) -> Job:
+        """`compute` of what is no generation, without a task of its own: `on_end` hears of the answer, once.
+
+        Or of what `compute` would raise. That may be before this returns.
+        """
+        deadline_s = trio.current_time() + timeout_s
+        job = Job(model, True, on_end, None, name, inputs, pack_frame(Run(inputs)), timeout_s, deadline_s)
+        try:
+            self._queue.enter(job)
+        except EngineError as error:
+            on_end(error)
+        return job
+
+    async def trace(self, model: bytes, inputs: Inputs, timeout_s: float, operator: int = 0) -> TracedRun:
         """What every operator of the model gives, and what `operator` takes unless that is 0. Raises like `compute`.
 
         Without optimisation, whatever the pool's own: only then do operators run one by one.
@@ -156,7 +158,7 @@ class Pool:
     async def prepare(self, model: bytes, timeout_s: float) -> tuple[tuple[IoSpec, ...], tuple[IoSpec, ...]]:
         """Have a worker load the model, and tell what it takes and gives. Raises like `compute`."""
         with trio.move_on_after(timeout_s):
-            slot = await self._acquire(Job(model, runs=False))
+            slot = await self._acquire(model, runs=False)
             return slot.inputs, slot.outputs
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, "loading")
@@ -173,116 +175,71 @@ class Pool:
         if name in self._writing:
             self._writing[name].is_unwanted = True
             return True
-        job = next((job for job in self._waiting if job.runs and job.name == name), None)
-        if job is None:
-            return False
-        self._fail(job, Withdrawn("taken back before it began"))
-        return True
+        return self._queue.withdraw(name)
 
     @property
     def waiting(self) -> int:
         """Jobs without a worker yet."""
-        return len(self._waiting)
+        return len(self._queue.waiting)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Processes alive."""
         return tuple(slot.process.pid for slot in self._crew.slots if slot.process)
 
-    async def _acquire(self, job: Job) -> Slot:
-        """A slot that holds the job's model; if it runs, the slot is ours from now on. Raises BadInput."""
-        model = job.model
-        if self._is_closed:
-            raise WorkerCrashed("the pool is closed")
-        verdict = self._crew.verdicts.get(model, trio.current_time())
-        if verdict is not None and not verdict.is_admitted:
-            raise ModelRefused(verdict.reason)
-        # Where more models than one are in use, none may keep the others out: a quarter of the queue is not for it.
-        models = {slot.model for slot in self._crew.slots if slot.model} | {job.model for job in self._waiting}
-        own_max = self._waiting_max if models <= {model} else -(-3 * self._waiting_max // 4)
-        own = sum(job.model == model for job in self._waiting)
-        for waiting, most in ((len(self._waiting), self._waiting_max), (own, own_max)):
-            if waiting >= most:
-                self.stats.refused_busy += 1
-                raise Busy(waiting, most)
-        self._waiting.append(job)
-        self._dispatch()
-        if not (job.decided.is_set() or self._is_looking):
-            self._is_looking = True
-            self._nursery.start_soon(self._look_again)
+    async def _acquire(self, model: bytes, runs: bool, name: str = "", inputs: Inputs | None = None) -> Slot:
+        """A slot that holds the model; if it `runs`, the slot is ours from now on. Raises BadInput."""
+        promise = Promise()
+        job = Job(model, runs, promise.keep, promise.keep, name, inputs)
+        self._queue.enter(job)
         try:
-            await job.decided.wait()
+            slot = await promise.wait()
         except trio.Cancelled:
-            if job in self._waiting:
-                self._waiting.remove(job)
-            if job.answer is not None:
-                raise
-            if job.slot and job.is_sent:
-                self._nursery.start_soon(self._drop_answer, job.slot)
-            elif job.slot and job.runs:
-                self._release(job.slot)
+            self._queue.leave(job)
+            if isinstance(promise.ended, Slot) and runs:
+                self._queue.release(promise.ended)
             raise
-        if job.error:
-            raise job.error
-        assert job.slot
-        return job.slot
-
-    async def _look_again(self) -> None:
-        """While jobs wait, find out which runs have become overdue."""
-        while self._waiting:
-            await trio.sleep(OVERDUE_S)
-            self._dispatch()
-        self._is_looking = False
+        assert isinstance(slot, Slot)
+        return slot
 
     async def _ask(
-        self,
-        model: bytes,
-        inputs: tuple[Tensor, ...] | None,
-        question: Message,
-        answer: type[A],
-        timeout_s: float,
-        name: str = "",
+        self, model: bytes, inputs: Inputs | None, question: Message, answer: type[A], timeout_s: float
     ) -> A:
         """Put one frame to a worker that holds the model. `inputs`, if any, must be what it takes."""
         phase = "waiting"
         with trio.move_on_after(timeout_s):
-            frame = pack_frame(question) if isinstance(question, Run) else b""
-            for is_last in (not frame, True):
-                job = Job(model, True, name, inputs, frame if len(frame) <= FRAME_NOW_BYTES_MAX else b"")
-                slot = await self._acquire(job)
-                phase = "running"
-                try:
-                    return await self._run(slot, question, answer, job)
-                except WorkerCrashed:
-                    if is_last:
-                        raise
-                phase = "waiting"
-                self._crew.verdicts.excuse(model)
+            slot = await self._acquire(model, True, inputs=inputs)
+            phase = "running"
+            return await self._run(slot, question, answer)
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 
-    async def _run(self, slot: Slot, question: Message, answer: type[A], job: Job | None = None) -> A:
-        if job is not None and job.answer is not None:
-            reply = self._check(slot, question, answer, job.answer)
-        else:
-            reply = await self._talk(slot, question, answer, job is not None and job.is_sent)
-            self._release(slot)
+    async def _run(self, slot: Slot, question: Message, answer: type[A]) -> A:
+        reply = await self._talk(slot, question, answer)
+        self._queue.release(slot)
         self._crew.verdicts.forgive(slot.model)
         if isinstance(reply, Failed):
             raise ComputeFailed(reply.reason)
         self.stats.completed += 1
         return reply
 
-    async def _talk(self, slot: Slot, question: Message, answer: type[A], is_sent: bool = False) -> A | Failed:
-        """The worker's answer, if it is one to this question."""
-        return self._check(slot, question, answer, await self._exchange(slot, question, is_sent))
-
-    def _check(self, slot: Slot, question: Message, answer: type[A], reply: Message) -> A | Failed:
-        if isinstance(reply, answer | Failed):
-            return reply
-        error = WorkerCrashed(f"the worker process answered a {type(question).__name__} with {type(reply).__name__}")
-        self._end(slot, error, question)
-        raise error
+    async def _talk(self, slot: Slot, question: Message, answer: type[A]) -> A | Failed:
+        """The worker's answer to this question; whatever comes instead of one ends the worker."""
+        assert slot.process
+        # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
+        is_blamed = not isinstance(question, RunOperator | RunPart)
+        try:
+            reply = await within(self._run_timeout_s, "running", slot.process.exchange(question))
+            if isinstance(reply, answer | Failed):
+                return reply
+            raise WorkerCrashed(f"the worker process answered a {type(question).__name__} with {type(reply).__name__}")
+        except (ComputeTimedOut, WorkerCrashed) as error:
+            self._queue.end(slot, error, is_blamed)
+            raise
+        except trio.Cancelled:
+            # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
+            self._crew.discard(slot)
+            raise
 
     async def _generate(
         self, model: bytes, inputs: tuple[Tensor, ...], timeout_s: float, name: str, say: Callable[[Stepped], None]
@@ -290,14 +247,14 @@ class Pool:
         began_s, phase = trio.current_time(), "waiting"
         # Between two steps the deadline costs no process; only a step that does not end is cut off.
         with trio.move_on_after(timeout_s + STEP_GRACE_S):
-            slot = await self._acquire(Job(model, True, name))
+            slot = await self._acquire(model, True, name)
             phase = "running"
             form = read_form(slot.inputs, slot.outputs)
             if form is None:
                 try:
                     verify_inputs(slot.inputs, inputs)
                 except EngineError:
-                    self._release(slot)
+                    self._queue.release(slot)
                     raise
                 ran = await self._run(slot, Run(inputs), Ran)
                 return ran.outputs, ran.profile
@@ -308,7 +265,7 @@ class Pool:
             finally:
                 if self._writing[name] is writing:
                     del self._writing[name]
-                self._release(slot)
+                self._queue.release(slot)
         self.stats.timed_out += 1
         raise ComputeTimedOut(timeout_s, phase)
 
@@ -335,125 +292,5 @@ class Pool:
                 raise ComputeTimedOut(writing.ends_s - writing.began_s, "running")
             question = GoOn()
         error = WorkerCrashed(f"the worker process has not ended after {STEPS_MAX} answers")
-        self._end(slot, error, question)
+        self._queue.end(slot, error)
         raise error
-
-    async def _exchange(self, slot: Slot, question: Message, is_sent: bool = False) -> Message:
-        """The worker's answer; whatever comes instead of one ends the worker."""
-        assert slot.process
-        answer = slot.process.receive() if is_sent else slot.process.exchange(question)
-        try:
-            return await within(self._run_timeout_s, "running", answer)
-        except (ComputeTimedOut, WorkerCrashed) as error:
-            self._end(slot, error, question)
-            raise
-        except trio.Cancelled:
-            # In mid-run, by deadline or by the caller: only the end of its process surely stops onnxruntime.
-            self._crew.discard(slot)
-            raise
-
-    def _end(self, slot: Slot, error: EngineError, question: Message) -> None:
-        # What an operator is given in a dispute comes from whoever disputes: the model is not to blame for it.
-        self._crew.count_kill(slot.model, error, not isinstance(question, RunOperator | RunPart))
-        self._crew.discard(slot)
-
-    def _dispatch(self) -> None:
-        """Give waiting jobs, oldest first, the workers that are free, and start those that are missing."""
-        unsent = [job for job in self._waiting if not job.is_ahead]
-        if not unsent:
-            return
-        for job in unsent:
-            slots = [slot for slot in self._crew.slots if slot.model == job.model]
-            ready = [slot for slot in slots if slot.state in ("idle", *(() if job.runs else ("running",)))]
-            if ready:
-                if not job.runs or self._count_running() < self._running_max:
-                    self._assign(job, ready[0])
-            elif len(slots) < self._running_max and all(slot.state == "running" for slot in slots):
-                self._crew.start(job.model)
-        if self._count_running() >= self._running_max:
-            fed = [slot for slot in self._crew.slots if slot.state == "running" and slot.has_frame]
-            for depth in range(AHEAD_MAX):  # nobody gets a second one before all have their first
-                for slot in fed:
-                    if len(slot.ahead) == depth and (not depth or (depth + 1) * slot.took_s <= AHEAD_S):
-                        self._send_ahead(slot)
-
-    def _send_ahead(self, slot: Slot) -> None:
-        """Give a worker one more to run, if it is this model's turn: then it need not wait for us in between."""
-        loaded = {each.model for each in self._crew.slots if each.state in ("idle", "running")}
-        job = next((job for job in self._waiting if not job.is_ahead and job.model in loaded), None)
-        if job is not None and job.model == slot.model and job.frame and self._is_fit(job, slot):
-            assert slot.process
-            if slot.process.send_now(job.frame):
-                job.is_ahead = job.is_sent = True
-                slot.ahead.append(job)
-
-    def _count_running(self) -> int:
-        """Runs that others wait for. As many overdue ones as there are workers go on beside them."""
-        overdue_s = trio.current_time() - OVERDUE_S
-        running = [slot.since_s <= overdue_s for slot in self._crew.slots if slot.state == "running"]
-        return len(running) - min(sum(running), self._running_max)
-
-    def _assign(self, job: Job, slot: Slot) -> None:
-        if not self._is_fit(job, slot):
-            return
-        self._waiting.remove(job)
-        self._clock += 1
-        slot.used = self._clock
-        if job.runs:
-            assert slot.process
-            job.is_ahead, job.is_sent = False, job.is_sent or (bool(job.frame) and slot.process.send_now(job.frame))
-            if job.answer is None:
-                self._begin_run(slot, job.is_sent)
-        job.slot = slot
-        job.decided.set()
-
-    def _is_fit(self, job: Job, slot: Slot) -> bool:
-        """Whether the job's inputs are what the model takes. Else it ends here."""
-        try:
-            if job.inputs is not None and not job.is_sent:
-                verify_inputs(slot.inputs, job.inputs)
-        except EngineError as error:
-            self._fail(job, error)
-            return False
-        return True
-
-    def _begin_run(self, slot: Slot, has_frame: bool) -> None:
-        slot.state, slot.since_s, slot.has_frame = "running", trio.current_time(), has_frame
-
-    def _release(self, slot: Slot) -> None:
-        """Its run is over. The next ones may have been answered with it: all of these end now."""
-        if slot.state == "running":
-            assert slot.process
-            slot.state, slot.took_s = "idle", trio.current_time() - slot.since_s
-            while slot.ahead and slot.state == "idle":
-                job, answer = slot.ahead.popleft(), slot.process.take_now()
-                if job in self._waiting:
-                    job.answer = answer
-                    self._assign(job, slot)
-                elif answer is None:
-                    self._begin_run(slot, has_frame=True)
-                    self._nursery.start_soon(self._drop_answer, slot)
-        self._dispatch()
-
-    async def _drop_answer(self, slot: Slot) -> None:
-        """Whoever sent what this worker runs has gone."""
-        with suppress(ComputeTimedOut, WorkerCrashed):
-            await self._exchange(slot, Run(()), is_sent=True)
-            self._release(slot)
-
-    def _give_up(self, model: bytes, error: Exception) -> None:
-        for job in [job for job in self._waiting if job.model == model]:
-            self._fail(job, error)
-
-    def _fail(self, job: Job, error: Exception) -> None:
-        self._waiting.remove(job)
-        job.error = error
-        job.decided.set()
-
-    def _close(self) -> None:
-        self._is_closed = True
-        for job in self._waiting:
-            job.error = WorkerCrashed("the pool is closed")
-            job.decided.set()
-        self._waiting.clear()
-        self._nursery.cancel_scope.cancel()

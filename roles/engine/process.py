@@ -67,15 +67,32 @@ class WorkerProcess:
         return self._tail.decode("utf-8", "replace").strip()
 
     async def exchange(self, message: Message) -> Message:
-        """Send one frame, get one. WorkerCrashed when the process ends first or answers nonsense.
-
-        Cancelled half-way, the pipe is out of step: kill the process then.
-        """
-        return await self._talk(message)
+        """Send one frame, get one. Raises like `ask`."""
+        return await self.ask(pack_frame(message))
 
     async def receive(self) -> Message:
-        """Get one frame without asking: the first, or what answers `send_now`. Raises like `exchange`."""
-        return await self._talk(None)
+        """Get one frame without asking: the first, or what answers `send_now`. Raises like `ask`."""
+        return await self.ask(b"")
+
+    async def ask(self, frame: bytes) -> Message:
+        """Send a packed frame, if there is one, and get one.
+
+        WorkerCrashed when the process ends first or answers nonsense. Cancelled half-way, the pipe is out of step: kill
+        the process then.
+        """
+        try:
+            if frame:
+                await self._stdin.send_all(frame)
+            size, kind = parse_head(await self._receive(HEAD_BYTES))
+            return parse_body(kind, await self._receive(size))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            with trio.move_on_after(END_TIMEOUT_S):
+                await self._ended.wait()
+            status = self._popen.returncode
+            how = "closed its pipe" if status is None else f"ended with status {status}"
+            raise WorkerCrashed(f"the worker process {how}", self.stderr) from error
+        except MalformedMessage as error:
+            raise WorkerCrashed(f"the worker process answered with no frame: {error}", self.stderr) from error
 
     def take_now(self) -> Message | None:
         """A frame that has come already, as a whole. None also for nonsense, of which `receive` tells."""
@@ -91,21 +108,6 @@ class WorkerProcess:
             return os.write(self._stdin.fileno(), frame) == len(frame)
         except OSError:  # no room, or nobody reads any more: whoever waits for the answer hears of that
             return False
-
-    async def _talk(self, message: Message | None) -> Message:
-        try:
-            if message is not None:
-                await self._stdin.send_all(pack_frame(message))
-            size, kind = parse_head(await self._receive(HEAD_BYTES))
-            return parse_body(kind, await self._receive(size))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            with trio.move_on_after(END_TIMEOUT_S):
-                await self._ended.wait()
-            status = self._popen.returncode
-            how = "closed its pipe" if status is None else f"ended with status {status}"
-            raise WorkerCrashed(f"the worker process {how}", self.stderr) from error
-        except MalformedMessage as error:
-            raise WorkerCrashed(f"the worker process answered with no frame: {error}", self.stderr) from error
 
     def kill(self) -> None:
         """At once and for certain; `watch` then ends."""

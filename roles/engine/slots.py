@@ -2,12 +2,13 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from protocol.tensor import Tensor
-from roles.engine.frames import Message
+from roles.engine.frames import Ran
 from roles.engine.process import WorkerProcess
 from roles.engine.specs import IoSpec
 
@@ -37,29 +38,55 @@ class Slot:
     used: int = 0
     since_s: float = 0.0  # when its run began
     took_s: float = math.inf  # the last one
-    has_frame: bool = False  # whether its run is one frame, which it has: then it may be given the next ones ahead
+    running: "Job | None" = None  # if that is one question and one answer: then it may be given the next ones ahead
     ahead: "deque[Job]" = field(default_factory=deque)
+    is_heard: bool = False  # whether a task waits for its answers
+
+
+Answer = Ran | Exception  # to a run of one question and one answer, or what there is instead
 
 
 @dataclass(eq=False)
 class Job:
-    """Somebody waiting for a worker that holds `model`: to run it, or only to know that it is loaded.
+    """Somebody waiting for a worker that holds `model`: to have it run, to talk to it, or only to know it is loaded.
 
-    `inputs`, if any, must be what the model takes. `frame` is all there is to say for a run whose answer is one frame
-    too, and small enough to go into a pipe as a whole.
+    `frame` is all that the first has to say, and `on_end` hears the answer. The others hear of the slot by `on_slot`;
+    it is their own from then on if the job `runs`. `inputs`, if any, must be what the model takes.
     """
 
     model: bytes
     runs: bool
+    on_end: Callable[[Answer], None]
+    on_slot: Callable[[Slot], None] | None = None
     name: str = ""
     inputs: tuple[Tensor, ...] | None = None
     frame: bytes = b""
+    timeout_s: float = math.inf
+    deadline_s: float = math.inf
     is_sent: bool = False  # its frame is in a worker's pipe
     is_ahead: bool = False  # in that of a worker that has others to answer first
-    decided: trio.Event = field(default_factory=trio.Event)
-    slot: Slot | None = None
-    answer: Message | None = None  # if it was there when the job's turn came
-    error: Exception | None = None
+    is_again: bool = False  # the first worker it was given has died
+    is_over: bool = False  # nobody waits for its end any more
+
+
+class Promise:
+    """How a job ended, for a task that waits for it."""
+
+    def __init__(self) -> None:
+        self.ended: Slot | Answer | None = None
+        self._event = trio.Event()
+
+    def keep(self, ended: Slot | Answer) -> None:
+        self.ended = ended
+        self._event.set()
+
+    async def wait(self) -> Slot | Ran:
+        """Raises what went wrong."""
+        await self._event.wait()
+        if isinstance(self.ended, Exception):
+            raise self.ended
+        assert self.ended is not None
+        return self.ended
 
 
 @dataclass(eq=False)

@@ -16,11 +16,11 @@ import trio.testing
 from protocol.content import compute_digest
 from protocol.errors import MissingBlob
 from protocol.tensor import Tensor
-from roles.engine import pool as pools
-from roles.engine import verdicts
+from roles.engine import queue, verdicts
 from roles.engine.errors import BadInput, Busy, ComputeFailed, ComputeTimedOut, ModelRefused, Withdrawn, WorkerCrashed
 from roles.engine.inline import InlineEngine
-from roles.engine.pool import AHEAD_MAX, AHEAD_S, open_pool
+from roles.engine.pool import open_pool
+from roles.engine.queue import AHEAD_MAX, AHEAD_S
 from roles.engine.specs import MODEL_BYTES_MAX
 from tests.support.onnx_bytes import crashing, doubled, huge_constant, many_products, unary
 
@@ -433,7 +433,7 @@ def test_bytes_that_are_not_the_model_asked_for_are_no_model():
 
 
 def test_a_run_that_takes_long_does_not_keep_other_models_waiting(monkeypatch):
-    monkeypatch.setattr(pools, "OVERDUE_S", 0.3)
+    monkeypatch.setattr(queue, "OVERDUE_S", 0.3)
 
     async def main():
         async with bounded_pool(workers=1) as pool, trio.open_nursery() as nursery:
@@ -556,6 +556,63 @@ def test_several_may_leave_while_their_jobs_are_ahead_and_the_others_get_their_o
             await wait_until(lambda: pool.waiting == len(NUMBERS) - 4)
         assert results == compute_all(2, 3, 5)
         assert pool.stats.started == 1
+
+    trio.run(main)
+
+
+def test_a_submitted_run_tells_its_answer_or_what_went_wrong_once():
+    async def main():
+        answers = []
+        async with bounded_pool() as pool:
+            jobs = ((digits, PIXELS), (digits, ONE), (log, PAIR), (bytes(32), PIXELS))
+            for count, (model, inputs) in enumerate(jobs, 1):
+                pool.submit(model, inputs, PATIENCE_S, "", answers.append)
+                await wait_until(lambda count=count: len(answers) == count)
+            pool.submit(slow, ONE, PATIENCE_S, "", answers.append)
+            await wait_until(lambda: pool.waiting == 0)
+            assert len(answers) == 4
+        expected, _ = InlineEngine(BLOBS.__getitem__).compute(digits, PIXELS)
+        assert answers[0].outputs == expected
+        assert [type(answer) for answer in answers[1:]] == [BadInput, ComputeFailed, MissingBlob, WorkerCrashed]
+        assert str(answers[-1]) == "the pool is closed"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
+def test_a_job_that_comes_after_its_deadline_costs_no_worker(timeout_s):
+    async def main():
+        async with bounded_pool() as pool:
+            await pool.prepare(digits, PATIENCE_S)
+            pids = pool.pids
+            with pytest.raises(ComputeTimedOut, match="still waiting"):
+                await pool.compute(digits, PIXELS, timeout_s)
+            assert (await pool.compute(digits, PIXELS, PATIENCE_S))[0]
+            assert pool.pids == pids
+            assert (pool.stats.timed_out, pool.stats.completed) == (1, 1)
+
+    trio.run(main)
+
+
+def test_jobs_ahead_whose_deadline_passes_end_on_time_and_no_other_answer_is_touched():
+    async def main():
+        results, late = {}, []
+        async with bounded_pool() as pool:
+            await pool.compute(log, (make_float(1),), PATIENCE_S)
+            (pid,), (slot,) = pool.pids, pool._crew.slots
+            slot.took_s = 0.0
+            os.kill(pid, signal.SIGSTOP)
+            for number in (1, 2, 3, 4):
+                timeout_s, tell = (0.05, late.append) if number in (2, 3) else (PATIENCE_S, None)
+                tell = tell or (lambda answer, number=number: results.setdefault(number, answer.outputs[0]))
+                pool.submit(log, (make_float(number),), timeout_s, "", tell)
+            assert len(slot.ahead) == 3
+            await wait_until(lambda: len(late) == 2)
+            os.kill(pid, signal.SIGCONT)
+            await wait_until(lambda: len(results) == 2)
+            assert pool.pids == (pid,)
+        assert results == {number: compute_log(number) for number in (1, 4)}
+        assert [str(error) for error in late] == ["still waiting after 0.050 s"] * 2
 
     trio.run(main)
 
@@ -714,7 +771,7 @@ def test_a_run_ends_after_the_pools_own_limit_whatever_deadline_it_was_given():
 
 
 def test_one_of_several_models_cannot_take_the_whole_queue(monkeypatch):
-    monkeypatch.setattr(pools, "OVERDUE_S", 0.2)
+    monkeypatch.setattr(queue, "OVERDUE_S", 0.2)
 
     async def main():
         async with bounded_pool(waiting_max=4) as pool, trio.open_nursery() as nursery:

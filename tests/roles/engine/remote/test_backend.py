@@ -478,6 +478,9 @@ def test_jobs_on_a_model_with_a_server_never_run_elsewhere_and_operators_only_he
         async def compute(self, model, inputs, timeout_s, name, say):
             return "here"
 
+        def submit(self, model, inputs, timeout_s, name, on_end):
+            on_end("here")
+
         async def inspect(self, model, question, timeout_s):
             return "operator"
 
@@ -487,11 +490,17 @@ def test_jobs_on_a_model_with_a_server_never_run_elsewhere_and_operators_only_he
     async def main():
         server = OipServer({"digits": FILES["digits"]}, port=9)
         backend = make_backend(server)
-        engine = Engine(Here(), (backend,))
-        with pytest.raises(BackendDown):
-            await engine.compute(DIGESTS["digits"], (), PATIENCE_S)
-        assert await engine.compute(DIGESTS["cancer"], (), PATIENCE_S) == "here"
-        assert await engine.inspect(DIGESTS["digits"], None, PATIENCE_S) == "operator"
-        assert not engine.withdraw("nobody")
+        async with trio.open_nursery() as nursery:
+            engine = Engine(nursery, Here(), (backend,))
+            with pytest.raises(BackendDown):
+                await engine.compute(DIGESTS["digits"], (), PATIENCE_S)
+            assert await engine.compute(DIGESTS["cancer"], (), PATIENCE_S) == "here"
+            assert await engine.inspect(DIGESTS["digits"], None, PATIENCE_S) == "operator"
+            assert not engine.withdraw("nobody")
+            answers = []
+            for model in ("digits", "cancer"):
+                engine.submit(DIGESTS[model], (), PATIENCE_S, "name", answers.append)
+        assert answers[0] == "here"
+        assert isinstance(answers[1], BackendDown)
 
     trio.run(main)
