@@ -5,7 +5,7 @@ from p2p.net import GOSSIP_BYTES_MAX
 
 # What nodes run with, and what `rolemesh bench attack` tries. Smaller than the specification's: each step of degree is
 # one more copy of everything for everyone. Half of a mesh are peers we dialled: those no stranger can choose for us.
-PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=2)
+PARAMS = GossipParams(degree=4, degree_low=3, degree_high=6, degree_score=3, degree_out=2, choke_after=64)
 
 # What a topic carries, by the short name that begins it: the lower goes first when a peer is slow.
 PRIORITIES = {"consensus": 0, "heads": 0, "proofs": 0, "claims": 1, "txs": 1, "oracle": 2, "infer": 2}

@@ -80,5 +80,5 @@ def read_fields(message: bytes, fields_max: int) -> list[tuple[int, int, bytes]]
 
 
 def write_bytes(number: int, data: bytes) -> bytes:
-    """A field of bytes; number is below 16."""
-    return bytes((number << 3 | BYTES,)) + write_varint(len(data)) + data
+    """A field of bytes."""
+    return write_varint(number << 3 | BYTES) + write_varint(len(data)) + data

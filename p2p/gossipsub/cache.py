@@ -17,15 +17,19 @@ class Standing(enum.IntEnum):
 
 
 class Sighting:
-    """One message that was met. `peers` are those who sent a copy, kept only where a rule asks for them."""
+    """One message that was met. `peers` are those who sent a copy, kept only where a rule asks for them.
 
-    __slots__ = ("expires_ms", "judged_ms", "peers", "standing")
+    `awaits` is its author, if that has not sent it yet and is to.
+    """
+
+    __slots__ = ("awaits", "expires_ms", "judged_ms", "peers", "standing")
 
     def __init__(self, standing: int, expires_ms: int, judged_ms: int) -> None:
         self.standing = standing
         self.expires_ms = expires_ms
         self.judged_ms = judged_ms
         self.peers: dict[bytes, None] | None = None
+        self.awaits = b""
 
 
 class Seen:

@@ -1,6 +1,7 @@
 """Lazy pull: telling others what we have, asking for what we miss, and holding peers to what they told us."""
 
 import math
+from collections.abc import Iterable
 
 from p2p.gossipsub.events import SendControl, SendMessage
 from p2p.gossipsub.state import Peer, State, Topic
@@ -133,9 +134,11 @@ class LazyPull:
             if node != source and peer.speaks_v12:
                 self._state.effects.append(SendControl(node, body))
 
-    def emit(self, topic: bytes, exclude: dict[bytes, Peer]) -> None:
-        """Tell some peers outside the mesh what we have. Source: gossipsub v1.0, Gossip Emission; v1.1, Adaptive
-        Gossip Dissemination."""
+    def emit(self, topic: bytes, exclude: dict[bytes, Peer], owed: Iterable[Peer] = ()) -> None:
+        """Tell some peers outside the mesh what we have, and all that are `owed` it.
+
+        Source: gossipsub v1.0, Gossip Emission; v1.1, Adaptive Gossip Dissemination.
+        """
         state, params = self._state, self._params
         ids = state.cache.get_ids(topic)
         if not ids:
@@ -148,6 +151,7 @@ class LazyPull:
         ]
         count = max(params.degree_lazy, int(params.gossip_factor * len(fit)))
         chosen = fit if len(fit) <= count else state.dice.sample(fit, count)
+        chosen += [peer for peer in owed if topic in peer.topics and peer.score >= threshold and peer not in chosen]
         if len(ids) <= params.ihave_ids_max:
             body = write_ihave(topic, ids)  # the same for all
             state.effects += [SendControl(peer.node, body, is_gossip=True) for peer in chosen]

@@ -48,6 +48,8 @@ class Mesh:
     def drop(self, topic: Topic, peer: Peer) -> None:
         """Take a peer out, if it is in, without telling it."""
         topic.targets = None
+        topic.drop_choker(peer)
+        topic.feed.choked.pop(peer.node, None)
         if topic.mesh.pop(peer.node, None) is not None:
             self._state.get_conduct(peer, topic).leave_mesh()
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from p2p.gossipsub.cache import Sighting, Standing
+from p2p.gossipsub.choke import Choking
 from p2p.gossipsub.events import Deliver, Judged, SendMessage, Validate
 from p2p.gossipsub.lazy import LazyPull
 from p2p.gossipsub.signing import ED25519_HEAD, Author, compute_content_id, get_default_id, verify_author
@@ -25,6 +26,7 @@ class Waiting(NamedTuple):
     field: bytes
     key: bytes
     due_ms: int
+    author: bytes  # empty while nobody knows
 
 
 class Recent(NamedTuple):
@@ -39,10 +41,11 @@ class Recent(NamedTuple):
 class Messages:
     """What becomes of peers' messages."""
 
-    def __init__(self, state: State, lazy: LazyPull, author: Author | None) -> None:
+    def __init__(self, state: State, lazy: LazyPull, choking: Choking, author: Author | None) -> None:
         self._state = state
         self._params = state.params
         self._lazy = lazy
+        self._choking = choking
         self._own_id = ED25519_HEAD + author.node if author else None
         self._waiting: dict[int, Waiting] = {}  # oldest first
         self._tickets = 0
@@ -50,12 +53,14 @@ class Messages:
         self._recent_bytes = 0
 
     def get_targets(self, topic: Topic) -> list[bytes]:
-        """Whom messages on a topic go to: its mesh, and direct peers that are on it. Source: v1.1, Explicit Peering
-        Agreements."""
+        """Whom messages on a topic go to: its mesh but for who has choked us, and direct peers that are on it.
+
+        Source: v1.1, Explicit Peering Agreements.
+        """
         if topic.targets is None:
             subscribers = self._state.subscribers.get(topic.key, {})
             direct = [node for node in subscribers if node in self._state.direct]
-            topic.targets = [*topic.mesh, *direct]
+            topic.targets = [*(node for node in topic.mesh if node not in topic.chokers), *direct]
         return topic.targets
 
     def take_copy(self, peer: Peer, copy: Recent) -> None:
@@ -157,6 +162,8 @@ class Messages:
     def _note_copy(self, peer: Peer, topic: Topic, sighting: Sighting) -> None:
         """One more copy of a message met before. Source: gossipsub v1.1, P₃ and P₃b, P₄: Invalid Messages."""
         standing = sighting.standing
+        if sighting.awaits == peer.node:
+            self._choking.note_copy(topic, sighting)
         if standing == _REJECTED:
             self._reject(peer, topic)
         elif standing == _PENDING or (standing == _ACCEPTED and topic.params.score.mesh_deliveries_weight):
@@ -230,7 +237,8 @@ class Messages:
         self._tickets += 1
         peer.validations += 1
         due_ms = state.now_ms + params.validation_ms_max
-        self._waiting[self._tickets] = Waiting(peer, topic, message, field, key, due_ms)
+        author = unproven.public if unproven is not None else b""
+        self._waiting[self._tickets] = Waiting(peer, topic, message, field, key, due_ms, author)
         state.effects.append(Validate(self._tickets, topic.name, message.data or b"", peer.node, unproven))
 
     def take_verdicts(self, event: Judged) -> None:
@@ -240,7 +248,7 @@ class Messages:
                 self._settle(waiting, verdict)
 
     def _settle(self, waiting: Waiting, verdict: Verdict) -> None:
-        peer, topic, message, field, key, _ = waiting
+        peer, topic, message, field, key, _, author = waiting
         state = self._state
         peer.validations -= 1
         sighting = state.seen.sightings.get(key)
@@ -252,6 +260,7 @@ class Messages:
             sighting.standing = _ACCEPTED
             for other in others:
                 self._reward_copy(other, topic)
+            self._choking.note_accepted(topic, sighting, author, peer.node)
             self._accept(peer, topic, message, field, key, sighting)
         elif verdict is Verdict.REJECT:
             sighting.standing = _REJECTED

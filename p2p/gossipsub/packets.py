@@ -1,5 +1,6 @@
 """What a peer sends: its packets worked off in slices, its subscriptions noted, the rest handed to whom it is for."""
 
+from p2p.gossipsub.choke import Choking
 from p2p.gossipsub.events import Continue, PeerDown, Received, ResetStream, Resumed, StreamEnded
 from p2p.gossipsub.lazy import LazyPull
 from p2p.gossipsub.mesh import Mesh
@@ -17,12 +18,13 @@ FLOOD = 256  # subscriptions beyond the limit that count as one fault
 class Packets:
     """One packet of a peer's at a time."""
 
-    def __init__(self, state: State, mesh: Mesh, lazy: LazyPull, messages: Messages) -> None:
+    def __init__(self, state: State, mesh: Mesh, lazy: LazyPull, messages: Messages, choking: Choking) -> None:
         self._state = state
         self._params = state.params
         self._mesh = mesh
         self._lazy = lazy
         self._messages = messages
+        self._choking = choking
 
     def take(self, event: Received) -> None:
         peer = self._state.peers.get(event.peer)
@@ -131,3 +133,4 @@ class Packets:
         self._mesh.take_grafts(peer, control)
         self._mesh.take_prunes(peer, control)
         self._lazy.take_idontwant(peer, control)
+        self._choking.take(peer, control)

@@ -163,6 +163,7 @@ class GossipParams:
     idontwant_ids_max: int = 10
     idontwant_messages_max: int = 1_000
     idontwant_ttl_beats: int = 3
+    choke_after: int | None = None  # messages in a row that their authors brought themselves; off
     score: ScoreParams = field(default_factory=ScoreParams)
 
     def __post_init__(self) -> None:

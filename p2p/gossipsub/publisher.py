@@ -58,7 +58,7 @@ class Publisher:
             others = [node for node in fit if node not in certain]
             return [*certain, *state.dice.sample(others, max(params.flood_peers_max - len(certain), 0))]
         if topic is not None:
-            return list(self._messages.get_targets(topic))
+            return [*topic.mesh, *(node for node in subscribers if node in state.direct)]
         fanout = state.fanout.get(key)
         if fanout is None:
             fanout = state.fanout[key] = Fanout({}, state.now_ms)

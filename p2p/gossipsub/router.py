@@ -2,13 +2,14 @@
 
 It opens no socket, reads no clock and rolls no dice of its own: `now_ms` and `dice` are handed in, and the same events
 give the same effects. Parts: `packets` and `messages` (what peers send), `publisher` (what we say), `mesh` (who gets
-whole messages), `lazy` (who hears of them), `score`, `cache`, `wire`.
+whole messages), `lazy` (who hears of them), `choke` (who need not send them), `score`, `cache`, `wire`.
 """
 
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from p2p.gossipsub.choke import Choking
 from p2p.gossipsub.events import (
     Blamed,
     Dial,
@@ -58,8 +59,9 @@ class Router:
         self._lazy = LazyPull(self._state)
         self._params = params
         self._tick = 0
-        self._messages = Messages(self._state, self._lazy, author)
-        self._packets = Packets(self._state, self._mesh, self._lazy, self._messages)
+        self._choking = Choking(self._state)
+        self._messages = Messages(self._state, self._lazy, self._choking, author)
+        self._packets = Packets(self._state, self._mesh, self._lazy, self._messages, self._choking)
         self._publisher = Publisher(self._state, self._mesh, self._messages, author)
         self._handlers: dict[type, Callable[[Any], None]] = {
             PeerUp: self._take_peer,
@@ -189,7 +191,8 @@ class Router:
             state.effects += [Dial(node) for node in sorted(state.direct) if node not in state.peers]
         self._mesh.beat(self._tick)
         for topic in state.topics.values():
-            self._lazy.emit(topic.key, topic.mesh)
+            self._choking.beat(topic)
+            self._lazy.emit(topic.key, topic.mesh, topic.list_owed())
         for key, fanout in state.fanout.items():
             self._lazy.emit(key, fanout.peers)
         state.cache.shift()
@@ -229,6 +232,9 @@ class Router:
             "cache_messages": len(state.cache.messages),
             "cache_bytes": state.cache.size,
             "waiting": self._messages.count_waiting(),
+            "choked": sum(len(topic.feed.choked) for topic in state.topics.values()),
+            "chokers": sum(len(topic.chokers) for topic in state.topics.values()),
+            "awaited": sum(len(topic.feed.awaited) + len(topic.feed.awaited_before) for topic in state.topics.values()),
             **state.scores.get_sizes(),
             **self._mesh.get_sizes(),
             **self._lazy.get_sizes(),

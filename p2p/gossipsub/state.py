@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from p2p.gossipsub.cache import MessageCache, Seen
+from p2p.gossipsub.cache import MessageCache, Seen, Sighting
 from p2p.gossipsub.events import Effect, Fault, Judge
 from p2p.gossipsub.params import GossipParams, Signature, TopicParams
 from p2p.gossipsub.score import Conduct, Scores, TopicConduct
@@ -85,11 +85,27 @@ class Peer:
             self.unwanted = {key: beats - 1 for key, beats in self.unwanted.items() if beats > 1}
 
 
+@dataclass(slots=True)
+class Feed:
+    """Whether a topic's authors bring us all there is, and whom in our mesh we have choked for it (`choke`)."""
+
+    count: int = 0  # messages that their authors have brought, since one had not been
+    awaited: list[Sighting] = field(default_factory=list)  # since the last heartbeat, not brought by their authors yet
+    awaited_before: list[Sighting] = field(default_factory=list)  # and before it
+    is_short: bool = False  # one was not brought
+    choked: dict[bytes, None] = field(default_factory=dict)
+    choked_ms: int = 0  # since when
+    rests_until_ms: int = 0  # nobody is choked before
+    rest_ms: int = 0  # the last time
+
+
 class Topic:
     """One topic we are on."""
 
     __slots__ = (
+        "chokers",
         "counts",
+        "feed",
         "field",
         "graft",
         "id_prefix",
@@ -98,6 +114,7 @@ class Topic:
         "key",
         "mesh",
         "name",
+        "owed",
         "params",
         "targets",
     )
@@ -113,7 +130,21 @@ class Topic:
         self.field = write_bytes(4, self.key)  # as it stands in every message
         self.graft = write_graft(self.key)
         self.mesh: dict[bytes, Peer] = {}
+        self.chokers: dict[bytes, Peer] = {}  # of the mesh, who want to hear from us what we have and not have it
+        self.owed: dict[bytes, Peer] = {}  # who have not heard what we had when they no longer were
+        self.feed = Feed()
         self.targets: list[bytes] | None = None  # whom to forward to; None when it must be made again
+
+    def drop_choker(self, peer: Peer) -> None:
+        """It is none any more, if it was one: what we did not forward to it until now it is told of at a heartbeat."""
+        if self.chokers.pop(peer.node, None) is not None:
+            self.owed[peer.node] = peer
+
+    def list_owed(self) -> list[Peer]:
+        """Who is to be told of what we have at this heartbeat, whatever the lot says."""
+        owed = {**self.chokers, **self.owed}
+        self.owed.clear()
+        return list(owed.values())
 
 
 @dataclass

@@ -20,6 +20,7 @@ IDS_MAX = 5_000  # ids of one IHAVE, IWANT or IDONTWANT looked at; the rest is p
 LOOKS_MAX = 2 * IDS_MAX + 64  # fields inside one control message looked at, and about so many in one slice
 STRAYS_MAX = 64  # fields of one IHAVE, IWANT or IDONTWANT that hold no id
 PX_PEERS_MAX = 16
+CHOKE, UNCHOKE = 0x215A01, 0x215A02  # fields of a control message: experimental ones take numbers above 0x200000
 PX_RECORD_BYTES_MAX = 4_096
 
 
@@ -54,6 +55,7 @@ class Control:
     graft: list[bytes] = field(default_factory=list)
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[list[bytes]] = field(default_factory=list)
+    choke: list[tuple[bytes, bool]] = field(default_factory=list)  # topic, and whether it is choked or unchoked
     excess: int = 0
     looks: int = 0
 
@@ -256,6 +258,8 @@ def _read_control(packet: bytes, at: int, stop: int) -> Control:
             control.graft.append(_read_topic(body, looks))
         elif number == 4:
             control.prune.append(_read_prune(body, looks))
+        elif number in (CHOKE, UNCHOKE):
+            control.choke.append((_read_topic(body, looks), number == CHOKE))
     control.looks = LOOKS_MAX - looks.left
     return control
 
@@ -389,6 +393,14 @@ def write_prune(prune: Prune) -> bytes:
 
 def write_idontwant(ids: Iterable[bytes]) -> bytes:
     return write_bytes(5, b"".join([write_bytes(1, key) for key in ids]))
+
+
+def write_choke(topic: bytes) -> bytes:
+    return write_bytes(CHOKE, write_bytes(1, topic))
+
+
+def write_unchoke(topic: bytes) -> bytes:
+    return write_bytes(UNCHOKE, write_bytes(1, topic))
 
 
 def wrap_control(body: bytes) -> bytes:

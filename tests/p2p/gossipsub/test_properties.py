@@ -36,6 +36,7 @@ from p2p.gossipsub.wire import (
     Prune,
     read_slice,
     wrap_control,
+    write_choke,
     write_graft,
     write_idontwant,
     write_ihave,
@@ -43,6 +44,7 @@ from p2p.gossipsub.wire import (
     write_message,
     write_prune,
     write_subscription,
+    write_unchoke,
 )
 from protocol.types import Verdict
 from tests.p2p.gossipsub.fake_network import TOPIC, FakeNetwork, accept, node_key
@@ -207,6 +209,10 @@ class LoneRouter(RuleBasedStateMachine):
         body = write_ihave(KEY, ids + known) + write_iwant(known + known + ids) + write_idontwant(known + ids)
         self.handle(Received(peer, wrap_control(body)))
 
+    @rule(peer=peers, is_choked=st.booleans())
+    def choke(self, peer, is_choked):
+        self.handle(Received(peer, wrap_control(write_choke(KEY) if is_choked else write_unchoke(KEY))))
+
     @rule(peer=peers, packet=st.binary(max_size=60))
     def send_junk(self, peer, packet):
         self.handle(Received(peer, packet))
@@ -314,6 +320,7 @@ class LoneRouter(RuleBasedStateMachine):
             assert sizes["retained"] <= len(PEERS)
             assert sizes["cache_messages"] <= PARAMS.cache_bytes_max
             assert sizes["promises"] <= 10 * 3 * len(PEERS)
+            assert sizes["chokers"] <= len(self.router.get_mesh(TOPIC))
 
     def teardown(self):
         """Whatever was: without a mesh, and with nobody's opinion, time alone brings every score to exactly 0."""

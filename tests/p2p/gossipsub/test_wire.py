@@ -64,6 +64,18 @@ def test_what_libp2p_writes_is_read_in_slices_of_any_size(published, subscriptio
     assert [sub for part in parts for sub in part.subscriptions] == expected
 
 
+@given(st.lists(st.tuples(names, st.booleans()), max_size=4), st.lists(names, max_size=4))
+def test_libp2p_passes_over_whom_we_choke_and_hears_the_rest(topics, graft):
+    ours = b"".join(map(wire.write_graft, [topic.encode() for topic in graft]))
+    for topic, is_choked in topics:
+        ours += wire.write_choke(topic.encode()) if is_choked else wire.write_unchoke(topic.encode())
+    packet = wire.wrap_control(ours)
+    (control,) = read_all(packet)[0].controls
+    assert control.choke == [(topic.encode(), is_choked) for topic, is_choked in topics]
+    assert control.graft == [topic.encode() for topic in graft]
+    assert [each.topicID for each in rpc_pb2.RPC.FromString(packet).control.graft] == graft
+
+
 @given(
     st.lists(st.tuples(names, ids), max_size=4),
     st.lists(ids, max_size=4),
