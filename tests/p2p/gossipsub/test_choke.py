@@ -205,6 +205,16 @@ def test_who_chokes_us_hears_what_we_have_until_it_unchokes_us_and_our_own_messa
     assert B not in list_told(router.handle(Heartbeat(), 5))
 
 
+def test_who_chokes_and_unchokes_by_turns_hears_what_we_have_once_a_heartbeat():
+    router = meshed_router()
+    assert forward(router, b"x") == {B, C}
+    effects = router.handle(Received(B, wrap_control((write_choke(KEY) + write_unchoke(KEY)) * 400)), 1)
+    assert list_told(effects) == {}
+    for index, told in enumerate((1, 0)):
+        sent = [each for each in router.handle(Heartbeat(), 2 + index) if isinstance(each, SendControl)]
+        assert sum(each.peer == B for each in sent) == told
+
+
 def test_choking_ends_with_the_mesh_and_only_a_mesh_peer_chokes():
     router = meshed_router()
     router.handle(Received(B, wrap_control(write_choke(KEY) + write_choke(b"another"))), 1)
