@@ -18,13 +18,12 @@ from roles.attestations import ask_for
 from roles.committees import Committees
 from roles.delivery import Delivery, keep_job
 from roles.dissent import ask_dissenters, get_asked, hear_shown
-from roles.packing import pack
+from roles.packing import compute_leave_ms, pack
 from roles.patience import Patience
 from roles.receipts import make_receipt
 from roles.role import Computed, Effect, Publish, Record, Send, SetTimer
 from roles.workbook import Job, Workbook
 
-CLAIMS_MS = 30  # claims gather this long before they are published
 ASK_MS = 1_000  # at least, without an attestation, until its verifier is asked for it: it may have been lost
 ASK_MS_MAX = 2_000
 
@@ -59,7 +58,7 @@ class Claimant:
             return [keep_job(job), self._record_claim(job, receipt), *self._delivery.answer(job)]
         self._book.claim(job, receipt, committee, now_ms)
         self._unclaimed.append(job)
-        batch = [SetTimer("claims", now_ms + CLAIMS_MS)] if len(self._unclaimed) == 1 else []
+        batch = [SetTimer("claims", compute_leave_ms(now_ms))] if len(self._unclaimed) == 1 else []
         return [keep_job(job), self._record_claim(job, receipt), *self._delivery.answer(job), *batch]
 
     def _record_claim(self, job: Job, receipt: Receipt) -> Effect:

@@ -27,6 +27,7 @@ from roles.challenger import Challenger
 from roles.demander import DEMAND, Demander
 from roles.leaf_checks import LEAF_TOKEN, LeafChecks
 from roles.models import ModelShelf
+from roles.packing import compute_leave_ms
 from roles.role import (
     Compute,
     Computed,
@@ -51,7 +52,6 @@ from roles.role import (
     TimerFired,
 )
 
-BATCH_MS = 30  # attestations gather this long before they are published
 RUNNING_MAX = 256
 KEPT_MAX = 4_096
 RUNS_MAX = 512  # whose inputs are at hand, in memory: at most 48 KiB each
@@ -269,7 +269,7 @@ class Verifier(Role):
         batch.append(attested.attestation)
         if len(batch) >= GOSSIP_LIST_MAX:
             return self._publish()
-        return [SetTimer("batch", now_ms + BATCH_MS)] if is_first else []
+        return [SetTimer("batch", compute_leave_ms(now_ms))] if is_first else []
 
     def _publish(self) -> list[Effect]:
         batches, self._batches = self._batches, {}

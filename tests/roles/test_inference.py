@@ -27,11 +27,12 @@ from protocol.messages import (
 )
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
-from roles.claimant import ASK_MS, CLAIMS_MS
+from roles.claimant import ASK_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
 from roles.intake import JOBS_MAX
 from roles.lateness import SINGLE
+from roles.packing import LEAVE_MS
 from roles.role import (
     Compute,
     Computed,
@@ -147,7 +148,7 @@ def apply(story: Story, body: SettleIndividual) -> State:
 def test_a_claim_is_on_disk_before_result_or_claim_leave():
     story = Story()
     computed = story.compute(story.ask(story.make_item()))
-    claimed = story.later(CLAIMS_MS, "claims")
+    claimed = story.later(LEAVE_MS, "claims")
 
     assert [type(item) for item in computed if isinstance(item, Store | Send)] == [Store, Send]
     assert isinstance(find(claimed, Publish).message, Claims)
@@ -157,7 +158,7 @@ def test_the_claim_hides_the_output_and_the_result_goes_to_the_client_alone():
     story = Story()
     item = story.make_item()
     computed = story.compute(story.ask(item))
-    claim = find(story.later(CLAIMS_MS, "claims"), Publish).message.items[0].claim
+    claim = find(story.later(LEAVE_MS, "claims"), Publish).message.items[0].claim
 
     digest = compute_tensors_digest((OUTPUT,))
     assert digest not in (claim.commitment, claim.input_digest)

@@ -15,6 +15,7 @@ from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, decode_tensors, encode_tensors
 from protocol.topics import proofs_topic
 from roles.challenge import Challenge
+from roles.packing import LEAVE_MS
 from roles.role import (
     Compute,
     Computed,
@@ -32,7 +33,7 @@ from roles.role import (
     Store,
     TimerFired,
 )
-from roles.verifier import BATCH_MS, REPEAT_MS, Verifier
+from roles.verifier import REPEAT_MS, Verifier
 from testnet.found import load_model_files
 from tests.protocol.ledger.test_models import CALIBRATION
 from tests.roles.test_admission import make_ledger
@@ -73,7 +74,7 @@ class Story:
         return self.do(Computed(compute.token, (OUTPUT,), "test"))
 
     def publish(self) -> Attestations:
-        self.now_ms += BATCH_MS
+        self.now_ms += LEAVE_MS
         return find(self.do(TimerFired("batch")), Publish).message
 
 
@@ -243,7 +244,7 @@ def test_a_restarted_verifier_says_and_opens_the_same():
 def test_what_is_said_of_a_worker_travels_on_the_topic_of_its_shard():
     story = Story()
     story.attest(story.claim()[0])
-    story.now_ms += BATCH_MS
+    story.now_ms += LEAVE_MS
 
     published = [effect for effect in story.do(TimerFired("batch")) if isinstance(effect, Publish)]
 
