@@ -9,6 +9,7 @@ last transaction of the account that is worth least leaves, those behind a gap b
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from protocol.errors import InvalidTransaction, NonceMismatch
 from protocol.fast_dataclass import fast_dataclass
@@ -131,21 +132,21 @@ class Mempool:
             raise NonceMismatch(nonce_next, item.nonce)
         if item.nonce >= nonce_next + self.limits.per_account_max:
             raise NonceTooFar(item.nonce, nonce_next + self.limits.per_account_max)
-        left: list[_Held] = []
+        left: list[_Left] = []
         lane = self._lanes.get(item.account)
         if lane is not None and item.nonce in lane.items:
             self._verify_replacement(lane.items[item.nonce].item, item)
-            left.append(self._take(lane.items[item.nonce].item.id))
+            left.append(self._let_go(lane.items[item.nonce].item))
         self._arrivals += 1
         self._put(_Held(item, self._arrivals), nonce_next)
         try:
             self._shrink(item, left)
         except InvalidTransaction:
             self._take(item.id)
-            for held in reversed(left):
-                self._put(held, nonce_next)
+            for held, its_next in reversed(left):
+                self._put(held, its_next)
             raise
-        return tuple(held.item for held in left)
+        return tuple(held.item for held, _ in left)
 
     def advance(self, nonces: Mapping[bytes, int], time_ms: int) -> tuple[Pooled, ...]:
         """The ledger has come to `time_ms`, these accounts to these next nonces: the settled and the expired leave."""
@@ -187,19 +188,24 @@ class Mempool:
         if item.price <= old.price:  # a part of next to nothing is nothing
             raise ReplacementTooCheap(item.price, old.price + 1)
 
-    def _shrink(self, item: Pooled, left: list["_Held"]) -> None:
+    def _shrink(self, item: Pooled, left: list["_Left"]) -> None:
         """Have transactions leave, into `left`, until all bounds hold again. Raises when it would be `item`'s turn."""
         lane, limits = self._lanes[item.account], self.limits
         while lane.size_bytes > limits.account_bytes_max:
             last = lane.items[max(lane.items)].item
             if last.id == item.id:
                 raise AccountFull(lane.size_bytes, limits.account_bytes_max)
-            left.append(self._take(last.id))
+            left.append(self._let_go(last))
         while len(self._held) > limits.count_max or self.size_bytes > limits.bytes_max:
             worth, last = self._find_least()
             if last.id == item.id:
                 raise PoolFull(item.price, worth[1] + 1)
-            left.append(self._take(last.id))
+            left.append(self._let_go(last))
+
+    def _let_go(self, item: Pooled) -> "_Left":
+        """Take it out for another, with all it needs to come back."""
+        nonce_next = self._lanes[item.account].nonce_next
+        return _Left(self._take(item.id), nonce_next)
 
     def _find_least(self) -> "tuple[Worth, Pooled]":
         """The last transaction of the account that is worth least. The pool must not be empty."""
@@ -269,6 +275,13 @@ class Mempool:
 class _Held:
     item: Pooled
     arrival: int
+
+
+class _Left(NamedTuple):
+    """What has left for another, and its account's next nonce."""
+
+    held: _Held
+    nonce_next: int
 
 
 @dataclass

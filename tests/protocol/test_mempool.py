@@ -173,6 +173,19 @@ def test_stale_entries_do_not_pile_up():
 LIMITS = Limits(count_max=5, bytes_max=60, per_account_max=4, account_bytes_max=35, replace_bp=1_000)
 
 
+def test_what_had_to_leave_for_one_that_is_refused_after_all_comes_back_as_it_was():
+    """Another account's only transaction comes back to its own account's nonce, not to that of the one refused."""
+    pool = Mempool(LIMITS)
+    pool.add(first := make(ALICE, 1, 0, 0, 1, 0), 1)
+    pool.add(second := make(BOB, 2, 1, 0, 31, 0), 2)
+    pool.add(third := make(CAROL, 0, 0, 0, 1, 0), 0)
+
+    with pytest.raises(PoolFull):
+        pool.add(make(ALICE, 1, 1, 0, 30, 0), 1)
+
+    assert set(pool.list_ready(0)) == {first, second, third}
+
+
 class NaiveMempool:
     """The rules said once more, with a list, without a thought for speed."""
 
