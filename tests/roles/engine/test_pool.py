@@ -658,8 +658,9 @@ def test_of_two_workers_none_has_a_second_job_ahead_before_both_have_one():
 def test_what_a_killed_worker_had_ahead_is_run_by_the_next_one():
     async def main():
         results = {}
-        async with bounded_pool() as pool, queued(pool, results) as (_, scopes):
+        async with bounded_pool() as pool, queued(pool, results) as (pid, scopes):
             scopes[1].cancel()  # in mid-run: its worker goes with it
+            await wait_until(lambda: not is_alive(pid))
         assert results == compute_all(1)
         assert pool.stats.started == 2
 
