@@ -11,7 +11,7 @@ choke whoever mostly brings copies, which who is quick can bring about for other
 
 from p2p.gossipsub.cache import Sighting
 from p2p.gossipsub.events import SendControl
-from p2p.gossipsub.state import Peer, State, Topic
+from p2p.gossipsub.state import Feed, Peer, State, Topic
 from p2p.gossipsub.wire import Control, write_choke, write_unchoke
 
 REST_MS, REST_MS_MAX = 30_000, 3_600_000  # after a message that its author did not bring, doubled each time
@@ -47,20 +47,24 @@ class Choking:
 
     def beat(self, topic: Topic) -> None:
         """Choke our mesh if the authors have fed us for long enough, unchoke it if one has not."""
-        feed, after = topic.feed, self._params.choke_after
+        feed = topic.feed
         feed.is_short = feed.is_short or any(sighting.awaits for sighting in feed.awaited_before)
         feed.awaited_before = [sighting for sighting in feed.awaited if sighting.awaits]
         feed.awaited = []
         if feed.is_short:
             self._unchoke(topic)
-        elif feed.awaited_before or self._state.now_ms < feed.rests_until_ms:
-            return
-        elif after is not None and feed.count >= after:
+        elif self._is_fed(feed):
             if not feed.choked:
                 feed.choked_ms = self._state.now_ms
             unchoked = [node for node in topic.mesh if node not in feed.choked]
             self._tell(topic, unchoked, write_choke(topic.key))
             feed.choked.update(dict.fromkeys(unchoked))
+
+    def _is_fed(self, feed: Feed) -> bool:
+        """Whether for long enough nothing was missed, and nothing may be yet."""
+        after = self._params.choke_after
+        is_rested = self._state.now_ms >= feed.rests_until_ms
+        return after is not None and feed.count >= after and is_rested and not feed.awaited_before
 
     def _unchoke(self, topic: Topic) -> None:
         """For longer than the last time, unless it went well for longer than that."""
