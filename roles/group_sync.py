@@ -6,17 +6,13 @@ there is for bringing what was jotted down into the database, which nobody waits
 """
 
 import math
-import time
 from collections.abc import Callable
 
 import trio
 
 from roles.core_effects import NetPublish
 
-GATHER_S = 0.005  # so long writes gather before they are synced
-UNSYNCED_S_MAX = 0.1  # so long they gather at most while nothing waits for them
-SOON_S = 0.01  # or so long, where something is published again and again: it is to find them on the disk
-SOON_FOR_S = 1.0
+UNSYNCED_S_MAX = 0.1  # so long writes gather at most while nothing waits for them
 FOLD_S = 1.0  # and so long before they are brought into the database: of what changes often it sees the last
 
 
@@ -34,7 +30,7 @@ class GroupSync:
         self._publish = publish
         self._is_dirty = False
         self._is_syncing = False
-        self._published_s = -math.inf
+        self._rests_until_s = -math.inf
         self._closed = trio.Event()
         self._held: list[NetPublish] = []
         self._wake = trio.Event()
@@ -56,7 +52,6 @@ class GroupSync:
 
     def send(self, effect: NetPublish) -> None:
         """Now, or as soon as the disk has what was written before."""
-        self._published_s = time.monotonic()
         if self.is_clean:
             self._publish(effect)
         else:
@@ -64,16 +59,19 @@ class GroupSync:
             self._hurry.set()
 
     async def run(self) -> None:
-        """Sync what was written, and rest as long as the disk took, until `close`. Raises what `secure` does."""
+        """Sync what was written, at once if something waits to be published, until `close`. Raises what `secure` does.
+
+        After each time the disk rests as long as it took: what comes meanwhile shares the next.
+        """
         while not self._closed.is_set():
             await self._wake.wait()
-            is_soon = time.monotonic() < self._published_s + SOON_FOR_S
-            with trio.move_on_after(SOON_S if is_soon else UNSYNCED_S_MAX):
+            with trio.move_on_after(UNSYNCED_S_MAX):
                 await self._hurry.wait()
-                await trio.sleep(GATHER_S)
+            if trio.current_time() < self._rests_until_s:
+                await trio.sleep_until(self._rests_until_s)
             begun_s = trio.current_time()
             await self.flush()
-            await trio.sleep(trio.current_time() - begun_s)
+            self._rests_until_s = 2 * trio.current_time() - begun_s
 
     async def fold_now_and_then(self) -> None:
         """Bring what was written into the database, until `close`. Raises what `fold` does."""

@@ -85,6 +85,36 @@ def test_what_is_written_while_the_disk_works_is_synced_anew_before_what_follows
     trio.run(main)
 
 
+def test_what_is_published_waits_for_the_disk_alone_and_what_comes_soon_after_shares_the_next_sync():
+    synced, sent_s = [], []
+
+    async def main() -> None:
+        def sync() -> None:
+            synced.append(True)
+            trio.from_thread.run_sync(clock.jump, 0.02)
+
+        def publish_at(effect: NetPublish) -> None:
+            sent_s.append(round(trio.current_time() - began_s, 3))
+
+        async def write_and_publish(at_s: float) -> None:
+            await trio.sleep_until(began_s + at_s)
+            group.note()
+            group.send(publish(b"item"))
+
+        group = GroupSync(sync, lambda: None, publish_at)
+        began_s = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(group.run)
+            for at_s in (0.0, 0.025, 0.03, 0.2):
+                nursery.start_soon(write_and_publish, at_s)
+            await trio.sleep(1)
+            await group.close()
+
+    clock = trio.testing.MockClock(autojump_threshold=0.01)
+    trio.run(main, clock=clock)
+    assert (len(synced), sent_s) == (3, [0.02, 0.06, 0.06, 0.22])  # the disk rests from 0.02 to 0.04
+
+
 def test_closing_leaves_nothing_unsynced_and_nothing_unsent():
     async def main() -> None:
         disk = Disk()
