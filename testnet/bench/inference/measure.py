@@ -26,7 +26,7 @@ from testnet.bench.finality.measure import get_percentile
 from testnet.bench.inference import peer
 from testnet.bench.inference.bare import Bare
 from testnet.bench.inference.load import Ask, Refusal, ask_at_once, ask_at_rate, ask_in_turn
-from testnet.bench.inference.models import PROBE_STEPS, ROW, build_chain, compute_steps
+from testnet.bench.inference.models import PROBE_STEPS, ROW, build_chain, compute_shape
 from testnet.bench.inference.network import Network, NotReady, read_last_words, run_network
 
 NAMES = (
@@ -132,7 +132,7 @@ def make_models(folder: Path, bare: Bare, note: Note) -> dict[float, Path]:
     models = {}
     for wanted_ms in (SHORT_MS, MIDDLE_MS, LONG_MS):
         path = folder / f"chain-{wanted_ms:.0f}ms.onnx"
-        path.write_bytes(build_chain(compute_steps(step_ms, probes[1], wanted_ms)))
+        path.write_bytes(build_chain(*compute_shape(step_ms, probes[1], wanted_ms)))
         bare.load(path)
         took_ms = 1_000 * statistics.median(bare.time_runs(path, SIZING_RUNS))
         note(f"{path.stem}: {path.stat().st_size / 1024:.0f} KiB, {took_ms:.2f} ms a run")

@@ -1,9 +1,11 @@
 """Models that take as long for one row as a benchmark wants: chains of products of small matrices, written as ONNX.
 
 A row becomes a matrix of 32 × 128, which is multiplied again and again by one orthogonal matrix, so that numbers stay
-as large as they are. Everything fits into the processor's caches: what is timed is arithmetic, on every machine.
+as large as they are. Everything fits into the processor's caches: what is timed is arithmetic, on every machine. Where
+that would take too many products, it stands in the matrix several times.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from roles.engine.protobuf import BYTES, VARINT, write_fields
@@ -22,8 +24,8 @@ _FLOAT, _INT64 = 1, 7  # TensorProto.DataType
 _OPSET, _IR_VERSION = 17, 8
 
 
-def build_chain(steps: int) -> bytes:
-    """An ONNX model with so many products between its first and its last."""
+def build_chain(steps: int, times: int = 1) -> bytes:
+    """An ONNX model with so many products between its first and its last, each of so many times 32 × 128 numbers."""
     import numpy as np
 
     hadamard = np.ones((1, 1), np.float32)
@@ -40,7 +42,8 @@ def build_chain(steps: int) -> bytes:
     ]
     nodes = [
         _write_node("MatMul", ["x", "spread"], "wide"),
-        _write_node("Reshape", ["wide", "matrix"], "h0"),
+        _write_node("Reshape", ["wide", "matrix"], "once"),
+        _write_node("Concat", ["once"] * times, "h0", (_write_int("axis", 1),)),
         # For a constant onnxruntime would keep a copy per step, and time would go into reading them from memory.
         _write_node("Mul", ["x", "nothing"], "zeros"),
         _write_node("ReduceMean", ["zeros"], "zero", (_write_axes(1), _write_int("keepdims", 1))),
@@ -57,13 +60,15 @@ def build_chain(steps: int) -> bytes:
     return write_fields([(1, VARINT, _IR_VERSION), (7, BYTES, write_fields(graph)), (8, BYTES, opset)])
 
 
-def compute_steps(step_ms: float, rest_ms: float, wanted_ms: float) -> int:
-    """How many steps a chain of this duration has, one and all that is around them given.
+def compute_shape(step_ms: float, rest_ms: float, wanted_ms: float) -> tuple[int, int]:
+    """Steps and times of a chain of this duration, one step of the simplest chain and all that is around them given.
 
-    >>> compute_steps(0.03, 0.1, 1.0)
-    30
+    >>> compute_shape(0.03, 0.1, 1.0), compute_shape(0.005, 0.0, 30.0)
+    ((30, 1), (2000, 3))
     """
-    return max(1, min(STEPS_MAX, round((wanted_ms - rest_ms) / step_ms)))
+    steps = max(1, round((wanted_ms - rest_ms) / step_ms))
+    times = math.ceil(steps / STEPS_MAX)
+    return round(steps / times), times
 
 
 def _make_waves(rows: int, columns: int) -> "Matrix":

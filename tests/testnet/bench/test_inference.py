@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.tensor import Tensor
 from roles.engine.session import load_session, run_session
 from testnet.bench.inference.load import Outcome, Refusal, ask_at_once, ask_at_rate, ask_in_turn
 from testnet.bench.inference.loop_watch import LoopWatch
-from testnet.bench.inference.models import OUTPUTS, ROW, STEPS_MAX, build_chain, compute_steps
+from testnet.bench.inference.models import OUTPUTS, ROW, STEPS_MAX, build_chain, compute_shape
 
 WORK_S = 0.1
 
@@ -43,9 +45,9 @@ def make_server(places: int) -> Callable[[], Awaitable[None]]:
     return ask
 
 
-@pytest.mark.parametrize("steps", [1, 7])
-def test_a_chain_is_a_model_that_nodes_run_and_its_rows_do_not_know_of_each_other(steps: int):
-    session = load_session(build_chain(steps))
+@pytest.mark.parametrize(("steps", "times"), [(1, 1), (7, 1), (7, 3)])
+def test_a_chain_is_a_model_that_nodes_run_and_its_rows_do_not_know_of_each_other(steps: int, times: int):
+    session = load_session(build_chain(steps, times))
     rows = np.stack([np.linspace(0, 1, ROW), np.linspace(1, -1, ROW)]).astype("<f4")
 
     (both,), _ = run_session(session, (Tensor("float32", (2, ROW), rows.tobytes()),))
@@ -66,9 +68,14 @@ def test_turning_twice_is_not_turning_at_all_so_numbers_stay_as_large_as_they_ar
         np.testing.assert_allclose(np.frombuffer(data, "<f4"), np.frombuffer(none, "<f4"), rtol=1e-3, atol=1e-5)
 
 
-def test_a_chain_is_never_longer_than_a_dispute_can_be_about():
-    assert compute_steps(0.001, 0.0, 1_000.0) == STEPS_MAX
-    assert compute_steps(1.0, 5.0, 1.0) == 1
+@given(step_ms=st.floats(1e-4, 1.0), rest_ms=st.floats(0.0, 2.0), wanted_ms=st.floats(0.5, 40.0))
+def test_a_chain_takes_as_long_as_it_should_and_is_never_longer_than_a_dispute_can_be_about(
+    step_ms: float, rest_ms: float, wanted_ms: float
+):
+    steps, times = compute_shape(step_ms, rest_ms, wanted_ms)
+
+    assert 1 <= steps <= STEPS_MAX
+    assert abs(rest_ms + steps * times * step_ms - wanted_ms) <= times * step_ms or steps == 1
 
 
 def test_one_after_another_each_takes_its_own_time():
