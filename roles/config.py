@@ -30,6 +30,7 @@ ANNOUNCE_MAX = 4
 TRUSTED_MAX = 64
 DIRECT_MAX = 32
 REACHABILITY = ("auto", "dial-back", "trusted")
+ENGINE_WORKERS_MAX = 64
 KEEP_BLOCKS_MIN = 1_000  # a peer that was away for a while is served from these
 HEX_MARK = "hex:"
 
@@ -162,8 +163,8 @@ def verify_config(config: NodeConfig) -> None:
         raise ValueError(f"direct: {len(config.direct)} peers, at most {DIRECT_MAX}, each with an address")
     for peer in (*config.bootstrap, *config.direct):
         parse_node(peer.node)
-    if not 1 <= config.engine_workers <= 64:
-        raise ValueError(f"engine_workers {config.engine_workers}: from 1 to 64")
+    if not 1 <= config.engine_workers <= ENGINE_WORKERS_MAX:
+        raise ValueError(f"engine_workers {config.engine_workers}: from 1 to {ENGINE_WORKERS_MAX}")
     if len(config.announce) > ANNOUNCE_MAX or not all(is_dialable(text) for text in config.announce):
         raise ValueError(f"announce {list(config.announce)}: at most {ANNOUNCE_MAX} like /ip4/192.0.2.7/tcp/4001")
     if len(config.trusted) > TRUSTED_MAX:

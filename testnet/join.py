@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,16 @@ from typing import Any
 
 from protocol.keys import PrivateKey, format_node
 from protocol.ledger.genesis import Genesis, compute_chain_id
-from roles.config import BootstrapPeer, ConfigError, NodeConfig, parse_peer, read_config, write_config, write_genesis
+from roles.config import (
+    ENGINE_WORKERS_MAX,
+    BootstrapPeer,
+    ConfigError,
+    NodeConfig,
+    parse_peer,
+    read_config,
+    write_config,
+    write_genesis,
+)
 from roles.engine.remote.settings import BackendConfig, parse_backend
 from roles.keystore import write_key
 from roles.lock import is_locked
@@ -55,6 +66,7 @@ def make_node(
         bootstrap=tuple(BootstrapPeer(peer.node, peer.addresses) for peer in choose_bootstrap(list(network.nodes))),
         options=_build_options(role, network),
         enrol=role != "client",
+        engine_workers=count_engine_workers(),
     )
     # Last: a directory without it is no node yet, so a crash before this line leaves nothing that could be run.
     write_config(directory, config)
@@ -69,6 +81,12 @@ def make_node(
     }
 
 
+def count_engine_workers() -> int:
+    """How many models a node on this machine may run at once: one per processor it may use, but one for its loop."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(max(1, cores - 1), ENGINE_WORKERS_MAX)
+
+
 def change_node(
     directory: Path,
     role: str = "",
@@ -79,6 +97,7 @@ def change_node(
     keep_blocks: int | None = None,
     backends: tuple[str, ...] = (),
     bucket: str = "",
+    engine_workers: int | None = None,
 ) -> NodeConfig:
     """The configuration of a data directory, rewritten first when an argument asks for something else.
 
@@ -96,6 +115,8 @@ def change_node(
         changed = replace(changed, http=http)
     if keep_blocks is not None:
         changed = replace(changed, keep_blocks=keep_blocks)
+    if engine_workers is not None:
+        changed = replace(changed, engine_workers=engine_workers)
     if direct:
         changed = replace(changed, direct=tuple(parse_peer(text) for text in direct))
     if bucket:

@@ -104,6 +104,7 @@ def run(
     keep_blocks: int | None = None,
     backend: Annotated[list[str] | None, Parameter(negative="")] = None,
     bucket: str = "",
+    engine_workers: int | None = None,
     json: Json = False,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM. It bonds and registers its role on the ledger if that is not done yet.
@@ -128,6 +129,9 @@ def run(
     bucket
         https://HOST/BUCKET/PREFIX: where the blocks of the node's store are from now on, in an S3-compatible bucket; or
         `none`, for files again. Blocks are not moved. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    engine_workers
+        How many models run at once, 1 to 64, each in a process of its own. Kept for the next start. `node init` chooses
+        as many as the machine has processors, less one.
     """
     from roles.status import read_status
     from testnet.join import change_node
@@ -141,7 +145,16 @@ def run(
     _check_bucket(bucket)
     output = Output(json)
     config = change_node(
-        data, role, listen, tuple(announce or ()), http, tuple(direct or ()), keep_blocks, tuple(backend or ()), bucket
+        data,
+        role,
+        listen,
+        tuple(announce or ()),
+        http,
+        tuple(direct or ()),
+        keep_blocks,
+        tuple(backend or ()),
+        bucket,
+        engine_workers,
     )
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     passphrase = open_with_passphrase(data, output, passphrase_file)
