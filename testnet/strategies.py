@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from hypothesis import strategies as st
 
 import protocol.ledger.apply  # noqa: F401  (registers the body of every transaction)
+from p2p.delay_line import CLEAR
 from protocol.codec import encode, get_field_types
 from protocol.keys import PrivateKey, Signer
 from protocol.ledger.block import Block, Header
@@ -122,7 +123,7 @@ def fault_plans(
     """Plans whose faults all end within `duration_ms`, and in which every crashed node comes back.
 
     `nodes` are the names to do harm to, by default those of the default roles. A plan shrinks towards none: fewer
-    and shorter faults, of fewer nodes and ways. No node is both crashed and paused.
+    and shorter faults, of fewer nodes and ways. No node is both crashed and paused, and no link fault does nothing.
     """
     names = tuple(name_nodes(DEFAULT_ROLES)) if nodes is None else tuple(nodes)
     crashed = st.lists(_crashes(names, duration_ms), max_size=crashes_max, unique_by=lambda crash: crash.node)
@@ -137,7 +138,7 @@ def fault_plans(
         crashes=crashed.map(tuple),
         links=st.lists(_link_faults(names, duration_ms, loss_bp_max), max_size=links_max).map(tuple),
         pauses=paused.map(tuple),
-    ).map(_part_crashed_from_paused)
+    ).map(_leave_out_idle)
 
 
 @st.composite
@@ -183,9 +184,11 @@ def _pauses(draw: st.DrawFn, names: tuple[str, ...], duration_ms: int) -> Pause:
     return Pause(draw(st.sampled_from(names)), start_ms, end_ms)
 
 
-def _part_crashed_from_paused(plan: FaultPlan) -> FaultPlan:
+def _leave_out_idle(plan: FaultPlan) -> FaultPlan:
+    """Drawn faults that would change nothing: what shrinks to one of them is gone."""
     crashed = {crash.node for crash in plan.crashes}
-    return replace(plan, pauses=tuple(pause for pause in plan.pauses if pause.node not in crashed))
+    pauses = tuple(pause for pause in plan.pauses if pause.node not in crashed)
+    return replace(plan, pauses=pauses, links=tuple(link for link in plan.links if link.conditions != CLEAR))
 
 
 def _get_sizes(bounds: Sequence[Any]) -> tuple[int, int]:

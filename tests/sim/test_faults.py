@@ -22,6 +22,11 @@ def test_a_plan_survives_its_own_text(plan):
     assert plan.quiet_ms <= 10_000
 
 
+@given(fault_plans())
+def test_no_drawn_link_fault_does_nothing(plan):
+    assert all(link.conditions != CLEAR for link in plan.links)
+
+
 def test_a_partition_separates_its_groups_and_the_rest_while_it_lasts():
     plan = FaultPlan(partitions=(Partition(100, 200, (("a", "b"), ("c",))),))
 
