@@ -30,7 +30,6 @@ class GroupSync:
         self._publish = publish
         self._is_dirty = False
         self._is_syncing = False
-        self._rests_until_s = -math.inf
         self._closed = trio.Event()
         self._held: list[NetPublish] = []
         self._wake = trio.Event()
@@ -63,15 +62,16 @@ class GroupSync:
 
         After each time the disk rests as long as it took: what comes meanwhile shares the next.
         """
+        rests_until_s = -math.inf
         while not self._closed.is_set():
             await self._wake.wait()
             with trio.move_on_after(UNSYNCED_S_MAX):
                 await self._hurry.wait()
-            if trio.current_time() < self._rests_until_s:
-                await trio.sleep_until(self._rests_until_s)
+            if trio.current_time() < rests_until_s:
+                await trio.sleep_until(rests_until_s)
             begun_s = trio.current_time()
             await self.flush()
-            self._rests_until_s = 2 * trio.current_time() - begun_s
+            rests_until_s = 2 * trio.current_time() - begun_s
 
     async def fold_now_and_then(self) -> None:
         """Bring what was written into the database, until `close`. Raises what `fold` does."""

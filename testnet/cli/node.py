@@ -146,15 +146,15 @@ def run(
     output = Output(json)
     config = change_node(
         data,
-        role,
-        listen,
-        tuple(announce or ()),
-        http,
-        tuple(direct or ()),
-        keep_blocks,
-        tuple(backend or ()),
-        bucket,
-        engine_workers,
+        role=role,
+        listen=listen,
+        announce=tuple(announce or ()),
+        http=http,
+        direct=tuple(direct or ()),
+        keep_blocks=keep_blocks,
+        backends=tuple(backend or ()),
+        bucket=bucket,
+        engine_workers=engine_workers,
     )
     output.note(f"node {config.name} ({', '.join(config.roles)}) in {data}; Ctrl-C ends it")
     passphrase = open_with_passphrase(data, output, passphrase_file)

@@ -105,9 +105,9 @@ def test_what_is_published_waits_for_the_disk_alone_and_what_comes_soon_after_sh
         began_s = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(group.run)
-            for at_s in (0.0, 0.025, 0.03, 0.2):
-                nursery.start_soon(write_and_publish, at_s)
-            await trio.sleep(1)
+            async with trio.open_nursery() as writers:
+                for at_s in (0.0, 0.025, 0.03, 0.2):
+                    writers.start_soon(write_and_publish, at_s)
             await group.close()
 
     clock = trio.testing.MockClock(autojump_threshold=0.01)
