@@ -52,8 +52,6 @@ WARM_S = 1.0
 SECONDS, SECONDS_FULL = 3.0, 20.0
 THROUGHPUT_CONCURRENCY = 4
 CONCURRENCY = 16
-# Of short requests more are answered than one bond covers: after so many rounds, of SECONDS, they are settled first.
-ROUNDS_UNSETTLED = 2
 OVERLOAD = 3.0
 # With so many processes beside the server's own. Of several the faster counts.
 PEERS, PEERS_FULL = {"mlserver, one worker": 1}, {"mlserver, one worker": 1, "mlserver": 0}
@@ -244,9 +242,9 @@ async def measure_requests(bench: Bench) -> list[Figure]:
             for name, workers in (PEERS_FULL if bench.full else PEERS).items()
         }
         for number in range(bench.rounds):
-            if number % ROUNDS_UNSETTLED == 0:
-                await _settle(bench)
+            await _settle(bench)
             ours.append((await ask_at_once(ask, CONCURRENCY, WARM_S, SECONDS)).per_s)
+            await _settle(bench)  # or what ours has put off goes on beside theirs
             for name, port in ports.items():
                 async with peer.open_client(port, path.stem, CONCURRENCY) as ask_them:
                     load = await ask_at_once(ask_them, CONCURRENCY, WARM_S, SECONDS)
