@@ -228,11 +228,11 @@ async def measure_requests(bench: Bench) -> list[Figure]:
     path = bench.models[SHORT_MS]
     ask = bench.make_ask(path)
     bench.note(f"requests of {path.stem}: {CONCURRENCY} under way")
+    await _settle(bench)
     python = peer.find_python()
     if python is None:
         bench.note(f"NOT BESIDE mlserver {peer.VERSION}, which is not installed: `{peer.COMMAND}` installs it")
         bare_s = bench.time_bare(path, bench.seconds / 2)
-        await _settle(bench)
         load = await ask_at_once(ask, CONCURRENCY, WARM_S, SECONDS)
         return [compare("requests_1ms", load.per_s, "/s", BARE, len(bare_s) / sum(bare_s))]
     ours, theirs = [], dict[str, list[float]]()
@@ -242,7 +242,6 @@ async def measure_requests(bench: Bench) -> list[Figure]:
             for name, workers in (PEERS_FULL if bench.full else PEERS).items()
         }
         for number in range(bench.rounds):
-            await _settle(bench)
             ours.append((await ask_at_once(ask, CONCURRENCY, WARM_S, SECONDS)).per_s)
             await _settle(bench)  # or what ours has put off goes on beside theirs
             for name, port in ports.items():
