@@ -1,5 +1,7 @@
 """From what a user wants to a request that workers can take, or to why there is none."""
 
+from dataclasses import replace
+
 from protocol.check import AHEAD_MS_MAX
 from protocol.codec import encode
 from protocol.content import format_cid
@@ -9,10 +11,12 @@ from protocol.ledger.state import State
 from protocol.proofs.kinds import REEXEC, SIGNED
 from roles.admission import REQUEST_BYTES_MAX, NotAdmitted, check_inputs, check_outputs
 from roles.attempts import Ask, Job
+from roles.attesters import Attesters
 from roles.dispatch import order_workers
 from roles.role import Context
 
 NONCE_BYTES = 16
+REDRAWS_MAX = 16  # one of two needs the one silent verifier of four
 
 
 class NotAsked(Exception):
@@ -23,8 +27,11 @@ class NotAsked(Exception):
         self.code = code
 
 
-def make_job(ask: Ask, context: Context, state: State, now_ms: int) -> Job:
-    """A job with its request and the workers drawn for it. NotAsked when it is plain that no worker would take it."""
+def make_job(ask: Ask, context: Context, state: State, attesters: Attesters, now_ms: int) -> Job:
+    """A job with its request and the workers drawn for it. NotAsked when it is plain that no worker would take it.
+
+    Its request is drawn again while its first worker would need a verifier from whom nothing is heard.
+    """
     model = state.models.get(ask.model)
     if model is None:
         names = ", ".join(sorted(record.name for record in state.models.values())) or "none"
@@ -53,6 +60,13 @@ def make_job(ask: Ask, context: Context, state: State, now_ms: int) -> Job:
     job.order = job.drawn = order_workers(job, state)
     if not job.order:
         raise NotAsked("no_worker", f"no bonded inference node serves {model.name} in this epoch")
+    for _ in range(REDRAWS_MAX):
+        if attesters.choose(job, job.order[:1], state, now_ms):
+            break
+        # The one thing in it that may differ by so little. Whoever chose its nonce looks for it by that.
+        job.request = replace(job.request, deadline_ms=job.request.deadline_ms - 1)
+        job.request_id = compute_request_id(job.request)
+        job.order = job.drawn = order_workers(job, state)
     return job
 
 

@@ -164,9 +164,12 @@ class Attempt:
     is_over: bool = False  # refused, disputed or out of reach
     is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
     is_asking: bool = False  # a direct question is on its way
+    is_late: bool = False  # its verifiers have not spoken in time
     is_disputed: bool = False  # a drawn verifier has found another output
     is_called_off: bool = False
-    pulled_ms: int = 0
+    answered_ms: int = 0  # when its receipt came
+    pulled_ms: int = 0  # when its verifiers were asked last, or its receipt came
+    is_pulled: bool = False
     began_ms: int = 0
     refusals: list[Refusal] = field(default_factory=list)
     note: str = ""  # why we gave it up
@@ -185,6 +188,11 @@ class Attempt:
     @property
     def is_attested(self) -> bool:
         return self.receipt is not None and len(self.attestations) == len(self.committee) and not self.unlike
+
+    @property
+    def unheard(self) -> list[bytes]:
+        """Verifiers drawn for its claim that have said nothing."""
+        return [verifier for verifier in self.committee if verifier not in self.attestations]
 
     def note_refusal(self, refusal: Refusal) -> None:
         """Keep what the worker signed; one that repeats itself adds nothing after a few."""
@@ -217,6 +225,7 @@ class Job:
     order: tuple[bytes, ...] = ()
     drawn: tuple[bytes, ...] = ()
     tokens: list[str] = field(default_factory=list)
+    draws: int = 1  # of the ask, with this one
     is_hedged: bool = False
     generation: tuple[Generation, StepForm] | None = None  # what is asked for, if it is one
     good: int = 0  # tokens of those that count, if its stream was cut

@@ -72,7 +72,8 @@ class Answers:
             attempt.is_silent = True
             reason = f"the worker's result does not fit its request: {error}"
             return [*_blame(sender, error), *self._jobs.fall_back(job, attempt, "no_answer", reason, now_ms)]
-        attempt.receipt, attempt.outputs, attempt.pulled_ms = result.receipt, result.outputs, now_ms
+        attempt.receipt, attempt.outputs = result.receipt, result.outputs
+        attempt.answered_ms = attempt.pulled_ms = now_ms
         self._purse.note_answered(attempt.item.voucher)
         attempt.claim_id = compute_claim_id(claim)
         self._jobs.claims[attempt.claim_id] = job, attempt
@@ -133,6 +134,7 @@ class Answers:
     def _take(self, job: Job, attempt: Attempt, item: Attestation, now_ms: int) -> list[Effect]:
         """A drawn verifier's word. One that found another digest of a float model is asked what it found."""
         model = self._jobs.ledger.models[job.request.model]
+        self._jobs.attesters.hear(item.verifier, now_ms)
         if not attempt.hear(item, model):
             if item.shown or not may_be_shown(model, attempt.outputs):
                 return self._dissent(job, attempt, now_ms)
@@ -140,6 +142,7 @@ class Answers:
             question = GetOpening(attempt.receipt, attempt.item.request.inputs)
             return [Request(item.verifier, "proof", question, NEAR + attempt.claim_id.hex())]
         if attempt.is_attested and (attempt.is_silent or not attempt.is_over):
+            self._jobs.attesters.note_attested(attempt, now_ms)
             return self._jobs.release(job, attempt, now_ms)
         return []
 

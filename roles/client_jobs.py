@@ -3,16 +3,23 @@
 from dataclasses import replace
 
 from protocol.ledger.state import State
-from roles.attempts import Attempt, Job, Outcome, make_outcome
+from roles.admission import RefusalCode
+from roles.asking import NotAsked, make_job
+from roles.attempts import Ask, Attempt, Job, Outcome, make_outcome
+from roles.attestations import ask_for
+from roles.attesters import Attesters
 from roles.debts import Debts
 from roles.dispatch import Dispatch, call_off
 from roles.disputes import Disputes
 from roles.purse import Purse
 from roles.request_log import RequestLog, make_record
-from roles.role import Deliver, Effect, Record, SetTimer, Store
+from roles.role import Context, Deliver, Effect, Record, SetTimer, Store
 from roles.service_log import ServiceLog
 
 TICK_MS = 200
+PULL_MS = 1_500  # from one question for attestations to the next
+REPLY_MS = 400  # from the first of them until it was in vain
+DRAWS_MAX = 8  # of one request: of three workers, one in eight draws the silent verifier of four for all of them
 HEDGE = "hedge|"
 REASON_LETTERS_MAX = 400
 
@@ -22,21 +29,34 @@ class Jobs:
 
     ledger: State
 
-    def __init__(self, purse: Purse, service: ServiceLog, step: int) -> None:
+    def __init__(self, context: Context, purse: Purse, service: ServiceLog, step: int) -> None:
+        self._context = context
         self.debts = Debts(purse)
         self.service = service
-        self.dispatch = Dispatch(purse, self.debts, step, self._on_sending)
+        self.attesters = Attesters()
+        self.dispatch = Dispatch(purse, self.debts, self.attesters, step, self._on_sending)
         self.disputes = Disputes()
         self.log = RequestLog()
         self.under_way: dict[bytes, Job] = {}  # by request id
         self.claims: dict[bytes, tuple[Job, Attempt]] = {}
         self.is_ticking = False
 
+    def begin(self, ask: Ask, now_ms: int) -> list[Effect]:
+        """Take up what is asked. NotAsked when it is plain that no worker would take it."""
+        job = make_job(ask, self._context, self.ledger, self.attesters, now_ms)
+        job.tokens.append(ask.token)
+        self._add(job)
+        return [*self.run(now_ms), *self.keep_ticking(now_ms)]
+
+    def _add(self, job: Job) -> None:
+        self.under_way[job.request_id] = job
+        self.dispatch.add(job)
+
     def run(self, now_ms: int) -> list[Effect]:
         effects, left_over = self.dispatch.run(self.ledger, now_ms)
         # A worker that was given up may still answer; only a job with no hope left ends before its deadline.
         hopeless = [job for job in left_over if all(attempt.is_over for attempt in job.attempts)]
-        failed = (effect for job in hopeless for effect in self.fail(job, job.last_code, job.last_reason, now_ms))
+        failed = (effect for job in hopeless for effect in self._give_up(job, job.last_code, job.last_reason, now_ms))
         return [*effects, *failed]
 
     def on_opened(self, error: str, now_ms: int) -> list[Effect]:
@@ -69,13 +89,72 @@ class Jobs:
             return [*self.log.keep(job.request_id, make_record(job)), *self.run(now_ms)]
         if not all(other.is_over for other in job.attempts):
             return []
-        return [*self.fail(job, code, reason, now_ms), *self.run(now_ms)]
+        return [*self._give_up(job, code, reason, now_ms), *self.run(now_ms)]
+
+    def chase(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """Have verifiers asked for what gossip has not brought of this attempt, and if that brings nothing, another
+        worker for an answer that others may attest.
+
+        The first has given what it was asked for, and is paid only if that is attested: it may hold another voucher.
+        """
+        if attempt.is_pulled and not attempt.is_late and now_ms >= attempt.pulled_ms + REPLY_MS:
+            attempt.is_late = True
+            self.attesters.blame(attempt, now_ms)
+            self.dispatch.free(attempt)
+            if self.attesters.choose(job, job.order, self.ledger, now_ms):
+                return self.hedge(job, attempt, now_ms - attempt.began_ms, now_ms)
+            reason = "none of the verifiers drawn for the workers left is heard"
+            return [*(self._draw_again(job, "unattested", reason, now_ms) or []), *self.run(now_ms)]
+        wait_ms = PULL_MS if attempt.is_pulled else self.attesters.compute_wait(job.ask.timeout_ms)
+        if now_ms < attempt.pulled_ms + wait_ms:
+            return []
+        attempt.is_pulled, attempt.pulled_ms = True, now_ms
+        job.last_code, job.last_reason = "unattested", "a worker answered, the drawn verifiers did not"
+        return [ask_for(verifier, (attempt.claim_id,)) for verifier in attempt.unheard]
+
+    def hedge(self, job: Job, attempt: Attempt, after_ms: int, now_ms: int) -> list[Effect]:
+        """The next worker is asked beside this one, if there is one: the first whose answer can be released wins."""
+        if not job.order or job.ask.streams:
+            return self.run(now_ms)
+        job.is_hedged = True
+        self.dispatch.add(job)
+        fields = {"request_id": job.request_id, "worker": attempt.worker, "after_ms": after_ms}
+        return [Record("request.hedged", fields), *self.run(now_ms)]
 
     def forget_silent(self, attempt: Attempt, now_ms: int) -> list[Effect]:
         """A worker that was out of reach has spoken, in vain: another has been asked long since."""
         attempt.is_silent = False
         self.dispatch.free(attempt)
         return self.run(now_ms)
+
+    def _give_up(self, job: Job, code: str, reason: str, now_ms: int) -> list[Effect]:
+        """No worker is left."""
+        if code == RefusalCode.COMMITTEE:
+            again = self._draw_again(job, code, reason, now_ms)
+            if again is not None:
+                return again
+        return self.fail(job, code, reason, now_ms)
+
+    def _draw_again(self, job: Job, code: str, reason: str, now_ms: int) -> list[Effect] | None:
+        """Ask the same under another id, for which other verifiers are drawn; None if that is not to be."""
+        ask, left_ms = job.ask, job.request.deadline_ms - now_ms
+        # Of a limit, and of what is looked for by its nonce, there is one request that may cost something.
+        is_bound = bool(ask.nonce or ask.spend_max) and any(attempt.owed for attempt in job.attempts)
+        if job.request_id not in self.under_way or not job.tokens or ask.streams or is_bound:
+            return None
+        if job.draws >= DRAWS_MAX or left_ms < TICK_MS:
+            return None
+        try:
+            again = make_job(replace(ask, timeout_ms=left_ms), self._context, self.ledger, self.attesters, now_ms)
+        except NotAsked:
+            return None
+        again.tokens, again.draws = job.tokens, job.draws + 1
+        reason = f"{reason}; asked again as request {again.request_id.hex()}"[:REASON_LETTERS_MAX]
+        called_off = self._close(job, False, now_ms)
+        self._add(again)
+        fields = {"request_id": job.request_id, "code": code, "reason": reason}
+        ended = self._keep_ended(job, now_ms, code=code, reason=reason)
+        return [*ended, Record("request.drawn_again", fields), *called_off, *self.run(now_ms)]
 
     def fail(self, job: Job, code: str, reason: str, now_ms: int) -> list[Effect]:
         if job.request_id not in self.under_way:

@@ -18,7 +18,7 @@ from protocol.messages import (
     Requests,
     Result,
 )
-from roles.asking import NotAsked, make_job
+from roles.asking import NotAsked
 from roles.attempts import (
     GOSSIP_TRIES,
     RETRY_MS,
@@ -33,7 +33,6 @@ from roles.attempts import (
     Recall,
     Recalled,
 )
-from roles.attestations import ask_for
 from roles.client_answers import NEAR, Answers
 from roles.client_jobs import HEDGE, Jobs
 from roles.dispatch import go_direct
@@ -67,7 +66,6 @@ from roles.service_log import ServiceLog
 
 ASKS_MAX = 4_096
 MODELS_WANTED_MAX = 64
-PULL_MS = 1_500
 CHANNEL_DEPOSIT = 1_000_000_000  # grains per worker
 VOUCHER_STEP = 1  # vouchers in flight with one worker
 
@@ -81,7 +79,7 @@ class ClientRole(Role):
         config = context.config
         self._purse = Purse(context.account, int(config.get("channel_deposit", CHANNEL_DEPOSIT)))
         self._service = ServiceLog(context.account)
-        self._jobs = Jobs(self._purse, self._service, int(config.get("voucher_step", VOUCHER_STEP)))
+        self._jobs = Jobs(context, self._purse, self._service, int(config.get("voucher_step", VOUCHER_STEP)))
         self._answers = Answers(self._jobs, self._purse)
         self._lost = LostResults(self._jobs, self._answers, self._purse, context.account.public)
         self._dispatch = self._jobs.dispatch
@@ -166,13 +164,9 @@ class ClientRole(Role):
         elif ask.hedge_ms == 0 and self._hedge_ms:
             ask = replace(ask, hedge_ms=self._hedge_ms)
         try:
-            job = make_job(ask, self.context, self._ledger, now_ms)
+            return self._jobs.begin(ask, now_ms)
         except NotAsked as error:
             return [_say_no(ask.token, error.code, str(error))]
-        job.tokens.append(ask.token)
-        self._jobs.under_way[job.request_id] = job
-        self._dispatch.add(job)
-        return [*self._jobs.run(now_ms), *self._jobs.keep_ticking(now_ms)]
 
     def _ask_again(self, again: AskAgain) -> list[Effect]:
         """Whoever asks by an id gets what the request came to: it is under way already, or it has ended."""
@@ -237,14 +231,11 @@ class ClientRole(Role):
         return []
 
     def _hedge(self, request_id: bytes, now_ms: int) -> list[Effect]:
-        """No answer yet: the next worker is asked too. The first whose answer can be released wins."""
+        """No answer yet: the next worker is asked too."""
         job = self._jobs.under_way.get(request_id)
-        if job is None or not job.order or len(job.attempts) != 1 or job.attempts[0].is_over:
+        if job is None or len(job.attempts) != 1 or job.attempts[0].is_over:
             return []
-        job.is_hedged = True
-        self._dispatch.add(job)
-        fields = {"request_id": request_id, "worker": job.attempts[0].worker, "after_ms": job.ask.hedge_ms}
-        return [Record("request.hedged", fields), *self._jobs.run(now_ms)]
+        return self._jobs.hedge(job, job.attempts[0], job.ask.hedge_ms, now_ms)
 
     # Time
 
@@ -266,12 +257,7 @@ class ClientRole(Role):
         if attempt.is_over and not attempt.is_silent:
             return []
         if attempt.receipt is not None:
-            if now_ms < attempt.pulled_ms + PULL_MS:
-                return []
-            attempt.pulled_ms = now_ms
-            job.last_code, job.last_reason = "unattested", "a worker answered, the drawn verifiers did not"
-            silent = [verifier for verifier in attempt.committee if verifier not in attempt.attestations]
-            return [ask_for(verifier, (attempt.claim_id,)) for verifier in silent]
+            return self._jobs.chase(job, attempt, now_ms)
         if cut := self._answers.streams.find_silent(job, attempt, now_ms):
             return cut
         if attempt.is_asking or now_ms < attempt.sent_ms + RETRY_MS:

@@ -10,6 +10,7 @@ from protocol.ledger.state import State
 from protocol.messages import Cancel, DirectRequest, StreamRequest
 from roles.admission import SETTLE_GRACE_MS, RefusalCode
 from roles.attempts import Attempt, Job, publish_requests
+from roles.attesters import Attesters
 from roles.congestion import Room, Turns
 from roles.debts import Debts
 from roles.limits import Limits
@@ -30,9 +31,17 @@ class Dispatch:
     `on_sending` says what has to be done before an attempt of a job is sent.
     """
 
-    def __init__(self, purse: Purse, debts: Debts, step: int, on_sending: Callable[[Job, int], list[Effect]]) -> None:
+    def __init__(
+        self,
+        purse: Purse,
+        debts: Debts,
+        attesters: Attesters,
+        step: int,
+        on_sending: Callable[[Job, int], list[Effect]],
+    ) -> None:
         self._purse = purse
         self._debts = debts
+        self._attesters = attesters
         self._step = step
         self._on_sending = on_sending
         self._new: dict[bytes, Job] = {}  # request id -> job, in the order in which they came
@@ -145,7 +154,8 @@ class Dispatch:
         pressed: list[Attempt] = []
         is_first = not job.attempts
         candidates = _get_candidates(state, job.request.epoch)
-        for worker in job.order:
+        # The others wait for as long as there is one whose verifiers are heard.
+        for worker in self._attesters.choose(job, job.order, state, now_ms) or job.order:
             candidate = candidates.get(worker)
             fee = candidate.price * job.rows if candidate is not None else 0
             if candidate is not None and fee <= job.ask.fee_max and fee > _get_room(job):

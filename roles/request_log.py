@@ -96,7 +96,9 @@ class RequestLog:
                 break
             gone = self._kept.pop(oldest)
             self._size_bytes -= len(gone)
-            self._by_nonce.pop(self._nonces.pop(oldest), None)
+            nonce = self._nonces.pop(oldest)
+            if self._by_nonce.get(nonce) == oldest:  # it may have been asked again under another id
+                del self._by_nonce[nonce]
             effects.append(Store(BUCKET, oldest, None))
         return effects
 

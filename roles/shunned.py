@@ -1,7 +1,8 @@
-"""Verifiers a worker does no attested work with for now: they owe it attestations, or found something else than it did.
+"""Verifiers that a node wants no attested work with for now: they owe it attestations, or found something else.
 
-A claim is paid only if all its verifiers agree, and who they are follows from the request: a worker can tell beforehand
-that it would work for nothing, and refuse. So a verifier that stays silent costs a worker the jobs in hand, not all.
+A claim is paid, and an answer released, only if all its verifiers agree. Who they are follows from the request: a
+worker can tell beforehand that it would work for nothing, and refuse, and a client that it would wait for nothing. So a
+verifier that stays silent costs them the jobs in hand, not all.
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,10 @@ class Shunned:
         """It has attested what this worker found."""
         self._until_ms.pop(verifier, None)
         self._failures.pop(verifier, None)
+
+    def is_any(self, now_ms: int) -> bool:
+        """Whether anybody is shunned."""
+        return any(now_ms < until_ms for until_ms in self._until_ms.values())
 
     def find(self, committee: Iterable[bytes], now_ms: int) -> bytes | None:
         """One of these that is shunned; None while there is none."""

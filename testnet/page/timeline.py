@@ -23,7 +23,8 @@ STAGES = {
 FOLLOWED = frozenset(
     {
         *("request.sent", "request.retried", "request.hedged", "request.refused", "request.left", "request.taken"),
-        *("result.received", "result.disputed", "attestation.made", "leaf.settled", "request.failed"),
+        *("result.received", "result.disputed", "attestation.made", "leaf.settled"),
+        *("request.failed", "request.drawn_again"),
         *CLAIMS,
         *RELEASES,
     }
@@ -110,6 +111,8 @@ class Timeline:
                 self.trips.end(trip, time_ms)
                 self.released.put(time_ms, 1)
                 self._time("client", trip.began_ms, time_ms)
+            case "request.drawn_again" if not trip.ended_ms:
+                self.trips.end(trip, time_ms, get_text(event, "code") or "drawn again")
             case "request.failed" if not trip.ended_ms:
                 self.trips.end(trip, time_ms, get_text(event, "code") or "failed")
                 self.failed.put(time_ms, 1)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -27,7 +27,8 @@ from protocol.proofs.receipt_file import ReceiptFile
 from protocol.signing import sign
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
-from roles.client_role import PULL_MS, ClientRole
+from roles.client_jobs import PULL_MS
+from roles.client_role import ClientRole
 from roles.disputes import ASK_AGAIN_MS, REMIND_MS
 from roles.role import (
     Commanded,
@@ -68,8 +69,8 @@ LIE = Tensor("int32", (1, 10), bytes(39) + b"\1")
 class Story:
     """A client whose channels are open, and the moment it lives in."""
 
-    def __init__(self, step: int = 8) -> None:
-        self.parts = make_parts()
+    def __init__(self, step: int = 8, roles: Mapping[str, int] | None = None) -> None:
+        self.parts = make_parts(roles=roles)
         context = Context({"voucher_step": step}, self.parts.node, self.parts.account, random.Random(1))
         self.client = ClientRole(context)
         self.state: State = self.parts.state

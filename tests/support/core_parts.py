@@ -1,6 +1,7 @@
 """What tests of a core's parts start from: a founded network, its state, and a courier of one of its nodes."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.keys import PrivateKey
@@ -35,8 +36,8 @@ class Parts:
         return block, state
 
 
-def make_parts(name: str = "client-0", seed: int = 1) -> Parts:
-    foundation = build_genesis(seed, now_ms=GENESIS_MS)
+def make_parts(name: str = "client-0", seed: int = 1, roles: Mapping[str, int] | None = None) -> Parts:
+    foundation = build_genesis(seed, roles, now_ms=GENESIS_MS)
     seeds = foundation.nodes[name]
     node, account = PrivateKey.from_seed(seeds.node), PrivateKey.from_seed(seeds.account)
     chain = compute_chain_id(foundation.genesis)
