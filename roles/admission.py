@@ -90,6 +90,9 @@ def admit(item: PaidRequest, state: State, worker: Worker, price: int, models: C
     if request.deadline_ms > now_ms + AHEAD_MS_MAX + WINDOW_MS:
         ahead_ms = request.deadline_ms - now_ms
         raise NotAdmitted(RefusalCode.POLICY, f"the deadline is {ahead_ms} ms ahead, at most {AHEAD_MS_MAX} allowed")
+    if request.epoch > state.epoch:
+        reason = f"epoch {request.epoch} has not begun here, the ledger is in {state.epoch}"
+        raise NotAdmitted(RefusalCode.OTHER_EPOCH, reason)
     # Epochs in which no block fell do not count: a request made before a quiet hour ended is still good.
     if request.epoch not in sorted(state.epochs)[-EPOCHS_MAX:]:
         raise NotAdmitted(RefusalCode.EXPIRED, f"epoch {request.epoch} is over, the ledger is in {state.epoch}")

@@ -18,7 +18,7 @@ from roles.unwanted import Unwanted
 from roles.workbook import Job, Workbook, compute_job_key
 
 JOBS_MAX = 48  # running or waiting: as many as the engine lets wait of one model; whoever is turned away hears at once
-EARLY_MAX = 64  # direct requests whose channel this node does not know yet
+EARLY_MAX = 64  # requests whose channel or epoch this node does not know yet
 EARLY_MS = 3_000  # how long the ledger may take to bring it
 CANCELLED = "called off by the client before it had begun"
 
@@ -59,7 +59,7 @@ class Intake:
         is_ours = channel is not None and channel.payee == self._worker.account
         if client != item.request.client or (not is_ours and not is_direct):
             return []  # the topic is shared: the voucher's channel says whose job it is
-        if channel is None and len(self._early) < EARLY_MAX:
+        if _is_early(item, state) and len(self._early) < EARLY_MAX:
             self._early.append((now_ms, client, item))
             return []
         known = self._book.find(item.voucher.channel, item.voucher.seq)
@@ -134,14 +134,17 @@ class Intake:
         return self.take_early(state, now_ms)
 
     def take_early(self, state: State, now_ms: int) -> list[Effect]:
-        """Direct requests that came before the block with their channel; those it never came for are refused."""
+        """Requests that came before the block with their channel or epoch; those it never came for are refused."""
         early, self._early = self._early, []
         effects: list[Effect] = []
         for arrived_ms, client, item in early:
-            if item.voucher.channel in state.channels:
+            if not _is_early(item, state):
                 effects += self.take(client, item, state, now_ms, is_direct=True)
             elif now_ms < arrived_ms + EARLY_MS:
                 self._early.append((arrived_ms, client, item))
+            elif item.voucher.channel in state.channels:
+                reason = f"epoch {item.request.epoch} has not begun here, the ledger is in {state.epoch}"
+                effects += self._delivery.refuse(item, RefusalCode.OTHER_EPOCH, reason)
             else:
                 reason = f"channel {item.voucher.channel.hex()} is not on the ledger"
                 effects += self._delivery.refuse(item, RefusalCode.UNPAID, reason)
@@ -177,3 +180,8 @@ class Intake:
         self.computing[token] = job
         job.input_digest = compute_tensors_digest(inputs)
         return [Compute(token, item.request.model, inputs, item.request.deadline_ms)]
+
+
+def _is_early(item: PaidRequest, state: State) -> bool:
+    """Whether a block that its client knows may not have come here yet."""
+    return item.voucher.channel not in state.channels or item.request.epoch > state.epoch

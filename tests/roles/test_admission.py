@@ -22,7 +22,7 @@ def make_ledger() -> tuple[Parts, State, bytes, Worker]:
 REQUEST_FAULTS = {
     "a deadline in the past": ({"deadline_ms": 1}, RefusalCode.EXPIRED),
     "a deadline further ahead than verifiers take": ({"deadline_ms": 2**62}, RefusalCode.POLICY),
-    "an epoch nobody knows": ({"epoch": 77}, RefusalCode.EXPIRED),
+    "an epoch that has not begun": ({"epoch": 77}, RefusalCode.OTHER_EPOCH),
     "one verifier only": ({"verifiers": 1}, RefusalCode.POLICY),
     "too many verifiers": ({"verifiers": 8}, RefusalCode.POLICY),
     "a proof nobody offers": ({"proof": "zk"}, RefusalCode.POLICY),
@@ -120,3 +120,17 @@ def test_a_request_of_an_epoch_in_which_the_ledger_does_not_know_this_node_key_i
 
     assert refusal.value.code is RefusalCode.OTHER_EPOCH
     assert refusal.value.code in FALLBACK_CODES
+
+
+def test_a_request_of_an_epoch_before_the_newest_three_is_too_late():
+    parts, state, channel, worker = make_ledger()
+    now = state.epochs[state.epoch]
+    state = replace(state, epochs=dict.fromkeys(range(5), now), epoch=4)
+    admitted = pay(make_request(state, parts.foundation, epoch=2), parts.foundation, channel)
+    assert admit(admitted, state, worker, PRICE, state.models, state.time_ms) == 1
+    item = pay(make_request(state, parts.foundation, epoch=1), parts.foundation, channel)
+
+    with pytest.raises(NotAdmitted) as refusal:
+        admit(item, state, worker, PRICE, state.models, state.time_ms)
+
+    assert refusal.value.code is RefusalCode.EXPIRED

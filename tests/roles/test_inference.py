@@ -27,10 +27,11 @@ from protocol.messages import (
 )
 from protocol.signing import sign, verify_signed
 from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
+from roles.admission import FALLBACK_CODES, RefusalCode
 from roles.claimant import ASK_MS
 from roles.delivery import HOLD_MS, RESULT_AGAIN_MS
 from roles.inference import TICK_MS, Inference
-from roles.intake import JOBS_MAX
+from roles.intake import EARLY_MS, JOBS_MAX
 from roles.lateness import SINGLE
 from roles.packing import LEAVE_MS
 from roles.role import (
@@ -622,3 +623,30 @@ def test_a_worker_with_its_hands_full_turns_the_next_away_at_once_and_is_not_hel
     assert isinstance(refused, Send)
     assert isinstance(refused.message, Refusal)
     assert refused.message.code == "busy"
+
+
+def test_a_request_of_an_epoch_that_has_not_begun_here_waits_for_its_block():
+    story = Story()
+    item = story.make_item(epoch=story.state.epoch + 1)
+    held = story.ask_directly(item, "s1")
+    assert not find_all(held, Compute)
+    assert not find_refusals(held)
+
+    _, story.state = replace(story.parts, state=story.state).build([], after_ms=story.state.params.epoch_ms)
+
+    assert story.state.epoch == item.request.epoch
+    assert find(story.do(LedgerAdvanced(story.state)), Compute).model == item.request.model
+
+
+def test_one_of_an_epoch_that_does_not_begin_may_be_given_to_another_worker():
+    story = Story()
+    story.ask_directly(story.make_item(epoch=story.state.epoch + 1), "s1")
+
+    [refusal] = find_refusals(story.later(EARLY_MS))
+
+    assert refusal.code == RefusalCode.OTHER_EPOCH
+    assert refusal.code in FALLBACK_CODES
+
+
+def find_refusals(effects: Iterable[Effect]) -> list[Refusal]:
+    return [item.message for item in find_all(effects, Send | Reply) if isinstance(item.message, Refusal)]
