@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 SHUN_MS = 10_000  # doubled with every failure in a row
 SHUN_MS_MAX = 300_000
+NODES_MAX = 4_096  # remembered
 
 
 class Shunned:
@@ -20,6 +21,8 @@ class Shunned:
         """It has failed; again while it is shunned counts once."""
         if now_ms < self._until_ms.get(verifier, 0):
             return
+        if len(self._until_ms) >= NODES_MAX and verifier not in self._until_ms:
+            self.forgive(min(self._until_ms, key=self._until_ms.__getitem__))
         failures = self._failures[verifier] = self._failures.get(verifier, 0) + 1
         self._until_ms[verifier] = now_ms + min(SHUN_MS << min(failures - 1, 16), SHUN_MS_MAX)
 

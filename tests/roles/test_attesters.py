@@ -74,6 +74,20 @@ def test_who_has_attested_something_else_meanwhile_is_late_and_not_silent(answer
     assert find_shunned(attesters, story, attempt, story.now_ms) is None
 
 
+def test_whose_claim_no_verifier_attests_although_all_are_heard_is_shunned_itself(answered):
+    story, job, attempt = answered
+    attesters = Attesters()
+    for verifier in attempt.committee:
+        attesters.hear(verifier, attempt.answered_ms + 1)
+
+    attesters.blame(attempt, story.now_ms)
+
+    assert find_shunned(attesters, story, attempt, story.now_ms) is None
+    assert attesters.choose(job, job.drawn, story.state, story.now_ms) == job.order
+    attesters.note_attested(attempt, story.now_ms)
+    assert attesters.choose(job, job.drawn, story.state, story.now_ms) == job.drawn
+
+
 def draw_for(job: Job, worker: bytes, story: Story) -> tuple[bytes, ...]:
     epoch = story.state.get_epoch(job.request.epoch)
     assert epoch is not None

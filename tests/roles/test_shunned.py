@@ -1,6 +1,6 @@
 """A verifier that fails a worker is avoided for a while, longer each time, until it attests again."""
 
-from roles.shunned import SHUN_MS, SHUN_MS_MAX, Shunned
+from roles.shunned import NODES_MAX, SHUN_MS, SHUN_MS_MAX, Shunned
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -32,3 +32,13 @@ def test_failures_in_a_row_double_the_time_up_to_a_bound_and_one_attestation_end
     assert shunned.find((A,), now_ms) is None
     shunned.add(A, now_ms)
     assert shunned.find((A,), now_ms + SHUN_MS) is None
+
+
+def test_of_more_than_can_be_remembered_the_one_whose_time_is_over_first_is_forgotten():
+    shunned = Shunned()
+    nodes = [number.to_bytes(32, "big") for number in range(NODES_MAX + 1)]
+    for at_ms, node in enumerate(nodes):
+        shunned.add(node, at_ms)
+
+    assert shunned.find(nodes[:1], NODES_MAX) is None
+    assert all(shunned.find([node], NODES_MAX) for node in nodes[1:])
