@@ -192,8 +192,9 @@ class Dispatch:
     def _begin(self, job: Job, worker: bytes, channel: bytes, fee: int, now_ms: int) -> Attempt:
         expiry_ms = job.request.deadline_ms + 2 * SETTLE_GRACE_MS
         voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
-        # A hedge goes straight to its worker, which waits for the block with its channel; gossip would drop it.
-        is_direct = job.ask.is_direct or job.is_hedged or job.ask.streams
+        # What is urgent goes straight to its worker, and so does what a channel pays whose block may not be there yet:
+        # the worker waits for that, while gossip would drop it.
+        is_direct = job.ask.is_direct or job.is_hedged or job.ask.streams or self._purse.is_new(channel)
         self.throttle.note_asked(worker, now_ms)
         attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=is_direct, began_ms=now_ms)
         if job.generation is not None and job.ask.streams:

@@ -67,13 +67,13 @@ def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: tuple[i
     attested, settled = receipts
     released = "attested by two verifiers" if wanted.mode == "individual" else f"released in mode {wanted.mode}"
     text = (
-        f"{wanted.rows} wanted, {len(tally.first_sent_ms)} sent by gossip, {len(tally.answered)} answered, "
+        f"{wanted.rows} wanted, {len(tally.first_sent_ms)} sent, {len(tally.answered)} answered, "
         f"{attested} {released}, {settled} settled on the ledger, in {wanted.ran_s:.1f} s from ready"
     )
     # A client that was killed asks once more for what it cannot remember: there may be more answers than rows.
     report.hold("requests", attested == settled >= wanted.rows, text)
     extra = tally.attempts - len(tally.first_sent_ms)
-    report.add("", f"{extra} fallbacks to another worker, {tally.retried} retries, {tally.direct} went direct")
+    report.add("", f"{extra} fallbacks to another worker, {tally.retried} retries, {tally.direct} of them direct")
     if tally.failed:
         codes = ", ".join(sorted(set(tally.failed.values())))
         report.add("", f"{len(tally.failed)} failed: {codes}")

@@ -69,6 +69,8 @@ LIE = Tensor("int32", (1, 10), bytes(39) + b"\1")
 class Story:
     """A client whose channels are open, and the moment it lives in."""
 
+    is_known = True
+
     def __init__(self, step: int = 8, roles: Mapping[str, int] | None = None) -> None:
         self.parts = make_parts(roles=roles)
         context = Context({"voucher_step": step}, self.parts.node, self.parts.account, random.Random(1))
@@ -85,7 +87,7 @@ class Story:
         return self.do(TimerFired("tick"))
 
     def ask(self, token: str = "a", **options: object) -> list[Effect]:
-        """Ask for one row; opens the channels when they are not there yet."""
+        """Ask for one row; opens the channels when they are not there yet, as if workers had answered on them."""
         ask = Ask(token, find_model(self.state).digest, (ROW,), PRICE, **options)  # type: ignore[arg-type]
         effects = self.do(Commanded(ask))
         opening = next((item for item in effects if isinstance(item, Submit)), None)
@@ -94,6 +96,8 @@ class Story:
         parts = replace(self.parts, state=self.state)
         _, self.state = parts.build([sign_transaction(self.state, self.parts.account, opening.item)])
         self.now_ms = self.state.time_ms
+        if self.is_known:
+            self.client._purse._unsettled = {channel: {} for channel in self.state.channels}
         return [*effects, *self.do(LedgerAdvanced(self.state))]
 
     def find_worker(self, node: bytes) -> PrivateKey:
@@ -345,6 +349,26 @@ def test_a_receipt_of_another_node_is_refused():
 
 def list_workers(story: Story) -> list[bytes]:
     return [record.node for record in story.state.get_nodes("inference")]
+
+
+def test_what_is_paid_from_a_new_channel_goes_to_its_worker_who_waits_for_the_block():
+    story = Story()
+    story.is_known = False
+    first = story.ask("first")
+    assert not find_all(first, Publish)
+    assert isinstance(find(first, Request).message, DirectRequest)
+    _, worker, _ = story.answer(first)
+
+    later = [story.ask(f"later {number}") for number in range(8)]
+
+    by_gossip = {bool(find_all(each, Publish)): find_worker_asked(each) for each in later}
+    assert by_gossip[True] == worker.public
+    assert by_gossip[False] != worker.public
+
+
+def find_worker_asked(effects: Iterable[Effect]) -> bytes:
+    worker: bytes = find(effects, Record, lambda record: record.name == "request.sent").fields["worker"]
+    return worker
 
 
 def test_silence_is_met_with_two_more_messages_then_a_stream_then_another_worker():

@@ -169,3 +169,15 @@ def test_the_record_of_a_request_is_on_the_clients_disk() -> None:
 
     kept: Mapping[bytes, bytes] = network.nodes["client-0"].disk.kv["client/requests"]
     assert len(kept) == 3
+
+
+def test_first_requests_need_no_second_try_where_a_worker_hears_of_their_channel_late():
+    # Of seed 0 the client knew its new channels two milliseconds before one of the workers did.
+    network = simulate(0, {"validator": 1, "inference": 3, "verifier": 4, "storage": 1, "client": 2})
+
+    asked = [network.request("digits", number, f"client-{number % 2}", mode=Mode.BATCH) for number in range(6)]
+
+    assert network.run_until(lambda: all(one.is_done for one in asked))
+    assert all(one.outcome is not None and one.outcome.is_answered for one in asked)
+    assert not network.get_events("request.retried")
+    assert network.elapsed_ms < 1_500
