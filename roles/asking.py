@@ -11,8 +11,7 @@ from protocol.ledger.state import State
 from protocol.proofs.kinds import REEXEC, SIGNED
 from roles.admission import REQUEST_BYTES_MAX, NotAdmitted, check_inputs, check_outputs
 from roles.attempts import Ask, Job
-from roles.attesters import Attesters
-from roles.dispatch import order_workers
+from roles.dispatch import Dispatch, order_workers
 from roles.role import Context
 
 NONCE_BYTES = 16
@@ -27,10 +26,10 @@ class NotAsked(Exception):
         self.code = code
 
 
-def make_job(ask: Ask, context: Context, state: State, attesters: Attesters, now_ms: int) -> Job:
+def make_job(ask: Ask, context: Context, state: State, dispatch: Dispatch, now_ms: int) -> Job:
     """A job with its request and the workers drawn for it. NotAsked when it is plain that no worker would take it.
 
-    Its request is drawn again while its first worker would need a verifier from whom nothing is heard.
+    Its request is drawn again while nothing is to be expected from its first worker, or from verifiers that would need.
     """
     model = state.models.get(ask.model)
     if model is None:
@@ -61,7 +60,7 @@ def make_job(ask: Ask, context: Context, state: State, attesters: Attesters, now
     if not job.order:
         raise NotAsked("no_worker", f"no bonded inference node serves {model.name} in this epoch")
     for _ in range(REDRAWS_MAX):
-        if attesters.choose(job, job.order[:1], state, now_ms):
+        if dispatch.choose(job, job.order[:1], state, now_ms):
             break
         # The one thing in it that may differ by so little. Whoever chose its nonce looks for it by that.
         job.request = replace(job.request, deadline_ms=job.request.deadline_ms - 1)

@@ -164,7 +164,7 @@ class Attempt:
     is_over: bool = False  # refused, disputed or out of reach
     is_silent: bool = False  # over because it was out of reach: it is asked on, and may still answer
     is_asking: bool = False  # a direct question is on its way
-    is_late: bool = False  # its verifiers have not spoken in time
+    is_late: bool = False  # its worker has not answered in time, or its verifiers have not spoken
     is_disputed: bool = False  # a drawn verifier has found another output
     is_called_off: bool = False
     answered_ms: int = 0  # when its receipt came

@@ -74,6 +74,8 @@ class Answers:
             return [*_blame(sender, error), *self._jobs.fall_back(job, attempt, "no_answer", reason, now_ms)]
         attempt.receipt, attempt.outputs = result.receipt, result.outputs
         attempt.answered_ms = attempt.pulled_ms = now_ms
+        attempt.is_late = False
+        self._jobs.promptness.note(job.request.model, now_ms - attempt.began_ms)
         self._purse.note_answered(attempt.item.voucher)
         attempt.claim_id = compute_claim_id(claim)
         self._jobs.claims[attempt.claim_id] = job, attempt

@@ -11,6 +11,7 @@ from roles.attesters import Attesters
 from roles.debts import Debts
 from roles.dispatch import Dispatch, call_off
 from roles.disputes import Disputes
+from roles.promptness import Promptness
 from roles.purse import Purse
 from roles.request_log import RequestLog, make_record
 from roles.role import Context, Deliver, Effect, Record, SetTimer, Store
@@ -34,6 +35,7 @@ class Jobs:
         self.debts = Debts(purse)
         self.service = service
         self.attesters = Attesters()
+        self.promptness = Promptness()
         self.dispatch = Dispatch(purse, self.debts, self.attesters, step, self._on_sending)
         self.disputes = Disputes()
         self.log = RequestLog()
@@ -43,7 +45,7 @@ class Jobs:
 
     def begin(self, ask: Ask, now_ms: int) -> list[Effect]:
         """Take up what is asked. NotAsked when it is plain that no worker would take it."""
-        job = make_job(ask, self._context, self.ledger, self.attesters, now_ms)
+        job = make_job(ask, self._context, self.ledger, self.dispatch, now_ms)
         job.tokens.append(ask.token)
         self._add(job)
         return [*self.run(now_ms), *self.keep_ticking(now_ms)]
@@ -60,7 +62,7 @@ class Jobs:
         return [*effects, *failed]
 
     def on_opened(self, error: str, now_ms: int) -> list[Effect]:
-        stuck = self.dispatch.on_opened(error)
+        stuck = self.dispatch.on_opened(error, now_ms)
         reason = f"could not open a payment channel: {error}"
         failed = [effect for job in stuck for effect in self.fail(job, "unpaid", reason, now_ms)]
         return [*failed, *self.run(now_ms)]
@@ -84,12 +86,16 @@ class Jobs:
         attempt.is_over, attempt.note = True, f"{code}: {reason}"
         if code != "no_answer":  # a silent worker may still hold the voucher: it stays in flight
             self.dispatch.free(attempt)
+        if code == RefusalCode.COMMITTEE and not self.dispatch.choose(job, job.order, self.ledger, now_ms):
+            again = self._draw_again(job, code, reason, now_ms)
+            if again is not None:
+                return again
         if job.order:
             self.dispatch.add(job)
             return [*self.log.keep(job.request_id, make_record(job)), *self.run(now_ms)]
         if not all(other.is_over for other in job.attempts):
             return []
-        return [*self._give_up(job, code, reason, now_ms), *self.run(now_ms)]
+        return [*self.fail(job, code, reason, now_ms), *self.run(now_ms)]
 
     def chase(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         """Have verifiers asked for what gossip has not brought of this attempt, and if that brings nothing, another
@@ -101,7 +107,7 @@ class Jobs:
             attempt.is_late = True
             self.attesters.blame(attempt, now_ms)
             self.dispatch.free(attempt)
-            if self.attesters.choose(job, job.order, self.ledger, now_ms):
+            if self.dispatch.choose(job, job.order, self.ledger, now_ms):
                 return self.hedge(job, attempt, now_ms - attempt.began_ms, now_ms)
             reason = "none of the verifiers drawn for the workers left is heard"
             return [*(self._draw_again(job, "unattested", reason, now_ms) or []), *self.run(now_ms)]
@@ -111,6 +117,16 @@ class Jobs:
         attempt.is_pulled, attempt.pulled_ms = True, now_ms
         job.last_code, job.last_reason = "unattested", "a worker answered, the drawn verifiers did not"
         return [ask_for(verifier, (attempt.claim_id,)) for verifier in attempt.unheard]
+
+    def hedge_unanswered(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
+        """Have the next worker asked beside one that has not answered for longer than is usual."""
+        if attempt.is_late or attempt.is_over or attempt.is_resumed or job.generation is not None:
+            return []  # how long a text takes is told by its length
+        if now_ms < attempt.began_ms + self.promptness.compute_wait(job.request.model, job.ask.timeout_ms):
+            return []
+        attempt.is_late = True
+        self.promptness.note_late(job.request.model, now_ms)
+        return self.hedge(job, attempt, now_ms - attempt.began_ms, now_ms)
 
     def hedge(self, job: Job, attempt: Attempt, after_ms: int, now_ms: int) -> list[Effect]:
         """The next worker is asked beside this one, if there is one: the first whose answer can be released wins."""
@@ -145,7 +161,7 @@ class Jobs:
         if job.draws >= DRAWS_MAX or left_ms < TICK_MS:
             return None
         try:
-            again = make_job(replace(ask, timeout_ms=left_ms), self._context, self.ledger, self.attesters, now_ms)
+            again = make_job(replace(ask, timeout_ms=left_ms), self._context, self.ledger, self.dispatch, now_ms)
         except NotAsked:
             return None
         again.tokens, again.draws = job.tokens, job.draws + 1

@@ -35,7 +35,7 @@ from roles.attempts import (
 )
 from roles.client_answers import NEAR, Answers
 from roles.client_jobs import HEDGE, Jobs
-from roles.dispatch import go_direct
+from roles.dispatch import go_direct, is_urgent
 from roles.lost_results import LOST, LostResults
 from roles.purse import Purse
 from roles.request_log import RequestRecord, compute_owed, is_open, restore_job
@@ -260,8 +260,12 @@ class ClientRole(Role):
             return self._jobs.chase(job, attempt, now_ms)
         if cut := self._answers.streams.find_silent(job, attempt, now_ms):
             return cut
+        hedged = self._jobs.hedge_unanswered(job, attempt, now_ms)
         if attempt.is_asking or now_ms < attempt.sent_ms + RETRY_MS:
-            return []
+            return hedged
+        return [*hedged, *self._ask_once_more(job, attempt, now_ms)]
+
+    def _ask_once_more(self, job: Job, attempt: Attempt, now_ms: int) -> list[Effect]:
         attempt.sent_ms = now_ms
         if attempt.is_silent:
             return [go_direct(attempt)]
@@ -287,6 +291,8 @@ class ClientRole(Role):
         attempt.is_asking, attempt.sent_ms = False, now_ms
         if attempt.receipt is not None or attempt.is_over:
             return []
+        if attempt.tries < GOSSIP_TRIES and not is_urgent(job):
+            return self._ask_once_more(job, attempt, now_ms)  # by gossip, which finds other ways
         # It holds a voucher, and may be back in a moment: until then it blocks what else it could be asked.
         attempt.is_silent = True
         return self._jobs.fall_back(job, attempt, "no_answer", f"the worker cannot be reached: {reason}", now_ms)

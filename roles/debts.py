@@ -31,7 +31,7 @@ class Debts:
         """The request is over, and the worker may hold its voucher."""
         self._owed.setdefault(attempt.worker, {})[attempt.item.voucher.request_id, attempt.number] = attempt
         self._looked.pop(attempt.worker, None)
-        if not attempt.is_called_off:
+        if attempt.is_late or not attempt.is_called_off:
             self._silent.add(attempt.worker)
         due_ms = attempt.sent_ms + PRESS_MS
         self._press_ms[attempt.worker] = min(due_ms, self._press_ms.get(attempt.worker, due_ms))

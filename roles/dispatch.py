@@ -19,6 +19,8 @@ from roles.role import Effect, Record, Request, Send, Submit
 from roles.streams_in import begin_stream
 from roles.throttle import Throttle
 
+OPENED_MS = 3_000  # after which all who are not cut off have the block that opened a channel
+
 Missing = dict[tuple[bytes, str], int]  # account and mode without a channel that has room -> fee
 Kind = tuple[bytes, int, str, int, int]  # jobs of one kind may be given to the same workers
 
@@ -51,6 +53,7 @@ class Dispatch:
         self._turns = Turns()
         self._in_flight: dict[bytes, set[tuple[bytes, int]]] = {}  # worker -> (request id, attempt)
         self._is_opening = False
+        self._opened_ms = -OPENED_MS
         self._limits = Limits()
         self.throttle = Throttle()
 
@@ -124,9 +127,14 @@ class Dispatch:
             effects.append(Submit(self._purse.plan_channels(missing, max(missing.values())), "open"))
         return effects, left_over
 
-    def on_opened(self, error: str) -> list[Job]:
+    def choose(self, job: Job, workers: tuple[bytes, ...], state: State, now_ms: int) -> tuple[bytes, ...]:
+        """Those of the workers from whom there is something to expect, and from the verifiers they would need."""
+        heard = tuple(worker for worker in workers if not self._debts.is_silent(worker))
+        return self._attesters.choose(job, heard, state, now_ms)
+
+    def on_opened(self, error: str, now_ms: int) -> list[Job]:
         """Channels are open, or cannot be opened: then the jobs that waited for them are given back."""
-        self._is_opening = False
+        self._is_opening, self._opened_ms = False, now_ms
         if not error:
             return []
         stuck = [*self._waiting.values(), *self._new.values()]
@@ -139,6 +147,10 @@ class Dispatch:
             if len(self._under_way) >= self._room.size:
                 return
             yield job
+
+    def _may_be_new(self, now_ms: int) -> bool:
+        """Whether the block with a channel may not have come to everybody yet."""
+        return self._is_opening or now_ms < self._opened_ms + OPENED_MS
 
     def _is_full(self, worker: bytes, now_ms: int) -> bool:
         return len(self._in_flight.get(worker, ())) >= self._limits.get(worker, now_ms)
@@ -154,8 +166,13 @@ class Dispatch:
         pressed: list[Attempt] = []
         is_first = not job.attempts
         candidates = _get_candidates(state, job.request.epoch)
-        # The others wait for as long as there is one whose verifiers are heard.
-        for worker in self._attesters.choose(job, job.order, state, now_ms) or job.order:
+        for worker in job.order:
+            if self._debts.is_silent(worker) and self._debts.count(worker, state):
+                pressed += self._debts.press(worker, now_ms)
+                job.last_reason = "the workers left hold vouchers they have not answered"
+        heard = tuple(worker for worker in job.order if not self._debts.is_silent(worker))
+        # The others wait for as long as there is one whose verifiers are heard as well.
+        for worker in self._attesters.choose(job, heard, state, now_ms) or heard:
             candidate = candidates.get(worker)
             fee = candidate.price * job.rows if candidate is not None else 0
             if candidate is not None and fee <= job.ask.fee_max and fee > _get_room(job):
@@ -176,7 +193,7 @@ class Dispatch:
                 job.order = tuple(other for other in job.order if other != worker)
                 continue
             owed = self._debts.count(worker, state)
-            if self._debts.is_silent(worker) or len(self._in_flight.get(worker, ())) + owed >= self._step:
+            if len(self._in_flight.get(worker, ())) + owed >= self._step:
                 if owed:
                     pressed += self._debts.press(worker, now_ms)
                     job.last_reason = "the workers left hold vouchers they have not answered"
@@ -194,7 +211,7 @@ class Dispatch:
         voucher = self._purse.sign_voucher(channel, fee, job.request_id, len(job.attempts) + 1, expiry_ms)
         # What is urgent goes straight to its worker, and so does what a channel pays whose block may not be there yet:
         # the worker waits for that, while gossip would drop it.
-        is_direct = job.ask.is_direct or job.is_hedged or job.ask.streams or self._purse.is_new(channel)
+        is_direct = is_urgent(job) or self._may_be_new(now_ms)
         self.throttle.note_asked(worker, now_ms)
         attempt = Attempt(PaidRequest(job.request, voucher), worker, now_ms, is_direct=is_direct, began_ms=now_ms)
         if job.generation is not None and job.ask.streams:
@@ -216,6 +233,11 @@ def order_workers(job: Job, state: State) -> tuple[bytes, ...]:
     size = state.params.working_set
     workers = draw_working_set(epoch, request.account, request.model, size)
     return compute_order(job.request_id, workers)
+
+
+def is_urgent(job: Job) -> bool:
+    """Whether what it asks goes straight to workers, and to the next one if that fails."""
+    return job.ask.is_direct or job.is_hedged or job.ask.streams
 
 
 def go_direct(attempt: Attempt) -> Effect:

@@ -65,10 +65,6 @@ class Purse:
         """The voucher's worker has earned it."""
         self._unsettled.setdefault(voucher.channel, {})[voucher.seq] = voucher.amount
 
-    def is_new(self, channel: bytes) -> bool:
-        """Whether its payee has answered nothing yet that was paid from it, and may not know of it."""
-        return channel not in self._unsettled
-
     def is_overpaid(self, key: bytes, channel: Channel) -> bool:
         """Whether more of the channel is paid than what came of it, as far as it is settled."""
         unsettled = self._unsettled.get(key, {})

@@ -29,7 +29,9 @@ from protocol.tensor import Tensor, compute_tensors_digest, encode_tensors
 from roles.attempts import GOSSIP_TRIES, RETRY_MS, Ask, Outcome
 from roles.client_jobs import PULL_MS
 from roles.client_role import ClientRole
+from roles.dispatch import OPENED_MS
 from roles.disputes import ASK_AGAIN_MS, REMIND_MS
+from roles.promptness import WAIT_MS
 from roles.role import (
     Commanded,
     Context,
@@ -47,6 +49,7 @@ from roles.role import (
     Started,
     Store,
     Submit,
+    Submitted,
     TimerFired,
 )
 from tests.protocol.ledger.test_models import CALIBRATION
@@ -87,7 +90,7 @@ class Story:
         return self.do(TimerFired("tick"))
 
     def ask(self, token: str = "a", **options: object) -> list[Effect]:
-        """Ask for one row; opens the channels when they are not there yet, as if workers had answered on them."""
+        """Ask for one row; opens the channels when they are not there yet, as if everybody knew them."""
         ask = Ask(token, find_model(self.state).digest, (ROW,), PRICE, **options)  # type: ignore[arg-type]
         effects = self.do(Commanded(ask))
         opening = next((item for item in effects if isinstance(item, Submit)), None)
@@ -96,8 +99,7 @@ class Story:
         parts = replace(self.parts, state=self.state)
         _, self.state = parts.build([sign_transaction(self.state, self.parts.account, opening.item)])
         self.now_ms = self.state.time_ms
-        if self.is_known:
-            self.client._purse._unsettled = {channel: {} for channel in self.state.channels}
+        self.client._dispatch._is_opening = not self.is_known
         return [*effects, *self.do(LedgerAdvanced(self.state))]
 
     def find_worker(self, node: bytes) -> PrivateKey:
@@ -355,20 +357,54 @@ def test_what_is_paid_from_a_new_channel_goes_to_its_worker_who_waits_for_the_bl
     story = Story()
     story.is_known = False
     first = story.ask("first")
-    assert not find_all(first, Publish)
-    assert isinstance(find(first, Request).message, DirectRequest)
-    _, worker, _ = story.answer(first)
+    story.do(Submitted("open", 1))
+    story.now_ms += OPENED_MS - 1
+    second = story.ask("second")
+    story.now_ms += 1
 
-    later = [story.ask(f"later {number}") for number in range(8)]
+    third = story.ask("third")
 
-    by_gossip = {bool(find_all(each, Publish)): find_worker_asked(each) for each in later}
-    assert by_gossip[True] == worker.public
-    assert by_gossip[False] != worker.public
+    assert [bool(find_all(each, Publish)) for each in (first, second, third)] == [False, False, True]
+    assert all(isinstance(find(each, Request).message, DirectRequest) for each in (first, second))
 
 
 def find_worker_asked(effects: Iterable[Effect]) -> bytes:
     worker: bytes = find(effects, Record, lambda record: record.name == "request.sent").fields["worker"]
     return worker
+
+
+def test_a_worker_that_has_not_answered_for_a_third_of_the_time_is_asked_beside_another_and_then_no_more():
+    story = Story()
+    first = story.ask(timeout_ms=9_000)
+    silent = find_worker_asked(first)
+    assert not find_hedged(story.later(2_900))
+
+    hedged = story.later(200)
+
+    assert find_hedged(hedged) == [silent]
+    assert find_worker_asked(hedged) != silent
+    assert find_sent(hedged).voucher.attempt == 2
+    receipt, worker, _ = story.answer(hedged)
+    assert get_outcome(story.attest(receipt, worker, OUTPUT))
+    later = [story.ask(f"later {number}") for number in range(12)]
+    assert all(find_worker_asked(each) != silent for each in later)
+
+
+def test_how_long_is_late_is_told_by_how_soon_workers_have_answered():
+    story = Story()
+    for number in range(8):
+        effects = story.ask(f"t{number}")
+        story.now_ms += 50
+        story.attest(*story.answer(effects)[:2], OUTPUT)
+    story.ask("late", timeout_ms=30_000)
+
+    assert not find_hedged(story.later(WAIT_MS - 100))
+    assert find_hedged(story.later(200))
+
+
+def find_hedged(effects: Iterable[Effect]) -> list[bytes]:
+    """The workers beside whom others are asked."""
+    return [item.fields["worker"] for item in find_all(effects, Record) if item.name == "request.hedged"]
 
 
 def test_silence_is_met_with_two_more_messages_then_a_stream_then_another_worker():

@@ -11,7 +11,7 @@ from roles.debts import PRESS_MS, Debts
 WORKER = bytes(32)
 CHANNEL = b"channel"
 
-begun = st.tuples(st.just("begin"), st.booleans())  # called off or not
+begun = st.tuples(st.just("begin"), st.booleans(), st.booleans())  # called off or not, late or not
 ended = st.tuples(st.just("end"), st.integers(0, 5))
 passed = st.tuples(st.just("pass"), st.integers(0, 3_000))
 settled = st.tuples(st.just("settle"), st.integers(0, 12))
@@ -23,11 +23,11 @@ class NothingPaid:
         return False
 
 
-def make_attempt(number: int, is_called_off: bool, now_ms: int) -> Any:
+def make_attempt(number: int, is_called_off: bool, is_late: bool, now_ms: int) -> Any:
     voucher = SimpleNamespace(channel=CHANNEL, seq=number, request_id=bytes([number]), attempt=1)
     item = SimpleNamespace(voucher=voucher)
     return SimpleNamespace(
-        item=item, worker=WORKER, number=1, sent_ms=now_ms, is_called_off=is_called_off, is_silent=False
+        item=item, worker=WORKER, number=1, sent_ms=now_ms, is_called_off=is_called_off, is_late=is_late
     )
 
 
@@ -40,11 +40,11 @@ def test_what_a_worker_owes_is_as_if_it_were_counted_anew_each_time(steps: list[
     debts, held, now_ms, count, state, is_silent = Debts(NothingPaid()), list[Any](), 0, 0, make_state(0), False  # type: ignore[arg-type]
     for step in steps:
         match step:
-            case ("begin", is_called_off):
+            case ("begin", is_called_off, is_late):
                 count += 1
-                held.append(make_attempt(count, is_called_off, now_ms))
+                held.append(make_attempt(count, is_called_off, is_late, now_ms))
                 debts.begin(held[-1])
-                is_silent |= not is_called_off
+                is_silent |= is_late or not is_called_off
             case ("end", place) if place < len(held):
                 debts.end(held.pop(place))
                 is_silent = False

@@ -302,6 +302,8 @@ def test_infer_gives_labels_worker_attestations_fee_and_a_receipt_that_verifies(
 ) -> None:
     network = ("--network", str(standing.directory))
 
+    run_cli("infer", "digits", "--input", str(rows), *network)  # what new channels pay goes straight to workers
+
     code, answer = run_cli("infer", "digits", "--input", str(rows), *network, *how)
 
     assert code == ExitCode.OK, answer

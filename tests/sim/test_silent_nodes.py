@@ -1,4 +1,4 @@
-"""A verifier is drawn and says nothing: its claims wait for it in vain, and clients get their answers without it."""
+"""A verifier or a worker says nothing: what waits for it waits in vain, and clients get their answers without it."""
 
 import pytest
 
@@ -9,7 +9,8 @@ from testnet.sim import Network, simulate
 
 ROLES = {"validator": 1, "inference": 3, "verifier": 4, "storage": 1, "client": 1}
 SILENT = {"verifier-0": {"class": "testnet.cheats:Abstaining"}}
-MUFFLED = {"inference-0": {"class": "tests.sim.test_silent_verifiers:Muffled"}}
+IDLE = {"inference-0": {"class": "testnet.cheats:Silent"}}
+MUFFLED = {"inference-0": {"class": "tests.sim.test_silent_nodes:Muffled"}}
 TIMEOUT_MS = 10_000
 REQUESTS, TOGETHER = 72, 6
 ONE_AFTER_ANOTHER = 12
@@ -30,7 +31,7 @@ def ask_together(network: Network, count: int) -> list[bool]:
     return [one.outcome is not None and one.outcome.is_answered for one in asked]
 
 
-@pytest.mark.parametrize("options", [SILENT, MUFFLED, SILENT | MUFFLED])
+@pytest.mark.parametrize("options", [SILENT, MUFFLED, SILENT | MUFFLED, IDLE, SILENT | IDLE])
 @pytest.mark.parametrize("seed", range(3))
 def test_all_is_answered_although_one_says_nothing(seed: int, options: dict[str, dict[str, str]]):
     network = simulate(seed, ROLES, options=options)
@@ -40,7 +41,7 @@ def test_all_is_answered_although_one_says_nothing(seed: int, options: dict[str,
     assert all(answered), f"{answered.count(False)} of {REQUESTS} were not"
 
 
-@pytest.mark.parametrize("options", [SILENT, MUFFLED])
+@pytest.mark.parametrize("options", [SILENT, MUFFLED, IDLE])
 def test_who_has_learned_which_one_it_is_waits_for_it_no_more(options: dict[str, dict[str, str]]):
     network = simulate(5, ROLES, options=options)
     ask_together(network, REQUESTS)
