@@ -158,7 +158,8 @@ class Jobs:
         is_bound = bool(ask.nonce or ask.spend_max) and any(attempt.owed for attempt in job.attempts)
         if job.request_id not in self.under_way or not job.tokens or ask.streams or is_bound:
             return None
-        if job.draws >= DRAWS_MAX or left_ms < TICK_MS:
+        is_hopeful = any(not (attempt.is_over or attempt.is_late) for attempt in job.attempts)
+        if is_hopeful or job.draws >= DRAWS_MAX or left_ms < TICK_MS:
             return None
         try:
             again = make_job(replace(ask, timeout_ms=left_ms), self._context, self.ledger, self.dispatch, now_ms)

@@ -9,8 +9,8 @@ from protocol.jobs import Mode
 from roles.admission import RefusalCode
 from roles.attempts import Ask, Attempt, Job
 from roles.attesters import WAIT_MS, WAIT_MS_MAX, WAITS, Attesters
-from roles.client_jobs import DRAWS_MAX, PULL_MS, REPLY_MS
-from roles.role import Record, Request
+from roles.client_jobs import DRAWS_MAX, HEDGE, PULL_MS, REPLY_MS
+from roles.role import Record, Request, TimerFired
 from roles.shunned import SHUN_MS
 from tests.roles.test_client_role import Story, find_all, get_outcome
 from tests.support.jobs import OUTPUT, PRICE, attest, draw
@@ -218,3 +218,18 @@ def test_a_request_that_may_cost_something_already_is_not_asked_again_beyond_its
     assert job.attempts[0].is_late
     assert not list_sent(late)
     assert list(story.client._jobs.under_way.values()) == [job]
+
+
+def test_what_another_worker_is_still_at_is_not_asked_again():
+    story = Story()
+    [(request_id, first)] = list_sent(story.ask("mine", hedge_ms=300))
+    effects = story.do(TimerFired(HEDGE + request_id.hex()))
+
+    for number in (2, 3):
+        [(_, worker)] = list_sent(effects)
+        effects = story.refuse(worker, request_id, number, RefusalCode.COMMITTEE)
+
+    [job] = story.client._jobs.under_way.values()
+    assert (job.request_id, job.draws) == (request_id, 1)
+    assert job.attempts[0].worker == first
+    assert not list_sent(effects)
