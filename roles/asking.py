@@ -29,7 +29,8 @@ class NotAsked(Exception):
 def make_job(ask: Ask, context: Context, state: State, dispatch: Dispatch, now_ms: int) -> Job:
     """A job with its request and the workers drawn for it. NotAsked when it is plain that no worker would take it.
 
-    Its request is drawn again while nothing is to be expected from its first worker, or from verifiers that would need.
+    The request is drawn again while nothing is to be expected from its first worker, or from a verifier of that one's
+    claim.
     """
     model = state.models.get(ask.model)
     if model is None:

@@ -18,6 +18,8 @@ WAITS = 4  # that fit into a request's time, at least
 
 
 class Attesters:
+    """All times in milliseconds on one clock."""
+
     def __init__(self) -> None:
         self._shunned = Shunned()
         self._heard_ms: dict[bytes, int] = {}  # those not heard for longest first

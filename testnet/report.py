@@ -73,7 +73,7 @@ def add_requests(report: Report, tally: Tally, wanted: Wanted, receipts: tuple[i
     # A client that was killed asks once more for what it cannot remember: there may be more answers than rows.
     report.hold("requests", attested == settled >= wanted.rows, text)
     extra = tally.attempts - len(tally.first_sent_ms)
-    report.add("", f"{extra} fallbacks to another worker, {tally.retried} retries, {tally.direct} of them direct")
+    report.add("", f"{extra} fallbacks to other workers, {tally.retried} retries by gossip, {tally.direct} direct")
     if tally.failed:
         codes = ", ".join(sorted(set(tally.failed.values())))
         report.add("", f"{len(tally.failed)} failed: {codes}")
